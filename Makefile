@@ -1,0 +1,30 @@
+# Every target sets itself up: a .venv beside this file, made anew only when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup tour tour-full test lint lab clean
+
+setup: .venv/installed
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@
+
+tour: setup
+	$(BIN)/dwlt run params/tour.yaml
+
+tour-full: setup
+	$(BIN)/dwlt run params/tour_full.yaml
+
+test: setup lint
+	$(BIN)/pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+
+lab: setup
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+clean:
+	rm -rf .venv outputs/records outputs/studies

@@ -1,0 +1,69 @@
+"""The catalogue of data sets: one row each, plain facts, no loading (that is `data`) and no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction01 = Annotated[float, Field(gt=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+class Frozen(BaseModel):
+    """A description that never changes: unknown keys, wrong types, NaN and infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataSet(Frozen):
+    """One row of the catalogue.
+
+    size: the side in pixels of what the network sees; eps and alpha are measured on that image, in [0,1] pixels.
+    crop: the central part of a test image that is resized to `size` (0.875 is the ImageNet habit, 1 the whole image).
+    path: file (npz; {split} in it becomes train or test) or folder (holding train/ and test/, a folder a class each),
+    absolute or beneath DWLT_DATA. path, licence and the numbers of images are not part of a record's identity.
+    """
+
+    name: Name
+    loader: Literal["embedded", "torchvision", "npz", "folder"]
+    classes: Annotated[int, Field(ge=2)]
+    size: Annotated[int, Field(ge=4, le=1024)]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[Fraction01, Fraction01, Fraction01] = (0.229, 0.224, 0.225)
+    eps: Annotated[float, Field(ge=0, le=1)] = 8 / 255
+    alpha: Annotated[float, Field(gt=0, le=1)] = 2 / 255
+    augment: tuple[Literal["crop", "flip", "resized_crop"], ...] = ()
+    crop: Fraction01 = 1.0
+    path: str | None = None
+    licence: str = "unknown"
+    train_images: Annotated[int, Field(ge=1)] = 50_000
+    test_images: Annotated[int, Field(ge=1)] = 10_000
+
+
+NOT_IDENTITY = frozenset({"path", "licence", "train_images", "test_images"})
+
+
+# Sections 3 and A1 for the paper's data sets; FACTS of the field for their statistics.
+CATALOGUE: dict[str, DataSet] = {
+    row.name: row
+    for row in (
+        DataSet(name="mnist5k", loader="embedded", classes=10, size=8, mean=(0.252,) * 3, std=(0.289,) * 3,
+                eps=0.15, alpha=0.0375, licence="CC BY-SA 3.0 (MNIST)",
+                train_images=4000, test_images=1000),
+        DataSet(name="digits", loader="embedded", classes=10, size=8, mean=(0.305,) * 3, std=(0.376,) * 3,
+                eps=0.15, alpha=0.0375, licence="CC BY 4.0 (UCI optical digits)",
+                train_images=1300, test_images=497),
+        DataSet(name="tiles", loader="embedded", classes=12, size=16, mean=(0.440, 0.392, 0.366),
+                std=(0.288, 0.249, 0.257),
+                augment=("flip",), licence="public domain, CC0 and CC BY (pictures of scikit-image and scikit-learn)",
+                train_images=1498, test_images=476),
+        DataSet(name="cifar10", loader="torchvision", classes=10, size=32, mean=(0.4914, 0.4822, 0.4465),
+                std=(0.2470, 0.2435, 0.2616), augment=("crop", "flip"), licence="unstated; research use"),
+        DataSet(name="cifar100", loader="torchvision", classes=100, size=32, mean=(0.5071, 0.4867, 0.4408),
+                std=(0.2675, 0.2565, 0.2761), augment=("crop", "flip"), licence="unstated; research use"),
+        DataSet(name="svhn", loader="torchvision", classes=10, size=32, mean=(0.4377, 0.4438, 0.4728),
+                std=(0.1201, 0.1231, 0.1052), augment=("crop",), licence="non-commercial use",
+                train_images=73_257, test_images=26_032),
+    )
+}

@@ -1,0 +1,221 @@
+"""The command `dwlt`: thin; every line of work is a function of the library."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections import Counter
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="Double-win lottery tickets: run a study's parameter file, read its results.")
+Params = Annotated[Path, typer.Argument(help="a study's parameter file, such as params/tour.yaml")]
+
+
+class Executor(str, Enum):
+    papermill = "papermill"
+    inline = "inline"
+
+
+class Device(str, Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Format(str, Enum):
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+class Rule(str, Enum):
+    one_std = "one_std"
+    eq3 = "eq3"
+
+
+class Extreme(str, Enum):
+    max = "max"
+    prefix = "prefix"
+
+
+def refuse(line: str) -> NoReturn:
+    """Bad input: one line, exit status 2, nothing started."""
+    print(f"dwlt: {' '.join(line.split())}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def _study(params: Path):
+    from dwlt_lib import records
+    from dwlt_lib.parameters import BadStudy
+
+    try:
+        return records.read_study(params)
+    except BadStudy as error:
+        refuse(str(error))
+    except (OSError, UnicodeDecodeError) as error:
+        refuse(f"{params}: cannot be read ({getattr(error, 'strerror', None) or error}); want a parameter file such as "
+               "params/tour.yaml")
+
+
+def _seconds(budget: str | None) -> float | None:
+    if budget is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
+    if not found:
+        refuse(f"--budget {budget!r}: want a time such as 90s, 9m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+@app.command()
+def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker processes")] = os.cpu_count() or 1,
+        budget: Annotated[str, typer.Option(help="stop cleanly after this long (90s, 9m, 2h)")] = None,
+        executor: Executor = Executor.papermill, device: Device = Device.auto) -> None:
+    """Make what is missing of a study, then its figures and report. 75: stopped by the budget; run again to go on."""
+    seconds = _seconds(budget)
+    study = _study(params)
+    from dwlt_lib import make, records, runner
+
+    deadline = None if seconds is None else time.time() + seconds
+    try:
+        chosen = make.resolve(device.value).type
+    except ValueError as error:
+        refuse(f"--device {device.value}: {error}")
+    records.write_study(study)
+    if executor is Executor.inline:
+        raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
+    status = runner.run_papermill(study, params.resolve(), workers, chosen, deadline, _say)
+    if status == runner.STOPPED:
+        _say("stopped by the budget; the same command goes on from here")
+        raise typer.Exit(status)
+    raise typer.Exit(max(status, _report(study.name, workers)))
+
+
+@app.command()
+def plan(params: Params) -> None:
+    """What a study makes: records by kind, how many are there, and what they cost."""
+    study = _study(params)
+    from dwlt_lib import records, specs, studies
+
+    rows: dict[str, list[float]] = {}
+    for spec in studies.plan(study).values():
+        row = rows.setdefault(spec.kind, [0, 0, 0.0])
+        row[0] += 1
+        row[1] += records.exists(spec)
+        row[2] += specs.cost(spec)
+    print(f"{'kind':<14}{'records':>9}{'there':>9}{'GMAC':>14}")
+    for kind, (count, there, gmac) in rows.items():
+        print(f"{kind:<14}{count:>9}{there:>9}{gmac:>14,.0f}")
+    print(f"{'in all':<14}{sum(row[0] for row in rows.values()):>9}{sum(row[1] for row in rows.values()):>9}"
+          f"{sum(row[2] for row in rows.values()):>14,.0f}")
+
+
+@app.command()
+def status(params: Params) -> None:
+    """What is there and what is left. 0: all; 75: something is left."""
+    study = _study(params)
+    from dwlt_lib import runner, specs, studies
+
+    todo = runner.left(study)
+    whole = studies.plan(study)
+    print(f"{study.name}: {len(whole) - len(todo)} of {len(whole)} records are there")
+    counts = Counter(spec.kind for spec in todo)
+    for kind, count in counts.items():
+        print(f"  {count} {kind} left, next: {specs.label(next(spec for spec in todo if spec.kind == kind))}")
+    raise typer.Exit(75 if todo else 0)
+
+
+@app.command()
+def results(params: Params, format: Annotated[Format, typer.Option("--format")] = Format.csv) -> None:
+    """Every record's row, sorted, on standard output; times and hosts are not among the columns."""
+    study = _study(params)
+    table = _table(study.name).drop(columns="seconds")
+    if format is Format.csv:
+        table.to_csv(sys.stdout, index=False)
+    elif format is Format.json:
+        print(table.to_json(orient="records", indent=1))
+    else:
+        sys.stdout.buffer.write(table.to_parquet(index=False))
+
+
+@app.command()
+def verdict(params: Params, rule: Rule = Rule.one_std, ddof: Annotated[int, typer.Option(min=0, max=1)] = 1,
+            extreme: Extreme = Extreme.max) -> None:
+    """Which tickets are double-win, and the extreme sparsity of each (pre-training, method, data set, fraction)."""
+    study = _study(params)
+    _print_verdict(study.name, rule.value, ddof, extreme.value)
+
+
+@app.command()
+def report(params: Params) -> None:
+    """Figures and the one-page report over what is there now."""
+    study = _study(params)
+    from dwlt_lib import records
+
+    records.write_study(study)
+    raise typer.Exit(_report(study.name, os.cpu_count() or 1))
+
+
+@app.command()
+def verify() -> None:
+    """Check every record's files against their checksums. 1: something is wrong, a line each."""
+    from dwlt_lib import records
+
+    problems = records.verify()
+    for line in problems:
+        print(line, file=sys.stderr)
+    print(f"{len(records.table())} records, {len(problems)} problems")
+    raise typer.Exit(1 if problems else 0)
+
+
+def _table(name: str, kind: str | None = None):
+    from dwlt_lib import records
+
+    try:
+        return records.table(kind, study=name)
+    except KeyError as error:
+        refuse(str(error.args[0]))
+
+
+def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> None:
+    from dwlt_lib import winning
+
+    found = winning.verdict(_table(name, "transfer"), rule=rule, ddof=ddof, extreme=extreme)
+    if found.empty:
+        print("no verdict yet: no ticket has been transferred under ST and AT")
+        return
+    found = found.assign(fraction=(100 * found["fraction"]).map("{:g} %".format))
+    for column in ("extreme_sparsity", "ST_SA", "AT_SA", "AT_RA"):
+        values = found[column].astype(float)
+        found[column] = ["unknown" if value != value else f"{100 * value:.2f} %" for value in values]
+    print(f"extreme double-win sparsity (rule {rule}, ddof {ddof}, extreme {extreme})")
+    print(found.drop(columns="extreme_rounds").to_string(index=False))
+
+
+def _report(name: str, workers: int) -> int:
+    from dwlt_lib import report, runner
+
+    status = runner.run_figures(name, workers, _say)
+    page = report.build(name)
+    _print_verdict(name, "one_std", 1, "max")
+    print(f"report: {page}")
+    return status
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main() -> None:
+    """The entry point: an interrupt ends with one line and loses nothing."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("dwlt: interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None

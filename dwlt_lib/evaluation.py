@@ -1,0 +1,70 @@
+"""SA and RA: accuracy on test images as they are, and on images an adversary has moved (paper, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dwlt_lib.attacks import PGD, perturb
+
+BATCH = 512  # fixed, so that the random starts of an evaluation do not depend on who calls it
+
+
+def correct(model: nn.Module, x: Tensor, y: Tensor, attack: PGD | None = None, rng: torch.Generator | None = None,
+            source: nn.Module | None = None) -> Tensor:
+    """Which images are classified rightly: (N,) bool. BatchNorm in eval mode; the model's mode is put back.
+
+    x: (N,C,H,W) in [0,1]; y: (N,). attack: perturb the images first, with gradients of `source` (a transfer attack) or
+    of the model itself; the last iterate counts.
+    """
+    with _eval_mode(model, source):
+        hits = []
+        for part, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+            if attack is not None:
+                part = perturb(source or model, part, labels, attack, rng)
+            with torch.no_grad():
+                hits.append(model(part).argmax(1) == labels)
+    return torch.cat(hits)
+
+
+def standard_accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """SA, 0..1. x: (N,C,H,W) in [0,1]; y: (N,)."""
+    return correct(model, x, y).double().mean().item()
+
+
+def robust_accuracy(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator) -> float:
+    """RA, 0..1: accuracy on the last iterate of `attack` (the paper: PGD-20). x: (N,C,H,W) in [0,1]; y: (N,)."""
+    return correct(model, x, y, attack, rng).double().mean().item()
+
+
+def attacked(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator) -> Tensor:
+    """The adversarial images themselves, (N,C,H,W), made in eval mode."""
+    with _eval_mode(model):
+        parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
+        return torch.cat([perturb(model, part, labels, attack, rng) for part, labels in parts])
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Mean cross-entropy in nats over x (N,C,H,W), summed in float64; the model's mode is left as it is."""
+    total = 0.0
+    for part, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        total += F.cross_entropy(model(part), labels, reduction="none").double().sum().item()
+    return total / len(y)
+
+
+@contextmanager
+def _eval_mode(*models: nn.Module | None) -> Iterator[None]:
+    """Models in eval mode for a while; each module's own mode is restored afterwards."""
+    were = [(module, module.training) for model in models if model is not None for module in model.modules()]
+    try:
+        for module, _ in were:
+            module.training = False
+        yield
+    finally:
+        for module, was in were:
+            module.training = was

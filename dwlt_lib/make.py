@@ -1,0 +1,305 @@
+"""make(spec, device): one function a kind of record, and the only path that makes one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from dwlt_lib import landscape, records
+from dwlt_lib.attacks import PGD
+from dwlt_lib.data import Images, images, subset
+from dwlt_lib.evaluation import attacked, correct, mean_loss, robust_accuracy, standard_accuracy
+from dwlt_lib.masks import dense_mask, fingerprint, kept, pack, sparsity, unpack
+from dwlt_lib.models import build, new_head, prunable
+from dwlt_lib.specs import (
+    Attack,
+    AttackSpec,
+    MaskSpec,
+    PretrainingSpec,
+    Recipe,
+    Spec,
+    SurfaceSpec,
+    TrajectorySpec,
+    TransferSpec,
+    cost,
+    record_id,
+    upstream,
+)
+from dwlt_lib.tickets import at_random, imp_round, one_shot, prunable_weights
+from dwlt_lib.training import Fitted, Regime, fit, generator, one_thread_on_cpu
+
+ENOUGH = 100  # with fewer validation images there is no selection: the last epoch counts
+Progress = Callable[[dict[str, float]], None]
+Made = tuple[dict[str, float], list[dict[str, float]], dict[str, bytes]]  # metrics, history, files
+
+
+def resolve(device: str) -> torch.device:
+    """auto: the GPU if there is one; else as asked."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={device!r}: want auto, cpu or cuda")
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ValueError("device='cuda': no CUDA device is visible here; want cpu or auto")
+    return torch.device("cuda" if device != "cpu" and there else "cpu")
+
+
+def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress | None = None) -> str:
+    """The id of this record, made now if it is not there yet, with whatever it builds on.
+
+    progress: called after every epoch with its row of history. Training stops with training.OutOfTime when the
+    environment's DWLT_DEADLINE (seconds since 1970) would pass; its checkpoint stays and is continued from next time.
+    """
+    if records.exists(spec):
+        return record_id(spec)
+    for up in upstream(spec):
+        make(up, device, progress)
+    device = device if isinstance(device, torch.device) else resolve(device)
+    one_thread_on_cpu(device)
+    began = time.time()
+    metrics, history, files = _KINDS[type(spec)](spec, device, progress)
+    records.write(spec, metrics, history, files, {"seconds": round(time.time() - began, 3), "gmac": cost(spec),
+                                                  **_circumstances(device)})
+    records.partial(spec).unlink(missing_ok=True)
+    return record_id(spec)
+
+
+# ---------------------------------------------------------------------------------------------- one a kind
+
+
+def _pretraining(spec: PretrainingSpec, device: torch.device, progress: Progress | None) -> Made:
+    model = _fresh(spec, device)
+    train, validation = _budget(spec.data, 1.0, "stratified", 0, spec.recipe, device)
+    found = _fit(model, dense_mask(prunable(model)), train, validation, spec, spec.pretraining, device, progress)
+    return _tested(model, found, spec, device), found.history, {"weights.safetensors": save(_cpu(found.selected))}
+
+
+def _mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -> Made:
+    model = _fresh(spec.theta, device)
+    theta = _weights(spec.theta, device)
+    weights, history, metrics = prunable_weights(model, theta), [], {}
+    if spec.method == "OMP":
+        m = one_shot(weights, spec.rounds, spec.prune_fraction)
+    elif spec.method == "RP":
+        m = at_random(weights, spec.rounds, spec.prune_fraction, spec.seed)
+    else:
+        before = _read_mask(upstream(spec)[1]) if spec.rounds > 1 else None
+        train, _ = _budget(spec.theta.data, 1.0, "stratified", 0, spec.retrain, device)
+        how = _regime(spec.retrain, spec.method.removeprefix("IMP-"), spec.theta.evaluation)
+        m, found = imp_round(model, theta, before, spec.prune_fraction, how, train, spec.seed,
+                             records.partial(spec), _deadline(), progress)
+        if found is not None:
+            history = found.history
+            test = images(spec.theta.data, "test", device)
+            metrics["SA_source"] = standard_accuracy(model, test.floats(), test.y)
+    metrics |= {"sparsity": sparsity(m), "kept": kept(m)}
+    return metrics, history, {"mask.safetensors": pack(m, fingerprint(theta))}
+
+
+def _transfer(spec: TransferSpec, device: torch.device, progress: Progress | None) -> Made:
+    model = ticket(spec, device)
+    m = _ticket_mask(spec, model)
+    train, validation = _budget(spec.data, spec.fraction, spec.subset_rule, spec.subset_seed, spec.recipe, device)
+    found = _fit(model, m, train, validation, spec, spec.regime, device, progress, keep=spec.keep == "trajectory")
+    metrics = {"sparsity": sparsity(m), **_tested(model, found, spec, device), "train_images": len(train),
+               "validation_images": len(validation) if validation else 0}
+    files = {}
+    if spec.keep != "none":
+        files["weights.safetensors"] = save(_cpu(found.selected))
+    if spec.keep == "trajectory":
+        files["trajectory.safetensors"] = save({f"{epoch:04d}/{name}": value.contiguous() for epoch, state
+                                                in enumerate(found.checkpoints) for name, value in _cpu(state).items()})
+    return metrics, found.history, files
+
+
+def _surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None) -> Made:
+    model, m, x, y = _landscape_of(spec, device)
+    directions = [landscape.direction(model, m, generator(spec.seed, purpose)) for purpose in ("d1", "d2")]
+    grid = torch.linspace(-spec.span, spec.span, spec.points)
+    loss = landscape.surface(model, m, *directions, x, y, grid)
+    centre = mean_loss(model.eval(), x, y)
+    arrays = {"grid": grid, "loss": loss}
+    return {"loss_centre": centre, "images_used": len(y)}, [], {"arrays.safetensors": save(arrays)}
+
+
+def _trajectory(spec: TrajectorySpec, device: torch.device, progress: Progress | None) -> Made:
+    model, m, x, y = _landscape_of(spec, device)
+    saved = load_file(records.read(spec.transfer).path / "trajectory.safetensors", device=str(device))
+    states: list[dict[str, Tensor]] = []
+    for key in sorted(saved):
+        epoch, name = key.split("/", 1)
+        if int(epoch) == len(states):
+            states.append({})
+        states[int(epoch)][name] = saved[key]
+    model.load_state_dict(states[-1])
+    names = [name for name, _ in model.named_parameters()]
+    path = landscape.trajectory([{name: state[name] for name in names} for state in states])
+    grid_x, grid_y = landscape.frame(path.coords, spec.points)
+    loss = landscape.surface(model, m, *path.components, x, y, (grid_x, grid_y))
+    metrics = {"loss_centre": mean_loss(model.eval(), x, y), "explained_1": path.explained[0],
+               "explained_2": path.explained[1], "images_used": len(y)}
+    arrays = {"coords": path.coords, "residual": path.residual, "grid_x": grid_x, "grid_y": grid_y, "loss": loss}
+    return metrics, [], {"arrays.safetensors": save(arrays)}
+
+
+def _attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -> Made:
+    model, of = ticket(spec.transfer, device), spec.transfer
+    model.load_state_dict(_weights(of, device))
+    unseen = _fresh(spec.surrogate, device)
+    unseen.load_state_dict(_weights(spec.surrogate, device))
+    test = images(of.data, "test", device)
+    hits = correct(model, test.floats(), test.y, _pgd(of.evaluation), generator(of.seed, "transfer attack",
+                                                                                device=device), source=unseen)
+    own = records.read(of).metrics
+    return {"transfer_accuracy": hits.double().mean().item(), "SA": own["SA"], "RA": own["RA"],
+            "surrogate_RA": records.read(spec.surrogate).metrics["RA"]}, [], {}
+
+
+_KINDS = {PretrainingSpec: _pretraining, MaskSpec: _mask, TransferSpec: _transfer, SurfaceSpec: _surface,
+          TrajectorySpec: _trajectory, AttackSpec: _attack}
+
+
+# ---------------------------------------------------------------------------------------------- parts
+
+
+def ticket(spec: TransferSpec, device: torch.device | str = "cpu") -> nn.Module:
+    """f(x; m * theta_p) before its transfer: theta_p's weights, a fresh head, the downstream normalisation."""
+    theta = _fresh(spec.theta, device)
+    theta.load_state_dict(_weights(spec.theta, device))
+    with _seeded(spec.seed, "head"):
+        theta.cpu()
+        new_head(theta, spec.data.classes)
+    theta.set_normalisation(spec.data.mean, spec.data.std)
+    return theta.to(device)
+
+
+def _ticket_mask(spec: TransferSpec, model: nn.Module) -> dict[str, Tensor]:
+    m = dense_mask(prunable(model)) if spec.mask is None else _read_mask(spec.mask)
+    device = next(model.parameters()).device
+    return {name: part.to(device) for name, part in m.items()}
+
+
+def _fresh(spec: PretrainingSpec, device: torch.device | str) -> nn.Module:
+    """The network at its initialisation, drawn on the CPU."""
+    with _seeded(spec.seed, "initialisation"):
+        return build(spec.arch, spec.data.classes, spec.data.mean, spec.data.std).to(device)
+
+
+@contextmanager
+def _seeded(seed: int, purpose: str) -> Iterator[None]:
+    """torch's global generator seeded for one purpose, and put back afterwards."""
+    was = torch.get_rng_state()
+    try:
+        torch.set_rng_state(generator(seed, purpose).get_state())
+        yield
+    finally:
+        torch.set_rng_state(was)
+
+
+def _weights(spec: PretrainingSpec | TransferSpec, device: torch.device | str) -> dict[str, Tensor]:
+    return load_file(records.read(spec).path / "weights.safetensors", device=str(device))
+
+
+def _read_mask(spec: MaskSpec) -> dict[str, Tensor]:
+    data = (records.read(spec).path / "mask.safetensors").read_bytes()
+    return unpack(data)
+
+
+def _budget(row, fraction: float, rule: str, seed: int, recipe: Recipe, device: torch.device
+            ) -> tuple[Images, Images | None]:
+    """Training images, and validation images out of the same budget (HOUSE: selection), or None where too few."""
+    everything = images(row, "train", device)
+    every = torch.arange(len(everything))
+    if recipe.validation == "held_5000":
+        if len(everything) <= 5000:
+            raise ValueError(f"validation=held_5000: {row.name} has {len(everything)} training images; want more than "
+                             "5,000, or validation: tenth")
+        pool = everything.take(every[:-5000])
+        return pool.take(subset(pool.y, fraction, seed, rule)), everything.take(every[-5000:])
+    chosen = everything.take(subset(everything.y, fraction, seed, rule))
+    held = subset(chosen.y, 0.1, seed + 1)
+    if recipe.validation == "none" or len(held) < ENOUGH:
+        return chosen, None
+    training = torch.ones(len(chosen), dtype=torch.bool)
+    training[held] = False
+    return chosen.take(training.nonzero().squeeze(1)), chosen.take(held)
+
+
+def _regime(recipe: Recipe, name: str, judge: Attack) -> Regime:
+    fields = recipe.model_dump(exclude={"attack", "validation"})
+    return Regime(name=name, attack=_pgd(recipe.attack) if recipe.attack else None,
+                  judge=_pgd(judge) if recipe.attack else None, **fields)
+
+
+def _pgd(attack: Attack) -> PGD:
+    return PGD(**attack.model_dump())
+
+
+def _deadline() -> float | None:
+    value = os.environ.get("DWLT_DEADLINE")
+    return float(value) if value else None
+
+
+def _fit(model: nn.Module, m: dict[str, Tensor], train: Images, validation: Images | None, spec, name: str,
+         device: torch.device, progress: Progress | None, keep: bool = False) -> Fitted:
+    how = _regime(spec.recipe, {"STD": "ST"}.get(name, name), spec.evaluation)
+    return fit(model, m, train, validation, how, spec.seed, keep, records.partial(spec), _deadline(), progress)
+
+
+def _tested(model: nn.Module, found: Fitted, spec, device: torch.device) -> dict[str, float]:
+    """SA and RA on the test images of one checkpoint, the selected one; the last epoch's beside them."""
+    test = images(spec.data, "test", device)
+    x, y, attack = test.floats(), test.y, _pgd(spec.evaluation)
+    metrics: dict[str, float] = {}
+    for suffix, state in (("_last", found.last), ("", found.selected)):
+        if suffix == "" and found.epoch == len(found.history):
+            metrics |= {"SA": metrics["SA_last"], "RA": metrics["RA_last"]}
+            break
+        model.load_state_dict(state)
+        metrics[f"SA{suffix}"] = standard_accuracy(model, x, y)
+        metrics[f"RA{suffix}"] = robust_accuracy(model, x, y, attack, generator(spec.seed, "test", device=device))
+    return {**metrics, "epoch": found.epoch, "epochs_run": len(found.history)}
+
+
+def _landscape_of(spec: SurfaceSpec | TrajectorySpec, device: torch.device) -> tuple[nn.Module, dict, Tensor, Tensor]:
+    """The transferred ticket in eval mode, its mask, and the test images its loss is taken on."""
+    of = spec.transfer
+    model = ticket(of, device)
+    model.load_state_dict(_weights(of, device))
+    model.eval()
+    test = images(of.data, "test", device)
+    test = test.take(torch.arange(min(spec.count, len(test))))
+    x, y = test.floats(), test.y
+    if spec.images == "attacked":
+        x = attacked(model, x, y, _pgd(of.evaluation), generator(of.seed, "landscape", device=device))
+    return model, _ticket_mask(of, model), x, y
+
+
+def _cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+
+@cache
+def _circumstances(device: torch.device) -> dict[str, object]:
+    """What a result should not depend on, but a reader wants to know: where and with which code it was made."""
+    try:
+        ours = version("double-win-lottery-tickets")
+    except PackageNotFoundError:
+        ours = "not installed"
+    found = subprocess.run(["git", "-C", str(records.checkout()), "describe", "--always", "--dirty"],
+                           capture_output=True, text=True, check=False)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    return {"code": f"{ours} {found.stdout.strip()}".strip(), "torch": torch.__version__,
+            "python": sys.version.split()[0], "device": f"{device.type} ({name})",
+            "threads": torch.get_num_threads(), "host": platform.node(),
+            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}

@@ -1,0 +1,145 @@
+"""m, the binary mask of a ticket f(x; m * theta): magnitude and random pruning, its bits on disk (paper, section 3).
+
+Masks and weights are dictionaries by torchvision's parameter names; only the prunable weights (every convolution,
+never the head or BatchNorm) take part, and magnitude is compared over all of them at once, never layer by layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+Weights = dict[str, Tensor]
+Mask = dict[str, Tensor]
+
+PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
+
+
+def dense_mask(theta: Mapping[str, Tensor]) -> Mask:
+    """m = 1 everywhere. theta: {name: (*shape,)}."""
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in theta.items()}
+
+
+def kept(m: Mask) -> int:
+    """|m|, the number of weights kept."""
+    return sum(int(part.sum()) for part in m.values())
+
+
+def sparsity(m: Mask) -> float:
+    """1 - |m| / d, the fraction of prunable weights that m removes."""
+    return 1 - kept(m) / sum(part.numel() for part in m.values())
+
+
+def magnitude_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
+    """Drop the globally smallest |theta| among the weights that m still keeps (paper, section 3).
+
+    theta: {name: (*shape,) float};  m: {name: (*shape,) bool}
+    Returns m' <= m with exactly round(fraction * |m|) fewer ones; ties break by position in m's order.
+    """
+    _check_fraction(fraction)
+    _check_shapes(theta, m)
+    flat = _flatten(m)
+    magnitude = torch.cat([theta[name].detach().reshape(-1).abs() for name in m])[flat]
+    if not bool(torch.isfinite(magnitude).all()):
+        raise ValueError("theta holds a NaN or an infinity among the kept weights: want finite weights; its training "
+                         "diverged, lower the learning rate")
+    drop = round(fraction * len(magnitude))
+    if drop == 0:
+        return {name: part.clone() for name, part in m.items()}
+    threshold = torch.kthvalue(magnitude, drop).values
+    below, ties = magnitude < threshold, magnitude == threshold
+    dropped = below | (ties & (ties.cumsum(0) <= drop - below.sum()))
+    flat[flat.nonzero().squeeze(1)[dropped]] = False
+    return _unflatten(flat, m)
+
+
+def random_prune(m: Mask, fraction: float, rng: torch.Generator) -> Mask:
+    """Drop exactly round(fraction * |m|) of the weights that m keeps, each equally likely (RP; section 4).
+
+    rng: a generator on the CPU, so that a mask does not depend on the device.
+    """
+    _check_fraction(fraction)
+    flat = _flatten(m)
+    positions = flat.nonzero().squeeze(1)
+    drop = torch.randperm(len(positions), generator=rng)[: round(fraction * len(positions))]
+    flat[positions[drop.to(positions.device)]] = False
+    return _unflatten(flat, m)
+
+
+@torch.no_grad()
+def apply_(model: nn.Module, m: Mask) -> None:
+    """theta <- m * theta, in place, for the parameters m names; the rest of the model is left alone."""
+    parameters = dict(model.named_parameters())
+    _check_shapes(parameters, m)
+    for name, part in m.items():
+        parameters[name].masked_fill_(~part.to(parameters[name].device), 0)
+
+
+def fingerprint(theta: Mapping[str, Tensor]) -> str:
+    """sha256 over names, shapes, types and bytes, in sorted order: which theta_p is this?"""
+    digest = hashlib.sha256()
+    for name in sorted(theta):
+        weight = theta[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype};".encode())
+        digest.update(weight.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def pack(m: Mask, theta: str = "") -> bytes:
+    """m as a safetensors file of bits (2.9 MB for ResNet-50); `theta` names the theta_p it was drawn from."""
+    bits = {name: torch.from_numpy(np.packbits(part.cpu().numpy().reshape(-1))) for name, part in m.items()}
+    shapes = {name: list(part.shape) for name, part in m.items()}
+    return save(bits, {"format": "dwlt-mask-1", "shapes": json.dumps(shapes), "theta": theta})
+
+
+def unpack(data: bytes) -> Mask:
+    """The mask that `pack` wrote, in the order of its names there; refuses anything else with a ValueError."""
+    header = packed_header(data)
+    bits = load(data)
+    m = {}
+    for name, shape in json.loads(header["shapes"]).items():
+        n = int(np.prod(shape))
+        if name not in bits or len(bits[name]) != (n + 7) // 8:
+            raise ValueError(f"mask: {name} does not hold {n} bits; the file is damaged")
+        m[name] = torch.from_numpy(np.unpackbits(bits[name].numpy(), count=n).astype(bool)).reshape(shape)
+    return m
+
+
+def packed_header(data: bytes) -> dict[str, str]:
+    """What `pack` wrote beside the bits: format, shapes (JSON) and theta (the hash of theta_p, or empty)."""
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    except (ValueError, AttributeError, SafetensorError) as error:
+        raise ValueError("mask: not a packed mask (want what masks.pack wrote)") from error
+    if header.get("format") != "dwlt-mask-1":
+        raise ValueError(f"mask: format {header.get('format')!r}; want 'dwlt-mask-1', what masks.pack wrote")
+    return header
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction={fraction}: want 0 <= fraction < 1 (the paper prunes 0.2 a round)")
+
+
+def _check_shapes(theta: Mapping[str, Tensor], m: Mask) -> None:
+    for name, part in m.items():
+        if name not in theta or theta[name].shape != part.shape:
+            found = tuple(theta[name].shape) if name in theta else "nothing of that name"
+            raise ValueError(f"mask {name} {tuple(part.shape)}: the weights have {found}; want a mask of this network")
+
+
+def _flatten(m: Mask) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in m.values()])
+
+
+def _unflatten(flat: Tensor, like: Mask) -> Mask:
+    parts = flat.split([part.numel() for part in like.values()])
+    return {name: part.reshape(like[name].shape).clone() for part, name in zip(parts, like, strict=True)}

@@ -1,0 +1,147 @@
+"""A parameter file's text into a study: the presets it stands on, and one clear line for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from dwlt_lib.catalogue import CATALOGUE
+from dwlt_lib.studies import Study
+
+_CIFAR_AT = {"epochs": 100, "batch": 128, "lr": 0.1, "schedule": "steps", "milestones": [50, 75],
+             "momentum": 0.9, "weight_decay": 5e-4, "steps": 10}
+_SVHN = {"lr": 0.01, "schedule": "cosine", "epochs": 80, "milestones": []}
+_IMP = {"epochs": 30, "batch": 2048, "lr": 5e-4, "schedule": "constant", "milestones": [], "momentum": 0.9,
+        "weight_decay": 1e-4, "validation": "none"}
+_FROM_SCRATCH = {"epochs": 90, "batch": 256, "lr": 0.1, "schedule": "steps", "milestones": [30, 60], "momentum": 0.9,
+                 "weight_decay": 1e-4, "validation": "tenth"}  # ours: the paper starts from official weights
+_AT_224 = {"size": 224, "crop": 0.875, "augment": ["resized_crop", "flip"]}
+_PRETRAINING = {"STD": _FROM_SCRATCH, "FAT": {**_FROM_SCRATCH, "steps": 1}, "AT": {**_FROM_SCRATCH, "steps": 3}}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # sections 3 and A1
+    "as_paper": {
+        "pretraining": _PRETRAINING,
+        "retraining": {"IMP-ST": _IMP, "IMP-AT": {**_IMP, "steps": 3}},
+        "transfer": {regime: {**_CIFAR_AT, "validation": "tenth", **({"steps": 1} if regime == "FAT" else {})}
+                     for regime in ("ST", "FAT", "AT")},
+        "overrides": [{"dataset": "svhn", "recipe": _SVHN}],
+    },
+    # the authors' scripts
+    "as_code": {
+        "pretraining": _PRETRAINING,
+        "retraining": {"IMP-ST": _IMP, "IMP-AT": {**_IMP, "steps": 3, "alpha": 16 / (3 * 255)}},
+        "transfer": {
+            "ST": {**_CIFAR_AT, "batch": 64, "lr": 0.001, "milestones": [50, 100], "epochs": 150,
+                   "validation": "held_5000"},
+            "FAT": {**_CIFAR_AT, "validation": "held_5000", "steps": 1},
+            "AT": {**_CIFAR_AT, "validation": "held_5000"},
+        },
+        "overrides": [{"dataset": "svhn", "regime": "AT", "recipe": _SVHN}],
+        "subset_rule": "first_n",
+        "data": {"cifar10": _AT_224, "cifar100": _AT_224, "svhn": _AT_224},
+    },
+}
+
+
+
+class BadStudy(ValueError):
+    """A parameter file that cannot be run; its message is one line that says where, what and the remedy."""
+
+
+def parse(text: str, origin: str) -> Study:
+    """A study out of a parameter file's text; raises BadStudy before anything starts. origin: the file's name."""
+    try:
+        tree = yaml.compose(text, yaml.SafeLoader)
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{origin}:{mark.line + 1}" if mark else origin
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise BadStudy(f"{where}: not YAML ({problem}); mend that line") from error
+    if not isinstance(raw, dict):
+        raise BadStudy(f"{origin}: holds {type(raw).__name__}; want a mapping with name, arch, source and grid")
+    lines: dict[tuple, int] = {}
+    _walk(tree, (), lines, origin)
+    preset = raw.get("preset", "as_paper")
+    base = PRESETS.get(preset, PRESETS["as_paper"]) if isinstance(preset, str) else PRESETS["as_paper"]
+    merged, offset = _over(base, raw), len(base["overrides"])
+    try:
+        return Study.model_validate_json(json.dumps(_with_catalogue(merged), default=str))
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = tuple(part for part in first["loc"] if part != "[key]")
+        if at[:1] == ("overrides",) and len(at) > 1:
+            at = ("overrides", at[1] - offset, *at[2:])
+        while at and at not in lines:
+            at = at[:-1]
+        where = f"{origin}:{lines[at]}" if at in lines and at else origin
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise BadStudy(f"{where}: {_sentence(first)}{more}") from error
+
+
+def _sentence(error: dict) -> str:
+    """One clear line out of pydantic's: the place, the value, what was expected, the remedy."""
+    place = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    if error["type"] == "extra_forbidden":
+        return f"{place}: no such setting; mend its spelling or take the line out"
+    if error["type"] == "missing":
+        return f"{place} is missing; set it"
+    value = error["input"]
+    if error["type"] == "value_error":
+        return f"{place + ': ' if place else ''}{error['ctx']['error']}"
+    remedy = ""
+    if isinstance(value, str) and error["type"] in ("float_type", "int_type"):
+        try:
+            remedy = f"; write {float(value)!r}, a number (YAML reads 5e-4 as text, 5.0e-4 as a number)"
+        except ValueError:
+            remedy = "; write a number"
+    elif isinstance(value, bool):
+        remedy = "; YAML reads yes, no, on and off as true or false: put words in quotes"
+    wanted = error["msg"][0].lower() + error["msg"][1:]
+    return f"{place}={value!r}: {wanted}{remedy or '; mend the value'}"
+
+
+def _over(base: Any, top: Any) -> Any:
+    """`top` laid over `base`, mapping by mapping; overrides are appended, anything else replaces."""
+    if not (isinstance(base, dict) and isinstance(top, dict)):
+        return top
+    merged = dict(base)
+    for key, value in top.items():
+        if key == "overrides" and isinstance(value, list):
+            merged[key] = [*base.get(key, []), *value]
+        else:
+            merged[key] = _over(base[key], value) if key in base else value
+    return merged
+
+
+def _with_catalogue(raw: dict) -> dict:
+    """Rows under data: complete with their names and, for known data sets, the catalogue's values."""
+    rows = raw.get("data")
+    if not isinstance(rows, dict):
+        return raw
+    full = {}
+    for name, row in rows.items():
+        known = CATALOGUE[name].model_dump(mode="json") if name in CATALOGUE else {"name": name}
+        full[name] = {**known, **row} if isinstance(row, dict) else row
+    return {**raw, "data": full}
+
+
+def _walk(node: yaml.Node | None, at: tuple, lines: dict[tuple, int], origin: str) -> None:
+    """Notes the line of every place in the file, and refuses a key that stands twice."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            name = key.value
+            if name in seen:
+                raise BadStudy(f"{origin}:{key.start_mark.line + 1}: {name} stands twice; take one of them out")
+            seen.add(name)
+            lines[(*at, name)] = key.start_mark.line + 1
+            _walk(value, (*at, name), lines, origin)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            lines[(*at, i)] = value.start_mark.line + 1
+            _walk(value, (*at, i), lines, origin)

@@ -1,0 +1,230 @@
+"""Records: one small, self-describing, immutable result each, on disk; the only proof that work is done.
+
+outputs/records/KIND/ID/record.json describes; .safetensors files beside it hold arrays; every file's sha256 is in
+record.json. A record appears by one atomic rename, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file
+
+from dwlt_lib.parameters import parse
+from dwlt_lib.specs import FORMAT, Spec, columns, label, record_id, upstream
+from dwlt_lib.studies import Study, plan
+
+# the order of a table's columns; others follow
+ORDER = ["kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds", "sparsity", "seed", "images",
+         "SA", "RA"]
+WHOLE = ("rounds", "seed", "mask_seed", "subset_seed", "epoch", "epochs", "epochs_run", "kept", "train_images",
+         "validation_images", "images_used")
+KEYS = ["kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds", "seed", "images", "id"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record. spec: its resolved description, nested; metrics: scalars; history: one dict an epoch."""
+
+    kind: str
+    id: str
+    path: Path
+    spec: dict[str, Any]
+    upstream: list[str]
+    columns: dict[str, Any]
+    metrics: dict[str, float]
+    history: list[dict[str, float]]
+    made: dict[str, Any]
+    files: dict[str, str]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The numbers too many for JSON (surfaces, trajectories), by name; empty if it has none."""
+        return load_file(self.path / "arrays.safetensors") if "arrays.safetensors" in self.files else {}
+
+
+def checkout() -> Path:
+    """The folder that holds dwlt_lib, notebooks and params."""
+    return Path(__file__).resolve().parent.parent
+
+
+def outputs() -> Path:
+    """DWLT_OUTPUTS, or outputs/ in the checkout; never the working directory."""
+    return Path(os.environ.get("DWLT_OUTPUTS") or checkout() / "outputs").resolve()
+
+
+def study_dir(name: str) -> Path:
+    """Where a study's executed notebooks, figures and report lie."""
+    return outputs() / "studies" / name
+
+
+def path_of(kind: str, id: str) -> Path:
+    return outputs() / "records" / kind / id
+
+
+def partial(spec: Spec) -> Path:
+    """Where a training that is under way leaves its checkpoint; gone once the record is there."""
+    return outputs() / "records" / ".partial" / f"{record_id(spec)}.pt"
+
+
+def exists(spec: Spec) -> bool:
+    return (path_of(spec.kind, record_id(spec)) / "record.json").exists()
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+
+def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, float]], files: Mapping[str, bytes],
+          made: Mapping[str, Any]) -> Path:
+    """One record, once: written aside, then renamed into place. If another process was faster, its record stays.
+
+    files: {name: content}; made: what is not part of the result's identity (seconds, device, code version...).
+    """
+    kind, id = spec.kind, record_id(spec)
+    target = path_of(kind, id)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    scratch.chmod(0o755)
+    content = {"kind": kind, "id": id, "label": label(spec), "format": FORMAT[kind], "columns": columns(spec),
+               "metrics": dict(metrics), "upstream": [record_id(up) for up in upstream(spec)],
+               "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+               "history": history, "made": dict(made), "spec": spec.model_dump(mode="json")}
+    for name, data in {**files, "record.json": json.dumps(content, indent=1).encode()}.items():
+        with open(scratch / name, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    try:
+        os.rename(scratch, target)
+    except OSError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    return target
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def _load(path: Path) -> Record:
+    content = json.loads((path / "record.json").read_bytes())
+    names = ("kind", "id", "spec", "upstream", "columns", "metrics", "history", "made", "files")
+    return Record(path=path, **{name: content[name] for name in names})
+
+
+def read(id: str | Spec) -> Record:
+    """The record of that id, in outputs/records or in a committed reference."""
+    id = id if isinstance(id, str) else record_id(id)
+    for root in (outputs() / "records", *sorted((outputs() / "reference").glob("*"))):
+        for path in root.glob(f"*/{id}/record.json"):
+            return _load(path.parent)
+    raise KeyError(f"record {id}: not under {outputs()}; run the study that plans it")
+
+
+def study_names() -> list[str]:
+    """Studies that were planned here, and the committed references."""
+    found = {path.parent.name for path in outputs().glob("studies/*/study.json")}
+    return sorted(found | {path.parent.name for path in outputs().glob("reference/*/study.json")})
+
+
+def study(name: str) -> dict[str, Any]:
+    """What a study plans: name, params (its resolved parameters) and ids (of all its records)."""
+    for place in ("studies", "reference"):
+        path = outputs() / place / name / "study.json"
+        if path.exists():
+            return json.loads(path.read_bytes())
+    raise KeyError(f"study {name!r}: not planned under {outputs()}; want one of {study_names() or 'none yet'}, "
+                   "or run: dwlt run params/NAME.yaml")
+
+
+def write_study(found: Study) -> None:
+    """Notes what the study plans, so that figures can tell its records from others and say how many are missing."""
+    ids = list(plan(found))
+    content = {"name": found.name, "params": found.model_dump(mode="json"), "ids": ids}
+    path = study_dir(found.name) / "study.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".study-{os.getpid()}")
+    scratch.write_text(json.dumps(content, indent=1))
+    os.replace(scratch, path)
+
+
+def read_study(path: str | Path) -> Study:
+    """A parameter file; raises parameters.BadStudy, one line, if it cannot be run."""
+    path = Path(path)
+    return parse(path.read_text(), str(path))
+
+
+def missing(study_name: str) -> int:
+    """How many of a study's records are not there yet."""
+    return len(study(study_name)["ids"]) - len(_paths(None, study_name))
+
+
+def table(kind: str | None = None, study: str | None = None) -> pd.DataFrame:
+    """One row a record (of `kind`; of `study`), sorted: what it is and its metrics. Accuracies are in 0..1."""
+    rows = []
+    for path in _paths(kind, study):
+        record = _cached(path, (path / "record.json").stat().st_mtime_ns)
+        rows.append({"kind": record.kind, **record.columns, **record.metrics, "id": record.id,
+                     "seconds": record.made.get("seconds")})
+    if not rows:
+        return pd.DataFrame(columns=[*ORDER, "id", "seconds"])
+    found = pd.DataFrame(rows)
+    found = found[[*(name for name in ORDER if name in found), *(name for name in found if name not in ORDER)]]
+    gaps = {name: "Int64" for name in WHOLE if name in found and found[name].isna().any()}
+    found = found.astype(gaps)  # whole numbers stay whole where other kinds have none
+    return found.sort_values([key for key in KEYS if key in found], ignore_index=True, kind="stable")
+
+
+@cache
+def _cached(path: Path, stamp: int) -> Record:
+    return _load(path)
+
+
+def _paths(kind: str | None, study_name: str | None) -> list[Path]:
+    """Folders of records that are there: all, or those a study plans; a reference stands in where it has them."""
+    if study_name is None:
+        return sorted(path.parent for path in outputs().glob(f"records/{kind or '*'}/*/record.json"))
+    ids = dict.fromkeys(study(study_name)["ids"])
+    found = {}
+    for root in (outputs() / "reference" / study_name, outputs() / "records"):
+        found |= {path.parent.name: path.parent for path in root.glob(f"{kind or '*'}/*/record.json")
+                  if path.parent.name in ids}
+    return [found[id] for id in ids if id in found]
+
+
+def mask(id: str) -> dict[str, Any]:
+    """The mask of a mask record: {torchvision's parameter name: bool tensor}."""
+    from dwlt_lib.masks import unpack
+
+    return unpack((read(id).path / "mask.safetensors").read_bytes())
+
+
+def verify() -> list[str]:
+    """What is wrong with the records on disk, a line each: damaged, incomplete or misplaced ones; empty if none."""
+    problems = []
+    for path in _paths(None, None):
+        try:
+            record = _load(path)
+        except (ValueError, KeyError) as error:
+            problems.append(f"{path}: record.json cannot be read ({error}); delete the folder and run again")
+            continue
+        if (record.kind, record.id) != (path.parent.name, path.name):
+            problems.append(f"{path}: says it is {record.kind} {record.id}; move it or delete it")
+        for name, digest in record.files.items():
+            file = path / name
+            if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+                problems.append(f"{file}: missing or changed since it was written; delete {path} and run again")
+        problems += [f"{path}: builds on {up}, which is not there; run its study again"
+                     for up in record.upstream if not any(outputs().glob(f"records/*/{up}/record.json"))]
+    return problems

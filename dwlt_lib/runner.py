@@ -1,0 +1,302 @@
+"""Running a study: jobs under papermill in worker processes, where they run, what is left, budgets, progress.
+
+A record on disk is the only proof that a job is done; an executed notebook is how it was made, for people to read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from dwlt_lib import records
+from dwlt_lib.specs import Spec, cost, label, record_id, upstream
+from dwlt_lib.studies import NOTEBOOKS, Job, Study, expand, jobs, plan
+
+FIGURES = ("00_tour", "11_existence", "12_pruning_methods", "13_data_limited", "14_landscapes", "15_mask_patterns",
+           "16_transfer_attack")
+DONE, FAILED, STOPPED = 0, 1, 75  # exit statuses; 75: stopped by the budget, resumable
+
+Say = Callable[[str], None]
+
+
+# ---------------------------------------------------------------------------------------------- what is left
+
+
+def left(study: Study) -> list[Spec]:
+    """The records that are not there yet, each after those it builds on."""
+    return [spec for spec in plan(study).values() if not records.exists(spec)]
+
+
+def cut(study: Study, job: Job, most: float) -> list[Job]:
+    """The job in parts that cost `most` GMAC at most where it can be cut: by seeds first, then by rounds."""
+    if job.kind == "prune" or sum(map(cost, expand(study, job))) <= most:
+        return [job]
+    for name in ("seeds", "rounds"):
+        values = getattr(job, name)
+        if len(values) > 1:
+            half = (len(values) + 1) // 2
+            parts = (job.model_copy(update={name: part}) for part in (values[:half], values[half:]))
+            return [small for part in parts for small in cut(study, part, most)]
+    return [job]
+
+
+def pending(study: Study, workers: int) -> dict[Job, list[Spec]]:
+    """Jobs with something left to make, cut so that every worker gets several, and what each has left."""
+    todo = {record_id(spec) for spec in left(study)}
+    most = sum(cost(spec) for spec in left(study)) / (6 * workers)
+    found = {}
+    for job in jobs(study):
+        if any(record_id(spec) in todo for spec in expand(study, job)):
+            for part in cut(study, job, most):
+                wanted = [spec for spec in expand(study, part) if record_id(spec) in todo]
+                if wanted:
+                    found[part] = wanted
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- inline
+
+
+def run_inline(study: Study, device: str, deadline: float | None, say: Say) -> int:
+    """Every missing record in this process, without kernels or notebooks."""
+    from dwlt_lib.make import make
+    from dwlt_lib.training import OutOfTime
+
+    todo, failed, began = left(study), {}, time.time()
+    if deadline is not None:
+        os.environ["DWLT_DEADLINE"] = str(deadline)
+    whole, done = sum(map(cost, todo)), 0.0
+    for i, spec in enumerate(todo):
+        if any(record_id(up) in failed for up in upstream(spec)):
+            failed[record_id(spec)] = "builds on one that failed"
+            continue
+        if deadline is not None and time.time() > deadline:
+            return STOPPED
+        began_one = time.time()
+        try:
+            make(spec, device)
+        except OutOfTime:
+            return STOPPED
+        except Exception as error:  # one failure must not take the rest with it
+            failed[record_id(spec)] = f"{type(error).__name__}: {error}"
+            print(f"failed: {label(spec)}: {failed[record_id(spec)]}", file=sys.stderr)
+        done += cost(spec)
+        say(f"[{i + 1}/{len(todo)} records, {_clock(time.time() - began)} gone, {_left(began, done, whole)}] "
+            f"{label(spec)} ({time.time() - began_one:.1f} s)")
+    return FAILED if failed else DONE
+
+
+# ---------------------------------------------------------------------------------------------- papermill
+
+
+def run_papermill(study: Study, params: Path, workers: int, device: str, deadline: float | None, say: Say) -> int:
+    """Every missing record, by compute notebooks in worker processes of one thread each that die with this one."""
+    waiting = pending(study, workers)
+    if not waiting:
+        return DONE
+    todo = {record_id(spec): spec for spec in left(study)}
+    whole, total = sum(map(cost, todo.values())), len(todo)
+    say(f"{total} of {len(plan(study))} records to make in {len(waiting)} notebook runs on {workers} workers")
+    began, failed, stopped = time.time(), {}, False
+    with _Pool(workers, deadline) as pool:
+        running: dict[Future, Job] = {}
+        while waiting or running:
+            ready = [job for job, wanted in waiting.items() if _ready(wanted)]
+            ready.sort(key=lambda job: -_weight(study, job, waiting))
+            out_of_time = deadline is not None and time.time() > deadline
+            while ready and len(running) < workers and not (stopped or out_of_time):
+                job = ready.pop(0)
+                waiting.pop(job)
+                running[pool.submit(_compute, study.name, params, job, device)] = job
+                say(f"  start {_job_label(job)}")
+            if not running:
+                break
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                job = running.pop(future)
+                seconds, problem = _outcome(future)
+                missing = [spec for spec in expand(study, job) if not records.exists(spec)]
+                if problem == "OutOfTime":
+                    stopped = True
+                elif missing or problem:
+                    failed[job] = problem or f"its notebook ended without {label(missing[0])}"
+                    print(f"failed: {_job_label(job)}: {failed[job]}", file=sys.stderr, flush=True)
+                done = sum(cost(spec) for spec in todo.values() if records.exists(spec))
+                there = sum(map(records.exists, todo.values()))
+                say(f"[{there}/{total} records, {_clock(time.time() - began)} gone, {_left(began, done, whole)}] "
+                    f"{'stop' if problem == 'OutOfTime' else 'done'} {_job_label(job)} ({seconds:.0f} s)")
+    blocked = 0 if stopped else len(waiting)
+    if failed:
+        if blocked:
+            print(f"not started: {blocked} notebook runs that build on a failed one", file=sys.stderr)
+        return FAILED
+    return STOPPED if waiting or stopped else DONE
+
+
+def run_figures(study: str, workers: int, say: Say) -> int:
+    """Figure notebooks over what is there now; those whose records and code have not changed are left alone."""
+    folder = records.study_dir(study) / "notebooks"
+    basis = _basis(study)
+    stale = [name for name in FIGURES if _stamp(folder / f"{name}.ipynb") != basis
+             and (records.checkout() / "notebooks" / f"{name}.ipynb").exists()]
+    if not stale:
+        return DONE
+    say(f"drawing {len(stale)} figure notebooks")
+    status = DONE
+    with _Pool(workers, None) as pool:
+        running = {pool.submit(_execute, name, {"study": study}, folder / f"{name}.ipynb", basis): name
+                   for name in stale}
+        for future, name in running.items():
+            _, problem = _outcome(future)
+            if problem:
+                status = FAILED
+                print(f"failed: notebook {name}: {problem}", file=sys.stderr, flush=True)
+    return status
+
+
+def _basis(study: str) -> str:
+    """What figure notebooks are drawn from: the records that are there, the notebooks, the library."""
+    there = sorted(records.table(study=study)["id"])
+    sources = sorted([*records.checkout().glob("notebooks/*.ipynb"), *records.checkout().glob("dwlt_lib/*.py")])
+    digest = hashlib.sha256(json.dumps([there, records.study(study)["params"]]).encode())
+    for path in sources:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _stamp(path: Path) -> str | None:
+    try:
+        return json.loads(path.read_bytes())["metadata"]["dwlt_basis"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _ready(wanted: Iterable[Spec]) -> bool:
+    own = {record_id(spec) for spec in wanted}
+    return all(records.exists(up) or record_id(up) in own for spec in wanted for up in upstream(spec))
+
+
+def _weight(study: Study, job: Job, waiting: dict[Job, list[Spec]]) -> float:
+    """What others wait for goes first (pre-trainings, then ladders), then the costliest."""
+    first = {"pretrain": 2e18, "prune": 1e18}.get(job.kind, 0.0)
+    return first + sum(map(cost, waiting.get(job, expand(study, job))))
+
+
+def _job_label(job: Job) -> str:
+    parts = [job.kind.replace("_", " "), job.pretraining]
+    if job.kind == "pretrain":
+        return f"{' '.join(parts)} on {job.dataset}"
+    parts.append("dense" if job.rounds == (0,) else job.method)
+    if job.kind != "prune":
+        parts.append(f"on {job.dataset} {100 * job.fraction:g} % {job.regime}")
+    percents = [f"{100 * (1 - 0.8**rounds):.1f}" for rounds in job.rounds]
+    parts.append(f"at {percents[0]}-{percents[-1]} %" if len(percents) > 1 else f"at {percents[0]} %")
+    return " ".join(parts) + (f", seeds {' '.join(map(str, job.seeds))}" if job.seeds else "")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _left(began: float, done: float, whole: float) -> str:
+    if done <= 0 or time.time() - began < 5:
+        return "time left not known yet"
+    return f"about {_clock((time.time() - began) * (whole - done) / done)} left"
+
+
+# ---------------------------------------------------------------------------------------------- workers
+
+
+class _Pool(ProcessPoolExecutor):
+    """The standard library's pool; its workers and their kernels end when this process does, however it ends."""
+
+    def __init__(self, workers: int, deadline: float | None) -> None:
+        self.sockets = tempfile.mkdtemp(prefix="dwlt-")
+        super().__init__(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin,
+                         initargs=(os.getpid(), str(records.outputs()), self.sockets, deadline))
+
+    def __exit__(self, *error: object) -> None:
+        interrupted = error[0] is not None
+        children = list((self._processes or {}).values())
+        if interrupted:
+            for process in children:
+                process.kill()
+        self.shutdown(wait=not interrupted, cancel_futures=True)
+        shutil.rmtree(self.sockets, ignore_errors=True)
+
+
+def die_with_parent(parent: int) -> None:
+    """This process gets SIGKILL when its parent ends (Linux; elsewhere a kernel watches its parent by itself)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _begin(parent: int, outputs: str, sockets: str, deadline: float | None) -> None:
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    os.environ.update(DWLT_OUTPUTS=outputs, DWLT_SOCKETS=sockets, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1",
+                      JUPYTER_PREFER_ENV_PATH="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
+    os.environ.pop("DWLT_DEADLINE", None)
+    if deadline is not None:
+        os.environ["DWLT_DEADLINE"] = str(deadline)
+
+
+def _compute(study: str, params: Path, job: Job, device: str) -> tuple[float, str]:
+    notebook, fields = NOTEBOOKS[job.kind]
+    values = {name: list(value) if isinstance(value := getattr(job, name), tuple) else value for name in fields}
+    tag = hashlib.sha256(job.model_dump_json().encode()).hexdigest()[:8]
+    target = records.study_dir(study) / "notebooks" / f"{notebook}-{job.pretraining}-{tag}.ipynb"
+    return _execute(notebook, {"params": str(params), **values, "device": device}, target, "")
+
+
+def _execute(notebook: str, parameters: dict, target: Path, basis: str) -> tuple[float, str]:
+    """Run one notebook; (seconds, problem or ""). The executed notebook replaces an older one whole."""
+    import papermill
+    from traitlets.config import Config
+
+    source = records.checkout() / "notebooks" / f"{notebook}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
+    began, problem = time.time(), ""
+    config = Config()  # local sockets, each kernel its own: no port can be taken by another
+    config.KernelManager.transport = "ipc"
+    config.KernelManager.ip = f"{os.environ['DWLT_SOCKETS']}/{os.getpid()}-{time.monotonic_ns() % 10**9}"
+    braces = str(scratch).replace("{", "{{").replace("}", "}}")  # papermill formats output paths
+    try:
+        papermill.execute_notebook(source, braces, parameters, kernel_name="python3", cwd=str(source.parent),
+                                   progress_bar=False, config=config)
+    except papermill.exceptions.PapermillExecutionError as error:
+        problem = "OutOfTime" if error.ename == "OutOfTime" else f"{error.ename}: {error.evalue} (see {target})"
+    except Exception as error:  # a kernel that died, a disk that is full: named, and the rest goes on
+        problem = f"{type(error).__name__}: {error}"
+    if problem == "OutOfTime":
+        scratch.unlink(missing_ok=True)
+    elif scratch.exists():
+        content = json.loads(scratch.read_bytes())
+        content["metadata"]["dwlt_basis"] = "" if problem else basis
+        scratch.write_text(json.dumps(content, indent=1))
+        os.replace(scratch, target)
+    return time.time() - began, problem
+
+
+def _outcome(future: Future) -> tuple[float, str]:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return 0.0, "its worker process died (killed, or out of memory); run the same command again to resume"
+    except Exception as error:
+        return 0.0, f"{type(error).__name__}: {error}"

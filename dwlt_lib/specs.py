@@ -1,0 +1,229 @@
+"""What a record is: one frozen, fully resolved description a kind, its upstream records, its id and its cost.
+
+A description holds everything that its result depends on; the id is a hash of that and of the upstream ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dwlt_lib.catalogue import NOT_IDENTITY, DataSet, Frozen
+
+Pretraining = Literal["STD", "FAT", "AT"]
+Method = Literal["IMP-ST", "IMP-AT", "OMP", "RP"]
+RegimeName = Literal["ST", "FAT", "AT"]
+Pictures = Literal["clean", "attacked"]
+Arch = Literal["resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32"]
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+
+REGIME_OF: dict[str, str] = {"STD": "ST", "FAT": "FAT", "AT": "AT"}  # theta_p is trained so (section 3)
+
+# rises when the results of a kind would change
+FORMAT = {"pretraining": 1, "mask": 1, "transfer": 1, "surface": 1, "trajectory": 1, "attack": 1}
+
+
+class Attack(Frozen):
+    """An l-infinity adversary: eps and alpha in [0,1] pixels of the image the network sees."""
+
+    eps: Annotated[float, Field(ge=0, le=1)]
+    alpha: Annotated[float, Field(gt=0, le=1)]
+    steps: Positive
+    random_start: bool = True
+    restarts: Positive = 1
+
+
+class Recipe(Frozen):
+    """How to train; `attack` is what training faces (None for ST)."""
+
+    epochs: Positive
+    batch: Annotated[int, Field(ge=2)]
+    lr: Annotated[float, Field(gt=0)]
+    schedule: Literal["constant", "steps", "cosine", "one_cycle"]
+    milestones: tuple[Positive, ...]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    validation: Literal["tenth", "held_5000", "none"]
+    attack: Attack | None
+
+
+class PretrainingSpec(Frozen):
+    """theta_p: a network trained from scratch on `data`. Also the unseen robust model of a transfer attack."""
+
+    kind: Literal["pretraining"] = "pretraining"
+    pretraining: Pretraining
+    arch: Arch
+    data: DataSet
+    recipe: Recipe
+    evaluation: Attack
+    seed: Natural
+
+
+class MaskSpec(Frozen):
+    """m after `rounds` rounds (1 or more) of a method, drawn from theta_p on its own data."""
+
+    kind: Literal["mask"] = "mask"
+    theta: PretrainingSpec
+    method: Method
+    rounds: Positive
+    prune_fraction: Annotated[float, Field(gt=0, lt=1)]
+    retrain: Recipe | None
+    seed: Natural
+
+
+class TransferSpec(Frozen):
+    """(theta_p, m) trained on a downstream task; mask None is the dense network (rounds 0).
+
+    keep: which weights stay on disk, decided by what a study draws from them: none, the selected checkpoint, or all
+    of the run's checkpoints.
+    """
+
+    kind: Literal["transfer"] = "transfer"
+    theta: PretrainingSpec
+    mask: MaskSpec | None
+    data: DataSet
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    subset_rule: Literal["stratified", "first_n"]
+    subset_seed: Natural
+    regime: RegimeName
+    recipe: Recipe
+    evaluation: Attack
+    seed: Natural
+    keep: Literal["none", "selected", "trajectory"]
+
+
+class SurfaceSpec(Frozen):
+    """Loss over a filter-normalised plane through a transferred ticket: points x points over [-span, span]."""
+
+    kind: Literal["surface"] = "surface"
+    transfer: TransferSpec
+    images: Pictures
+    count: Positive
+    points: Annotated[int, Field(ge=3)]
+    span: Annotated[float, Field(gt=0)]
+    seed: Natural
+
+
+class TrajectorySpec(Frozen):
+    """A transfer's path in the plane of its own two PCA directions, and the loss over that plane."""
+
+    kind: Literal["trajectory"] = "trajectory"
+    transfer: TransferSpec
+    images: Pictures
+    count: Positive
+    points: Annotated[int, Field(ge=3)]
+
+
+class AttackSpec(Frozen):
+    """Accuracy of a transferred ticket on images attacked through `surrogate`, a robust model it never saw."""
+
+    kind: Literal["attack"] = "attack"
+    transfer: TransferSpec
+    surrogate: PretrainingSpec
+
+
+Spec = PretrainingSpec | MaskSpec | TransferSpec | SurfaceSpec | TrajectorySpec | AttackSpec
+
+
+def upstream(spec: Spec) -> tuple[Spec, ...]:
+    """The records that must exist before this one can be made."""
+    if isinstance(spec, MaskSpec):
+        if spec.retrain is not None and spec.rounds > 1:
+            return spec.theta, spec.model_copy(update={"rounds": spec.rounds - 1})
+        return (spec.theta,)
+    if isinstance(spec, TransferSpec):
+        return (spec.theta,) if spec.mask is None else (spec.theta, spec.mask)
+    if isinstance(spec, AttackSpec):
+        return spec.transfer, spec.surrogate
+    return () if isinstance(spec, PretrainingSpec) else (spec.transfer,)
+
+
+@cache
+def record_id(spec: Spec) -> str:
+    """20 hexadecimal digits of sha256 over the kind, its FORMAT, the resolved description and the upstream ids."""
+    own = {name: value for name, value in spec.model_dump(mode="json").items()
+           if not isinstance(getattr(spec, name), Spec)}
+    if "data" in own:
+        own["data"] = {key: value for key, value in own["data"].items() if key not in NOT_IDENTITY}
+    content = [spec.kind, FORMAT[spec.kind], own, [record_id(up) for up in upstream(spec)]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def columns(spec: Spec) -> dict[str, object]:
+    """What a table says of a description: the paper's names, one flat row."""
+    if isinstance(spec, PretrainingSpec):
+        return {"pretraining": spec.pretraining, "dataset": spec.data.name, "arch": spec.arch, "seed": spec.seed,
+                "epochs": spec.recipe.epochs}
+    if isinstance(spec, MaskSpec):
+        return {"pretraining": spec.theta.pretraining, "method": spec.method, "dataset": spec.theta.data.name,
+                "rounds": spec.rounds, "seed": spec.seed}
+    if isinstance(spec, TransferSpec):
+        mask = spec.mask
+        return {"pretraining": spec.theta.pretraining, "method": mask.method if mask else "dense",
+                "dataset": spec.data.name, "fraction": spec.fraction, "regime": spec.regime,
+                "rounds": mask.rounds if mask else 0, "seed": spec.seed, "mask_seed": mask.seed if mask else 0,
+                "subset_seed": spec.subset_seed, "arch": spec.theta.arch, "epochs": spec.recipe.epochs}
+    row = {name: value for name, value in columns(spec.transfer).items() if name != "epochs"}
+    if isinstance(spec, AttackSpec):
+        return {**row, "surrogate": f"{spec.surrogate.arch}, {spec.surrogate.pretraining} on "
+                                    f"{spec.surrogate.data.name}, seed {spec.surrogate.seed}"}
+    return {**row, "images": spec.images}
+
+
+def label(spec: Spec) -> str:
+    """One short line for people: what this record is."""
+    row = columns(spec)
+    if isinstance(spec, PretrainingSpec):
+        return f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, seed {row['seed']}"
+    percent = 100 * (1 - 0.8 ** row["rounds"])
+    ticket = f"{row['pretraining']} {row.get('method')} {percent:.1f} %"
+    if isinstance(spec, MaskSpec):
+        return f"mask {ticket}"
+    rest = f"{row['dataset']} {100 * row['fraction']:g} % {row['regime']}, seed {row['seed']}"
+    return f"{spec.kind} {ticket} on {rest}" + (f", {row['images']}" if "images" in row else "")
+
+
+# ---------------------------------------------------------------------------------------------- cost
+
+# forward cost of one image: GMAC at a side in pixels
+_GMAC = {"resnet8": (0.0125, 32), "resnet20": (0.041, 32), "resnet18_32": (0.555, 32), "resnet50_32": (1.298, 32),
+         "resnet18": (1.814, 224), "resnet50": (4.087, 224)}
+
+
+def cost(spec: Spec) -> float:
+    """GMAC to make this record alone: a backward pass to weights and input costs two forward passes, to the input one.
+
+    A PGD-10 training step so costs 23 forward passes an image, PGD-20 evaluation 41.
+    """
+    if isinstance(spec, PretrainingSpec):
+        return _training(spec.arch, spec.data, spec.recipe, 1.0) + _testing(spec.arch, spec.data, spec.evaluation)
+    if isinstance(spec, MaskSpec):
+        if spec.retrain is None or spec.rounds == 1:
+            return 0.0
+        return _training(spec.theta.arch, spec.theta.data, spec.retrain, 1.0)
+    if isinstance(spec, TransferSpec):
+        arch = spec.theta.arch
+        return _training(arch, spec.data, spec.recipe, spec.fraction) + 2 * _testing(arch, spec.data, spec.evaluation)
+    arch, data = spec.transfer.theta.arch, spec.transfer.data
+    if isinstance(spec, AttackSpec):
+        return _testing(spec.surrogate.arch, data, spec.transfer.evaluation)
+    return spec.points**2 * spec.count * _forward(arch, data)
+
+
+def _forward(arch: str, data: DataSet) -> float:
+    gmac, side = _GMAC[arch]
+    return gmac * (data.size / side) ** 2
+
+
+def _training(arch: str, data: DataSet, recipe: Recipe, fraction: float) -> float:
+    passes = 3 + 2 * (recipe.attack.steps if recipe.attack else 0)
+    return recipe.epochs * data.train_images * fraction * passes * _forward(arch, data)
+
+
+def _testing(arch: str, data: DataSet, attack: Attack) -> float:
+    return data.test_images * (2 + 2 * attack.steps) * _forward(arch, data)

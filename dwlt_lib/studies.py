@@ -1,0 +1,377 @@
+"""A study: what varies, how everything is trained, and the plan of records and jobs it asks for. No I/O, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from dwlt_lib.catalogue import CATALOGUE, DataSet, Fraction01, Frozen, Name
+from dwlt_lib.specs import (
+    REGIME_OF,
+    Arch,
+    Attack,
+    AttackSpec,
+    MaskSpec,
+    Method,
+    Natural,
+    Pictures,
+    Positive,
+    Pretraining,
+    PretrainingSpec,
+    Recipe,
+    RegimeName,
+    Spec,
+    SurfaceSpec,
+    TrajectorySpec,
+    TransferSpec,
+    record_id,
+    upstream,
+)
+
+DENSE = 0  # rounds of the unpruned network
+Rounds = Annotated[int, Field(ge=DENSE, le=60)]
+
+
+class Change(Frozen):
+    """Some settings of a recipe; what is left out stays as it was. steps, eps, alpha: of the training attack."""
+
+    epochs: Positive | None = None
+    batch: Annotated[int, Field(ge=2)] | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+    schedule: Literal["constant", "steps", "cosine", "one_cycle"] | None = None
+    milestones: tuple[Positive, ...] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    validation: Literal["tenth", "held_5000", "none"] | None = None
+    steps: Positive | None = None
+    eps: Annotated[float, Field(ge=0, le=1)] | None = None
+    alpha: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class Override(Frozen):
+    """A change for the transfers it names; what is left out matches everything. Later ones win."""
+
+    dataset: Name | None = None
+    regime: RegimeName | None = None
+    fraction: Fraction01 | None = None
+    recipe: Change
+
+
+class Grid(Frozen):
+    """Transfers: every combination of the lists; the dense network (rounds 0) of each is added by itself."""
+
+    pretraining: tuple[Pretraining, ...]
+    method: tuple[Method, ...]
+    dataset: tuple[Name, ...]
+    fraction: tuple[Fraction01, ...] = (1.0,)
+    regime: tuple[RegimeName, ...] = ("ST", "AT")
+    rounds: tuple[Rounds, ...]
+    seeds: tuple[Natural, ...]
+
+    @field_validator("*")
+    @classmethod
+    def _nonempty_and_distinct(cls, value: tuple) -> tuple:
+        if len(value) == 0:
+            raise ValueError("want at least one entry, or leave the whole block out")
+        if len(set(value)) != len(value):
+            raise ValueError(f"{list(value)} names something twice; name each once")
+        return value
+
+
+class Landscapes(Grid):
+    """Surfaces and trajectories of transferred tickets, on clean or attacked test images."""
+
+    regime: tuple[RegimeName, ...] = ("AT",)
+    images: tuple[Pictures, ...] = ("clean", "attacked")
+
+
+class TransferAttacks(Grid):
+    """Tickets to be attacked through the study's surrogate."""
+
+    regime: tuple[RegimeName, ...] = ("AT",)
+
+
+class Landscape(Frozen):
+    """points x points over [-span, span] in units of the filters' norms, on the first `count` test images."""
+
+    points: Annotated[int, Field(ge=3, le=501)] = 51
+    span: Annotated[float, Field(gt=0)] = 1.0
+    count: Positive = 1000
+    seed: Natural = 0
+
+
+class Surrogate(Frozen):
+    """The unseen robust model: adversarially trained from scratch downstream, another architecture and seed."""
+
+    arch: Arch = "resnet18_32"
+    seed: Natural = 1000
+    recipe: Change = Change()
+
+
+class Study(Frozen):
+    """A parameter file, resolved over its preset. Every field may be set in the file."""
+
+    name: Name
+    title: str = ""
+    preset: Literal["as_paper", "as_code"] = "as_paper"
+    arch: Arch
+    source: Name
+    seed: Natural = 0
+    mask_seed: Natural = 0
+    subset_seed: Natural = 0
+    subset_rule: Literal["stratified", "first_n"] = "stratified"
+    prune_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    evaluation_steps: Positive = 20
+    pretraining: dict[Pretraining, Change] = {}
+    retraining: dict[Literal["IMP-ST", "IMP-AT"], Change] = {}
+    transfer: dict[RegimeName, Change] = {}
+    overrides: tuple[Override, ...] = ()
+    data: dict[Name, DataSet] = {}
+    grid: tuple[Grid, ...] = Field(min_length=1)
+    landscape: Landscape = Landscape()
+    landscapes: tuple[Landscapes, ...] = ()
+    surrogate: Surrogate = Surrogate()
+    transfer_attacks: tuple[TransferAttacks, ...] = ()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Study:
+        """What no single field can tell: data sets that exist, recipes that can be carried out, another surrogate."""
+        for block in (*self.grid, *self.landscapes, *self.transfer_attacks):
+            for name in block.dataset:
+                dataset(self, name)
+        for override in self.overrides:
+            if override.dataset is not None:
+                dataset(self, override.dataset)
+        if self.transfer_attacks and self.surrogate.arch == self.arch:
+            raise ValueError(f"surrogate.arch: {self.surrogate.arch} is the tickets' own architecture; want another, "
+                             "so that the robust model is unseen")
+        for job in jobs(self):
+            for spec in expand(self, job):
+                recipe = getattr(spec, "recipe", getattr(spec, "retrain", None))
+                if recipe is None or recipe.schedule != "steps":
+                    continue
+                if max(recipe.milestones, default=0) >= recipe.epochs:
+                    raise ValueError(f"milestones {list(recipe.milestones)}: training has only {recipe.epochs} epochs; "
+                                     "set milestones below that, or another schedule")
+        return self
+
+
+# ---------------------------------------------------------------------------------------------- recipes
+
+
+def dataset(study: Study, name: str) -> DataSet:
+    """The study's own row of that name, or the catalogue's."""
+    if name in study.data:
+        return study.data[name]
+    if name not in CATALOGUE:
+        known = ", ".join(sorted({*CATALOGUE, *study.data}))
+        raise ValueError(f"data set {name!r} is unknown; want one of {known}, or describe it under data:")
+    return CATALOGUE[name]
+
+
+def _recipe(row: DataSet, regime: str, *changes: Change) -> Recipe:
+    """One recipe out of layers, later ones winning; the attack's eps and alpha are the data set's unless set."""
+    found: dict[str, Any] = {}
+    for change in changes:
+        found |= {name: value for name, value in change.model_dump().items() if value is not None}
+    eps, steps = found.pop("eps", row.eps), found.pop("steps", 1)
+    alpha = found.pop("alpha", None)
+    if alpha is None:
+        alpha = min(1.0, 1.25 * eps) if regime == "FAT" and eps > 0 else row.alpha  # Wong et al. 2020: 1.25 eps
+    attack = None if regime == "ST" else Attack(eps=eps, alpha=alpha, steps=1 if regime == "FAT" else steps)
+    missing = {"epochs", "batch", "lr", "schedule", "momentum", "weight_decay"} - found.keys()
+    if missing:
+        raise ValueError(f"a {regime} recipe lacks {', '.join(sorted(missing))}; set them")
+    return Recipe(**{"milestones": (), "validation": "tenth", **found}, attack=attack)
+
+
+def _evaluation(study: Study, row: DataSet) -> Attack:
+    return Attack(eps=row.eps, alpha=row.alpha, steps=study.evaluation_steps)
+
+
+# ---------------------------------------------------------------------------------------------- descriptions
+
+
+def theta(study: Study, pretraining: str) -> PretrainingSpec:
+    """theta_p on the study's source."""
+    row, regime = dataset(study, study.source), REGIME_OF[pretraining]
+    return PretrainingSpec(pretraining=pretraining, arch=study.arch, data=row, seed=study.seed,
+                           recipe=_recipe(row, regime, study.pretraining[pretraining]),
+                           evaluation=_evaluation(study, row))
+
+
+def surrogate(study: Study, name: str) -> PretrainingSpec:
+    """The unseen robust model on a downstream data set."""
+    row = dataset(study, name)
+    return PretrainingSpec(pretraining="AT", arch=study.surrogate.arch, data=row, seed=study.surrogate.seed,
+                           recipe=_recipe(row, "AT", study.pretraining["AT"], study.surrogate.recipe),
+                           evaluation=_evaluation(study, row))
+
+
+def mask(study: Study, pretraining: str, method: str, rounds: int) -> MaskSpec | None:
+    """m after `rounds` rounds; None for the dense network."""
+    if rounds == DENSE:
+        return None
+    source = theta(study, pretraining)
+    retrain = None
+    if method in study.retraining:
+        retrain = _recipe(source.data, method.removeprefix("IMP-"), study.retraining[method])
+    return MaskSpec(theta=source, method=method, rounds=rounds, prune_fraction=study.prune_fraction, retrain=retrain,
+                    seed=0 if method == "OMP" else study.mask_seed)
+
+
+def transfer(study: Study, pretraining: str, method: str, dataset_name: str, fraction: float, regime: str,
+             rounds: int, seed: int) -> TransferSpec:
+    """(theta_p, m) transferred; weights are kept when this study's landscapes or transfer attacks need them."""
+    row = dataset(study, dataset_name)
+    changes = [study.transfer[regime]]
+    for override in study.overrides:
+        if all(want in (None, have) for want, have in ((override.dataset, dataset_name), (override.regime, regime),
+                                                       (override.fraction, fraction))):
+            changes.append(override.recipe)
+    here = (pretraining, method, dataset_name, fraction, regime, rounds, seed)
+    keep = "none"
+    if any(_covers(block, here) for block in study.transfer_attacks):
+        keep = "selected"
+    if any(_covers(block, here) for block in study.landscapes):
+        keep = "trajectory"
+    return TransferSpec(theta=theta(study, pretraining), mask=mask(study, pretraining, method, rounds), data=row,
+                        fraction=fraction, subset_rule=study.subset_rule, subset_seed=study.subset_seed,
+                        regime=regime, recipe=_recipe(row, regime, *changes), evaluation=_evaluation(study, row),
+                        seed=seed, keep=keep)
+
+
+def _covers(block: Grid, at: tuple) -> bool:
+    pretraining, method, name, fraction, regime, rounds, seed = at
+    return (pretraining in block.pretraining and name in block.dataset and fraction in block.fraction
+            and regime in block.regime and rounds in block.rounds and seed in block.seeds
+            and (rounds == DENSE or method in block.method))
+
+
+# ---------------------------------------------------------------------------------------------- jobs and plan
+
+
+class Job(Frozen):
+    """One run of one compute notebook: records of one kind that share everything but rounds and seeds.
+
+    kind names the notebook (landscape makes surfaces and trajectories; data_efficiency is transfer with a fraction
+    below 1); fields that a kind does not use stay empty.
+    """
+
+    kind: Literal["pretrain", "prune", "transfer", "data_efficiency", "landscape", "transfer_attack"]
+    pretraining: Pretraining
+    method: Method = "IMP-ST"
+    dataset: str = ""
+    fraction: float = 1.0
+    regime: RegimeName = "AT"
+    rounds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()
+    images: tuple[Pictures, ...] = ()
+
+
+_TRANSFER_FIELDS = ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds")
+NOTEBOOKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "pretrain": ("01_pretrain", ("pretraining", "dataset")),
+    "prune": ("02_prune", ("pretraining", "method", "rounds")),
+    "transfer": ("03_transfer", _TRANSFER_FIELDS),
+    "data_efficiency": ("04_data_efficiency", _TRANSFER_FIELDS),
+    "landscape": ("05_loss_landscape", (*_TRANSFER_FIELDS, "images")),
+    "transfer_attack": ("06_transfer_attack", _TRANSFER_FIELDS),
+}
+
+
+def expand(study: Study, job: Job) -> list[Spec]:
+    """The descriptions of the records that a job makes, those it builds on first."""
+    if job.kind == "pretrain":
+        source = job.dataset in ("", study.source)
+        return [theta(study, job.pretraining) if source else surrogate(study, job.dataset)]
+    if job.kind == "prune":
+        return [mask(study, job.pretraining, job.method, rounds) for rounds in job.rounds if rounds != DENSE]
+    tickets = [transfer(study, job.pretraining, job.method, job.dataset, job.fraction, job.regime, rounds, seed)
+               for rounds, seed in product(job.rounds, job.seeds)]
+    if job.kind == "landscape":
+        how = study.landscape
+        shared = {"count": how.count, "points": how.points}
+        return [spec for ticket, images in product(tickets, job.images) for spec in (
+            SurfaceSpec(transfer=ticket, images=images, span=how.span, seed=how.seed, **shared),
+            TrajectorySpec(transfer=ticket, images=images, **shared))]
+    if job.kind == "transfer_attack":
+        return [AttackSpec(transfer=ticket, surrogate=surrogate(study, job.dataset)) for ticket in tickets]
+    return list(tickets)
+
+
+def jobs(study: Study) -> list[Job]:
+    """Every job of the study, one for each (kind, pretraining, method, data set, fraction, regime), in plan order.
+
+    Dense networks have jobs of their own, so that no method has to wait for another's; a block's landscapes and
+    transfer attacks bring the transfers they need.
+    """
+    blocks = (*study.grid, *study.landscapes, *study.transfer_attacks)
+    found: dict[Job, dict[int, set[int]]] = {}  # the seeds of each of its rounds
+
+    def ask(job: Job, rounds: Iterable[int], seeds: Iterable[int]) -> None:
+        have = found.setdefault(job, {})
+        for r in rounds:
+            have.setdefault(r, set()).update(seeds)
+
+    for name in dict.fromkeys(name for block in blocks for name in block.pretraining):
+        ask(Job(kind="pretrain", pretraining=name, dataset=study.source), (), ())
+    for name in dict.fromkeys(name for block in study.transfer_attacks for name in block.dataset):
+        ask(Job(kind="pretrain", pretraining="AT", dataset=name), (), ())
+    for block in blocks:
+        deepest = max(block.rounds)
+        for pretraining, method in product(block.pretraining, block.method):
+            if deepest > DENSE:
+                ask(Job(kind="prune", pretraining=pretraining, method=method), range(1, deepest + 1), ())
+    for block in blocks:
+        for job in _transfer_jobs(block, "transfer"):
+            dense = isinstance(block, Landscapes | TransferAttacks) and DENSE not in block.rounds
+            sparse = [rounds for rounds in block.rounds if rounds != DENSE]
+            kind = "transfer" if job.fraction == 1 else "data_efficiency"
+            if not dense:  # one method stands for all where nothing is pruned
+                unpruned = job.model_copy(update={"kind": kind, "method": "IMP-ST", "rounds": (DENSE,)})
+                ask(unpruned, (DENSE,), block.seeds)
+            if sparse:
+                ask(job.model_copy(update={"kind": kind}), sparse, block.seeds)
+    for block in study.landscapes:
+        for job in _transfer_jobs(block, "landscape"):
+            ask(job.model_copy(update={"images": block.images}), block.rounds, block.seeds)
+    for block in study.transfer_attacks:
+        for job in _transfer_jobs(block, "transfer_attack"):
+            ask(job, block.rounds, block.seeds)
+    return [whole for job, asked in found.items() for whole in _by_seeds(job, asked)]
+
+
+def _by_seeds(job: Job, asked: dict[int, set[int]]) -> Iterator[Job]:
+    """Rounds with the same seeds make one job: a job is a product, and must not ask for more than the study does."""
+    if not asked:
+        yield job
+    together: dict[tuple[int, ...], list[int]] = {}
+    for rounds, seeds in sorted(asked.items()):
+        together.setdefault(tuple(sorted(seeds)), []).append(rounds)
+    for seeds, rounds in together.items():
+        yield job.model_copy(update={"rounds": tuple(rounds), "seeds": seeds})
+
+
+def _transfer_jobs(block: Grid, kind: str) -> Iterator[Job]:
+    for at in product(block.pretraining, block.method, block.dataset, block.fraction, block.regime):
+        yield Job(kind=kind, **dict(zip(("pretraining", "method", "dataset", "fraction", "regime"), at, strict=True)))
+
+
+def plan(study: Study) -> dict[str, Spec]:
+    """Every record of the study by id, each after the records it builds on."""
+    found: dict[str, Spec] = {}
+
+    def add(spec: Spec) -> None:
+        if record_id(spec) not in found:
+            for up in upstream(spec):
+                add(up)
+            found[record_id(spec)] = spec
+
+    for job in jobs(study):
+        for spec in expand(study, job):
+            add(spec)
+    return found

@@ -1,0 +1,192 @@
+"""One training loop for every purpose: standard, fast adversarial and adversarial; selection; exact resume.
+
+A regime differs only in the images a step sees: as they are (ST), moved by one step (FAT) or by PGD (AT). BatchNorm is
+in train mode during the attack, as in the authors' algorithm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dwlt_lib.attacks import PGD, perturb
+from dwlt_lib.data import Images, batches
+from dwlt_lib.evaluation import robust_accuracy, standard_accuracy
+from dwlt_lib.masks import Mask
+
+State = dict[str, Tensor]
+
+COLLAPSE = 0.2  # FAT stops once validation RA lies this far below its best: catastrophic overfitting (section 3)
+
+
+class OutOfTime(Exception):
+    """The deadline would pass before the next epoch ends; the checkpoint holds everything so far."""
+
+
+def generator(seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """A stream of its own for each purpose: sha256 of the arguments seeds it, so one never shifts another."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def one_thread_on_cpu(device: torch.device | str) -> None:
+    """Bit-equality is promised on CPU with one thread; on CUDA this changes nothing."""
+    if torch.device(device).type == "cpu":
+        torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How to train. name: ST, FAT or AT; schedule: constant, steps (lr x 0.1 at milestones), cosine (by epoch) or
+    one_cycle (linear up for a quarter of the steps, linear down to 0); attack: what a training step faces (None for
+    ST); judge: the attack that validation RA is measured by (None: select by SA)."""
+
+    name: str
+    epochs: int
+    batch: int
+    lr: float
+    schedule: str
+    milestones: tuple[int, ...]
+    momentum: float
+    weight_decay: float
+    attack: PGD | None
+    judge: PGD | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training found. selected/last: state dictionaries; epoch: the selected one, from 1; history: one dict an
+    epoch (epoch, lr, loss and, where validated, SA and RA); checkpoints: the state before training and after every
+    epoch, if kept."""
+
+    selected: State
+    last: State
+    epoch: int
+    history: list[dict[str, float]]
+    checkpoints: list[State] = field(default_factory=list)
+
+
+def learning_rate(how: Regime, epoch: int, part: float) -> float:
+    """The rate at `epoch` (from 0), `part` (0..1) of the way through it."""
+    if how.schedule == "steps":
+        return how.lr * 0.1 ** sum(epoch >= at for at in how.milestones)
+    if how.schedule == "cosine":
+        return how.lr * 0.5 * (1 + math.cos(math.pi * epoch / how.epochs))
+    if how.schedule == "one_cycle":
+        at = (epoch + part) / how.epochs
+        return how.lr * (at / 0.25 if at < 0.25 else (1 - at) / 0.75)
+    return how.lr
+
+
+def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how: Regime, seed: int,
+        keep: bool = False, checkpoint: Path | None = None, deadline: float | None = None,
+        progress: Callable[[dict[str, float]], None] | None = None) -> Fitted:
+    """Train f(x; m * theta) in place, pruned weights exactly zero throughout; returns what HOUSE calls one checkpoint.
+
+    With `validation`, the epoch with the best SA (ST) or RA (FAT, AT) is selected, ties to the earlier; without, the
+    last one. FAT also stops early when RA collapses. `checkpoint`: a file written after every epoch and continued from
+    if it is there; the outcome is bit-equal on CPU to an uninterrupted run. Raises OutOfTime when `deadline`
+    (time.time()) would pass within the next epoch, FloatingPointError when the loss is not finite.
+    """
+    device = next(model.parameters()).device
+    one_thread_on_cpu(device)
+    parameters = dict(model.named_parameters())
+    masked = [(parameters[name], part.to(device=device, dtype=parameters[name].dtype)) for name, part in m.items()]
+    weights, ones = [w for w, _ in masked], [part for _, part in masked]
+    with torch.no_grad():
+        torch._foreach_mul_(weights, ones)
+    optimiser = torch.optim.SGD(model.parameters(), lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay,
+                                fused=True)
+    state = {"epoch": 0, "history": [], "best": -1.0, "best_epoch": 0, "selected": {}, "stopped": False,
+             "checkpoints": [_snapshot(model)] if keep else []}
+    if checkpoint is not None and checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(saved.pop("model"))
+        optimiser.load_state_dict(saved.pop("optimiser"))
+        state = saved
+    seconds = 0.0
+    while state["epoch"] < how.epochs and not state["stopped"]:
+        if deadline is not None and time.time() + seconds > deadline:
+            raise OutOfTime
+        began = time.time()
+        row = _epoch(model, weights, ones, train, how, seed, state["epoch"], optimiser)
+        state["epoch"] += 1
+        row = {"epoch": state["epoch"], **row, **_validate(model, validation, how, seed, state["epoch"])}
+        state["history"].append(row)
+        _select(state, model, row, how, validation is not None)
+        if keep:
+            state["checkpoints"].append(_snapshot(model))
+        seconds = time.time() - began
+        if checkpoint is not None and state["epoch"] < how.epochs:
+            _save({**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, checkpoint)
+        if progress is not None:
+            progress(row)
+    last = _snapshot(model)
+    chosen = validation is not None
+    return Fitted(selected=state["selected"] if chosen else last, last=last,
+                  epoch=state["best_epoch"] if chosen else state["epoch"], history=state["history"],
+                  checkpoints=state["checkpoints"])
+
+
+def _epoch(model: nn.Module, weights: list[Tensor], ones: list[Tensor], train: Images, how: Regime, seed: int,
+           epoch: int, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    model.train()
+    device = weights[0].device
+    noise = generator(seed, "attack", epoch, device)
+    total, steps = torch.zeros((), device=device), max(1, math.ceil(len(train) / how.batch))
+    epoch_batches = batches(train, how.batch, generator(seed, "order", epoch), generator(seed, "augment", epoch))
+    for step, (x, y) in enumerate(epoch_batches):
+        for group in optimiser.param_groups:
+            group["lr"] = rate = learning_rate(how, epoch, (step + 1) / steps)
+        if how.attack is not None:
+            x = perturb(model, x, y, how.attack, noise)
+        loss = F.cross_entropy(model(x), y)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            torch._foreach_mul_(weights, ones)  # neither momentum nor weight decay may revive a pruned weight
+        total += loss.detach() * len(y)
+    mean = (total / len(train)).item()
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"the loss is {mean} in epoch {epoch + 1}: want a finite one; lower lr={how.lr}")
+    return {"lr": rate, "loss": mean}
+
+
+def _validate(model: nn.Module, validation: Images | None, how: Regime, seed: int, epoch: int) -> dict[str, float]:
+    if validation is None:
+        return {}
+    x, y = validation.floats(), validation.y
+    row = {"SA": standard_accuracy(model, x, y)}
+    if how.judge is not None:
+        row["RA"] = robust_accuracy(model, x, y, how.judge, generator(seed, "validation", epoch, x.device))
+    return row
+
+
+def _select(state: dict, model: nn.Module, row: dict[str, float], how: Regime, chosen: bool) -> None:
+    if not chosen:
+        return
+    score = row["SA"] if how.judge is None else row["RA"]
+    if score > state["best"]:
+        state.update(best=score, best_epoch=state["epoch"], selected=_snapshot(model))
+    state["stopped"] = how.name == "FAT" and score < state["best"] - COLLAPSE
+
+
+def _snapshot(model: nn.Module) -> State:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _save(state: dict, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    torch.save(state, scratch)
+    os.replace(scratch, path)
