@@ -199,10 +199,12 @@ def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> None:
 
 
 def _report(name: str, workers: int) -> int:
-    from dwlt_lib import report, runner
+    from dwlt_lib import records, report, runner
 
-    status = runner.run_figures(name, workers, _say)
-    page = report.build(name)
+    status, drawn = runner.run_figures(name, workers, _say)
+    page = records.study_dir(name) / "report.html"
+    if drawn or not page.exists():
+        page = report.build(name)
     _print_verdict(name, "one_std", 1, "max")
     print(f"report: {page}")
     return status

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -97,14 +98,15 @@ def _torchvision(row: DataSet, split: str, root: Path) -> Arrays:
 
 
 def _npz(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as packed:
-        missing = {"images", "labels"} - set(packed.files)
-        if missing:
-            raise ValueError(f"{path}: holds {sorted(packed.files)}; want images (N,H,W) or (N,H,W,3) uint8, "
-                             "labels (N,) and, if you like, classes")
-        x, y = packed["images"], packed["labels"]
-    if x.dtype != np.uint8 or x.ndim not in (3, 4) or len(x) != len(y):
-        raise ValueError(f"{path}: images {x.dtype} {x.shape}, labels {y.shape}; want uint8 (N,H,W[,3]) and (N,)")
+    want = "want an .npz with images uint8 (N,S,S) or (N,S,S,3) and labels, integers (N,)"
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            x, y = packed["images"], packed["labels"]
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipFile) as error:
+        raise ValueError(f"{path}: {error}; {want}") from error
+    square = x.ndim in (3, 4) and x.shape[1] == x.shape[2] and x.shape[3:] in ((), (3,))
+    if x.dtype != np.uint8 or not square or len(x) == 0 or y.shape != x.shape[:1] or y.dtype.kind not in "iu":
+        raise ValueError(f"{path}: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}; {want}")
     return (x if x.ndim == 4 else _rgb(x)), y.astype(np.int64)
 
 
@@ -119,8 +121,11 @@ def _folder(path: Path, size: int, crop: float) -> Arrays:
         left, top = (picture.width - short) // 2, (picture.height - short) // 2
         return np.asarray(picture.crop((left, top, left + short, top + short)).resize((side, side)))
 
-    found = ImageFolder(path)
-    x = np.stack([square(picture) for picture, _ in found])
+    try:
+        found = ImageFolder(path)
+        x = np.stack([square(picture) for picture, _ in found])
+    except OSError as error:
+        raise ValueError(f"{path}: {error}; want a folder a class, with pictures in it") from error
     return x, np.array(found.targets, dtype=np.int64)
 
 
@@ -140,17 +145,19 @@ def row_of(name: str | DataSet) -> DataSet:
     return CATALOGUE[name]
 
 
-@lru_cache(maxsize=8)
 def load(name: str | DataSet, split: str, root: str | Path | None = None) -> tuple[Tensor, Tensor]:
     """Images uint8 (N,3,H,W) and labels int64 (N,) of `split` ("train" or "test"), in file order.
 
     Images larger than the row's size are reduced to it here, by area; smaller ones are enlarged batch by batch.
     Downloads (torchvision, with its checksums) go to `root`, or DWLT_DATA.
     """
-    row = row_of(name)
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r}: want 'train' or 'test'")
-    root = Path(root) if root else data_root()
+    return _load(row_of(name), split, Path(root) if root else data_root())
+
+
+@lru_cache(maxsize=8)
+def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
     if row.loader == "embedded":
         x, y = EMBEDDED[row.name](split)
     elif row.loader == "torchvision":

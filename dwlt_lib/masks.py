@@ -102,7 +102,10 @@ def pack(m: Mask, theta: str = "") -> bytes:
 def unpack(data: bytes) -> Mask:
     """The mask that `pack` wrote, in the order of its names there; refuses anything else with a ValueError."""
     header = packed_header(data)
-    bits = load(data)
+    try:
+        bits = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"mask: the file is damaged ({error}); make its record again") from error
     m = {}
     for name, shape in json.loads(header["shapes"]).items():
         n = int(np.prod(shape))
@@ -117,7 +120,7 @@ def packed_header(data: bytes) -> dict[str, str]:
     try:
         size = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    except (ValueError, AttributeError, SafetensorError) as error:
+    except (ValueError, AttributeError) as error:
         raise ValueError("mask: not a packed mask (want what masks.pack wrote)") from error
     if header.get("format") != "dwlt-mask-1":
         raise ValueError(f"mask: format {header.get('format')!r}; want 'dwlt-mask-1', what masks.pack wrote")

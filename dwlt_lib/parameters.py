@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from dwlt_lib.catalogue import CATALOGUE
-from dwlt_lib.studies import Study
+from dwlt_lib.specs import MaskSpec, TrajectorySpec, label
+from dwlt_lib.studies import Study, dataset, plan
 
 _CIFAR_AT = {"epochs": 100, "batch": 128, "lr": 0.1, "schedule": "steps", "milestones": [50, 75],
              "momentum": 0.9, "weight_decay": 5e-4, "steps": 10}
@@ -47,7 +49,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-
 class BadStudy(ValueError):
     """A parameter file that cannot be run; its message is one line that says where, what and the remedy."""
 
@@ -62,30 +63,92 @@ def parse(text: str, origin: str) -> Study:
         where = f"{origin}:{mark.line + 1}" if mark else origin
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise BadStudy(f"{where}: not YAML ({problem}); mend that line") from error
+    except RecursionError as error:
+        raise BadStudy(f"{origin}: nested too deep; want the few levels that the README shows") from error
     if not isinstance(raw, dict):
         raise BadStudy(f"{origin}: holds {type(raw).__name__}; want a mapping with name, arch, source and grid")
     lines: dict[tuple, int] = {}
-    _walk(tree, (), lines, origin)
+    try:
+        _walk(tree, (), lines, origin)
+    except RecursionError as error:
+        raise BadStudy(f"{origin}: an anchor (&) holds itself (*); write it out") from error
     preset = raw.get("preset", "as_paper")
     base = PRESETS.get(preset, PRESETS["as_paper"]) if isinstance(preset, str) else PRESETS["as_paper"]
     merged, offset = _over(base, raw), len(base["overrides"])
-    try:
-        return Study.model_validate_json(json.dumps(_with_catalogue(merged), default=str))
-    except ValidationError as error:
-        first = error.errors()[0]
-        at = tuple(part for part in first["loc"] if part != "[key]")
-        if at[:1] == ("overrides",) and len(at) > 1:
-            at = ("overrides", at[1] - offset, *at[2:])
+
+    def where(*at: str | int) -> str:
         while at and at not in lines:
             at = at[:-1]
-        where = f"{origin}:{lines[at]}" if at in lines and at else origin
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise BadStudy(f"{where}: {_sentence(first)}{more}") from error
+        return f"{origin}:{lines[at]}" if at else origin
+
+    try:
+        study = Study.model_validate_json(json.dumps(_with_catalogue(merged), default=str))
+    except ValidationError as error:
+        found = error.errors()
+        # a list of which an entry is wrong is not too short besides; a misspelt key says more than the missing one
+        found = [one for one in found if not any(one["loc"] == other["loc"][: len(one["loc"])] != other["loc"]
+                                                 for other in found)]
+        first = min(found, key=lambda one: one["type"] != "extra_forbidden")
+        at = tuple(part for part in first["loc"] if part != "[key]")
+        if at[:1] == ("overrides",) and len(at) > 1:  # counted as in the file, without the preset's
+            at = ("overrides", at[1] - offset, *at[2:])
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise BadStudy(f"{where(*at)}: {_sentence(first, '.'.join(map(str, at)))}{more}") from error
+    for at, problem in _contradictions(study):
+        raise BadStudy(f"{where(*at)}: {problem}")
+    return study
 
 
-def _sentence(error: dict) -> str:
+def _contradictions(study: Study) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What no single setting can tell, each with its place: data sets that exist, recipes that can be carried out."""
+    for name, row in study.data.items():
+        at = ("data", name)
+        if row.name != name:
+            yield (*at, "name"), f"data.{name}.name={row.name!r}: want {name}; take the line out"
+        if row.loader in ("embedded", "torchvision") and (
+                name not in CATALOGUE or row.loader != CATALOGUE[name].loader):
+            yield (*at, "loader"), f"data.{name}.loader={row.loader!r}: holds no {name}; want npz or folder, and a path"
+        if row.loader in ("npz", "folder") and not row.path:
+            yield at, f"data.{name}.path is missing: {row.loader} images are read from there; set it"
+    named: list[tuple[str | None, tuple]] = [(study.source, ("source",))]
+    named += [(override.dataset, ()) for override in study.overrides]
+    for field in ("grid", "landscapes", "transfer_attacks"):
+        named += [(name, (field, i, "dataset", j)) for i, block in enumerate(getattr(study, field))
+                  for j, name in enumerate(block.dataset)]
+    for name, at in named:
+        if name is not None:
+            try:
+                dataset(study, name)
+            except ValueError as error:
+                yield at, str(error)
+    if study.transfer_attacks and study.surrogate.arch == study.arch:
+        yield ("surrogate", "arch"), (f"surrogate.arch: {study.surrogate.arch} is the tickets' own architecture; want "
+                                      "another, so that the robust model is unseen")
+    if study.landscapes and study.landscape.points % 2 == 0:
+        yield ("landscape", "points"), (f"landscape.points={study.landscape.points}: want an odd number, so that the "
+                                        "ticket itself is a point of the grid")
+    try:
+        planned = plan(study).values()
+    except ValueError as error:
+        yield (), str(error)
+        return
+    for spec in planned:
+        if isinstance(spec, TrajectorySpec) and spec.transfer.recipe.epochs < 2:
+            yield ("landscapes",), f"{label(spec)}: trained for one epoch; a trajectory wants 2 or more"
+        recipe = getattr(spec, "recipe", getattr(spec, "retrain", None))
+        if recipe is None:
+            continue
+        row = spec.theta.data if isinstance(spec, MaskSpec) else spec.data
+        if recipe.schedule == "steps" and max(recipe.milestones, default=0) >= recipe.epochs:
+            yield (), (f"{label(spec)}: milestones {list(recipe.milestones)}, but training has only {recipe.epochs} "
+                       "epochs; set milestones below that, or another schedule")
+        if recipe.validation == "held_5000" and row.train_images <= 5000:
+            yield (), (f"{label(spec)}: validation=held_5000, but {row.name} has {row.train_images} training images; "
+                       "write validation: tenth")
+
+
+def _sentence(error: dict, place: str) -> str:
     """One clear line out of pydantic's: the place, the value, what was expected, the remedy."""
-    place = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
         return f"{place}: no such setting; mend its spelling or take the line out"
     if error["type"] == "missing":
@@ -98,11 +161,14 @@ def _sentence(error: dict) -> str:
         try:
             remedy = f"; write {float(value)!r}, a number (YAML reads 5e-4 as text, 5.0e-4 as a number)"
         except ValueError:
-            remedy = "; write a number"
+            remedy = "; write a number (YAML does not divide: 8/255 is 0.031373)"
+    elif place.endswith(("eps", "alpha")) and error["type"] == "less_than_equal":
+        remedy = "; it is measured in [0,1] pixels: for 8/255 write 0.031373"
     elif isinstance(value, bool):
         remedy = "; YAML reads yes, no, on and off as true or false: put words in quotes"
     wanted = error["msg"][0].lower() + error["msg"][1:]
-    return f"{place}={value!r}: {wanted}{remedy or '; mend the value'}"
+    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}..."
+    return f"{place}={shown}: {wanted}{remedy or '; mend the value'}"
 
 
 def _over(base: Any, top: Any) -> Any:

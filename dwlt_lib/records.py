@@ -153,9 +153,12 @@ def write_study(found: Study) -> None:
     ids = list(plan(found))
     content = {"name": found.name, "params": found.model_dump(mode="json"), "ids": ids}
     path = study_dir(found.name) / "study.json"
+    text = json.dumps(content, indent=1)
+    if path.exists() and path.read_text() == text:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".study-{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=1))
+    scratch.write_text(text)
     os.replace(scratch, path)
 
 

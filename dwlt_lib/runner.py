@@ -145,14 +145,17 @@ def run_papermill(study: Study, params: Path, workers: int, device: str, deadlin
     return STOPPED if waiting or stopped else DONE
 
 
-def run_figures(study: str, workers: int, say: Say) -> int:
-    """Figure notebooks over what is there now; those whose records and code have not changed are left alone."""
+def run_figures(study: str, workers: int, say: Say) -> tuple[int, bool]:
+    """Figure notebooks over what is there now: the exit status, and whether any had to be drawn.
+
+    Those whose records and code have not changed are left alone.
+    """
     folder = records.study_dir(study) / "notebooks"
     basis = _basis(study)
     stale = [name for name in FIGURES if _stamp(folder / f"{name}.ipynb") != basis
              and (records.checkout() / "notebooks" / f"{name}.ipynb").exists()]
     if not stale:
-        return DONE
+        return DONE, False
     say(f"drawing {len(stale)} figure notebooks")
     status = DONE
     with _Pool(workers, None) as pool:
@@ -163,7 +166,7 @@ def run_figures(study: str, workers: int, say: Say) -> int:
             if problem:
                 status = FAILED
                 print(f"failed: notebook {name}: {problem}", file=sys.stderr, flush=True)
-    return status
+    return status, True
 
 
 def _basis(study: str) -> str:
@@ -197,7 +200,7 @@ def _weight(study: Study, job: Job, waiting: dict[Job, list[Spec]]) -> float:
 def _job_label(job: Job) -> str:
     parts = [job.kind.replace("_", " "), job.pretraining]
     if job.kind == "pretrain":
-        return f"{' '.join(parts)} on {job.dataset}"
+        return " ".join(parts) + (f", unseen robust model on {job.dataset}" if job.dataset else "")
     parts.append("dense" if job.rounds == (0,) else job.method)
     if job.kind != "prune":
         parts.append(f"on {job.dataset} {100 * job.fraction:g} % {job.regime}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from dwlt_lib.catalogue import CATALOGUE, DataSet, Fraction01, Frozen, Name
 from dwlt_lib.specs import (
@@ -136,30 +136,8 @@ class Study(Frozen):
     surrogate: Surrogate = Surrogate()
     transfer_attacks: tuple[TransferAttacks, ...] = ()
 
-    @model_validator(mode="after")
-    def _possible(self) -> Study:
-        """What no single field can tell: data sets that exist, recipes that can be carried out, another surrogate."""
-        for block in (*self.grid, *self.landscapes, *self.transfer_attacks):
-            for name in block.dataset:
-                dataset(self, name)
-        for override in self.overrides:
-            if override.dataset is not None:
-                dataset(self, override.dataset)
-        if self.transfer_attacks and self.surrogate.arch == self.arch:
-            raise ValueError(f"surrogate.arch: {self.surrogate.arch} is the tickets' own architecture; want another, "
-                             "so that the robust model is unseen")
-        for job in jobs(self):
-            for spec in expand(self, job):
-                recipe = getattr(spec, "recipe", getattr(spec, "retrain", None))
-                if recipe is None or recipe.schedule != "steps":
-                    continue
-                if max(recipe.milestones, default=0) >= recipe.epochs:
-                    raise ValueError(f"milestones {list(recipe.milestones)}: training has only {recipe.epochs} epochs; "
-                                     "set milestones below that, or another schedule")
-        return self
 
-
-# ---------------------------------------------------------------------------------------------- recipes
+# ------------------------------------------------------------------------------------- recipes and descriptions
 
 
 def dataset(study: Study, name: str) -> DataSet:
@@ -192,9 +170,6 @@ def _evaluation(study: Study, row: DataSet) -> Attack:
     return Attack(eps=row.eps, alpha=row.alpha, steps=study.evaluation_steps)
 
 
-# ---------------------------------------------------------------------------------------------- descriptions
-
-
 def theta(study: Study, pretraining: str) -> PretrainingSpec:
     """theta_p on the study's source."""
     row, regime = dataset(study, study.source), REGIME_OF[pretraining]
@@ -215,10 +190,8 @@ def mask(study: Study, pretraining: str, method: str, rounds: int) -> MaskSpec |
     """m after `rounds` rounds; None for the dense network."""
     if rounds == DENSE:
         return None
-    source = theta(study, pretraining)
-    retrain = None
-    if method in study.retraining:
-        retrain = _recipe(source.data, method.removeprefix("IMP-"), study.retraining[method])
+    source, change = theta(study, pretraining), study.retraining.get(method)
+    retrain = _recipe(source.data, method.removeprefix("IMP-"), change) if change else None
     return MaskSpec(theta=source, method=method, rounds=rounds, prune_fraction=study.prune_fraction, retrain=retrain,
                     seed=0 if method == "OMP" else study.mask_seed)
 
@@ -258,7 +231,8 @@ class Job(Frozen):
     """One run of one compute notebook: records of one kind that share everything but rounds and seeds.
 
     kind names the notebook (landscape makes surfaces and trajectories; data_efficiency is transfer with a fraction
-    below 1); fields that a kind does not use stay empty.
+    below 1); fields that a kind does not use stay empty. A pre-training without a data set is theta_p on the study's
+    source, with one it is the unseen robust model of transfer attacks on that data set.
     """
 
     kind: Literal["pretrain", "prune", "transfer", "data_efficiency", "landscape", "transfer_attack"]
@@ -286,28 +260,30 @@ NOTEBOOKS: dict[str, tuple[str, tuple[str, ...]]] = {
 def expand(study: Study, job: Job) -> list[Spec]:
     """The descriptions of the records that a job makes, those it builds on first."""
     if job.kind == "pretrain":
-        source = job.dataset in ("", study.source)
-        return [theta(study, job.pretraining) if source else surrogate(study, job.dataset)]
+        return [surrogate(study, job.dataset) if job.dataset else theta(study, job.pretraining)]
     if job.kind == "prune":
         return [mask(study, job.pretraining, job.method, rounds) for rounds in job.rounds if rounds != DENSE]
     tickets = [transfer(study, job.pretraining, job.method, job.dataset, job.fraction, job.regime, rounds, seed)
                for rounds, seed in product(job.rounds, job.seeds)]
     if job.kind == "landscape":
+        tickets = [ticket.model_copy(update={"keep": "trajectory"}) for ticket in tickets]
         how = study.landscape
         shared = {"count": how.count, "points": how.points}
         return [spec for ticket, images in product(tickets, job.images) for spec in (
             SurfaceSpec(transfer=ticket, images=images, span=how.span, seed=how.seed, **shared),
             TrajectorySpec(transfer=ticket, images=images, **shared))]
     if job.kind == "transfer_attack":
+        tickets = [ticket if ticket.keep == "trajectory" else ticket.model_copy(update={"keep": "selected"})
+                   for ticket in tickets]
         return [AttackSpec(transfer=ticket, surrogate=surrogate(study, job.dataset)) for ticket in tickets]
-    return list(tickets)
+    return tickets
 
 
 def jobs(study: Study) -> list[Job]:
     """Every job of the study, one for each (kind, pretraining, method, data set, fraction, regime), in plan order.
 
-    Dense networks have jobs of their own, so that no method has to wait for another's; a block's landscapes and
-    transfer attacks bring the transfers they need.
+    The dense network, one for all methods, goes with IMP-ST. Landscapes and transfer attacks bring the transfers they
+    need.
     """
     blocks = (*study.grid, *study.landscapes, *study.transfer_attacks)
     found: dict[Job, dict[int, set[int]]] = {}  # the seeds of each of its rounds
@@ -318,7 +294,7 @@ def jobs(study: Study) -> list[Job]:
             have.setdefault(r, set()).update(seeds)
 
     for name in dict.fromkeys(name for block in blocks for name in block.pretraining):
-        ask(Job(kind="pretrain", pretraining=name, dataset=study.source), (), ())
+        ask(Job(kind="pretrain", pretraining=name), (), ())
     for name in dict.fromkeys(name for block in study.transfer_attacks for name in block.dataset):
         ask(Job(kind="pretrain", pretraining="AT", dataset=name), (), ())
     for block in blocks:
@@ -328,12 +304,10 @@ def jobs(study: Study) -> list[Job]:
                 ask(Job(kind="prune", pretraining=pretraining, method=method), range(1, deepest + 1), ())
     for block in blocks:
         for job in _transfer_jobs(block, "transfer"):
-            dense = isinstance(block, Landscapes | TransferAttacks) and DENSE not in block.rounds
-            sparse = [rounds for rounds in block.rounds if rounds != DENSE]
             kind = "transfer" if job.fraction == 1 else "data_efficiency"
-            if not dense:  # one method stands for all where nothing is pruned
-                unpruned = job.model_copy(update={"kind": kind, "method": "IMP-ST", "rounds": (DENSE,)})
-                ask(unpruned, (DENSE,), block.seeds)
+            sparse = [rounds for rounds in block.rounds if rounds != DENSE]
+            if DENSE in block.rounds or block in study.grid:
+                ask(job.model_copy(update={"kind": kind, "method": "IMP-ST"}), (DENSE,), block.seeds)
             if sparse:
                 ask(job.model_copy(update={"kind": kind}), sparse, block.seeds)
     for block in study.landscapes:

@@ -1,0 +1,283 @@
+"""A table in, a Figure out: the paper's figures and tables. Tables hold fractions, figures percent; no file is read."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Rectangle
+
+from dwlt_lib import winning
+from dwlt_lib.planes import basin_area, contours, panels, surfaces_3d
+from dwlt_lib.style import COLUMN, METHODS, PAGE, PRETRAININGS, ROLES, figure, name, percent, role, save, style, theta
+
+__all__ = ["basin_area", "contours", "panels", "save", "style", "surfaces_3d"]  # beside the figures below
+DENSE = dict(linestyle=(0, (2, 2)), linewidth=0.6, alpha=0.8)
+STAR = dict(marker="*", markersize=8, linestyle="", markeredgewidth=0.6)
+CRITERIA = {"ST_SA": "SA after ST", "AT_SA": "SA after AT", "AT_RA": "RA after AT"}
+
+
+def ladder_ticks(ax, rounds, most: int = 7) -> None:
+    """Ticks at rounds, labels in percent of sparsity: all levels, or every so many that the labels do not touch."""
+    rounds = np.unique(np.asarray(list(rounds), int))
+    gap, shown = max(1.0, (rounds.max() - rounds.min()) / most), []
+    for r in rounds:
+        if not shown or r - shown[-1] >= gap:
+            shown.append(r)
+    ax.set_xticks(shown, [percent(winning.ladder(r)) for r in shown])
+    ax.set_xticks(rounds, minor=True)
+
+
+def _curves(ax, levels: pd.DataFrame, verdicts: pd.DataFrame, curves: list, criterion: str) -> None:
+    """Mean line, one-std shade, dashed dense level and starred extreme sparsity of each (pretraining, method)."""
+    regime, metric = winning.CRITERIA[criterion]
+    bases = set()
+    for pretraining, method in curves:
+        own = (levels["pretraining"] == pretraining) & (levels["regime"] == regime)
+        line = levels[own & levels["method"].isin(["dense", method])].dropna(subset=metric)
+        line = line.set_index("rounds").sort_index()
+        if line.empty or (method != "IMP-ST" and (line["method"] == "dense").all()):
+            continue
+        look, mean, std = role(pretraining, method), 100 * line[metric], 100 * line[f"{metric}_std"].fillna(0)
+        ax.fill_between(line.index, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
+        ax.plot(line.index, mean, **look, label=f"{theta(pretraining)}, {method}")
+        if 0 in line.index and pretraining not in bases:
+            ax.axhline(mean[0], color=look["color"], **DENSE, zorder=1)
+        star = verdicts[(verdicts["pretraining"] == pretraining) & (verdicts["method"] == method)]["extreme_rounds"]
+        bases.add(pretraining)
+        for r in set(star.dropna()) & set(line.index):
+            face, edge = (look["color"], "black") if r else ("white", look["color"])
+            ax.plot(r, mean[r], **STAR, markerfacecolor=face, markeredgecolor=edge, zorder=5)
+
+
+def _grid(table: pd.DataFrame, cells: list, titles: list, labels: list, curves: list, how: dict) -> Figure:
+    """Rows and columns of curves; cells[i][j] is (dataset, fraction, criterion)."""
+    levels, verdicts = winning.spread(table), winning.verdict(table, **how)
+    shape = len(cells), len(cells[0])
+    width = PAGE if shape[1] > 1 else COLUMN
+    fig = Figure((width, 1.35 * shape[0] + 0.65), layout="constrained")
+    axes = fig.subplots(*shape, sharex=True, squeeze=False)
+    for i, row in enumerate(cells):
+        for ax, title, (data, fraction, criterion) in zip(axes[i], titles, row, strict=True):
+            here, judged = (f[(f["dataset"] == data) & (f["fraction"] == fraction)] for f in (levels, verdicts))
+            _curves(ax, here, judged, curves, criterion)
+            ladder_ticks(ax, levels["rounds"], most=6 if width == COLUMN or shape[1] == 3 else 9)
+            ax.set(title=title if i == 0 else None, xlabel="sparsity (%)" if i == shape[0] - 1 else None)
+        axes[i, 0].set_ylabel(labels[i])
+    found = {line.get_label(): line for ax in axes.flat for line in ax.get_lines() if line.get_label()[0] != "_"}
+    dense = Line2D([], [], color="#666666", **DENSE, label="dense")
+    star = Line2D([], [], color="#999999", **STAR, markeredgecolor="black", label="extreme double win (hollow: dense)")
+    fig.legend(handles=[*found.values(), dense, star], loc="outside lower center", ncols=6 if width == PAGE else 2)
+    return fig
+
+
+def _sets(table: pd.DataFrame) -> list:
+    return sorted(table["dataset"].unique())
+
+
+@figure
+def existence(table: pd.DataFrame, curves: list | None = None, **how) -> Figure | None:
+    """Figure 3: columns data sets; rows SA after ST, SA and RA after AT; IMP-ST on every theta_p, RP on theta_AT.
+
+    table: transfers; of them the largest fraction of the data is drawn. how: rule, ddof, extreme of winning.verdict.
+    """
+    if table.empty:
+        return None
+    table = table[table["fraction"] == table["fraction"].max()]
+    sets, curves = _sets(table), curves or [*((p, "IMP-ST") for p in PRETRAININGS), ("AT", "RP")]
+    cells = [[(d, table["fraction"].max(), c) for d in sets] for c in CRITERIA]
+    return _grid(table, cells, [name(d) for d in sets], [f"{text} (%)" for text in CRITERIA.values()], curves, how)
+
+
+def methods(table: pd.DataFrame, pretraining: str = "AT", **how) -> Figure:
+    """Figure 4: as Figure 3, for the four pruning methods on one theta_p."""
+    return existence(table[table["pretraining"] == pretraining], [(pretraining, m) for m in METHODS], **how)
+
+
+@figure
+def data_limited(table: pd.DataFrame, dataset: str | None = None, **how) -> Figure | None:
+    """Figure 5: rows data sets and fractions, columns the three criteria; IMP-ST on every theta_p."""
+    table = table if dataset is None else table[table["dataset"] == dataset]
+    if table.empty:
+        return None
+    pairs = sorted(set(zip(table["dataset"], table["fraction"], strict=True)), key=lambda pair: (pair[0], -pair[1]))
+    cells = [[(*pair, c) for c in CRITERIA] for pair in pairs]
+    labels = [f"{name(d)}, {100 * f:g} %\naccuracy (%)" for d, f in pairs]
+    return _grid(table, cells, [*CRITERIA.values()], labels, [(p, "IMP-ST") for p in PRETRAININGS], how)
+
+
+def _asked(params: dict, key: str) -> list:
+    """What a study asks for under `key`, over all blocks of its grid."""
+    values = [value for block in params.get("grid", [params]) for value in block.get(key, [])]
+    return sorted(set(values), key=values.index)
+
+
+@figure
+def paradigm(params: dict) -> Figure:
+    """Figure 1: the work paradigm, drawn from a study's own parameters (records.study(NAME)["params"])."""
+    rounds, seeds = [r for r in _asked(params, "rounds") if r], len(_asked(params, "seeds"))
+    fractions = " / ".join(f"{100 * f:g} %" for f in sorted(_asked(params, "fraction"), reverse=True))
+    sets = "\n".join(", ".join(map(name, part)) for part in np.array_split(_asked(params, "dataset"), 2) if len(part))
+    fig = Figure((PAGE, 2.2))
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, 10), ylim=(0.15, 3.3))
+    ax.set_axis_off()
+
+    def write(x, y, text, **how):
+        ax.text(x, y, text, **dict(ha="center", va="center", linespacing=1.4) | how)
+
+    def box(x, y, w, h, text, color="#666666"):
+        face = mpl.colors.to_rgba(color, 0.12)
+        ax.add_patch(FancyBboxPatch((x, y), w, h, "round,pad=0.04", facecolor=face, edgecolor=color))
+        write(x + w / 2, y + h / 2, text)
+
+    def arrow(x, y, to):
+        ax.annotate("", to, (x, y), arrowprops=dict(arrowstyle="-|>", color="#666666", linewidth=0.8, shrinkB=1))
+
+    texts = {"STD": "standard", "FAT": "fast adversarial", "AT": "adversarial"}
+    for p, y in zip(PRETRAININGS, (2.1, 1.3, 0.5), strict=True):
+        box(0.15, y, 1.75, 0.6, f"{theta(p)}\n{texts[p]}", ROLES[p][0])
+        arrow(1.95, y + 0.3, (2.5, 1.6))
+    for k, r in enumerate(np.linspace(0, max(rounds, default=6), 6)):
+        ax.add_patch(Rectangle((2.75 + 0.3 * k, 0.95), 0.2, 1.5 * 0.8**r, color="#56B4E9"))
+        ax.add_patch(Rectangle((2.75 + 0.3 * k, 0.95), 0.2, 1.5, fill=False, edgecolor="#999999", linewidth=0.5))
+    span = f"{percent(winning.ladder(min(rounds)))} to {percent(winning.ladder(max(rounds)))} %" if rounds else "none"
+    write(3.6, 0.55, f"sparsity {span}\n{', '.join(_asked(params, 'method'))}")
+    for y, text in ((2.0, "standard training (ST)"), (0.7, "adversarial training (AT)")):
+        box(5.2, y, 1.95, 0.75, text)
+        arrow(4.6, 1.6, (5.15, y + 0.37))
+    write(6.17, 1.72, f"{sets}: {fractions}")
+    for y, text in zip((2.2, 1.05, 0.45), CRITERIA.values(), strict=True):
+        box(7.6, y, 0.95, 0.38, text)
+        arrow(7.2, 2.38 if y > 2 else 1.07, (7.55, y + 0.19))
+        arrow(8.6, y + 0.19, (8.85, 1.6))
+    box(8.95, 1.1, 0.9, 1.0, f"double win:\nall match\ndense,\n{seeds} seed{'s' * (seeds != 1)}", ROLES["RP"][0])
+    start = f"1  pre-train {params.get('arch', '')}\non {name(params.get('source', ''))}"
+    heads = start, "2  prune, rewind, retrain\non the source", "3  transfer", "4  judge"
+    for x, head in zip((1.02, 3.6, 6.17, 8.7), heads, strict=True):
+        write(x, 3.2, head, va="top", fontweight="bold")
+    return fig
+
+
+def criteria_table(params: dict) -> pd.DataFrame:
+    """Table 1: the setups of a study, from its parameters."""
+    sets, starts = ", ".join(map(name, _asked(params, "dataset"))), ", ".join(_asked(params, "pretraining"))
+    source = f"{params.get('arch')} on {name(params.get('source', ''))}: masks by {', '.join(_asked(params, 'method'))}"
+    rows = {
+        "source domain": [f"{source}; theta_p for p in {starts}"] * 3,
+        "target domains": [sets] * 3,
+        "training scheme": ["standard (ST)", "adversarial (AT)", "adversarial (AT)"],
+        "evaluation metric": ["SA", "SA", "RA"],
+        "double-win ticket if and only if": ["winning"] * 3,
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(CRITERIA.values()))
+
+
+def _ladder_lines(table: pd.DataFrame, value: str, by: str, roles: dict, label: str) -> Figure:
+    """Mean and one-std shade of a fraction against the ladder, its chance level dashed beside it."""
+    fig = Figure((COLUMN, 2.3), layout="constrained")
+    ax = fig.subplots()
+    table = table.assign(**{key: 100 * table[key] for key in (value, "chance")})
+    order, dashed = [key for key in roles if key in set(table[by])], dict(linestyle=(0, (3, 2)), linewidth=0.8)
+    how = dict(x="rounds", hue=by, hue_order=order, palette={key: roles[key][0] for key in order}, ax=ax)
+    markers = {key: roles[key][1] for key in order}
+    sns.lineplot(table, y=value, style=by, style_order=order, markers=markers, dashes=False, errorbar="sd", **how)
+    sns.lineplot(table, y="chance", legend=False, errorbar=None, **dashed, **how)
+    ladder_ticks(ax, table["rounds"], most=8)
+    ax.set(xlabel="sparsity (%)", ylabel=label)
+    handles = [*ax.get_legend_handles_labels()[0], Line2D([], [], color="#666666", **dashed)]
+    ax.get_legend().remove()
+    fig.legend(handles, [*order, "random, same layer densities"], loc="outside lower center", ncols=2)
+    return fig
+
+
+@figure
+def similarity(table: pd.DataFrame) -> Figure | None:
+    """Figure A8, top: relative similarity of masks between pre-trainings (structure.similarity_table)."""
+    pairs = dict(zip(("STD and FAT", "STD and AT", "FAT and AT"), map(ROLES.get, ("STD", "IMP-AT", "AT")), strict=True))
+    return None if table.empty else _ladder_lines(table, "similarity", "pair", pairs, "relative similarity (%)")
+
+
+def zero_shares(table: pd.DataFrame, larger: bool = True) -> pd.DataFrame:
+    """Share of zero kernels and its chance level, a (pretraining, rounds, seed): larger than 1x1, or the 1x1."""
+    table = table[(table["kernel"] > 1) == larger]
+    total = table.groupby(["pretraining", "rounds", "seed"])[["kernels", "zero", "chance"]].sum().astype(float)
+    return total[["zero", "chance"]].div(total["kernels"], axis=0).reset_index()
+
+
+@figure
+def zero_kernels(table: pd.DataFrame, larger: bool = True) -> Figure | None:
+    """Figure A8, bottom: completely pruned kernels (structure.zero_kernel_table), those larger than 1x1 or the 1x1."""
+    found, roles = zero_shares(table, larger), {p: ROLES[p] for p in PRETRAININGS}
+    label = f"zero kernels, {'larger than ' * larger}1x1 (%)"
+    return None if found.empty else _ladder_lines(found, "zero", "pretraining", roles, label)
+
+
+@figure
+def kernel_maps(maps: dict[str, dict]) -> Figure | None:
+    """Figure 7: {pretraining: structure.kernel_map(m)}; one dot a kernel, bright where no weight is left, by block."""
+    maps = {p: maps[p] for p in sorted(maps, key=lambda p: PRETRAININGS.index(p) if p in PRETRAININGS else 9)}
+    blocks = sorted({block for found in maps.values() for block in found if block != "stem"})
+    if not blocks:
+        return None
+    fig = Figure((PAGE, 1.15 * len(maps) + 0.4), layout="constrained")
+    axes = fig.subplots(len(maps), len(blocks), squeeze=False)
+    colors = LinearSegmentedColormap.from_list("zero", ["#2B2B4F", "#F5C710"]).with_extremes(bad="white")
+    for row, (title, found) in zip(axes, maps.items(), strict=True):
+        for ax, block in zip(row, blocks, strict=True):
+            ax.set_axis_off()
+            if block in found:
+                ax.imshow(found[block].astype(float), cmap=colors, vmin=0, vmax=1, aspect="auto")
+                ax.set_title(f"{theta(title)}, {block}: {percent(found[block].mean())} % zero")
+    note = "a dot a kernel, bright where completely pruned; a tile a layer, its rows the output channels"
+    fig.supxlabel(note, fontsize=6.5)
+    return fig
+
+
+@figure
+def training_curve(history: list[dict]) -> Figure | None:
+    """One run's history (a dictionary an epoch): loss, and validation SA and RA, by epoch."""
+    if not history:
+        return None
+    frame = pd.DataFrame(history).reindex(columns=["epoch", "loss", "SA", "RA"]).astype(float)
+    fig = Figure((COLUMN, 1.6), layout="constrained")
+    left, right = fig.subplots(1, 2)
+    left.plot(frame["epoch"], frame["loss"], color=ROLES["OMP"][0], marker=".")
+    for metric, (color, marker, _) in (("SA", ROLES["AT"]), ("RA", ROLES["RP"])):
+        if frame[metric].notna().any():
+            right.plot(frame["epoch"], 100 * frame[metric], color=color, marker=marker, label=metric)
+    left.set(xlabel="epoch", ylabel="training loss")
+    right.set(xlabel="epoch", ylabel="validation accuracy (%)")
+    if right.lines:
+        right.legend()
+    return fig
+
+
+def transfer_attack(table: pd.DataFrame) -> "pd.io.formats.style.Styler":
+    """Table A2: accuracy on images attacked through an unseen robust model, beside RA, mean over seeds, in percent."""
+    numbers = ["sparsity", "transfer-attack accuracy", "RA", "SA"]
+    keys = ["dataset", "pretraining", "rounds", "method"]
+    table = table.reindex(columns=[*keys, "transfer_accuracy", "RA", "SA"])
+    means = table.rename(columns={"transfer_accuracy": numbers[1]}).groupby(keys)[numbers[1:]].mean().reset_index()
+    means.insert(4, "sparsity", winning.ladder(means.pop("rounds").astype(float)))
+    shown = means.style.set_uuid("attack").format(dict.fromkeys(numbers, percent))
+    return shown.hide(axis="index").set_caption("accuracies and sparsity in percent")
+
+
+@figure
+def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
+    """Table A2 drawn: accuracy on the unseen robust model's images and RA against the ladder, one network a colour."""
+    if table.empty:
+        return None
+    fig = Figure((COLUMN, 2.2), layout="constrained")
+    ax = fig.subplots()
+    for p, part in table.groupby("pretraining"):
+        means = 100 * part.groupby("rounds")[["transfer_accuracy", "RA"]].mean()
+        color = ROLES[p][0]
+        ax.plot(means["transfer_accuracy"], color=color, marker="o", label=f"{theta(p)}, unseen model's images")
+        ax.plot(means["RA"], color=color, marker="s", linestyle="--", label=f"{theta(p)}, own PGD images (RA)")
+    ladder_ticks(ax, table["rounds"])
+    ax.set(xlabel="sparsity (%)", ylabel="accuracy (%)")
+    fig.legend(loc="outside lower center", ncols=1)
+    return fig

@@ -1,0 +1,107 @@
+"""One look for every figure: colours, markers and lines by role, type sizes, names as printed, and files that repeat.
+
+Each curve keeps its role's colour, marker and line in every figure, so that they stay apart in grey print: STD orange,
+FAT green, AT blue, RP vermillion. Widths are 3.4 in (a column) and 7 in (a page).
+"""
+
+import functools
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt  # noqa: F401  registers how notebooks show a Figure
+import pandas as pd
+from matplotlib.figure import Figure
+
+COLUMN, PAGE = 3.4, 7.0  # inches
+PRETRAININGS, METHODS = ("STD", "FAT", "AT"), ("IMP-ST", "IMP-AT", "OMP", "RP")
+# Okabe and Ito's palette: colour, marker, line. IMP-ST wears its pre-training's role.
+ROLES = {
+    "STD": ("#E69F00", "o", "-"),
+    "FAT": ("#009E73", "s", "--"),
+    "AT": ("#0072B2", "^", "-."),
+    "RP": ("#D55E00", "X", ":"),
+    "IMP-AT": ("#CC79A7", "D", "--"),
+    "OMP": ("#4D4D4D", "v", (0, (5, 1, 1, 1, 1, 1))),
+}
+NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "mnist5k": "MNIST-5k", "cub200": "CUB-200"}
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 3,
+    "legend.columnspacing": 1.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.titlepad": 4,
+    "axes.labelpad": 2,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.2,
+    "xtick.major.size": 2,
+    "ytick.major.size": 2,
+    "xtick.minor.size": 1,
+    "figure.dpi": 150,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.hashsalt": "double-win",  # the same file for the same figure
+}
+
+
+def style():
+    """The one style of all figures, as a context."""
+    return mpl.rc_context(STYLE)
+
+
+def figure(draw):
+    """Draw in the style, ticks included; what finds nothing to draw returns None and becomes 'no records yet'."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs) -> Figure:
+        with style():
+            fig = draw(*args, **kwargs)
+            if fig is None:
+                fig = Figure((COLUMN, 1.2), layout="constrained")
+                fig.text(0.5, 0.5, "no records yet", ha="center", va="center", color="#666666")
+            fig.draw_without_rendering()
+        return fig
+
+    return drawn
+
+
+def save(fig: Figure, path: str | Path) -> list[Path]:
+    """Write path.pdf, path.svg and path.png (200 dpi), the same bytes for the same figure; returns the three paths."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clean = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
+    files = [path.with_name(f"{path.name}.{kind}") for kind in clean]
+    with style():
+        for file, metadata in zip(files, clean.values(), strict=True):
+            fig.savefig(file, dpi=200, metadata=metadata)
+    return files
+
+
+def percent(fraction: float, unit: str = "") -> str:
+    """0.738 -> '73.8', with its unit if one is given; unknown -> 'not known'."""
+    return "not known" if pd.isna(fraction) else f"{100 * fraction:.1f}{unit}"
+
+
+def name(dataset: str) -> str:
+    """A data set's name as it is printed."""
+    return NAMES.get(dataset, dataset)
+
+
+def theta(pretraining: str) -> str:
+    return rf"$\theta_{{\mathrm{{{pretraining}}}}}$"
+
+
+def role(pretraining: str, method: str = "IMP-ST") -> dict:
+    color, marker, line = ROLES[pretraining if method == "IMP-ST" else method]
+    return dict(color=color, marker=marker, linestyle=line, markeredgecolor="white", markeredgewidth=0.3)

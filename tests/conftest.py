@@ -1,0 +1,99 @@
+"""What the tests share: one torch thread, results in a scratch folder, and a study small enough to make in seconds."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dwlt_lib import data, masks, models, parameters, training
+from dwlt_lib.catalogue import CATALOGUE
+
+TOY = {
+    "name": "toy", "arch": "resnet8", "source": "blobs", "evaluation_steps": 2,
+    "pretraining": {p: {"epochs": 2, "batch": 32, "lr": 0.1, "schedule": "one_cycle"} for p in ("STD", "FAT", "AT")},
+    "retraining": {m: {"epochs": 1, "batch": 32, "lr": 0.02, "steps": 2} for m in ("IMP-ST", "IMP-AT")},
+    "transfer": {r: {"epochs": 3, "batch": 32, "lr": 0.1, "schedule": "one_cycle", "steps": 2} for r in ("ST", "AT")},
+    "grid": [
+        {"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [2], "seeds": [0]},
+        {"pretraining": ["AT"], "method": ["RP", "OMP"], "dataset": ["stripes"], "regime": ["ST"], "fraction": [0.5],
+         "rounds": [3], "seeds": [0]},
+    ],
+    "landscape": {"points": 7, "span": 0.5, "count": 24},
+    "landscapes": [{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [2], "seeds": [0]}],
+    "surrogate": {"arch": "resnet20", "recipe": {"epochs": 1}},
+    "transfer_attacks": [{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [0, 2],
+                          "seeds": [0]}],
+}
+
+
+def images_of_three_classes(n, seed, angle):
+    """n grey 8x8 images: a bright bar that lies differently in each class, under noise, and their labels."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 3
+    x = rng.normal(90, 40, (n, 8, 8))
+    for i, label in enumerate(y):
+        bar = np.zeros((8, 8))
+        bar[2 * label + 1: 2 * label + 3] = 90
+        x[i] += bar.T if angle else bar
+    return x.clip(0, 255).astype(np.uint8), y
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    """DWLT_OUTPUTS of this test alone."""
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
+    return tmp_path / "outputs"
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory):
+    """Rows of two small data sets of generated files: blobs (lying bars) and stripes (standing bars)."""
+    folder = tmp_path_factory.mktemp("images")
+    for angle, name in enumerate(("blobs", "stripes")):
+        for split, n in (("train", 180), ("test", 60)):
+            x, y = images_of_three_classes(n, 10 * angle + (split == "test"), angle)
+            np.savez(folder / f"{name}_{split}.npz", images=x, labels=y)
+    return {name: {"loader": "npz", "classes": 3, "size": 8, "eps": 0.1, "alpha": 0.05, "train_images": 180,
+                   "test_images": 60, "path": str(folder / (name + "_{split}.npz"))} for name in ("blobs", "stripes")}
+
+
+@pytest.fixture(scope="session")
+def toy(toy_data):
+    """toy(**changes): the tiny Study, with whole settings of its file replaced."""
+    def study(**changes):
+        settings = copy.deepcopy({**TOY, "data": toy_data, **changes})
+        return parameters.parse(yaml.safe_dump(settings), "toy.yaml")
+    return study
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """300 training images of digits."""
+    return data.images("digits", "train").take(torch.arange(300))
+
+
+@pytest.fixture
+def net():
+    """net(seed, ...): a fresh ResNet-8 for digits."""
+    def build(seed=0, classes=10, arch="resnet8", row=CATALOGUE["digits"]):
+        torch.manual_seed(seed)
+        return models.build(arch, classes, row.mean, row.std)
+    return build
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """A ResNet-8 that reads digits well, and nothing else: (state, test images (497,3,8,8), labels)."""
+    torch.manual_seed(0)
+    model = models.build("resnet8", 10, CATALOGUE["digits"].mean, CATALOGUE["digits"].std)
+    how = training.Regime("ST", 3, 64, 0.1, "one_cycle", (), 0.9, 5e-4, None, None)
+    found = training.fit(model, masks.dense_mask(models.prunable(model)), data.images("digits", "train"), None, how, 0)
+    test = data.images("digits", "test")
+    return found.last, test.floats(), test.y

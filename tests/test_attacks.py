@@ -1,0 +1,189 @@
+"""Theorems on delta: ball, box, closed forms, another library's PGD, and what an attack leaves alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dwlt_lib import attacks, evaluation
+from dwlt_lib.attacks import PGD, perturb
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def small_net(seed=0, classes=4):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Tanh(), nn.Flatten(),
+                         nn.Linear(6 * 36, classes)).double().eval()
+
+
+def batch(n=16, classes=4, seed=0):
+    return (torch.rand(n, 3, 6, 6, generator=rng(seed), dtype=torch.float64),
+            torch.randint(0, classes, (n,), generator=rng(seed + 1)))
+
+
+@pytest.mark.parametrize("with_start", [False, True])
+def test_pgd_equals_foolboxs_from_the_same_start(with_start):
+    foolbox = pytest.importorskip("foolbox")
+    eagerpy = pytest.importorskip("eagerpy")
+    model, (x, y) = small_net(), batch()
+    start = (2 * torch.rand(x.shape, generator=rng(5), dtype=x.dtype) - 1) * 0.05 * with_start
+
+    class Same(foolbox.attacks.LinfPGD):
+        def get_random_start(self, x0, epsilon):
+            return x0 + eagerpy.astensor(start)
+
+    oracle = Same(abs_stepsize=0.013, steps=7, random_start=True)
+    theirs, _, _ = oracle(foolbox.PyTorchModel(model, bounds=(0, 1)), x, y, epsilons=0.05)
+    ours = perturb(model, x, y, PGD(0.05, 0.013, 7), None, start=start)
+    assert (ours - theirs).abs().max() < 1e-6
+    assert (ours - x).abs().max() > 0.04
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_linear_model_reaches_the_closed_form_worst_case(label):
+    w = torch.randn(3 * 6 * 6, generator=rng(3), dtype=torch.float64)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(108, 2)).double()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.stack([-w / 2, w / 2]))  # the logit of class 1 against class 0 is w x
+    x, _ = batch(8)
+    y = torch.full((8,), label)
+    toward = -1 if label == 1 else 1  # an adversary of class 1 lowers w x
+    worst = (x + toward * 0.1 * w.sign().view(3, 6, 6)).clamp(0, 1)
+    for attack in (PGD(0.1, 0.1, 1, random_start=False), PGD(0.1, 0.025, 8), PGD(0.1, 0.03, 10, restarts=2)):
+        assert torch.allclose(perturb(model, x, y, attack, rng()), worst, atol=1e-12)
+
+
+@pytest.mark.parametrize("eps", [1 / 255, 8 / 255, 0.3, 1.0])
+@pytest.mark.parametrize("random_start", [False, True])
+def test_ball_and_box_hold_at_every_pixel(eps, random_start):
+    model, (x, y) = small_net(), batch()
+    x[0], x[1] = 0.0, 1.0
+    for steps in (0, 1, 5):
+        out = perturb(model, x, y, PGD(eps, 0.7 * eps, steps, random_start), rng())
+        assert out.shape == x.shape and out.dtype == x.dtype
+        assert (out - x).abs().max() <= eps + 1e-15
+        assert out.min() >= 0 and out.max() <= 1
+
+
+def test_a_start_outside_the_ball_is_brought_back_into_it():
+    model, (x, y) = small_net(), batch()
+    out = perturb(model, x, y, PGD(0.1, 0.01, 0), None, start=torch.full_like(x, 0.5))
+    assert torch.allclose(out, (x + 0.1).clamp(max=1))
+
+
+def test_the_random_start_is_uniform_in_the_ball():
+    model, x = small_net(), torch.full((200, 3, 6, 6), 0.5, dtype=torch.float64)
+    delta = perturb(model, x, torch.zeros(200, dtype=torch.int64), PGD(0.1, 0.1, 0), rng()) - x
+    assert abs(delta.mean()) < 0.002
+    assert delta.var() == pytest.approx(0.1**2 / 3, rel=0.03)
+    assert delta.min() < -0.0999 and delta.max() > 0.0999
+
+
+def test_eps_0_leaves_images_and_verdicts_as_they_are(trained, net):
+    state, x, y = trained
+    model = net()
+    model.load_state_dict(state)
+    still = PGD(0.0, 0.1, 3)
+    assert torch.equal(perturb(model.eval(), x[:64], y[:64], still, rng()), x[:64])
+    assert torch.equal(evaluation.correct(model, x, y), evaluation.correct(model, x, y, still, rng()))
+
+
+def test_a_ball_as_large_as_the_pixel_range_leaves_at_most_the_largest_classs_share(trained, net):
+    state, x, y = trained
+    model = net()
+    model.load_state_dict(state)
+    assert evaluation.standard_accuracy(model, x, y) > 0.9
+    ra = evaluation.robust_accuracy(model, x, y, PGD(0.5, 2.5 * 0.5 / 20, 20), rng())
+    assert ra <= y.bincount().max().item() / len(y)
+
+
+def test_more_eps_never_helps_the_network(trained, net):
+    state, x, y = trained
+    model = net()
+    model.load_state_dict(state)
+    found = [evaluation.robust_accuracy(model, x, y, PGD(eps, 2.5 * eps / 10, 10), rng()) for eps in (0, 0.05, 0.15)]
+    assert found[0] > found[1] > found[2]
+
+
+def test_the_attack_raises_the_loss_step_by_step():
+    model, (x, y) = small_net(), batch()
+    losses = [F.cross_entropy(model(perturb(model, x, y, PGD(0.1, 0.01, steps, False), None)), y).item()
+              for steps in range(6)]
+    assert losses == sorted(losses) and losses[5] > losses[0]
+
+
+def test_model_is_left_as_found_in_eval_mode():
+    model, (x, y) = small_net(), batch()
+    model[1].train(False)
+    model[0].weight.grad = torch.full_like(model[0].weight, 7.0)
+    model[4].weight.requires_grad_(False)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = x.clone()
+    perturb(model, x, y, PGD(0.1, 0.02, 3, restarts=2), rng())
+    assert not model.training and not any(module.training for module in model.modules())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert (model[0].weight.grad == 7).all() and model[4].weight.grad is None and model[0].bias.grad is None
+    assert not model[4].weight.requires_grad and model[0].weight.requires_grad
+    assert torch.equal(x, kept) and not x.requires_grad and x.grad is None
+
+
+def test_in_train_mode_batchnorm_moves_once_a_step_and_the_mode_stays():
+    model, (x, y) = small_net().train(), batch()
+    perturb(model, x, y, PGD(0.1, 0.02, 10), rng())
+    assert model.training and model[1].num_batches_tracked == 10
+
+
+def test_it_works_inside_no_grad_and_returns_a_plain_tensor():
+    model, (x, y) = small_net(), batch()
+    with torch.no_grad():
+        out = perturb(model, x, y, PGD(0.1, 0.02, 3), rng())
+    assert not out.requires_grad and torch.equal(out, perturb(model, x, y, PGD(0.1, 0.02, 3), rng()))
+
+
+def test_restarts_never_weaken_the_attack_on_any_image():
+    model, (x, y) = small_net(), batch(64)
+
+    def loss(restarts):
+        out = perturb(model, x, y, PGD(0.1, 0.06, 2, restarts=restarts), rng(4))
+        return F.cross_entropy(model(out), y, reduction="none")
+
+    one, three = loss(1), loss(3)
+    assert (three >= one).all() and (three > one).any()
+
+
+def test_same_generator_same_images_another_generator_others():
+    model, (x, y) = small_net(), batch()
+    attack = PGD(0.1, 0.03, 2)
+    assert torch.equal(perturb(model, x, y, attack, rng(1)), perturb(model, x, y, attack, rng(1)))
+    assert not torch.equal(perturb(model, x, y, attack, rng(1)), perturb(model, x, y, attack, rng(2)))
+
+
+def test_a_start_replaces_the_random_one_and_leaves_the_generator_alone():
+    model, (x, y) = small_net(), batch()
+    zero, used = torch.zeros_like(x), rng(9)
+    given = perturb(model, x, y, PGD(0.1, 0.03, 2), used, start=zero)
+    assert torch.equal(given, perturb(model, x, y, PGD(0.1, 0.03, 2, random_start=False), None))
+    assert torch.equal(used.get_state(), rng(9).get_state()) and (zero == 0).all()
+
+
+def test_an_images_attack_does_not_depend_on_its_neighbours_in_eval_mode():
+    model, (x, y) = small_net(), batch()
+    attack = PGD(0.1, 0.03, 4, random_start=False)
+    assert torch.allclose(perturb(model, x, y, attack, None)[:3], perturb(model, x[:3], y[:3], attack, None))
+
+
+def test_bad_attacks_are_refused_with_the_remedy():
+    with pytest.raises(ValueError, match="8/255"):
+        PGD(8, 2 / 255, 10)
+    for wrong in (dict(eps=-0.1, alpha=0.1, steps=1), dict(eps=0.1, alpha=-0.1, steps=1),
+                  dict(eps=0.1, alpha=0.1, steps=-1), dict(eps=0.1, alpha=0.1, steps=1, restarts=0)):
+        with pytest.raises(ValueError):
+            PGD(**wrong)
+    model, (x, y) = small_net(), batch()
+    with pytest.raises(ValueError, match="shape"):
+        perturb(model, x, y, PGD(0.1, 0.1, 1), None, start=torch.zeros(1))
+    with pytest.raises(ValueError, match="rng"):
+        attacks.perturb(model, x, y, PGD(0.1, 0.1, 1), None)

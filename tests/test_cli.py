@@ -1,0 +1,49 @@
+"""The command's promises: exit statuses, one line on bad input, nothing written."""
+
+import pytest
+from typer.testing import CliRunner
+
+from dwlt_lib.cli import app
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(autouse=True)
+def empty_outputs(tmp_path, monkeypatch):
+    outputs = tmp_path / "outputs"
+    monkeypatch.setenv("DWLT_OUTPUTS", str(outputs))
+    return outputs
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "results", "verdict", "report"])
+def test_a_missing_parameter_file_is_one_line_and_status_2(command, tmp_path, empty_outputs):
+    found = invoke(command, tmp_path / "none.yaml")
+    assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "none.yaml" in found.stderr
+    assert not empty_outputs.exists()
+
+
+@pytest.mark.parametrize("budget", ["9", "m", "-1m", "9 m", "1d"])
+def test_a_budget_without_a_unit_is_refused(budget, tmp_path, empty_outputs):
+    found = invoke("run", "tests/tiny.yaml", f"--budget={budget}")
+    assert found.exit_code == 2 and "9m" in found.stderr and not empty_outputs.exists()
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(empty_outputs):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    found = invoke("run", "tests/tiny.yaml", "--device", "cuda")
+    assert found.exit_code == 2 and "cuda" in found.stderr and not empty_outputs.exists()
+
+
+def test_plan_counts_what_a_study_makes_and_writes_nothing(request, empty_outputs):
+    found = invoke("plan", request.config.rootpath / "tests" / "tiny.yaml")
+    assert found.exit_code == 0 and "in all" in found.stdout and not empty_outputs.exists()
+
+
+def test_results_of_a_study_never_run_say_so(request, empty_outputs):
+    found = invoke("results", request.config.rootpath / "tests" / "tiny.yaml")
+    assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "dwlt run" in found.stderr

@@ -1,0 +1,115 @@
+"""One tiny study through papermill, killed on the way, against the same study made inline in one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+def environment(outputs: Path) -> dict[str, str]:
+    return {**os.environ, "DWLT_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+
+
+def dwlt(outputs: Path, *arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", "from dwlt_lib.cli import main; main()", *map(str, arguments)],
+                          env=environment(outputs), capture_output=True, text=True, timeout=600)
+
+
+def contents(outputs: Path) -> dict[str, object]:
+    """Every record without what may differ from run to run."""
+    found = {}
+    for path in sorted(outputs.glob("records/*/*/record.json")):
+        content = json.loads(path.read_bytes())
+        content.pop("made")
+        found[path.parent.name] = content
+    return found
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory) -> Path:
+    outputs = tmp_path_factory.mktemp("inline")
+    done = dwlt(outputs, "run", TINY, "--executor", "inline", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def papermill(tmp_path_factory) -> Path:
+    """The same study under papermill: everything is killed twice on the way, then it is run to its end."""
+    outputs = tmp_path_factory.mktemp("papermill")
+    for seconds in (8, 20):
+        driver = subprocess.Popen(
+            [sys.executable, "-c", "from dwlt_lib.cli import main; main()", "run", str(TINY), "--workers", "2"],
+            env=environment(outputs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        time.sleep(3)  # workers and kernels must end by themselves
+        assert children_of(outputs) == []
+    done = dwlt(outputs, "run", TINY, "--workers", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return outputs
+
+
+def children_of(outputs: Path) -> list[str]:
+    """Processes that still work on these outputs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"DWLT_OUTPUTS={outputs}".encode() in path.read_bytes():
+                found.append((path.parent / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def test_inline_and_papermill_make_identical_records_even_after_two_kills(inline, papermill):
+    assert contents(inline) == contents(papermill)
+
+
+def test_results_are_byte_identical_however_they_were_made(inline, papermill):
+    tables = [dwlt(outputs, "results", TINY, "--format", "csv").stdout for outputs in (inline, papermill)]
+    assert tables[0] == tables[1] and tables[0].count("\n") > 50
+    assert "seconds" not in tables[0].splitlines()[0]
+
+
+def test_a_second_run_makes_nothing(papermill):
+    before = {path: path.stat().st_mtime_ns for path in papermill.rglob("*") if path.is_file()}
+    done = dwlt(papermill, "run", TINY)
+    after = {path: path.stat().st_mtime_ns for path in papermill.rglob("*") if path.is_file()}
+    assert done.returncode == 0 and before == after
+
+
+def test_every_record_verifies_and_nothing_half_made_is_left(papermill):
+    assert dwlt(papermill, "verify").returncode == 0
+    assert not list(papermill.glob("records/.partial/*")), "checkpoints of finished trainings are gone"
+
+
+def test_status_says_what_is_left(papermill, tmp_path):
+    assert dwlt(papermill, "status", TINY).returncode == 0
+    nothing = dwlt(tmp_path, "status", TINY)
+    assert nothing.returncode == 75 and "0 of" in nothing.stdout
+
+
+def test_the_report_is_one_page_with_its_figures_and_asks_no_host(papermill):
+    page = (papermill / "studies" / "tiny" / "report.html").read_text()
+    assert page.count("data:image/") >= 8
+    for word in ('src="http', "src='http", 'href="http', "@import", "url(http"):
+        assert word not in page
+    figures = {path.name for path in (papermill / "studies" / "tiny" / "figures").glob("*")}
+    assert {".pdf", ".svg", ".png"} == {Path(name).suffix for name in figures}
+
+
+def test_a_budget_stops_cleanly_and_the_next_run_goes_on(tmp_path):
+    first = dwlt(tmp_path, "run", TINY, "--executor", "inline", "--budget", "2s")
+    assert first.returncode == 75, first.stdout + first.stderr
+    made = len(contents(tmp_path))
+    again = dwlt(tmp_path, "run", TINY, "--executor", "inline", "--budget", "6s")
+    assert again.returncode == 75 and len(contents(tmp_path)) >= made

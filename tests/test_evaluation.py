@@ -1,0 +1,94 @@
+"""Theorems on SA, RA and the transfer attack."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dwlt_lib import evaluation
+from dwlt_lib.attacks import PGD
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class Brightness(nn.Module):
+    """Class 1 when the mean pixel lies above 0.5: a network whose every answer is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)  # idle; shows whose mode is touched
+        self.slope = nn.Parameter(torch.tensor(50.0))
+
+    def forward(self, x):
+        z = self.slope * (x.mean((1, 2, 3)) - 0.5)
+        return torch.stack([-z, z], 1)
+
+
+def grey(*levels):
+    return torch.tensor(levels).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).contiguous()
+
+
+def test_accuracies_are_the_share_of_images_by_hand():
+    x, y = grey(0.1, 0.45, 0.55, 0.9), torch.tensor([0, 0, 1, 0])
+    model, attack = Brightness(), PGD(0.1, 0.05, 5)
+    assert evaluation.standard_accuracy(model, x, y) == 0.75
+    assert evaluation.correct(model, x, y, attack, rng()).tolist() == [True, False, False, False]
+    assert evaluation.robust_accuracy(model, x, y, attack, rng()) == 0.25
+
+
+def test_batches_do_not_change_an_accuracy():
+    n = 2 * evaluation.BATCH + 37
+    x = torch.rand(n, 3, 4, 4, generator=rng())
+    y = (x.mean((1, 2, 3)) > 0.5).long()
+    y[::4] = 1 - y[::4]
+    assert evaluation.standard_accuracy(Brightness(), x, y) == 1 - len(y[::4]) / n
+
+
+def test_each_modules_mode_and_buffers_are_left_as_found():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(64, 2)).train()
+    model[1].eval()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    x, y = torch.rand(8, 3, 4, 4), torch.zeros(8, dtype=torch.int64)
+    evaluation.standard_accuracy(model, x, y)
+    evaluation.robust_accuracy(model, x, y, PGD(0.1, 0.1, 2), rng())
+    evaluation.attacked(model, x, y, PGD(0.1, 0.1, 2), rng())
+    assert [module.training for module in model] == [True, False, True, True, True] and model.training
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_the_mode_is_restored_even_when_the_network_fails():
+    model = nn.Linear(3, 2).train()
+    try:
+        evaluation.standard_accuracy(model, torch.rand(4, 3, 2, 2), torch.zeros(4))
+    except RuntimeError:
+        pass
+    assert model.training
+
+
+def test_a_transfer_attack_takes_its_gradients_from_the_other_network():
+    x, y = grey(0.45, 0.55), torch.tensor([0, 1])
+    victim, backwards = Brightness(), Brightness()
+    backwards.slope.data.neg_()  # an adversary of this network pushes images the harmless way
+    attack = PGD(0.1, 0.05, 5)
+    assert evaluation.correct(victim, x, y, attack, rng(), source=victim).tolist() == [False, False]
+    assert evaluation.correct(victim, x, y, attack, rng(), source=backwards).tolist() == [True, True]
+    backwards.train()
+    evaluation.correct(victim, x, y, attack, rng(), source=backwards)
+    assert backwards.training and backwards.norm.training
+
+
+def test_accuracy_on_the_attacked_images_is_the_robust_accuracy(trained, net):
+    state, x, y = trained
+    model, attack = net(), PGD(0.15, 0.05, 4)
+    model.load_state_dict(state)
+    moved = evaluation.attacked(model, x, y, attack, rng(3))
+    assert (moved - x).abs().max() <= 0.15 + 1e-6
+    assert evaluation.standard_accuracy(model, moved, y) == evaluation.robust_accuracy(model, x, y, attack, rng(3))
+
+
+def test_mean_loss_is_cross_entropy_whatever_the_batches():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    x, y = torch.rand(evaluation.BATCH + 9, 3, 4, 4), torch.randint(0, 5, (evaluation.BATCH + 9,))
+    assert abs(evaluation.mean_loss(model, x, y) - F.cross_entropy(model(x), y).item()) < 1e-5

@@ -1,0 +1,200 @@
+"""Theorems on m: counts, nesting, ties, and its bits on disk (paper, section 3)."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from dwlt_lib import masks, models
+
+
+def weights(seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    shapes = {"a.weight": (8, 3, 3, 3), "b.weight": (16, 8, 1, 1), "c.weight": (5, 7)}
+    return {name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}
+
+
+def ladder(n, rounds):
+    for _ in range(rounds):
+        n -= round(0.2 * n)
+    return n
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    with torch.device("meta"):
+        found = models.prunable(models.build("resnet50", 1000, (0,) * 3, (1,) * 3))
+    return {name: torch.ones(weight.shape) for name, weight in found.items()}
+
+
+def test_resnet50_has_53_convolutions_of_23454912_weights(resnet50):
+    assert len(resnet50) == 53
+    assert masks.kept(masks.dense_mask(resnet50)) == 23_454_912
+    assert masks.sparsity(masks.dense_mask(resnet50)) == 0
+
+
+def test_resnet50_follows_the_papers_ladder_to_the_weight(resnet50, monkeypatch):
+    monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.arange(n))  # which weights go is nothing here
+    m, rng, counts = masks.dense_mask(resnet50), torch.Generator().manual_seed(0), {}
+    for k in range(1, 20):
+        m = masks.random_prune(m, masks.PRUNE_FRACTION, rng)
+        counts[k] = masks.kept(m)
+    assert (counts[6], counts[10], counts[19]) == (6_148_565, 2_518_453, 338_021)
+    assert masks.sparsity(m) == pytest.approx(0.9856, abs=5e-5)
+
+
+def test_magnitude_and_random_keep_the_same_counts_round_by_round():
+    theta = weights()
+    by_size = at_random = masks.dense_mask(theta)
+    for k in range(1, 15):
+        by_size = masks.magnitude_prune(theta, by_size, 0.2)
+        at_random = masks.random_prune(at_random, 0.2, torch.Generator().manual_seed(k))
+        assert masks.kept(by_size) == masks.kept(at_random) == ladder(379, k)
+
+
+def test_count_is_exact_when_every_weight_ties_and_ties_go_by_position():
+    theta = {"a": torch.full((4, 5), -0.5), "b": torch.full((10,), 0.5)}
+    m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.2)
+    assert m["a"].flatten().tolist() == [False] * 6 + [True] * 14  # the sign does not matter, the place does
+    assert m["b"].all()
+
+
+def test_ties_at_the_threshold_go_by_position_after_all_smaller_ones():
+    theta = {"a": torch.tensor([3.0, 1.0, -1.0, 2.0, 1.0, 0.5])}
+    m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.5)
+    assert m["a"].tolist() == [True, False, False, True, True, False]
+
+
+def test_only_weights_still_kept_are_counted_and_ranked():
+    theta = {"a": torch.tensor([0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0])}
+    m = {"a": torch.tensor([False, False, True, True, True, True, True])}
+    assert masks.magnitude_prune(theta, m, 0.2)["a"].tolist() == [False] * 3 + [True] * 4
+
+
+@pytest.mark.parametrize("method", ["magnitude", "random"])
+def test_masks_nest_and_their_input_is_left_alone(method):
+    theta, rng = weights(), torch.Generator().manual_seed(1)
+    m = masks.dense_mask(theta)
+    for _ in range(8):
+        before = {name: part.clone() for name, part in m.items()}
+        less = masks.magnitude_prune(theta, m, 0.2) if method == "magnitude" else masks.random_prune(m, 0.2, rng)
+        assert all(torch.equal(m[name], before[name]) for name in m)
+        assert all((less[name] <= m[name]).all() for name in m)
+        m = less
+
+
+def test_the_globally_smallest_go_never_layer_by_layer():
+    theta = {"small": torch.full((10,), 1e-3), "large": torch.arange(1.0, 31.0)}
+    m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.25)
+    assert not m["small"].any() and m["large"].all()
+
+
+def test_one_shot_equals_torchs_global_unstructured():
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.Conv2d(32, 8, 1))
+    theta = {f"{i}.weight": layer.weight.detach().clone() for i, layer in enumerate(net)}
+    m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.37)
+    prune.global_unstructured([(layer, "weight") for layer in net], prune.L1Unstructured, amount=0.37)
+    for i, layer in enumerate(net):
+        assert torch.equal(m[f"{i}.weight"], layer.weight_mask.bool())
+
+
+def test_every_weight_is_equally_likely_to_go_at_random():
+    m, rng, gone = {"a": torch.ones(5, dtype=torch.bool)}, torch.Generator().manual_seed(0), torch.zeros(5)
+    for _ in range(2000):
+        gone += ~masks.random_prune(m, 0.2, rng)["a"]
+    assert gone.sum() == 2000
+    assert (gone - 400).abs().max() < 80  # four and a half standard deviations
+
+
+def test_random_masks_depend_on_the_generator_alone():
+    m = masks.dense_mask(weights())
+    one, same, other = (masks.random_prune(m, 0.5, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert all(torch.equal(one[name], same[name]) for name in m)
+    assert not all(torch.equal(one[name], other[name]) for name in m)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(value):
+    theta = weights()
+    theta["b.weight"][3, 2] = value
+    with pytest.raises(ValueError, match="finite"):
+        masks.magnitude_prune(theta, masks.dense_mask(theta), 0.2)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])
+def test_fractions_outside_0_to_1_are_refused_with_the_papers_value(fraction):
+    theta = weights()
+    for attempt in (lambda: masks.magnitude_prune(theta, masks.dense_mask(theta), fraction),
+                    lambda: masks.random_prune(masks.dense_mask(theta), fraction, torch.Generator())):
+        with pytest.raises(ValueError, match="0.2 a round"):
+            attempt()
+
+
+def test_fraction_0_drops_nothing():
+    theta = weights()
+    assert masks.sparsity(masks.magnitude_prune(theta, masks.dense_mask(theta), 0.0)) == 0
+
+
+def test_a_mask_of_another_network_is_refused():
+    theta = weights()
+    m = masks.dense_mask(theta)
+    for wrong in ({**m, "d.weight": torch.ones(2, dtype=torch.bool)}, {**m, "c.weight": torch.ones(7, 5) > 0}):
+        with pytest.raises(ValueError, match="mask of this network"):
+            masks.magnitude_prune(theta, wrong, 0.2)
+
+
+def test_applying_a_mask_zeroes_what_it_drops_and_nothing_else(net):
+    model = net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    theta = {name: weight.detach() for name, weight in models.prunable(model).items()}
+    m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.5)
+    masks.apply_(model, m)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, torch.where(m[name], before[name], 0) if name in m else before[name])
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_a_pruned_nan_becomes_zero(net):
+    model = net()
+    model.conv1.weight.data[0, 0, 0, 0] = float("nan")
+    m = masks.dense_mask(models.prunable(model))
+    m["conv1.weight"][0, 0, 0, 0] = False
+    masks.apply_(model, m)
+    assert model.conv1.weight[0, 0, 0, 0] == 0
+
+
+def test_packing_round_trips_in_order_and_names_theta():
+    m = masks.magnitude_prune(weights(), masks.dense_mask(weights()), 0.6)
+    packed = masks.pack(m, masks.fingerprint(weights()))
+    back = masks.unpack(packed)
+    assert list(back) == list(m)
+    assert all(back[name].dtype == torch.bool and torch.equal(back[name], m[name]) for name in m)
+    assert masks.packed_header(packed)["theta"] == masks.fingerprint(weights())
+
+
+def test_a_packed_resnet50_takes_one_bit_a_weight(resnet50):
+    size = len(masks.pack(masks.dense_mask(resnet50)))
+    assert 23_454_912 / 8 <= size < 23_454_912 / 8 * 1.01
+
+
+def test_damaged_data_are_refused():
+    packed = masks.pack(masks.dense_mask(weights()))
+    for data in (b"", b"\x00" * 20, b"not a mask at all", packed[:40], packed[:-3], packed + b"x", packed[:8]):
+        with pytest.raises(ValueError):
+            masks.unpack(data)
+    with pytest.raises(ValueError, match="dwlt-mask-1"):
+        masks.unpack(packed.replace(b"dwlt-mask-1", b"dwlt-mask-2"))
+    with pytest.raises(ValueError):
+        masks.unpack(packed.replace(b"[16, 8, 1, 1]", b"[16, 9, 1, 1]"))
+
+
+def test_a_fingerprint_changes_with_any_bit_name_or_shape_but_not_with_order():
+    theta = weights()
+    was = masks.fingerprint(theta)
+    assert masks.fingerprint(dict(reversed(theta.items()))) == was
+    theta["a.weight"].view(torch.int32)[0, 0, 0, 0] ^= 1
+    others = {masks.fingerprint(theta)}
+    theta = weights()
+    others.add(masks.fingerprint({**theta, "c.weight": theta["c.weight"].reshape(7, 5)}))
+    others.add(masks.fingerprint({("d" if name == "c.weight" else name): value for name, value in theta.items()}))
+    assert was not in others and len(others) == 3

@@ -1,0 +1,233 @@
+"""Every figure takes what is there: a whole table, a part of it, or nothing (paper, Figures 1-7, A8, A9, Table A2)."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dwlt_lib import plots, structure, winning, words
+from dwlt_lib.style import PRETRAININGS, ROLES, percent
+
+ROUNDS = [0, 3, 6, 10, 14]
+PARAMS = dict(arch="resnet8", source="mnist5k", grid=[
+    dict(pretraining=["STD", "AT"], method=["IMP-ST"], dataset=["digits"], fraction=[1, 0.1], rounds=[0, 3], seeds=[0]),
+    dict(pretraining=["AT"], method=["RP"], dataset=["digits", "tiles"], fraction=[1.0], rounds=[6], seeds=[0, 1]),
+])
+
+
+def transfers(seeds=(0, 1), sets=("digits", "tiles"), fractions=(1.0, 0.1), methods=("IMP-ST", "OMP", "RP")):
+    keys = pd.MultiIndex.from_product(
+        [PRETRAININGS, methods, sets, fractions, ("ST", "AT"), ROUNDS, seeds],
+        names=["pretraining", "method", "dataset", "fraction", "regime", "rounds", "seed"],
+    )
+    table = keys.to_frame(index=False)
+    table.loc[table["rounds"] == 0, "method"] = "dense"
+    table = table.drop_duplicates(ignore_index=True)
+    return table.assign(SA=0.95 - 0.01 * table["rounds"] + 0.002 * table["seed"], RA=0.6 - 0.01 * table["rounds"])
+
+
+def subsets(table):
+    yield table
+    yield table[table["seed"] == 0]
+    yield table[table["dataset"] == "tiles"]
+    yield table[table["method"] != "dense"]
+    yield table[table["rounds"] == 0]
+    yield table[table["regime"] == "AT"]
+    yield table.assign(RA=np.nan)
+    yield table.iloc[:0]
+
+
+def mask_records():
+    shapes = {"conv1.weight": (4, 3, 3, 3), "layer1.0.conv1.weight": (4, 4, 3, 3)}
+    shapes["layer2.0.downsample.0.weight"] = (8, 4, 1, 1)
+    rng, found = torch.Generator().manual_seed(0), {}
+    for p in PRETRAININGS:
+        for r in (3, 10):
+            found[f"{p}{r}"] = {name: torch.rand(shape, generator=rng) < 0.8**r for name, shape in shapes.items()}
+    rows = [dict(id=key, pretraining=key.rstrip("0123456789"), method="IMP-ST", seed=0) for key in found]
+    return pd.DataFrame(rows).assign(rounds=[3, 10] * 3), found
+
+
+def landscapes(kind):
+    """Records of one kind, out of order: a table and what reads its arrays."""
+    same = dict(method="IMP-ST", dataset="digits", regime="AT", rounds=6, seed=0)
+    same |= dict(explained_1=0.6, explained_2=0.2) if kind == "trajectory" else {}
+    rows = [
+        dict(id=f"{p}{f}{images}", pretraining=p, fraction=f, images=images, **same)
+        for p in ("AT", "FAT", "STD") for f in (0.1, 1.0) for images in ("attacked", "clean")
+    ]
+    grid = np.linspace(-1, 1, 9)
+    loss = 0.1 + grid[:, None] ** 2 + 2 * grid[None] ** 2
+    if kind == "surface":
+        arrays = dict(grid=grid, loss=loss)
+    else:
+        path = np.stack([np.linspace(1, 0, 5), np.linspace(-1, 0, 5)], axis=1)
+        arrays = dict(grid_x=grid, grid_y=grid, loss=loss, coords=path, residual=np.zeros(5))
+    return pd.DataFrame(rows), lambda id: SimpleNamespace(arrays=lambda: arrays)
+
+
+def texts(fig):
+    return [text.get_text() for text in fig.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+@pytest.mark.parametrize("draw", [plots.existence, plots.methods, plots.data_limited])
+def test_curves_take_whatever_part_of_a_table_is_there(draw):
+    for table in subsets(transfers(methods=("IMP-ST", "RP"), fractions=(0.1,))):
+        assert isinstance(draw(table), plots.Figure)
+
+
+@pytest.mark.parametrize("say", [words.existence, words.methods, words.data_limited])
+def test_a_sentence_is_one_line_whatever_is_there(say):
+    for table in subsets(transfers(methods=("IMP-ST",))):
+        assert say(table).endswith(".") and "\n" not in say(table) and "nan" not in say(table)
+
+
+def test_an_empty_table_says_so():
+    nothing = transfers().iloc[:0]
+    empty = [plots.existence(nothing), plots.methods(nothing), plots.data_limited(nothing), plots.kernel_maps({})]
+    empty += [plots.contours([]), plots.surfaces_3d([]), plots.training_curve([]), plots.transfer_attack_curve(nothing)]
+    assert all("no records yet" in texts(fig) for fig in empty)
+    assert words.existence(nothing) == words.data_limited(nothing) == words.NOTHING
+
+
+def test_the_ladder_is_labelled_in_percent_with_one_decimal():
+    ax = plots.existence(transfers()).axes[-1]
+    assert ax.get_xticks().tolist() == ROUNDS
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.0", "48.8", "73.8", "89.3", "95.6"]
+    assert ax.get_xlabel() == "sparsity (%)"
+
+
+def test_a_long_ladder_has_a_minor_tick_a_level_and_labels_that_keep_apart():
+    ax = plots.Figure().subplots()
+    plots.ladder_ticks(ax, range(20), most=7)
+    assert sorted([*ax.get_xticks(minor=True), *ax.get_xticks()]) == [*range(20)] and len(ax.get_xticks()) <= 8
+    assert np.diff(ax.get_xticks()).min() >= 19 / 7
+
+
+def test_curves_are_means_in_percent():
+    table = transfers()
+    top = plots.existence(table).axes[0]
+    line = next(line for line in top.get_lines() if line.get_color() == ROLES["FAT"][0])
+    chosen = table.query("dataset == 'digits' and fraction == 1 and regime == 'ST' and pretraining == 'FAT'")
+    mean = chosen[chosen["method"].isin(["dense", "IMP-ST"])].groupby("rounds")["SA"].mean()
+    assert line.get_ydata() == pytest.approx(100 * mean.to_numpy()) and line.get_xdata().tolist() == ROUNDS
+
+
+def test_the_star_stands_on_the_verdicts_extreme():
+    table = transfers(sets=("digits",), fractions=(1.0,))
+    table.loc[table["rounds"].isin([0, 3, 6]) | (table["method"] == "RP"), ["SA", "RA"]] = 0.9
+    assert winning.verdict(table).query("method == 'IMP-ST'")["extreme_rounds"].tolist() == [6, 6, 6]
+    stars = [line for line in plots.existence(table).axes[0].get_lines() if line.get_marker() == "*"]
+    assert sorted(line.get_xdata()[0] for line in stars) == [6, 6, 6, 14]
+
+
+def test_existence_has_a_column_a_data_set_and_a_row_a_criterion():
+    fig = plots.existence(transfers())
+    assert len(fig.axes) == 2 * len(winning.CRITERIA)
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["digits", "tiles"]
+    assert [fig.axes[i].get_ylabel() for i in (0, 2, 4)] == ["SA after ST (%)", "SA after AT (%)", "RA after AT (%)"]
+
+
+def test_each_role_keeps_its_colour_and_differs_in_grey_print():
+    colours, markers, lines = zip(*ROLES.values(), strict=True)
+    assert len(set(colours)) == len(set(markers)) == len(ROLES)
+    assert len({str(line) for line in lines[:4]}) == 4
+    fig = plots.existence(transfers())
+    assert {line.get_color() for line in fig.axes[0].get_lines()} >= {ROLES[p][0] for p in (*PRETRAININGS, "RP")}
+
+
+def test_text_is_readable_at_its_printed_width():
+    table, read = landscapes("trajectory")
+    figures = [plots.existence(transfers()), plots.paradigm(PARAMS), plots.contours(plots.panels(table, read))]
+    for fig in figures:
+        assert fig.get_figwidth() in (3.4, 7.0)
+        assert min(a.get_fontsize() for a in fig.findobj(lambda a: hasattr(a, "get_fontsize"))) >= 6
+
+
+def test_sentences_give_the_verdicts_numbers():
+    table = transfers(sets=("digits",), fractions=(1.0,))
+    table.loc[table["rounds"].isin([0, 3, 6]), ["SA", "RA"]] = 0.9
+    assert words.existence(table) == (
+        "On digits the extreme double-win sparsities are STD 73.8 %, FAT 73.8 %, AT 73.8 % (2 seeds).")
+    assert "AT not known" in words.existence(table[(table["pretraining"] != "AT") | (table["rounds"] > 0)])
+    assert percent(winning.ladder(6)) == "73.8" and percent(np.nan, " %") == "not known"
+
+
+def test_the_paradigm_names_the_studys_own_parameters():
+    shown = " ".join(texts(plots.paradigm(PARAMS)))
+    for word in ("resnet8", "MNIST-5k", "digits", "tiles", "IMP-ST, RP", "100 % / 10 %", "2 seeds"):
+        assert word in shown
+    assert plots.criteria_table(PARAMS).shape == (5, 3)
+
+
+@pytest.mark.parametrize("kind", ["surface", "trajectory"])
+def test_landscapes_share_one_scale_and_stand_in_the_papers_order(kind):
+    table, read = landscapes(kind)
+    panels = plots.panels(table, read)
+    assert [p["pretraining"] for p in panels[::4]] == list(PRETRAININGS)
+    columns = ["100 % digits,\nclean", "10 % digits,\nclean", "100 % digits,\nattacked", "10 % digits,\nattacked"]
+    assert [p["column"] for p in panels[:4]] == columns
+    fig = plots.contours(panels)
+    fills = [next(c for c in ax.collections if c.filled) for ax in fig.axes[:12]]
+    assert len({(c.norm.vmin, c.norm.vmax) for c in fills}) == len({tuple(c.levels) for c in fills}) == 1
+    plots.contours(panels[:1]), plots.contours([{**panels[0], "loss": np.full((9, 9), 0.5)}])
+    if kind == "surface":
+        plots.surfaces_3d(panels[:3])
+    plots.panels(table.iloc[:0], read)
+
+
+def test_a_basin_is_the_part_of_the_plane_below_its_level():
+    grid = np.linspace(-1, 1, 101)
+    bowl = grid[:, None] ** 2 + grid[None] ** 2
+    wide, narrow = (dict(title=t, pretraining=t, grid=grid, loss=k * bowl) for t, k in (("FAT", 1), ("STD", 4)))
+    areas = plots.basin_area([wide, narrow], level=1.0)
+    assert areas["area"].tolist() == pytest.approx([np.pi / 4, np.pi / 16], abs=0.02)
+    assert "FAT" in words.basins(areas) and words.basins(plots.basin_area([])) == words.NOTHING
+    table, read = landscapes("trajectory")
+    with pytest.raises(ValueError, match="filter-normalised"):
+        plots.basin_area(plots.panels(table, read))
+
+
+def test_mask_figures_show_chance_beside_what_was_found():
+    table, masks = mask_records()
+    pairs, kernels = structure.similarity_table(table, masks.get), structure.zero_kernel_table(table, masks.get)
+    for fig in (plots.similarity(pairs), plots.zero_kernels(kernels), plots.zero_kernels(kernels, larger=False)):
+        assert "random, same layer densities" in texts(fig)
+    assert "chance" in words.masks(pairs, kernels)
+    one = table[table["pretraining"] == "AT"]
+    plots.similarity(structure.similarity_table(one, masks.get)), plots.zero_kernels(kernels[kernels["rounds"] == 3])
+    assert words.masks(pairs.iloc[:0], kernels.iloc[:0]) == words.NOTHING
+    plots.similarity(pairs.iloc[:0]), plots.zero_kernels(kernels.iloc[:0])
+
+
+def test_kernel_maps_have_a_row_a_pretraining_and_a_column_a_block():
+    _, masks = mask_records()
+    fig = plots.kernel_maps({p: structure.kernel_map(masks[f"{p}10"]) for p in ("AT", "STD")})
+    assert len(fig.axes) == 2 and "STD" in fig.axes[0].get_title()
+
+
+def test_transfer_attacks_are_shown_beside_ra():
+    table = pd.DataFrame([
+        dict(pretraining="AT", method=m, dataset="digits", fraction=1.0, rounds=r, seed=s)
+        for m, r in (("dense", 0), ("IMP-ST", 6)) for s in (0, 1)
+    ]).assign(transfer_accuracy=0.8, RA=0.7, SA=0.9)
+    shown = plots.transfer_attack(table)
+    assert shown.data["sparsity"].tolist() == [0.0, winning.ladder(6)] and "73.8" in shown.to_html()
+    assert shown.to_html() == plots.transfer_attack(table).to_html()
+    assert words.transfer_attack(table).startswith("0 of 2 networks") and "10.0 points" in words.transfer_attack(table)
+    assert plots.transfer_attack(pd.DataFrame(columns=["pretraining", "seed"])).data.empty
+    plots.transfer_attack_curve(table)
+
+
+def test_a_training_curve_needs_no_validation():
+    history = [dict(epoch=e, lr=0.1, loss=1.0 / (e + 1), SA=float("nan"), RA=float("nan")) for e in range(3)]
+    plots.training_curve(history), plots.training_curve([dict(epoch=0, loss=1.0)])
+
+
+def test_saving_twice_writes_the_same_three_files(tmp_path):
+    table = transfers(sets=("digits",), fractions=(1.0,))
+    first, second = (plots.save(plots.existence(table), tmp_path / part / "figure_03") for part in ("a", "b"))
+    assert [file.name for file in first] == ["figure_03.pdf", "figure_03.svg", "figure_03.png"]
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]

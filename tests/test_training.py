@@ -1,0 +1,306 @@
+"""Theorems on training: pruned weights, exact resume, schedules, selection, early stopping and random streams."""
+
+import itertools
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dwlt_lib import masks, models, training
+from dwlt_lib.attacks import PGD
+from dwlt_lib.training import OutOfTime, Regime, fit, generator, learning_rate
+
+PGD2 = PGD(0.15, 0.075, 2)
+
+
+def regime(name="ST", **changes):
+    attack = {"ST": None, "FAT": PGD(0.15, 0.18, 1), "AT": PGD2}[name]
+    settings = dict(name=name, epochs=3, batch=64, lr=0.1, schedule="one_cycle", milestones=(), momentum=0.9,
+                    weight_decay=5e-3, attack=attack, judge=attack and PGD2)
+    return Regime(**{**settings, **changes})
+
+
+def half_mask(model):
+    theta = {name: weight.detach() for name, weight in models.prunable(model).items()}
+    return masks.magnitude_prune(theta, masks.dense_mask(theta), 0.5)
+
+
+def run(model, *args, **settings):
+    """Training with nothing pruned."""
+    return fit(model, masks.dense_mask(models.prunable(model)), *args, **settings)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ------------------------------------------------------------------------------------------ pruned weights
+
+
+@pytest.mark.parametrize("name", ["ST", "FAT", "AT"])
+def test_pruned_weights_stay_exactly_zero_through_momentum_and_weight_decay(name, net, digits):
+    model = net()
+    m = half_mask(model)
+    found = fit(model, m, digits, digits, regime(name, epochs=2), 0, keep=True)
+    for state in (found.last, found.selected, *found.checkpoints, model.state_dict()):
+        assert all((state[weight][~part] == 0).all() for weight, part in m.items())
+    moved = [(found.last[weight] - found.checkpoints[0][weight])[part] for weight, part in m.items()]
+    assert all((delta != 0).float().mean() > 0.99 for delta in moved)  # kept weights, all layers, are trained
+
+
+def test_pruned_weights_are_zero_after_every_single_step(net, digits, monkeypatch):
+    model = net()
+    m = half_mask(model)
+    seen = []
+    real = training.F.cross_entropy
+
+    def watch(logits, y, *args, **kw):
+        seen.append(all((parameter[~m[name]] == 0).all() for name, parameter in models.prunable(model).items()))
+        return real(logits, y, *args, **kw)
+
+    monkeypatch.setattr(training, "F", SimpleNamespace(cross_entropy=watch))
+    fit(model, m, digits, None, regime(epochs=2), 0)
+    assert len(seen) == 10 and all(seen)
+
+
+def test_the_head_and_batchnorm_are_trained_too(net, digits):
+    model = net()
+    found = fit(model, half_mask(model), digits, None, regime(epochs=1), 0, keep=True)
+    for name in ("fc.weight", "fc.bias", "bn1.weight", "bn1.bias", "bn1.running_mean", "layer3.0.bn2.running_var"):
+        assert not torch.equal(found.last[name], found.checkpoints[0][name])
+
+
+def test_adversarial_training_with_10_steps_moves_batchnorm_11_times_a_step(net, digits):
+    model = net()
+    how = regime("AT", epochs=2, attack=PGD(0.15, 0.04, 10))
+    fit(model, masks.dense_mask(models.prunable(model)), digits, None, how, 0)
+    assert model.bn1.num_batches_tracked == 2 * 5 * 11  # 300 images in batches of 64
+    model = net()
+    fit(model, masks.dense_mask(models.prunable(model)), digits, digits, regime("ST", epochs=2), 0)
+    assert model.bn1.num_batches_tracked == 2 * 5  # validation does not count
+
+
+def test_adversarial_training_is_what_makes_a_network_robust(net, digits):
+    found = {}
+    for name in ("ST", "AT"):
+        model = net()
+        history = fit(model, masks.dense_mask(models.prunable(model)), digits, digits,
+                      regime(name, epochs=4, weight_decay=5e-4, judge=PGD2), 0).history
+        found[name] = history[-1]
+    assert found["AT"]["RA"] > found["ST"]["RA"] + 0.1 and found["ST"]["SA"] > 0.5
+
+
+# ------------------------------------------------------------------------------------------ resume
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name, after", [("ST", 1), ("ST", 2), ("ST", 3), ("AT", 1), ("AT", 3)])
+def test_resuming_after_any_epoch_ends_with_the_same_bits(name, after, net, digits, tmp_path):
+    train, validation = digits.take(torch.arange(130)), digits.take(torch.arange(130, 250))
+    how = regime(name, epochs=4)
+    model = net()
+    m = half_mask(model)
+    whole = fit(model, m, train, validation, how, 7, keep=True)
+
+    def stop(row):
+        if row["epoch"] == after:
+            raise Killed
+
+    file = tmp_path / "part" / "run.pt"
+    with pytest.raises(Killed):
+        fit(net(), m, train, validation, how, 7, keep=True, checkpoint=file, progress=stop)
+    assert file.exists() and len(list(file.parent.iterdir())) == 1
+    rest = []
+    resumed = fit(net(seed=99), m, train, validation, how, 7, keep=True, checkpoint=file, progress=rest.append)
+    assert [row["epoch"] for row in rest] == list(range(after + 1, 5))  # nothing is trained twice
+    assert resumed.history == whole.history and resumed.epoch == whole.epoch
+    assert same(resumed.last, whole.last) and same(resumed.selected, whole.selected)
+    assert len(resumed.checkpoints) == 5
+    assert all(same(a, b) for a, b in zip(resumed.checkpoints, whole.checkpoints, strict=True))
+
+
+def test_out_of_time_leaves_a_checkpoint_and_nothing_lost(net, digits, tmp_path, monkeypatch):
+    clock = itertools.count()
+    how, file = regime(epochs=4), tmp_path / "run.pt"
+    model = net()
+    m = half_mask(model)
+    whole = fit(net(), m, digits, None, how, 0)
+    assert whole.epoch == 4
+    monkeypatch.setattr(training, "time", SimpleNamespace(time=lambda: float(next(clock))))
+    done = []
+    with pytest.raises(OutOfTime):  # an epoch takes three looks at this clock
+        fit(model, m, digits, None, how, 0, checkpoint=file, deadline=6.0, progress=done.append)
+    assert len(done) == 2 and file.exists()
+    finished = fit(net(seed=5), m, digits, None, how, 0, checkpoint=file)
+    assert same(finished.last, whole.last) and finished.history == whole.history
+
+
+def test_a_deadline_that_has_passed_trains_nothing(net, digits, tmp_path):
+    done = []
+    with pytest.raises(OutOfTime):
+        run(net(), digits, None, regime(), 0, checkpoint=tmp_path / "x.pt", deadline=1.0, progress=done.append)
+    assert not done
+
+
+def test_a_run_is_repeated_bit_by_bit_and_differs_between_seeds(net, digits):
+    one, again, other = (run(net(), digits, None, regime("AT", epochs=1), seed) for seed in (0, 0, 1))
+    assert same(one.last, again.last) and not same(one.last, other.last)
+
+
+# ------------------------------------------------------------------------------------------ schedules
+
+
+def rates(epochs=100, **how):
+    how = regime(epochs=epochs, **how)
+    return lambda epoch, part=1.0: learning_rate(how, epoch, part)
+
+
+def test_steps_divide_the_rate_by_ten_at_each_milestone():
+    at = rates(schedule="steps", milestones=(50, 75))
+    assert [at(e) for e in (0, 49, 50, 74, 75, 99)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_cosine_falls_from_the_rate_by_the_epoch():
+    at = rates(80, schedule="cosine", lr=0.01)
+    assert at(0) == 0.01 and at(40) == pytest.approx(0.005)
+    assert at(79) == pytest.approx(0.005 * (1 + math.cos(math.pi * 79 / 80)))
+    assert at(20, 0.1) == at(20, 0.9) == pytest.approx(0.01 * 0.5 * (1 + math.sqrt(0.5)))
+
+
+def test_one_cycle_rises_for_a_quarter_and_falls_to_zero():
+    at = rates(8, schedule="one_cycle", lr=0.2)
+    assert at(0, 0.5) == pytest.approx(0.05) and at(1, 1.0) == pytest.approx(0.2) and at(2, 0.0) == pytest.approx(0.2)
+    assert at(4, 1.0) == pytest.approx(0.1) and at(7, 1.0) == 0
+
+
+def test_constant_stays_and_history_reports_the_rate_used(net, digits):
+    assert {rates(schedule="constant")(epoch) for epoch in range(100)} == {0.1}
+    model = net()
+    how = regime(epochs=3, schedule="steps", milestones=(2,))
+    found = run(model, digits, digits, how, 0)
+    assert [row["epoch"] for row in found.history] == [1, 2, 3]
+    assert [row["lr"] for row in found.history] == pytest.approx([0.1, 0.1, 0.01])
+    assert all({"epoch", "lr", "loss", "SA"} == set(row) for row in found.history)
+    assert found.history[-1]["loss"] < found.history[0]["loss"]
+
+
+def test_one_step_is_sgd_by_hand(net, digits):
+    few = digits.take(torch.arange(20))
+    model, by_hand = net(), net()
+    how = regime(epochs=1, lr=0.1, schedule="constant", weight_decay=0.01, batch=20)
+    run(model, few, None, how, 0)
+    order = torch.randperm(20, generator=generator(0, "order", 0))
+    by_hand.train()
+    torch.nn.functional.cross_entropy(by_hand(few.floats()[order]), few.y[order]).backward()
+    for mine, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
+        expected = theirs - 0.1 * (theirs.grad + 0.01 * theirs)
+        assert torch.allclose(mine, expected, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_remedy(net, digits):
+    with pytest.raises(FloatingPointError, match="lower lr"):
+        run(net(), digits, None, regime(lr=1e30, schedule="constant"), 0)
+
+
+# ------------------------------------------------------------------------------------------ selection
+
+
+def judged(monkeypatch, sa, ra=None):
+    """Validation that returns these values, epoch by epoch."""
+    sa, ra = iter(sa), iter(ra or [])
+    monkeypatch.setattr(training, "standard_accuracy", lambda *_: next(sa))
+    monkeypatch.setattr(training, "robust_accuracy", lambda *_: next(ra))
+
+
+def test_standard_training_selects_by_sa_ties_to_the_earlier_epoch(monkeypatch, net, digits):
+    judged(monkeypatch, [0.5, 0.7, 0.7, 0.6])
+    found = run(net(), digits, digits, regime(epochs=4), 0, keep=True)
+    assert found.epoch == 2 and same(found.selected, found.checkpoints[2]) and same(found.last, found.checkpoints[4])
+    assert [row["SA"] for row in found.history] == [0.5, 0.7, 0.7, 0.6]
+
+
+@pytest.mark.parametrize("name", ["AT", "FAT"])
+def test_robust_training_selects_by_ra_whatever_sa_says(name, monkeypatch, net, digits):
+    judged(monkeypatch, [0.9, 0.8, 0.7], [0.3, 0.4, 0.4])
+    found = run(net(), digits, digits, regime(name), 0, keep=True)
+    assert found.epoch == 2 and same(found.selected, found.checkpoints[2])
+
+
+def test_an_accuracy_of_zero_in_the_first_epoch_is_still_a_selection(monkeypatch, net, digits):
+    judged(monkeypatch, [0.1] * 3, [0.0] * 3)
+    found = run(net(), digits, digits, regime("AT"), 0)
+    assert found.epoch == 1 and found.selected.keys() == found.last.keys()
+
+
+def test_fast_adversarial_training_stops_when_robustness_collapses(monkeypatch, net, digits):
+    judged(monkeypatch, [0.5] * 9, [0.3, 0.5, 0.31, 0.29, 0.4])
+    found = run(net(), digits, digits, regime("FAT", epochs=9), 0, keep=True)
+    assert len(found.history) == 4 and found.epoch == 2 and same(found.selected, found.checkpoints[2])
+
+
+def test_adversarial_training_does_not_stop_early(monkeypatch, net, digits):
+    judged(monkeypatch, [0.5] * 3, [0.9, 0.0, 0.0])
+    assert len(run(net(), digits, digits, regime("AT"), 0).history) == 3
+
+
+def test_a_collapsed_run_that_is_resumed_stays_stopped(monkeypatch, net, digits, tmp_path):
+    judged(monkeypatch, [0.5] * 9, [0.5, 0.1])
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise Killed
+
+    file, how = tmp_path / "run.pt", regime("FAT", epochs=9)
+    with pytest.raises(Killed):
+        run(net(), digits, digits, how, 0, checkpoint=file, progress=stop)
+    found = run(net(), digits, digits, how, 0, checkpoint=file)
+    assert len(found.history) == 2 and found.epoch == 1
+
+
+def test_without_validation_the_last_epoch_counts(net, digits):
+    found = run(net(), digits, None, regime(), 0)
+    assert found.epoch == 3 and same(found.selected, found.last)
+    assert all(set(row) == {"epoch", "lr", "loss"} for row in found.history)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_kept_checkpoints_are_the_start_and_every_epoch(epochs, net, digits):
+    found = run(net(), digits, None, regime(epochs=epochs), 0, keep=True)
+    assert len(found.checkpoints) == epochs + 1
+    assert same(found.checkpoints[0], net().state_dict()) and same(found.checkpoints[-1], found.last)
+    assert run(net(), digits, None, regime(epochs=1), 0).checkpoints == []
+
+
+# ------------------------------------------------------------------------------------------ streams
+
+
+def draw(*which):
+    return torch.rand(4, generator=generator(*which)).tolist()
+
+
+def test_every_seed_purpose_and_epoch_has_a_stream_of_its_own():
+    drawn = {tuple(draw(seed, purpose, epoch)) for seed in (0, 1, 2) for purpose in ("order", "attack", "head")
+             for epoch in (0, 1, 2)}
+    assert len(drawn) == 27 and draw(0, "order", 0) == draw(0, "order", 0)
+
+
+def test_streams_do_not_shift_each_other_whatever_the_order():
+    first = generator(0, "order"), generator(0, "attack")
+    torch.rand(1000, generator=first[1])
+    torch.manual_seed(3)
+    assert torch.rand(4, generator=first[0]).tolist() == draw(0, "order")
+
+
+def test_training_leaves_torchs_global_generator_alone_and_does_not_heed_it(net, digits):
+    model = net()
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    one = run(model, digits, None, regime("AT", epochs=1), 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    model = net()
+    torch.manual_seed(12)
+    assert same(run(model, digits, None, regime("AT", epochs=1), 0).last, one.last)
