@@ -18,7 +18,7 @@ tour-full: setup
 	$(BIN)/dwlt run params/tour_full.yaml
 
 test: setup lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections import Counter
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -18,29 +18,33 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 Params = Annotated[Path, typer.Argument(help="a study's parameter file, such as params/tour.yaml")]
 
 
-class Executor(str, Enum):
+# the cores this process may use
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Executor(StrEnum):
     papermill = "papermill"
     inline = "inline"
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
 
 
-class Rule(str, Enum):
+class Rule(StrEnum):
     one_std = "one_std"
     eq3 = "eq3"
 
 
-class Extreme(str, Enum):
+class Extreme(StrEnum):
     max = "max"
     prefix = "prefix"
 
@@ -74,7 +78,7 @@ def _seconds(budget: str | None) -> float | None:
 
 
 @app.command()
-def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker processes")] = os.cpu_count() or 1,
+def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker processes")] = CORES,
         budget: Annotated[str, typer.Option(help="stop cleanly after this long (90s, 9m, 2h)")] = None,
         executor: Executor = Executor.papermill, device: Device = Device.auto) -> None:
     """Make what is missing of a study, then its figures and report. 75: stopped by the budget; run again to go on."""
@@ -159,7 +163,20 @@ def report(params: Params) -> None:
     from dwlt_lib import records
 
     records.write_study(study)
-    raise typer.Exit(_report(study.name, os.cpu_count() or 1))
+    raise typer.Exit(_report(study.name, CORES))
+
+
+@app.command()
+def publish(params: Params) -> None:
+    """Copy a finished study's records (without weights), tables and figures to outputs/reference, to be committed."""
+    study = _study(params)
+    from dwlt_lib import records, runner, winning
+
+    if todo := runner.left(study):
+        refuse(f"{study.name}: {len(todo)} records are missing; finish it first: dwlt run {params}")
+    tables = {"results.csv": _table(study.name).drop(columns="seconds").to_csv(index=False),
+              "verdict.csv": winning.verdict(_table(study.name, "transfer")).to_csv(index=False)}
+    print(records.publish(study.name, tables))
 
 
 @app.command()

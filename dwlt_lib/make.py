@@ -123,9 +123,10 @@ def _transfer(spec: TransferSpec, device: torch.device, progress: Progress | Non
 
 
 def _surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None) -> Made:
-    model, m, x, y = _landscape_of(spec, device)
+    model, m, x, y = _landscape_of(spec, _weights(spec.transfer, device), device)
     directions = [landscape.direction(model, m, generator(spec.seed, purpose)) for purpose in ("d1", "d2")]
-    grid = torch.linspace(-spec.span, spec.span, spec.points)
+    half = spec.points // 2
+    grid = torch.arange(-half, half + 1, dtype=torch.float64) * (spec.span / half)  # linspace misses 0 by a rounding
     loss = landscape.surface(model, m, *directions, x, y, grid)
     centre = mean_loss(model.eval(), x, y)
     arrays = {"grid": grid, "loss": loss}
@@ -133,7 +134,6 @@ def _surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None)
 
 
 def _trajectory(spec: TrajectorySpec, device: torch.device, progress: Progress | None) -> Made:
-    model, m, x, y = _landscape_of(spec, device)
     saved = load_file(records.read(spec.transfer).path / "trajectory.safetensors", device=str(device))
     states: list[dict[str, Tensor]] = []
     for key in sorted(saved):
@@ -141,7 +141,7 @@ def _trajectory(spec: TrajectorySpec, device: torch.device, progress: Progress |
         if int(epoch) == len(states):
             states.append({})
         states[int(epoch)][name] = saved[key]
-    model.load_state_dict(states[-1])
+    model, m, x, y = _landscape_of(spec, states[-1], device)
     names = [name for name, _ in model.named_parameters()]
     path = landscape.trajectory([{name: state[name] for name in names} for state in states])
     grid_x, grid_y = landscape.frame(path.coords, spec.points)
@@ -271,11 +271,12 @@ def _tested(model: nn.Module, found: Fitted, spec, device: torch.device) -> dict
     return {**metrics, "epoch": found.epoch, "epochs_run": len(found.history)}
 
 
-def _landscape_of(spec: SurfaceSpec | TrajectorySpec, device: torch.device) -> tuple[nn.Module, dict, Tensor, Tensor]:
-    """The transferred ticket in eval mode, its mask, and the test images its loss is taken on."""
+def _landscape_of(spec: SurfaceSpec | TrajectorySpec, state: dict[str, Tensor], device: torch.device
+                  ) -> tuple[nn.Module, dict[str, Tensor], Tensor, Tensor]:
+    """The transferred ticket with `state` in eval mode, its mask, and the test images its loss is taken on."""
     of = spec.transfer
     model = ticket(of, device)
-    model.load_state_dict(_weights(of, device))
+    model.load_state_dict(state)
     model.eval()
     test = images(of.data, "test", device)
     test = test.take(torch.arange(min(spec.count, len(test))))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 ARCHITECTURES = ("resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32")
 
@@ -23,6 +23,24 @@ class Normalised:
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward((x - self.mean) / self.std)
+
+
+class _Block(nn.Module):
+    """The basic residual block: two 3x3 convolutions and a shortcut, named as torchvision names them."""
+
+    def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inplanes, planes, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + shortcut)
 
 
 class _SmallResNet(nn.Module):
@@ -45,9 +63,9 @@ class _SmallResNet(nn.Module):
         shortcut = None
         if stride != 1 or self.inplanes != width:
             shortcut = nn.Sequential(nn.Conv2d(self.inplanes, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-        stage = [BasicBlock(self.inplanes, width, stride, shortcut)]
+        stage = [_Block(self.inplanes, width, stride, shortcut)]
         self.inplanes = width
-        return nn.Sequential(*stage, *(BasicBlock(width, width) for _ in range(blocks - 1)))
+        return nn.Sequential(*stage, *(_Block(width, width) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
@@ -59,29 +77,36 @@ class SmallResNet(Normalised, _SmallResNet):
     pass
 
 
-class LargeResNet(Normalised, ResNet):
-    pass
+@cache
+def _large_resnet() -> type[nn.Module]:
+    """torchvision's ResNet with normalisation inside; imported where it is needed, since that takes seconds."""
+    from torchvision.models.resnet import ResNet
+
+    return type("LargeResNet", (Normalised, ResNet), {})
 
 
 def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """A freshly initialised network (from torch's global generator) for images (B,3,H,W) in [0,1] of any size.
 
     arch: resnet8, resnet20 (CIFAR style), resnet18, resnet50 (torchvision's, ImageNet stem), resnet18_32, resnet50_32
-    (a 3x3 stem without max pooling). mean, std: per channel, of the data set the network will see.
+    (a 3x3 stem without max pooling). mean, std: per channel, of the data set the network will see. Weights lie
+    channels-last, which convolutions run faster on; shapes and values do not depend on it.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"arch={arch!r}: want one of {', '.join(ARCHITECTURES)}")
     if arch in ("resnet8", "resnet20"):
         model = SmallResNet(1 if arch == "resnet8" else 3, num_classes)
     else:
+        from torchvision.models.resnet import BasicBlock, Bottleneck
+
         block, layers = (BasicBlock, [2, 2, 2, 2]) if "18" in arch else (Bottleneck, [3, 4, 6, 3])
-        model = LargeResNet(block, layers, num_classes=num_classes)
+        model = _large_resnet()(block, layers, num_classes=num_classes)
         if arch.endswith("_32"):
             model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
             model.maxpool = nn.Identity()
     model.set_normalisation(mean, std)
-    return model
+    return model.to(memory_format=torch.channels_last)
 
 
 def new_head(model: nn.Module, num_classes: int) -> None:

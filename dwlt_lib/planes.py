@@ -34,7 +34,7 @@ def _scene(panels: list[dict], height: float, **axes) -> tuple:
     fig = Figure((PAGE if len(columns) > 1 else COLUMN, height * len(rows) + 0.6), layout="constrained")
     grid = fig.subplots(len(rows), len(columns), squeeze=False, subplot_kw=axes)
     losses = np.concatenate([np.ravel(p["loss"]) for p in panels])
-    losses = losses[np.isfinite(losses)]
+    losses = losses[np.isfinite(losses)] if np.isfinite(losses).any() else np.ones(1)
     low = max(losses.min(), 1e-3)
     norm = LogNorm(low, max(np.quantile(losses, 0.9), 1.01 * low), clip=True)
     used = [(grid[rows.index(p.get("row", "")), columns.index(p.get("column", p["title"]))], p) for p in panels]
@@ -77,7 +77,8 @@ def contours(panels: list[dict]) -> Figure | None:
     fig, used, norm = _scene(panels, 1.5)
     fills, lines = (np.geomspace(norm.vmin, norm.vmax, n) for n in (24, 7))
     for ax, p in used:
-        x, y, z = p.get("grid_x", p.get("grid")), p.get("grid_y", p.get("grid")), np.clip(p["loss"], norm.vmin, None).T
+        x, y, top = p.get("grid_x", p.get("grid")), p.get("grid_y", p.get("grid")), 10 * norm.vmax  # beyond the scale
+        z = np.clip(np.nan_to_num(p["loss"], nan=top, posinf=top), norm.vmin, top).T
         ax.contourf(x, y, z, fills, norm=LogNorm(norm.vmin, norm.vmax), cmap="viridis", extend="max")
         ax.clabel(ax.contour(x, y, z, lines, colors="white", linewidths=0.5), fmt="%.2g", fontsize=6)
         if "coords" in p:

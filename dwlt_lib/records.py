@@ -100,6 +100,7 @@ def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, floa
                "metrics": dict(metrics), "upstream": [record_id(up) for up in upstream(spec)],
                "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
                "history": history, "made": dict(made), "spec": spec.model_dump(mode="json")}
+    content["digest"] = _digest(content)
     for name, data in {**files, "record.json": json.dumps(content, indent=1).encode()}.items():
         with open(scratch / name, "wb") as file:
             file.write(data)
@@ -112,6 +113,12 @@ def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, floa
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     return target
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """sha256 of everything else that record.json says."""
+    rest = {name: value for name, value in content.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -197,7 +204,7 @@ def _cached(path: Path, stamp: int) -> Record:
 def _paths(kind: str | None, study_name: str | None) -> list[Path]:
     """Folders of records that are there: all, or those a study plans; a reference stands in where it has them."""
     if study_name is None:
-        return sorted(path.parent for path in outputs().glob(f"records/{kind or '*'}/*/record.json"))
+        return sorted(path.parent for path in outputs().glob(f"records/{kind or '*'}/[!.]*/record.json"))
     ids = dict.fromkeys(study(study_name)["ids"])
     found = {}
     for root in (outputs() / "reference" / study_name, outputs() / "records"):
@@ -213,15 +220,41 @@ def mask(id: str) -> dict[str, Any]:
     return unpack((read(id).path / "mask.safetensors").read_bytes())
 
 
+def publish(study_name: str, tables: Mapping[str, str]) -> Path:
+    """Copies a study to outputs/reference/NAME, to be committed: its records without weights, its figures as PNG and
+    `tables` ({file name: text}). It replaces an older one whole; returns the folder."""
+    target = outputs() / "reference" / study_name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    scratch.chmod(0o755)
+    for path in _paths(None, study_name):
+        for name in ("record.json", "mask.safetensors", "arrays.safetensors"):
+            if (path / name).exists():
+                copy = scratch / path.parent.name / path.name / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path / name, copy)
+    shutil.copyfile(study_dir(study_name) / "study.json", scratch / "study.json")
+    for figure in sorted((study_dir(study_name) / "figures").glob("*.png")):
+        (scratch / "figures").mkdir(exist_ok=True)
+        shutil.copyfile(figure, scratch / "figures" / figure.name)
+    for name, text in tables.items():
+        (scratch / name).write_text(text)
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(scratch, target)
+    return target
+
+
 def verify() -> list[str]:
     """What is wrong with the records on disk, a line each: damaged, incomplete or misplaced ones; empty if none."""
     problems = []
     for path in _paths(None, None):
         try:
-            record = _load(path)
+            record, content = _load(path), json.loads((path / "record.json").read_bytes())
         except (ValueError, KeyError) as error:
             problems.append(f"{path}: record.json cannot be read ({error}); delete the folder and run again")
             continue
+        if content.get("digest") != _digest(content):
+            problems.append(f"{path / 'record.json'}: changed since it was written; delete {path} and run again")
         if (record.kind, record.id) != (path.parent.name, path.name):
             problems.append(f"{path}: says it is {record.kind} {record.id}; move it or delete it")
         for name, digest in record.files.items():

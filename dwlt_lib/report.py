@@ -108,7 +108,7 @@ def _verdict(table: pd.DataFrame) -> str:
     shown[("double win", "one std")] = _percent(found[first])
     shown |= {("by one criterion alone", plots.CRITERIA[c]): _percent(found[c]) for c in winning.CRITERIA}
     shown |= {("double win, other readings", name.replace("_", " ")): _percent(found[name]) for name in others}
-    note = f"Judged over {table['seed'].nunique()} replicates; unknown levels: {found['unknown'].sum()}. {DOUBT}"
+    note = f"Seeds: {table['seed'].nunique()}; levels not known: {found['unknown'].sum()}. {DOUBT}"
     return (f'{RULE}\n{_html(pd.DataFrame(shown), "who verdict")}<p class="note">{note}</p>\n'
             "<details><summary>Every level: difference to dense in points, with its 90 % interval</summary>\n"
             f"{_levels(winning.criteria(table))}</details>\n{paper}")

@@ -267,8 +267,7 @@ def expand(study: Study, job: Job) -> list[Spec]:
                for rounds, seed in product(job.rounds, job.seeds)]
     if job.kind == "landscape":
         tickets = [ticket.model_copy(update={"keep": "trajectory"}) for ticket in tickets]
-        how = study.landscape
-        shared = {"count": how.count, "points": how.points}
+        how, shared = study.landscape, study.landscape.model_dump(include={"count", "points"})
         return [spec for ticket, images in product(tickets, job.images) for spec in (
             SurfaceSpec(transfer=ticket, images=images, span=how.span, seed=how.seed, **shared),
             TrajectorySpec(transfer=ticket, images=images, **shared))]

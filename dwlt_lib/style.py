@@ -5,12 +5,17 @@ FAT green, AT blue, RP vermillion. Widths are 3.4 in (a column) and 7 in (a page
 """
 
 import functools
+import os
+from importlib import import_module
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt  # noqa: F401  registers how notebooks show a Figure
 import pandas as pd
 from matplotlib.figure import Figure
+
+# A notebook learns from its inline backend how to show a Figure, and pyplot, which would load that, is not used here.
+if "inline" in os.environ.get("MPLBACKEND", ""):
+    import_module("matplotlib_inline.backend_inline")
 
 COLUMN, PAGE = 3.4, 7.0  # inches
 PRETRAININGS, METHODS = ("STD", "FAT", "AT"), ("IMP-ST", "IMP-AT", "OMP", "RP")
@@ -103,5 +108,6 @@ def theta(pretraining: str) -> str:
 
 
 def role(pretraining: str, method: str = "IMP-ST") -> dict:
+    """How a curve looks: colour, marker and line of its (pretraining, method)."""
     color, marker, line = ROLES[pretraining if method == "IMP-ST" else method]
     return dict(color=color, marker=marker, linestyle=line, markeredgecolor="white", markeredgewidth=0.3)

@@ -100,10 +100,9 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
     device = next(model.parameters()).device
     one_thread_on_cpu(device)
     parameters = dict(model.named_parameters())
-    masked = [(parameters[name], part.to(device=device, dtype=parameters[name].dtype)) for name, part in m.items()]
-    weights, ones = [w for w, _ in masked], [part for _, part in masked]
-    with torch.no_grad():
-        torch._foreach_mul_(weights, ones)
+    weights = [parameters[name] for name in m]
+    ones = [torch.empty_like(weight).copy_(part) for weight, part in zip(weights, m.values(), strict=True)]
+    _mask_(weights, ones)
     optimiser = torch.optim.SGD(model.parameters(), lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay,
                                 fused=True)
     state = {"epoch": 0, "history": [], "best": -1.0, "best_epoch": 0, "selected": {}, "stopped": False,
@@ -153,13 +152,18 @@ def _epoch(model: nn.Module, weights: list[Tensor], ones: list[Tensor], train: I
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        with torch.no_grad():
-            torch._foreach_mul_(weights, ones)  # neither momentum nor weight decay may revive a pruned weight
+        _mask_(weights, ones)  # neither momentum nor weight decay may revive a pruned weight
         total += loss.detach() * len(y)
     mean = (total / len(train)).item()
     if not math.isfinite(mean):
         raise FloatingPointError(f"the loss is {mean} in epoch {epoch + 1}: want a finite one; lower lr={how.lr}")
     return {"lr": rate, "loss": mean}
+
+
+@torch.no_grad()
+def _mask_(weights: list[Tensor], ones: list[Tensor]) -> None:
+    if weights:
+        torch._foreach_mul_([weight.detach() for weight in weights], ones)
 
 
 def _validate(model: nn.Module, validation: Images | None, how: Regime, seed: int, epoch: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Theorems on images: splits that do not touch, subsets that nest, batches that cover, augmentation that stays in range."""
+"""Theorems on images: splits that do not touch, subsets that nest, batches that cover, augmentation in range."""
 
 import numpy as np
 import pytest
@@ -134,10 +134,13 @@ def test_relative_paths_lie_beneath_dwlt_data(tmp_path, monkeypatch):
 def bad_npz():
     x, y = pixels(6, 8, 8), np.arange(6) % 3
     return {
-        "no labels": dict(images=x), "floats": dict(images=x / 255.0, labels=y), "too few labels": dict(images=x, labels=y[:5]),
+        "no labels": dict(images=x), "floats": dict(images=x / 255.0, labels=y),
+        "too few labels": dict(images=x, labels=y[:5]),
         "label beyond classes": dict(images=x, labels=y + 1), "negative label": dict(images=x, labels=y - 1),
-        "flat images": dict(images=x.reshape(6, 64), labels=y), "channels first": dict(images=pixels(6, 3, 8, 8), labels=y),
-        "four channels": dict(images=pixels(6, 8, 8, 4), labels=y), "column of labels": dict(images=x, labels=y[:, None]),
+        "flat images": dict(images=x.reshape(6, 64), labels=y),
+        "channels first": dict(images=pixels(6, 3, 8, 8), labels=y),
+        "four channels": dict(images=pixels(6, 8, 8, 4), labels=y),
+        "column of labels": dict(images=x, labels=y[:, None]),
         "labels with a fraction": dict(images=x, labels=y + 0.5), "words": dict(images=x, labels=np.array(["a"] * 6)),
         "objects": dict(images=x, labels=np.array([0, 1, 2, None, 1, 2], dtype=object)),
         "empty": dict(images=x[:0], labels=y[:0]), "oblong": dict(images=pixels(6, 8, 12), labels=y),
@@ -262,7 +265,8 @@ def test_batches_show_each_image_once_and_a_lone_last_one_joins(n, batch, sizes)
 
 def test_the_order_depends_on_its_generator_alone():
     def order(seed, other):
-        return torch.cat([y for _, y in data.batches(numbered(40, augment=("flip",)), 8, rng(seed), rng(other))]).tolist()
+        found = data.batches(numbered(40, augment=("flip",)), 8, rng(seed), rng(other))
+        return torch.cat([y for _, y in found]).tolist()
 
     assert order(0, 0) == order(0, 1) != order(1, 0)
 

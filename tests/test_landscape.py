@@ -147,8 +147,8 @@ def test_walking_a_component_by_its_coordinate_returns_to_the_checkpoint():
 
 
 @pytest.mark.parametrize("points", [5, 7, 15, 16, 51])
-@pytest.mark.parametrize("coords", [SPIRAL, [(-2.0, 5.0), (-7.0, 5.5), (0.0, 0.0)], [(3.0, 0.0), (1.0, 0.0), (0.0, 0.0)],
-                                    [(1e-3, 2e3), (-3e-3, 1e3), (0.0, 0.0)]])
+@pytest.mark.parametrize("coords", [SPIRAL, [(-2.0, 5.0), (-7.0, 5.5), (0.0, 0.0)],
+                                    [(3.0, 0.0), (1.0, 0.0), (0.0, 0.0)], [(1e-3, 2e3), (-3e-3, 1e3), (0.0, 0.0)]])
 def test_the_frame_shows_the_whole_path_and_has_the_end_as_a_point(coords, points):
     coords = torch.tensor(coords, dtype=torch.float64)
     for axis, grid in enumerate(landscape.frame(coords, points)):

@@ -1,5 +1,8 @@
 """Every figure takes what is there: a whole table, a part of it, or nothing (paper, Figures 1-7, A8, A9, Table A2)."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -173,8 +176,11 @@ def test_landscapes_share_one_scale_and_stand_in_the_papers_order(kind):
     fills = [next(c for c in ax.collections if c.filled) for ax in fig.axes[:12]]
     assert len({(c.norm.vmin, c.norm.vmax) for c in fills}) == len({tuple(c.levels) for c in fills}) == 1
     plots.contours(panels[:1]), plots.contours([{**panels[0], "loss": np.full((9, 9), 0.5)}])
+    loss = panels[0]["loss"]
+    diverged = [{**panels[0], "loss": np.where(loss > 1, bad, loss)} for bad in (np.nan, np.inf)]
+    plots.contours(diverged), plots.contours([{**panels[0], "loss": np.full((9, 9), np.nan)}])
     if kind == "surface":
-        plots.surfaces_3d(panels[:3])
+        plots.surfaces_3d(panels[:3]), plots.surfaces_3d(diverged)
     plots.panels(table.iloc[:0], read)
 
 
@@ -231,3 +237,14 @@ def test_saving_twice_writes_the_same_three_files(tmp_path):
     first, second = (plots.save(plots.existence(table), tmp_path / part / "figure_03") for part in ("a", "b"))
     assert [file.name for file in first] == ["figure_03.pdf", "figure_03.svg", "figure_03.png"]
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_a_notebook_shows_a_figure_as_a_picture():
+    code = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+from dwlt_lib import style
+shell.display_formatter.formatters["image/png"].lookup_by_type(style.Figure)  # or KeyError
+"""
+    env = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)

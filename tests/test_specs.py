@@ -24,7 +24,8 @@ from dwlt_lib.specs import (
 PGD = Attack(eps=0.1, alpha=0.02, steps=3)
 RECIPE = Recipe(epochs=4, batch=32, lr=0.1, schedule="steps", milestones=(2,), momentum=0.9, weight_decay=1e-4,
                 validation="tenth", attack=PGD)
-THETA = PretrainingSpec(pretraining="AT", arch="resnet8", data=CATALOGUE["mnist5k"], recipe=RECIPE, evaluation=PGD, seed=0)
+THETA = PretrainingSpec(pretraining="AT", arch="resnet8", data=CATALOGUE["mnist5k"], recipe=RECIPE,
+                        evaluation=PGD, seed=0)
 MASK = MaskSpec(theta=THETA, method="IMP-ST", rounds=3, prune_fraction=0.2, retrain=RECIPE, seed=0)
 TRANSFER = TransferSpec(theta=THETA, mask=MASK, data=CATALOGUE["digits"], fraction=0.1, subset_rule="stratified",
                         subset_seed=0, regime="AT", recipe=RECIPE, evaluation=PGD, seed=0, keep="none")
@@ -110,6 +111,7 @@ def test_ids_survive_a_trip_through_json():
 def test_upstream_names_what_a_record_builds_on():
     assert upstream(THETA) == ()
     assert upstream(MASK) == (THETA, changed(MASK, rounds=2))
+    assert upstream(changed(MASK, rounds=2)) == (THETA, changed(MASK, rounds=1))
     assert upstream(changed(MASK, rounds=1)) == (THETA,)
     assert upstream(changed(MASK, method="OMP", retrain=None)) == (THETA,)
     assert upstream(TRANSFER) == (THETA, MASK) and upstream(changed(TRANSFER, mask=None)) == (THETA,)

@@ -1,0 +1,217 @@
+"""The house's own rules: who imports whom, how long modules and cells are, and what an import pulls in."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+from dwlt_lib.records import checkout
+
+ROOT = checkout()
+MODULES = {path.stem: path for path in sorted((ROOT / "dwlt_lib").glob("*.py")) if path.stem != "__init__"}
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ANY = set(MODULES)
+
+# module: which of ours it may import
+TABLE = {
+    "catalogue": set(),
+    "specs": {"catalogue"},
+    "studies": {"catalogue", "specs"},
+    "parameters": {"catalogue", "specs", "studies"},
+    "masks": set(),
+    "structure": {"masks"},
+    "attacks": set(),
+    "winning": set(),
+    "models": set(),
+    "data": {"catalogue"},
+    "evaluation": {"attacks"},
+    "training": {"masks", "attacks", "evaluation", "data"},
+    "tickets": {"data", "masks", "models", "training"},
+    "weights": {"models", "masks"},
+    "landscape": {"masks", "evaluation"},
+    "records": {"parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
+    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "report", "cli"},
+    "style": set(),
+    "planes": {"style"},
+    "plots": {"winning", "structure", "style", "planes"},
+    "words": {"plots", "winning", "style"},
+    "widgets": {"plots", "records"},
+    "report": {"records", "winning", "plots", "words"},
+    "runner": {"parameters", "studies", "specs", "records", "make", "training"},  # training: its OutOfTime
+    "bench": ANY - {"runner", "widgets"},
+    "cli": ANY,
+}
+ONLY_FOR_THE_COMMAND = {"runner", "report", "widgets"}
+WITHOUT_TORCH = ("catalogue", "specs", "studies", "parameters", "winning", "records")
+
+
+def imports(path, top_level=False):
+    """(ours, others) that a module imports; top_level: only what is imported when it is."""
+    tree = ast.parse(path.read_text())
+    ours, others = set(), set()
+    for node in tree.body if top_level else ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            package = "dwlt_lib" if node.level else node.module
+            if package == "dwlt_lib":
+                ours |= {alias.name for alias in node.names}
+            elif package.startswith("dwlt_lib."):
+                ours.add(package.split(".")[1])
+            else:
+                others.add(package.split(".")[0])
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                first, *rest = alias.name.split(".")
+                (ours if first == "dwlt_lib" else others).add(rest[0] if first == "dwlt_lib" and rest else first)
+    return ours, others
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_what_the_table_grants_it(name):
+    assert name in TABLE, f"{name} is a new module: give it a row in the table"
+    assert imports(MODULES[name])[0] <= TABLE[name]
+
+
+def test_nothing_is_imported_in_a_circle():
+    graph = {name: imports(path)[0] & set(MODULES) for name, path in MODULES.items()}
+    while graph:
+        leaves = [name for name, needs in graph.items() if not needs & set(graph)]
+        assert leaves, f"a circle among {sorted(graph)}"
+        for name in leaves:
+            del graph[name]
+
+
+@pytest.mark.parametrize("name", sorted(ONLY_FOR_THE_COMMAND & set(MODULES)))
+def test_only_the_command_and_notebooks_import_it(name):
+    users = {other for other, path in MODULES.items() if name in imports(path)[0]}
+    assert users <= {"cli"}
+
+
+def test_records_load_masks_only_when_a_mask_is_read():
+    assert "masks" not in imports(MODULES["records"], top_level=True)[0]
+
+
+def pulled_in(module):
+    code = f"import sys; import dwlt_lib.{module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                              cwd=ROOT).stdout.split())
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_descriptions_and_verdicts_need_no_torch(name):
+    assert not {"torch", "torchvision"} & imports(MODULES[name])[1]
+
+
+def test_reading_records_and_drawing_verdicts_loads_no_torch():
+    for name in ("records", "winning"):
+        assert "torch" not in pulled_in(name)
+
+
+def test_making_records_loads_neither_notebooks_nor_plots():
+    found = pulled_in("make")
+    assert "torch" in found
+    assert not {"papermill", "mlxtend", "jupyter", "jupyterlab", "IPython", "matplotlib", "seaborn", "ipykernel",
+                "nbformat", "sklearn", "skimage"} & found
+
+
+def test_the_command_answers_help_without_loading_torch():
+    if "cli" not in MODULES:
+        pytest.skip("no command yet")
+    assert not {"torch", "papermill", "matplotlib"} & pulled_in("cli")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_is_350_lines_of_120_columns_at_most(name):
+    lines = MODULES[name].read_text().splitlines()
+    assert len(lines) <= 350 and max(map(len, lines), default=0) <= 120
+
+
+def public(tree):
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if not any(ast.unparse(base).endswith("Enum") for base in getattr(node, "bases", ())):
+                yield node
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_and_public_names_say_what_they_are(name):
+    tree = ast.parse(MODULES[name].read_text())
+    assert ast.get_docstring(tree)
+    bare = [node.name for node in public(tree) if not ast.get_docstring(node) and
+            len(node.body) > 1]  # one statement says it itself
+    assert not bare
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_classes_are_records_modules_exceptions_or_pools_nothing_else(name):
+    if name in ("cli", "runner"):
+        return
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.ClassDef) and not node.bases:
+            marks = [ast.unparse(mark) for mark in node.decorator_list]
+            assert any("dataclass(frozen=True)" in mark for mark in marks) or node.name == "Normalised", node.name
+
+
+def test_no_branch_asks_which_study_it_serves():
+    for name, path in MODULES.items():
+        if name not in ("catalogue", "parameters", "cli"):
+            assert not re.search(r"if .*(dataset|study)\w* *== *[\"']", path.read_text()), name
+
+
+def test_environment_installs_the_project_and_asks_for_the_same_python():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert f"python{project['requires-python']}" in wanted and {"pip": ["-e .[dev]"]} in wanted
+    assert len(wanted) == 3  # python, pip and the project: pyproject.toml is the one list
+
+
+# ------------------------------------------------------------------------------------------ notebooks
+
+
+def cells(path, kind):
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == kind:
+            yield cell, "".join(cell["source"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_without_outputs(path):
+    for cell, _ in cells(path, "code"):
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+    assert "papermill" not in json.loads(path.read_text())["metadata"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_cell_is_about_ten_lines_without_def_or_class(path):
+    for _, source in cells(path, "code"):
+        lines = [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
+        assert len(lines) <= 10, source
+        if not source.lstrip().startswith(("%", "!")):
+            assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(ast.parse(source)))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_opens_with_a_title_and_prose_comes_before_code(path):
+    first = json.loads(path.read_text())["cells"][0]
+    assert first["cell_type"] == "markdown" and "".join(first["source"]).startswith("# ")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameters_stand_in_one_tagged_cell_one_assignment_a_line(path):
+    tagged = [source for cell, source in cells(path, "code") if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    tree = ast.parse(tagged[0])
+    assert all(isinstance(node, ast.Assign) and node.lineno == node.end_lineno for node in tree.body)
+    assert len({node.lineno for node in tree.body}) == len(tree.body)
+    if path.stem >= "11" and path.stem < "20":
+        assert [node.targets[0].id for node in tree.body] == ["study"]  # figure notebooks have one parameter
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if "10" < path.stem < "20"], ids=lambda path: path.stem)
+def test_figure_notebooks_make_nothing(path):
+    text = "\n".join(source for _, source in cells(path, "code"))
+    assert not re.search(r"\bmake\b|\bfit\b|\btraining\b", text)

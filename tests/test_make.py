@@ -1,0 +1,400 @@
+"""Theorems on making records: once, with what they build on, each from the seeds that are its own."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dwlt_lib import data, evaluation, landscape, make, masks, records, studies, tickets, training
+from dwlt_lib.models import prunable
+from dwlt_lib.specs import record_id, upstream
+from dwlt_lib.studies import plan
+
+
+@pytest.fixture(scope="module")
+def made(toy, tmp_path_factory):
+    """The whole toy study, made once; returns it with validation on 18 images."""
+    patch = pytest.MonkeyPatch()
+    folder = tmp_path_factory.mktemp("made")
+    patch.setenv("DWLT_OUTPUTS", str(folder))
+    patch.setattr(make, "ENOUGH", 8)
+    study = toy()
+    records.write_study(study)
+    for spec in reversed(plan(study).values()):  # last things first: what they build on is made by itself
+        make.make(spec)
+    yield study
+    patch.undo()
+
+
+def one(study, kind, **columns):
+    from dwlt_lib.specs import columns as columns_of
+
+    found = [spec for spec in plan(study).values() if spec.kind == kind
+             and all(columns_of(spec)[name] == value for name, value in columns.items())]
+    assert found
+    return found[0]
+
+
+def weights(spec):
+    return load_file(records.read(spec).path / "weights.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def ticket_spec(toy):
+    return studies.transfer(toy(), "AT", "OMP", "stripes", 1.0, "AT", 2, 0)
+
+
+# ------------------------------------------------------------------------------------------ the whole study
+
+
+def test_every_planned_record_is_there_and_sound(made):
+    assert records.missing("toy") == 0 and records.verify() == []
+    assert len(records.table(study="toy")) == len(records.table()) == len(plan(made))
+
+
+def test_making_twice_makes_nothing(made, monkeypatch):
+    stamps = {path: path.stat().st_mtime_ns for path in records.outputs().glob("records/*/*/*")}
+    monkeypatch.setattr(make, "_KINDS", {})
+    for id, spec in plan(made).items():
+        assert make.make(spec) == id
+    assert stamps == {path: path.stat().st_mtime_ns for path in records.outputs().glob("records/*/*/*")}
+
+
+def test_no_checkpoint_stays_behind(made):
+    assert not list((records.outputs() / "records" / ".partial").glob("*"))
+
+
+COLUMNS = {
+    "transfer": "pretraining method dataset fraction regime rounds sparsity seed mask_seed subset_seed SA RA SA_last "
+                "RA_last epoch epochs",
+    "mask": "pretraining method rounds sparsity seed kept SA_source",
+    "pretraining": "pretraining dataset arch seed SA RA epoch epochs",
+    "surface": "pretraining method dataset fraction regime rounds seed images loss_centre",
+    "trajectory": "pretraining method dataset fraction regime rounds seed images loss_centre explained_1 explained_2",
+    "attack": "pretraining method dataset fraction regime rounds seed surrogate transfer_accuracy RA SA",
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_the_table_of_a_kind_is_complete(made, kind):
+    table = records.table(kind, study="toy")
+    wanted = ["kind", "id", "seconds", *COLUMNS[kind].split()]
+    assert set(wanted) <= set(table.columns) and len(table) > 0
+    holes = set(table.columns[table.isna().any()])
+    assert holes <= {"SA_source"}
+    for name in {"SA", "RA", "SA_last", "RA_last", "transfer_accuracy", "sparsity"} & set(table):
+        assert table[name].between(0, 1).all()
+
+
+def test_sparsity_is_that_of_the_mask_to_the_weight(made):
+    for _, row in records.table("mask").iterrows():
+        m = records.mask(row["id"])
+        assert row["kept"] == masks.kept(m) and row["sparsity"] == masks.sparsity(m)
+    transfers = records.table("transfer")
+    assert (transfers.loc[transfers["rounds"] == 0, "sparsity"] == 0).all()
+    assert (transfers["sparsity"] - (1 - 0.8 ** transfers["rounds"])).abs().max() < 1e-4
+    table = records.table("mask")
+    assert table.loc[(table["method"] == "IMP-ST") & (table["rounds"] > 1), "SA_source"].notna().all()
+    assert table.loc[table["rounds"] == 1, "SA_source"].isna().all()
+
+
+def test_history_has_a_row_an_epoch_and_the_selected_epoch_is_its_best(made):
+    for spec in plan(made).values():
+        if spec.kind in ("transfer", "pretraining"):
+            found = records.read(spec)
+            metric = "RA" if spec.recipe.attack else "SA"
+            scores = [row.get(metric) for row in found.history]
+            assert [row["epoch"] for row in found.history] == list(range(1, spec.recipe.epochs + 1))
+            if None not in scores:
+                assert found.metrics["epoch"] == 1 + int(np.argmax(scores))  # argmax: the earlier of equals
+            else:
+                assert found.metrics["epoch"] == spec.recipe.epochs
+
+
+def test_one_checkpoint_gives_both_metrics_the_selected_one(made):
+    spec = one(made, "transfer", regime="AT", rounds=2)
+    model = make.ticket(spec)
+    model.load_state_dict(weights(spec))
+    test = data.images(spec.data, "test")
+    metrics = records.read(spec).metrics
+    attack, rng = make._pgd(spec.evaluation), training.generator(0, "test")
+    assert metrics["SA"] == evaluation.standard_accuracy(model, test.floats(), test.y)
+    assert metrics["RA"] == evaluation.robust_accuracy(model, test.floats(), test.y, attack, rng)
+
+
+def test_pruned_weights_of_a_transferred_ticket_are_zero_in_every_checkpoint(made):
+    spec = one(made, "transfer", regime="AT", rounds=2)
+    m = records.mask(record_id(spec.mask))
+    states = load_file(records.read(spec).path / "trajectory.safetensors")
+    assert {key.split("/")[0] for key in states} == {f"{epoch:04d}" for epoch in range(spec.recipe.epochs + 1)}
+    for key, value in [*states.items(), *((f"0/{name}", value) for name, value in weights(spec).items())]:
+        name = key.split("/", 1)[1]
+        if name in m:
+            assert (value[~m[name]] == 0).all()
+
+
+def test_weights_stay_only_where_they_are_asked_for(made):
+    for spec in plan(made).values():
+        if spec.kind == "transfer":
+            files = set(records.read(spec).files)
+            assert files == {"none": set(), "selected": {"weights.safetensors"},
+                             "trajectory": {"weights.safetensors", "trajectory.safetensors"}}[spec.keep]
+
+
+def test_a_mask_names_the_theta_it_was_drawn_from(made):
+    spec = one(made, "mask", method="RP")
+    header = masks.packed_header((records.read(spec).path / "mask.safetensors").read_bytes())
+    assert header["theta"] == masks.fingerprint(weights(spec.theta))
+
+
+def test_masks_on_disk_nest_and_follow_their_methods(made):
+    theta = weights(one(made, "pretraining", pretraining="AT"))
+    model = make.ticket(one(made, "transfer", rounds=0))
+    prunable_part = tickets.prunable_weights(model, theta)
+    found = {(spec.method, spec.rounds): records.mask(record_id(spec)) for spec in plan(made).values()
+             if spec.kind == "mask"}
+    assert {method for method, _ in found} == {"IMP-ST", "RP", "OMP"}
+    for (method, rounds), m in found.items():
+        if rounds > 1:
+            assert all((m[name] <= found[method, rounds - 1][name]).all() for name in m)
+    assert same(found["IMP-ST", 1], found["OMP", 1])
+    assert same(found["OMP", 3], tickets.one_shot(prunable_part, 3, 0.2))
+    assert same(found["RP", 3], tickets.at_random(prunable_part, 3, 0.2, 0))
+
+
+def test_a_surfaces_centre_is_the_tickets_loss_exactly(made):
+    centres = []
+    for images in ("clean", "attacked"):
+        found = records.read(one(made, "surface", images=images))
+        arrays = found.arrays()
+        middle = len(arrays["grid"]) // 2
+        assert arrays["loss"].shape == (7, 7) and arrays["grid"][middle] == 0
+        assert np.allclose(arrays["grid"], np.linspace(-0.5, 0.5, 7))
+        assert arrays["loss"][middle, middle] == found.metrics["loss_centre"]
+        centres.append(found.metrics["loss_centre"])
+    assert centres[1] > centres[0]
+
+
+def test_a_trajectory_ends_at_the_origin_where_the_loss_is_the_last_checkpoints(made):
+    spec = one(made, "trajectory", images="clean")
+    found = records.read(spec)
+    arrays = found.arrays()
+    assert arrays["coords"].shape == (spec.transfer.recipe.epochs + 1, 2) and (arrays["coords"][-1] == 0).all()
+    i, j = (int(np.flatnonzero(arrays[axis] == 0).item()) for axis in ("grid_x", "grid_y"))
+    assert arrays["loss"][i, j] == found.metrics["loss_centre"]
+    model = make.ticket(spec.transfer).eval()
+    test = data.images(spec.transfer.data, "test").take(torch.arange(spec.count))
+    states = load_file(records.read(spec.transfer).path / "trajectory.safetensors")
+    last = f"{spec.transfer.recipe.epochs:04d}/"
+    model.load_state_dict({key[5:]: value for key, value in states.items() if key.startswith(last)})
+    assert found.metrics["loss_centre"] == evaluation.mean_loss(model, test.floats(), test.y)
+    on_attacked = records.read(one(made, "trajectory", images="attacked")).metrics["loss_centre"]
+    attack, rng = make._pgd(spec.transfer.evaluation), training.generator(0, "landscape")
+    moved = evaluation.attacked(model, test.floats(), test.y, attack, rng)  # attacked where the path ends
+    assert on_attacked == evaluation.mean_loss(model, moved, test.y)
+    assert 0 < found.metrics["explained_2"] <= found.metrics["explained_1"]
+    assert found.metrics["explained_1"] + found.metrics["explained_2"] <= 1 + 1e-9
+
+
+def test_a_transfer_attack_says_what_the_ticket_does_on_the_surrogates_images(made):
+    spec = one(made, "attack", rounds=2)
+    model = make.ticket(spec.transfer)
+    model.load_state_dict(weights(spec.transfer))
+    unseen = make._fresh(spec.surrogate, "cpu")
+    unseen.load_state_dict(weights(spec.surrogate))
+    test = data.images(spec.transfer.data, "test")
+    moved = evaluation.attacked(unseen, test.floats(), test.y, make._pgd(spec.transfer.evaluation),
+                                training.generator(0, "transfer attack"))
+    found = records.read(spec).metrics
+    assert found["transfer_accuracy"] == evaluation.standard_accuracy(model, moved, test.y)
+    assert (found["SA"], found["RA"]) == tuple(records.read(spec.transfer).metrics[name] for name in ("SA", "RA"))
+
+
+# ------------------------------------------------------------------------------------------ what depends on what
+
+
+class Caught(Exception):
+    pass
+
+
+def caught_fit(monkeypatch, spec):
+    """What `make` hands to training.fit for this record."""
+    found = {}
+
+    def spy(model, m, train, validation, how, seed, *args, **settings):
+        found.update(state={name: value.clone() for name, value in model.state_dict().items()}, m=m, train=train,
+                     validation=validation, how=how, seed=seed)
+        raise Caught
+
+    with monkeypatch.context() as patch:
+        patch.setattr(make, "fit", spy)
+        with pytest.raises(Caught):
+            make._KINDS[type(spec)](spec, torch.device("cpu"), None)
+    return found
+
+
+def test_a_ticket_starts_from_theta_with_a_fresh_head_and_the_downstream_normalisation(made, monkeypatch):
+    spec = one(made, "transfer", regime="AT", rounds=2)
+    row = spec.data.model_copy(update={"mean": (0.1, 0.2, 0.3), "classes": 4})
+    theta = weights(spec.theta)
+    model = make.ticket(spec.model_copy(update={"data": row}))
+    state = model.state_dict()
+    assert all(torch.equal(state[name], theta[name]) for name in theta if not name.startswith("fc"))
+    assert state["fc.weight"].shape == (4, 64) and model.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    heads = [make.ticket(spec.model_copy(update={"seed": seed})).fc.weight for seed in (0, 0, 1)]
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_subsets_follow_their_own_seed_not_that_of_training(made, monkeypatch):
+    spec = one(made, "transfer", fraction=0.5, rounds=3).model_copy(update={"mask": None})
+    pictures = {}
+    for subset_seed in (0, 1):
+        for seed in (0, 1):
+            found = caught_fit(monkeypatch, spec.model_copy(update={"seed": seed, "subset_seed": subset_seed}))
+            pictures[subset_seed, seed] = found["train"].x, found["validation"].x, found["state"]["fc.weight"]
+    for subset_seed in (0, 1):
+        a, b = pictures[subset_seed, 0], pictures[subset_seed, 1]
+        assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and not torch.equal(a[2], b[2])
+    assert not torch.equal(pictures[0, 0][0], pictures[1, 0][0])
+    assert torch.equal(pictures[0, 0][2], pictures[1, 0][2])
+
+
+def test_validation_comes_out_of_the_budget_and_never_overlaps_training(made, monkeypatch):
+    spec = one(made, "transfer", fraction=0.5, rounds=3)
+    found = caught_fit(monkeypatch, spec)
+    train, held = ({image.numpy().tobytes() for image in found[part].x} for part in ("train", "validation"))
+    assert (len(train), len(held)) == (81, 9) and not train & held  # 90 images, a tenth of them
+    assert found["validation"].y.bincount().tolist() == [3, 3, 3]
+    assert found["how"].judge is None  # ST is selected by SA
+    monkeypatch.setattr(make, "ENOUGH", 10)
+    found = caught_fit(monkeypatch, spec)
+    assert found["validation"] is None and len(found["train"]) == 90
+
+
+def test_the_authors_hold_out_the_last_5000_and_take_the_fraction_of_the_rest(made, monkeypatch):
+    x = (torch.arange(6000) % 251).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    spec = one(made, "transfer", fraction=0.5, rounds=3)
+    everything = data.Images(x, torch.arange(6000) % 3, spec.data)
+    monkeypatch.setattr(make, "images", lambda row, split, device="cpu": everything)
+    recipe = spec.recipe.model_copy(update={"validation": "held_5000"})
+    train, held = make._budget(spec.data, 0.1, "first_n", 0, recipe, torch.device("cpu"))
+    assert torch.equal(train.x, x[:100]) and torch.equal(held.x, x[1000:])
+    monkeypatch.setattr(make, "images", lambda row, split, device="cpu": everything.take(torch.arange(5000)))
+    with pytest.raises(ValueError, match="tenth"):
+        make._budget(spec.data, 0.1, "first_n", 0, recipe, torch.device("cpu"))
+
+
+def test_imp_retraining_starts_from_theta_and_heeds_the_mask_seed_alone(made, monkeypatch):
+    spec = one(made, "mask", method="IMP-ST", rounds=2)
+    seen, before = [], make._read_mask(upstream(spec)[1])
+    monkeypatch.setattr(make, "_read_mask", lambda _: before)
+
+    def spy(model, m, train, validation, how, seed, **settings):
+        assert m is before
+        seen.append((same(model.state_dict(), weights(spec.theta)), seed, how.attack, validation))
+        raise Caught
+
+    monkeypatch.setattr(tickets, "fit", spy)
+    with pytest.raises(Caught):
+        make._KINDS[type(spec)](spec.model_copy(update={"seed": 9}), torch.device("cpu"), None)
+    assert seen == [(True, 9, None, None)]
+
+
+def test_the_same_description_gives_the_same_bits_again(made, monkeypatch, tmp_path):
+    spec = one(made, "transfer", regime="AT", rounds=0)
+    was, files = records.read(spec), weights(spec)
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+    torch.manual_seed(123)
+    make.make(spec)
+    now = records.read(spec)
+    assert now.metrics == was.metrics and now.history == was.history and same(weights(spec), files)
+
+
+def test_permuting_the_test_labels_changes_no_selected_epoch_and_no_weight(made, monkeypatch, tmp_path):
+    spec = one(made, "transfer", regime="AT", rounds=2)
+    was, files = records.read(spec), weights(spec)
+    real = data.images
+
+    def permuted(row, split, device="cpu"):
+        found = real(row, split, device)
+        return data.Images(found.x, (found.y + 1) % 3, found.row) if split == "test" else found
+
+    monkeypatch.setattr(make, "images", permuted)
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+    make.make(spec)
+    now = records.read(spec)
+    assert now.metrics["epoch"] == was.metrics["epoch"] and now.history == was.history
+    assert same(weights(spec), files)
+    assert now.metrics["SA"] != was.metrics["SA"]
+    for up in upstream(spec):
+        if up.kind == "pretraining":
+            assert records.read(up).metrics["epoch"] is not None and records.read(up).metrics["SA"] < 0.5
+
+
+def test_making_leaves_torchs_global_generator_alone(made, monkeypatch, tmp_path, ticket_spec):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    make.make(ticket_spec.theta)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_out_of_time_keeps_the_checkpoint_and_the_next_time_ends_with_the_same_bits(made, monkeypatch, tmp_path):
+    spec = one(made, "pretraining", pretraining="AT")
+    was = records.read(spec)
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+
+    with monkeypatch.context() as patch:
+        patch.setenv("DWLT_DEADLINE", "1")
+        with pytest.raises(training.OutOfTime):
+            make.make(spec)
+    assert not records.exists(spec)
+
+    def kill(row):
+        raise Caught
+
+    with pytest.raises(Caught):
+        make.make(spec, progress=kill)
+    assert records.partial(spec).exists() and not records.exists(spec)
+    epochs = []
+    make.make(spec, progress=lambda row: epochs.append(row["epoch"]))
+    assert epochs == [2] and records.read(spec).metrics == was.metrics and not records.partial(spec).exists()
+
+
+def test_a_failing_record_leaves_no_trace_of_itself(made, monkeypatch, tmp_path, ticket_spec):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+
+    def fail(*_):
+        raise FloatingPointError("the loss is nan")
+
+    monkeypatch.setattr(make, "_tested", fail)
+    with pytest.raises(FloatingPointError):
+        make.make(ticket_spec.theta)
+    assert not records.exists(ticket_spec.theta) and len(records.table()) == 0
+
+
+def test_devices_are_named_or_refused():
+    assert make.resolve("cpu") == torch.device("cpu")
+    assert make.resolve("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match="auto, cpu or cuda"):
+        make.resolve("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="want cpu or auto"):
+            make.resolve("cuda")
+
+
+def test_a_landscapes_directions_are_two_and_follow_the_studys_seed(made):
+    spec = one(made, "surface", images="clean")
+    model, m = make.ticket(spec.transfer), records.mask(record_id(spec.transfer.mask))
+    assert set(m) == set(prunable(model))
+    d1, d2 = (landscape.direction(model, m, training.generator(spec.seed, purpose)) for purpose in ("d1", "d2"))
+    assert not same(d1, d2)
+    other = spec.model_copy(update={"seed": 1, "points": 3})
+    mine, theirs = (make._KINDS[type(spec)](s, torch.device("cpu"), None)[2]["arrays.safetensors"] for s in
+                    (spec.model_copy(update={"points": 3}), other))
+    assert mine != theirs

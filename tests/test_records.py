@@ -1,0 +1,205 @@
+"""Theorems on records: written once and whole, found again, and damage is noticed."""
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from dwlt_lib import records, studies
+from dwlt_lib.specs import record_id, upstream
+from dwlt_lib.studies import plan
+
+MADE = {"seconds": 1.5}
+
+
+def write(spec, **metrics):
+    arrays = {"grid": np.linspace(-1, 1, 3), "loss": np.ones((3, 3))}
+    files = {"arrays.safetensors": save(arrays)}
+    return records.write(spec, metrics or {"SA": 0.5}, [{"epoch": 1, "loss": 2.0}], files, MADE)
+
+
+@pytest.fixture
+def planned(toy, outputs):
+    return list(plan(toy()).values())
+
+
+def test_a_record_is_read_as_it_was_written(planned, outputs):
+    spec = next(spec for spec in planned if spec.kind == "transfer")
+    assert not records.exists(spec)
+    path = write(spec, SA=0.75, RA=0.25)
+    assert records.exists(spec) and path == outputs / "records" / "transfer" / record_id(spec)
+    found = records.read(record_id(spec))
+    assert (found.kind, found.id, found.metrics) == ("transfer", record_id(spec), {"SA": 0.75, "RA": 0.25})
+    assert found.history == [{"epoch": 1, "loss": 2.0}] and found.made == MADE
+    assert found.upstream == [record_id(up) for up in upstream(spec)]
+    assert type(spec).model_validate_json(json.dumps(found.spec)) == spec
+    assert np.array_equal(found.arrays()["grid"], [-1, 0, 1])
+    assert records.read(spec) == found
+
+
+def test_what_is_not_there_is_said_to_be_missing_with_the_remedy(outputs):
+    with pytest.raises(KeyError, match="run the study"):
+        records.read("0" * 20)
+    with pytest.raises(KeyError, match="dwlt run"):
+        records.study("nowhere")
+
+
+def test_a_second_write_leaves_the_first_and_nothing_else(planned):
+    path = write(planned[0], SA=0.1)
+    was = (path / "record.json").read_bytes()
+    assert write(planned[0], SA=0.9) == path
+    assert (path / "record.json").read_bytes() == was
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_write_that_is_killed_leaves_no_record(planned, monkeypatch, outputs):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(planned[0])
+    monkeypatch.undo()
+    os.environ["DWLT_OUTPUTS"] = str(outputs)
+    try:
+        left = list((outputs / "records" / planned[0].kind).iterdir())
+        assert len(left) == 1 and left[0].name.startswith(".new-") and (left[0] / "record.json").exists()
+        assert not records.exists(planned[0])
+        assert len(records.table()) == len(records.table(planned[0].kind)) == 0
+        assert records.verify() == []
+        with pytest.raises(KeyError):
+            records.read(record_id(planned[0]))
+        write(planned[0])
+        assert records.exists(planned[0]) and len(records.table()) == 1
+    finally:
+        del os.environ["DWLT_OUTPUTS"]
+
+
+def test_a_training_under_way_is_no_record(planned, outputs):
+    file = records.partial(planned[0])
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"half")
+    assert len(records.table()) == 0 and records.verify() == []
+
+
+def test_the_table_is_sorted_and_does_not_depend_on_the_order_of_writing(planned, outputs, monkeypatch, tmp_path):
+    seen = []
+    for name, order in (("a", planned), ("b", planned[::-1])):
+        monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / name))
+        for spec in order:
+            write(spec, SA=len(records.label(spec)) / 100)
+        seen.append(records.table())
+    assert seen[0].equals(seen[1]) and len(seen[0]) == len(planned)
+    kinds = seen[0]["kind"].tolist()
+    assert kinds == sorted(kinds)
+    transfers = seen[0][seen[0]["kind"] == "transfer"]
+    assert transfers["method"].tolist() == sorted(transfers["method"])
+    assert set(records.table("mask")["kind"]) == {"mask"}
+
+
+def test_the_table_holds_what_the_records_say(planned):
+    spec = next(s for s in planned if s.kind == "transfer" and s.mask is not None)
+    write(spec, SA=0.75, RA=0.5, sparsity=0.36)
+    (_, row), = records.table("transfer").iterrows()
+    assert (row["pretraining"], row["method"], row["dataset"], row["rounds"], row["SA"], row["RA"], row["seconds"]) == (
+        "AT", spec.mask.method, "stripes", spec.mask.rounds, 0.75, 0.5, 1.5)
+    assert row["id"] == record_id(spec) and row["sparsity"] == 0.36
+
+
+def test_an_empty_table_has_the_columns_that_figures_ask_for(outputs):
+    assert {"kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds", "seed", "SA", "RA", "id",
+            "seconds"} <= set(records.table("transfer").columns)
+
+
+def test_a_study_sees_its_own_records_and_counts_what_is_missing(toy, planned):
+    study = toy()
+    records.write_study(study)
+    other = toy(name="other", seed=1)
+    write(planned[0])
+    write(next(iter(plan(other).values())))
+    assert len(records.table()) == 2 and records.table(study="toy")["id"].tolist() == [record_id(planned[0])]
+    assert records.missing("toy") == len(planned) - 1
+    found = records.study("toy")
+    assert found["name"] == "toy" and found["ids"] == list(plan(study))
+    assert studies.Study.model_validate_json(json.dumps(found["params"])) == study
+    assert "toy" in records.study_names() and "other" not in records.study_names()
+
+
+def all_written(planned):
+    for spec in planned:
+        write(spec)
+    assert records.verify() == []
+
+
+def test_verify_finds_a_flipped_byte(planned):
+    all_written(planned)
+    file = records.path_of(planned[3].kind, record_id(planned[3])) / "arrays.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    problem, = records.verify()
+    assert str(file) in problem and "run again" in problem
+
+
+def test_verify_finds_a_missing_file_and_a_missing_upstream(planned):
+    all_written(planned)
+    (records.path_of(planned[-1].kind, record_id(planned[-1])) / "arrays.safetensors").unlink()
+    problem, = records.verify()
+    assert "arrays.safetensors" in problem
+    theta = planned[0]
+    folder = records.path_of(theta.kind, record_id(theta))
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    problems = records.verify()
+    builds = sum(theta in upstream(spec) for spec in planned)
+    assert sum(record_id(theta) in problem for problem in problems) == builds > 0
+
+
+def test_verify_finds_a_record_that_cannot_be_read_or_lies_elsewhere(planned):
+    all_written(planned)
+    unread, moved = (records.path_of(spec.kind, record_id(spec)) for spec in planned[-1:-3:-1])
+    (unread / "record.json").write_text("{")
+    moved.rename(moved.parent / ("e" * 20))
+    problems = records.verify()
+    assert len(problems) == 2
+    assert any("cannot be read" in p for p in problems) and any("says it is" in p for p in problems)
+
+
+def test_a_table_notices_a_record_that_was_made_anew(planned):
+    path = write(planned[0], SA=0.25)
+    assert records.table()["SA"].tolist() == [0.25]
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
+    time.sleep(0.02)
+    write(planned[0], SA=0.5)
+    assert records.table()["SA"].tolist() == [0.5]
+
+
+def test_a_committed_reference_is_read_like_a_study(toy, planned, outputs):
+    records.write_study(toy())
+    for spec in planned[:4]:
+        write(spec)
+    was = records.table(study="toy")
+    reference = outputs / "reference" / "toy"
+    reference.mkdir(parents=True)
+    (records.study_dir("toy") / "study.json").rename(reference / "study.json")
+    for kind in (outputs / "records").iterdir():
+        kind.rename(reference / kind.name)
+    assert records.study_names() == ["toy"] and records.table(study="toy").equals(was)
+    assert records.missing("toy") == len(planned) - 4
+    assert records.read(record_id(planned[0])).metrics == {"SA": 0.5}
+    assert len(records.table()) == 0 and not records.exists(planned[0])
+
+
+def test_outputs_resolve_from_the_checkout_never_from_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.delenv("DWLT_OUTPUTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert records.outputs() == records.checkout() / "outputs"
+    assert (records.checkout() / "dwlt_lib").is_dir()
+    monkeypatch.setenv("DWLT_OUTPUTS", "elsewhere")
+    assert records.outputs().is_absolute()
