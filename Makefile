@@ -24,7 +24,7 @@ lint: setup
 	$(BIN)/ruff check .
 
 lab: setup
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab notebooks/00_tour.ipynb
 
 clean:
 	rm -rf .venv outputs/records outputs/studies

@@ -84,13 +84,19 @@ def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker
     """Make what is missing of a study, then its figures and report. 75: stopped by the budget; run again to go on."""
     seconds = _seconds(budget)
     study = _study(params)
-    from dwlt_lib import make, records, runner
+    from dwlt_lib import data, make, records, runner, studies
 
     deadline = None if seconds is None else time.time() + seconds
     try:
         chosen = make.resolve(device.value).type
     except ValueError as error:
         refuse(f"--device {device.value}: {error}")
+    try:
+        for row in {spec.data for spec in studies.plan(study).values() if hasattr(spec, "data")}:
+            if row.loader in ("npz", "folder"):
+                data.source(row, "train"), data.source(row, "test")
+    except ValueError as error:
+        refuse(str(error))
     records.write_study(study)
     if executor is Executor.inline:
         raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))

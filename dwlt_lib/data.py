@@ -161,6 +161,15 @@ def load(name: str | DataSet, split: str, root: str | Path | None = None) -> tup
     return _load(row_of(name), split, Path(root) if root else data_root())
 
 
+def source(row: DataSet, split: str, root: Path | None = None) -> Path:
+    """Where an npz or folder row keeps a split; raises a ValueError, one line, if nothing is there."""
+    path = (root or data_root()) / (row.path or "")
+    path = Path(str(path).replace("{split}", split)) if row.loader == "npz" else path / split
+    if not path.exists():
+        raise ValueError(f"data set {row.name}: {path} is missing; set its path or DWLT_DATA")
+    return path
+
+
 @lru_cache(maxsize=8)
 def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
     if row.loader == "embedded":
@@ -172,10 +181,7 @@ def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
             raise ValueError(f"data set {row.name}: could not be read from or downloaded to {root} ({error}); "
                              "put its files there, or set DWLT_DATA") from error
     else:
-        path = root / (row.path or "")
-        path = Path(str(path).replace("{split}", split)) if row.loader == "npz" else path / split
-        if not path.exists():
-            raise ValueError(f"data set {row.name}: {path} is missing; set its path or DWLT_DATA")
+        path = source(row, split, root)
         x, y = _npz(path) if row.loader == "npz" else _folder(path, row.size, row.crop)
     if len(y) and (y.min() < 0 or y.max() >= row.classes):
         raise ValueError(f"data set {row.name}: labels {y.min()}..{y.max()}; want 0..{row.classes - 1}")

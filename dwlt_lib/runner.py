@@ -110,7 +110,7 @@ def run_papermill(study: Study, params: Path, workers: int, device: str, deadlin
     whole, total = sum(map(cost, todo.values())), len(todo)
     say(f"{total} of {len(plan(study))} records to make in {len(waiting)} notebook runs on {workers} workers")
     began, failed, stopped = time.time(), {}, False
-    with _Pool(workers, deadline) as pool:
+    with _Pool(study.name, workers, deadline) as pool:
         running: dict[Future, Job] = {}
         while waiting or running:
             ready = [job for job, wanted in waiting.items() if _ready(wanted)]
@@ -158,7 +158,7 @@ def run_figures(study: str, workers: int, say: Say) -> tuple[int, bool]:
         return DONE, False
     say(f"drawing {len(stale)} figure notebooks")
     status = DONE
-    with _Pool(workers, None) as pool:
+    with _Pool(study, workers, None) as pool:
         running = {pool.submit(_execute, name, {"study": study}, folder / f"{name}.ipynb", basis): name
                    for name in stale}
         for future, name in running.items():
@@ -223,12 +223,17 @@ def _left(began: float, done: float, whole: float) -> str:
 
 
 class _Pool(ProcessPoolExecutor):
-    """The standard library's pool; its workers and their kernels end when this process does, however it ends."""
+    """The standard library's pool; its workers and their kernels end when this process does, however it ends.
 
-    def __init__(self, workers: int, deadline: float | None) -> None:
+    What workers and kernels say on stderr goes to the study's kernels.log.
+    """
+
+    def __init__(self, study: str, workers: int, deadline: float | None) -> None:
         self.sockets = tempfile.mkdtemp(prefix="dwlt-")
+        log = records.study_dir(study) / "kernels.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin,
-                         initargs=(os.getpid(), str(records.outputs()), self.sockets, deadline))
+                         initargs=(os.getpid(), str(records.outputs()), self.sockets, str(log), deadline))
 
     def __exit__(self, *error: object) -> None:
         interrupted = error[0] is not None
@@ -248,8 +253,9 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def _begin(parent: int, outputs: str, sockets: str, deadline: float | None) -> None:
+def _begin(parent: int, outputs: str, sockets: str, log: str, deadline: float | None) -> None:
     die_with_parent(parent)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.environ.update(DWLT_OUTPUTS=outputs, DWLT_SOCKETS=sockets, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1",
                       JUPYTER_PREFER_ENV_PATH="1", PYDEVD_DISABLE_FILE_VALIDATION="1")

@@ -1,6 +1,7 @@
 """The command's promises: exit statuses, one line on bad input, nothing written."""
 
 import pytest
+from test_parameters import BAD
 from typer.testing import CliRunner
 
 from dwlt_lib.cli import app
@@ -47,3 +48,22 @@ def test_plan_counts_what_a_study_makes_and_writes_nothing(request, empty_output
 def test_results_of_a_study_never_run_say_so(request, empty_outputs):
     found = invoke("results", request.config.rootpath / "tests" / "tiny.yaml")
     assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "dwlt run" in found.stderr
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_parameter_file_is_one_line_and_status_2_and_writes_nothing(what, tmp_path, empty_outputs):
+    path = tmp_path / "bad.yaml"
+    path.write_text(BAD[what][0])
+    found = invoke("run", path)
+    assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "bad.yaml" in found.stderr, found.stderr
+    assert found.stdout == "" and not empty_outputs.exists()
+
+
+def test_data_that_are_not_there_are_named_before_anything_starts(request, tmp_path, empty_outputs, monkeypatch):
+    monkeypatch.setenv("DWLT_DATA", str(tmp_path / "images"))
+    text = (request.config.rootpath / "tests" / "tiny.yaml").read_text().replace("dataset: [digits]", "dataset: [mine]")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text + "data:\n  mine: {loader: folder, path: mine, classes: 3, size: 8}\n")
+    found = invoke("run", path)
+    assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "mine/train" in found.stderr, found.stderr
+    assert not empty_outputs.exists()

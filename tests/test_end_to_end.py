@@ -84,7 +84,7 @@ def test_a_second_run_makes_nothing(papermill):
     before = {path: path.stat().st_mtime_ns for path in papermill.rglob("*") if path.is_file()}
     done = dwlt(papermill, "run", TINY)
     after = {path: path.stat().st_mtime_ns for path in papermill.rglob("*") if path.is_file()}
-    assert done.returncode == 0 and before == after
+    assert done.returncode == 0 and before == after, set(after) ^ set(before)
 
 
 def test_every_record_verifies_and_nothing_half_made_is_left(papermill):
