@@ -281,9 +281,10 @@ def _execute(notebook: str, parameters: dict, target: Path, basis: str) -> tuple
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     began, problem = time.time(), ""
-    config = Config()  # local sockets, each kernel its own: no port can be taken by another
-    config.KernelManager.transport = "ipc"
-    config.KernelManager.ip = f"{os.environ['DWLT_SOCKETS']}/{os.getpid()}-{time.monotonic_ns() % 10**9}"
+    config = Config()
+    if os.name == "posix":  # local sockets, each kernel its own: no port can be taken by another
+        config.KernelManager.transport = "ipc"
+        config.KernelManager.ip = f"{os.environ['DWLT_SOCKETS']}/{os.getpid()}-{time.monotonic_ns() % 10**9}"
     braces = str(scratch).replace("{", "{{").replace("}", "}}")  # papermill formats output paths
     try:
         papermill.execute_notebook(source, braces, parameters, kernel_name="python3", cwd=str(source.parent),
