@@ -74,7 +74,8 @@ def contours(panels: list[dict]) -> Figure | None:
     """
     if not panels:
         return None
-    fig, used, norm = _scene(panels, 1.5)
+    columns = len({p.get("column", p["title"]) for p in panels})
+    fig, used, norm = _scene(panels, min(2.2, 0.45 + 5.6 / max(columns, 2)))
     fills, lines = (np.geomspace(norm.vmin, norm.vmax, n) for n in (24, 7))
     for ax, p in used:
         x, y, top = p.get("grid_x", p.get("grid")), p.get("grid_y", p.get("grid")), 10 * norm.vmax  # beyond the scale
@@ -85,6 +86,7 @@ def contours(panels: list[dict]) -> Figure | None:
             ax.plot(*p["coords"].T, color="black", marker=".", markersize=2.5, linewidth=0.8)
             ax.plot(*p["coords"][-1], marker="o", markersize=5, color="#D55E00", markeredgecolor="white")
         ax.grid(False)
+        ax.set_box_aspect(1)
         ax.locator_params(nbins=3)
         ax.set_xlabel(p.get("axes", ""), fontsize=6)
         ax.set_ylabel(p.get("row", "") if ax.get_subplotspec().is_first_col() else "")

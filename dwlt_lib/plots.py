@@ -3,7 +3,6 @@
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -176,6 +175,8 @@ def criteria_table(params: dict) -> pd.DataFrame:
 
 def _ladder_lines(table: pd.DataFrame, value: str, by: str, roles: dict, label: str) -> Figure:
     """Mean and one-std shade of a fraction against the ladder, its chance level dashed beside it."""
+    import seaborn as sns  # here, because it takes a second that most notebooks need not spend
+
     fig = Figure((COLUMN, 2.3), layout="constrained")
     ax = fig.subplots()
     table = table.assign(**{key: 100 * table[key] for key in (value, "chance")})

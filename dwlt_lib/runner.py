@@ -55,7 +55,7 @@ def cut(study: Study, job: Job, most: float) -> list[Job]:
 def pending(study: Study, workers: int) -> dict[Job, list[Spec]]:
     """Jobs with something left to make, cut so that every worker gets several, and what each has left."""
     todo = {record_id(spec) for spec in left(study)}
-    most = sum(cost(spec) for spec in left(study)) / (6 * workers)
+    most = sum(cost(spec) for spec in left(study)) / (4 * workers)
     found = {}
     for job in jobs(study):
         if any(record_id(spec) in todo for spec in expand(study, job)):
