@@ -75,7 +75,7 @@ def contours(panels: list[dict]) -> Figure | None:
     if not panels:
         return None
     columns = len({p.get("column", p["title"]) for p in panels})
-    fig, used, norm = _scene(panels, min(2.2, 0.45 + 5.6 / max(columns, 2)))
+    fig, used, norm = _scene(panels, min(2.2, 0.12 + 5.9 / max(columns, 2)))
     fills, lines = (np.geomspace(norm.vmin, norm.vmax, n) for n in (24, 7))
     for ax, p in used:
         x, y, top = p.get("grid_x", p.get("grid")), p.get("grid_y", p.get("grid")), 10 * norm.vmax  # beyond the scale
