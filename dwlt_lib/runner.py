@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -28,6 +29,7 @@ FIGURES = ("00_tour", "11_existence", "12_pruning_methods", "13_data_limited", "
            "16_transfer_attack")
 DONE, FAILED, STOPPED = 0, 1, 75  # exit statuses; 75: stopped by the budget, resumable
 
+STALL = 120.0  # seconds
 Say = Callable[[str], None]
 
 
@@ -273,14 +275,50 @@ def _compute(study: str, params: Path, job: Job, device: str) -> tuple[float, st
 
 
 def _execute(notebook: str, parameters: dict, target: Path, basis: str) -> tuple[float, str]:
-    """Run one notebook; (seconds, problem or ""). The executed notebook replaces an older one whole."""
+    """Run one notebook, once more if its kernel stalled; (seconds, problem or "")."""
+    began = time.time()
+    for _ in range(2):
+        stop, stalled = threading.Event(), threading.Event()
+        watch = threading.Thread(target=_watch, args=(stop, stalled), daemon=True)
+        watch.start()
+        problem = _execute_once(notebook, parameters, target, basis)
+        stop.set()
+        watch.join()
+        if not stalled.is_set():
+            break
+    return time.time() - began, problem
+
+
+def _watch(stop: threading.Event, stalled: threading.Event) -> None:
+    """Kills this worker's kernel once it has used no processor for STALL seconds: kernel and client then wait for each
+    other, a message between them being lost. Records and checkpoints make running it again cheap."""
+    import psutil
+
+    mark, since = 0.0, time.time()
+    while not stop.wait(2):
+        kernels = psutil.Process().children(recursive=True)
+        try:
+            used = sum(sum(kernel.cpu_times()[:2]) for kernel in kernels)
+        except psutil.Error:  # one of them has just ended
+            continue
+        if not mark <= used < mark + 1:
+            mark, since = used, time.time()
+        elif kernels and time.time() - since > STALL:
+            stalled.set()
+            for kernel in kernels:
+                kernel.kill()
+            return
+
+
+def _execute_once(notebook: str, parameters: dict, target: Path, basis: str) -> str:
+    """The problem, or "". The executed notebook replaces an older one whole."""
     import papermill
     from traitlets.config import Config
 
     source = records.checkout() / "notebooks" / f"{notebook}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
-    began, problem = time.time(), ""
+    problem = ""
     config = Config()
     if os.name == "posix":  # local sockets, each kernel its own: no port can be taken by another
         config.KernelManager.transport = "ipc"
@@ -300,7 +338,7 @@ def _execute(notebook: str, parameters: dict, target: Path, basis: str) -> tuple
         content["metadata"]["dwlt_basis"] = "" if problem else basis
         scratch.write_text(json.dumps(content, indent=1))
         os.replace(scratch, target)
-    return time.time() - began, problem
+    return problem
 
 
 def _outcome(future: Future) -> tuple[float, str]:

@@ -27,7 +27,7 @@ def contents(outputs: Path) -> dict[str, object]:
     found = {}
     for path in sorted(outputs.glob("records/*/*/record.json")):
         content = json.loads(path.read_bytes())
-        content.pop("made")
+        del content["made"], content["digest"]
         found[path.parent.name] = content
     return found
 
