@@ -96,7 +96,11 @@ def pack(m: Mask, theta: str = "") -> bytes:
     """m as a safetensors file of bits (2.9 MB for ResNet-50); `theta` names the theta_p it was drawn from."""
     bits = {name: torch.from_numpy(np.packbits(part.cpu().numpy().reshape(-1))) for name, part in m.items()}
     shapes = {name: list(part.shape) for name, part in m.items()}
-    return save(bits, {"format": "dwlt-mask-1", "shapes": json.dumps(shapes), "theta": theta})
+    data = save(bits, {"format": "dwlt-mask-1", "shapes": json.dumps(shapes), "theta": theta})
+    size = int.from_bytes(data[:8], "little")  # of the header, whose order safetensors leaves to chance
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def unpack(data: bytes) -> Mask:

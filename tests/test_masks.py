@@ -1,5 +1,8 @@
 """Theorems on m: counts, nesting, ties, and its bits on disk (paper, section 3)."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -198,3 +201,11 @@ def test_a_fingerprint_changes_with_any_bit_name_or_shape_but_not_with_order():
     others.add(masks.fingerprint({**theta, "c.weight": theta["c.weight"].reshape(7, 5)}))
     others.add(masks.fingerprint({("d" if name == "c.weight" else name): value for name, value in theta.items()}))
     assert was not in others and len(others) == 3
+
+
+def test_a_packed_mask_has_the_same_bytes_in_every_process():
+    code = ("import torch; from dwlt_lib.masks import pack; import hashlib;"
+            "print(hashlib.sha256(pack({'a.weight': torch.ones(5, dtype=torch.bool)}, 'theta')).hexdigest())")
+    found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+             for _ in range(4)}
+    assert len(found) == 1
