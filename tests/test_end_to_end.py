@@ -51,7 +51,9 @@ def papermill(tmp_path_factory) -> Path:
         time.sleep(seconds)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-        time.sleep(3)  # workers and kernels must end by themselves
+        patience = time.time() + 20  # workers and kernels must end by themselves
+        while children_of(outputs) and time.time() < patience:
+            time.sleep(0.5)
         assert children_of(outputs) == []
     done = dwlt(outputs, "run", TINY, "--workers", "2")
     assert done.returncode == 0, done.stdout + done.stderr
