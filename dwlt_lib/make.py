@@ -161,8 +161,24 @@ def _attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -
     hits = correct(model, test.floats(), test.y, _pgd(of.evaluation), generator(of.seed, "transfer attack",
                                                                                 device=device), source=unseen)
     own = records.read(of).metrics
-    return {"transfer_accuracy": hits.double().mean().item(), "SA": own["SA"], "RA": own["RA"],
-            "surrogate_RA": records.read(spec.surrogate).metrics["RA"]}, [], {}
+    metrics = {"transfer_accuracy": hits.double().mean().item(), "SA": own["SA"], "RA": own["RA"],
+               "surrogate_RA": records.read(spec.surrogate).metrics["RA"]}
+    return metrics, [], {"arrays.safetensors": save(_examples(model, unseen, test, _pgd(of.evaluation), of.seed))}
+
+
+def _examples(model: nn.Module, unseen: nn.Module, test: Images, attack: PGD, seed: int) -> dict[str, Tensor]:
+    """Some first test images to look at: image (n,3,H,W) and label (n,); what the ticket says of them, and of its own
+    PGD's and the unseen model's (n,); and both perturbations (n,3,H,W) in steps of eps/127."""
+    few = test.take(torch.arange(min(len(test), 16 if test.row.size <= 64 else 4)))
+    x, y = few.floats(), few.y
+    found = {"image": (255 * x).round().to(torch.uint8), "label": y, "clean": x}
+    for name, source in (("own", model), ("unseen", unseen)):
+        found[name] = attacked(source, x, y, attack, generator(seed, "examples", device=x.device))
+        found[f"{name}_delta"] = ((found[name] - x) * (127 / (attack.eps or 1))).round().to(torch.int8)
+    model.eval()
+    with torch.no_grad():
+        found |= {name: model(found[name]).argmax(1) for name in ("clean", "own", "unseen")}
+    return _cpu(found)
 
 
 _KINDS = {PretrainingSpec: _pretraining, MaskSpec: _mask, TransferSpec: _transfer, SurfaceSpec: _surface,

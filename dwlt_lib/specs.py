@@ -25,7 +25,7 @@ Natural = Annotated[int, Field(ge=0)]
 REGIME_OF: dict[str, str] = {"STD": "ST", "FAT": "FAT", "AT": "AT"}  # theta_p is trained so (section 3)
 
 # rises when the results of a kind would change
-FORMAT = {"pretraining": 1, "mask": 1, "transfer": 1, "surface": 1, "trajectory": 1, "attack": 1}
+FORMAT = {"pretraining": 1, "mask": 1, "transfer": 1, "surface": 1, "trajectory": 1, "attack": 2}
 
 
 class Attack(Frozen):

@@ -214,6 +214,23 @@ def test_a_transfer_attack_says_what_the_ticket_does_on_the_surrogates_images(ma
     assert (found["SA"], found["RA"]) == tuple(records.read(spec.transfer).metrics[name] for name in ("SA", "RA"))
 
 
+def test_a_transfer_attack_keeps_images_whose_predictions_can_be_checked(made):
+    spec = one(made, "attack", rounds=2)
+    few = {name: torch.from_numpy(array) for name, array in records.read(spec).arrays().items()}
+    test, eps = data.images(spec.transfer.data, "test"), spec.transfer.evaluation.eps
+    x = few["image"].float() / 255
+    assert torch.equal(few["label"], test.y[: len(x)]) and (x - test.floats()[: len(x)]).abs().max() <= 0.5 / 255 + 1e-6
+    model = make.ticket(spec.transfer)
+    model.load_state_dict(weights(spec.transfer))
+    model.eval()
+    assert torch.equal(few["clean"], model(test.floats()[: len(x)]).argmax(1))
+    for name in ("own", "unseen"):
+        moved = (test.floats()[: len(x)] + few[f"{name}_delta"].float() * eps / 127).clamp(0, 1)
+        assert few[f"{name}_delta"].abs().max() == 127  # the whole budget is used somewhere
+        agree = (model(moved).argmax(1) == few[name]).float().mean()
+        assert agree >= 0.9, f"{name}: {agree}"  # a delta is kept to 1/127 of eps: an image on the border may tip
+
+
 # ------------------------------------------------------------------------------------------ what depends on what
 
 
