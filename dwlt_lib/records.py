@@ -69,6 +69,12 @@ def study_dir(name: str) -> Path:
     return outputs() / "studies" / name
 
 
+def _references() -> list[Path]:
+    """Folders of committed studies: under outputs, and those that come with the checkout."""
+    roots = dict.fromkeys([outputs() / "reference", checkout() / "outputs" / "reference"])
+    return [path.parent for root in roots for path in sorted(root.glob("*/study.json"))]
+
+
 def path_of(kind: str, id: str) -> Path:
     return outputs() / "records" / kind / id
 
@@ -133,7 +139,7 @@ def _load(path: Path) -> Record:
 def read(id: str | Spec) -> Record:
     """The record of that id, in outputs/records or in a committed reference."""
     id = id if isinstance(id, str) else record_id(id)
-    for root in (outputs() / "records", *sorted((outputs() / "reference").glob("*"))):
+    for root in (outputs() / "records", *_references()):
         for path in root.glob(f"*/{id}/record.json"):
             return _load(path.parent)
     raise KeyError(f"record {id}: not under {outputs()}; run the study that plans it")
@@ -142,15 +148,19 @@ def read(id: str | Spec) -> Record:
 def study_names() -> list[str]:
     """Studies that were planned here, and the committed references."""
     found = {path.parent.name for path in outputs().glob("studies/*/study.json")}
-    return sorted(found | {path.parent.name for path in outputs().glob("reference/*/study.json")})
+    return sorted(found | {path.name for path in _references()})
 
 
 def study(name: str) -> dict[str, Any]:
     """What a study plans: name, params (its resolved parameters) and ids (of all its records)."""
-    for place in ("studies", "reference"):
-        path = outputs() / place / name / "study.json"
-        if path.exists():
-            return json.loads(path.read_bytes())
+    for folder in (study_dir(name), *_references()):
+        path = folder / "study.json"
+        if folder.name == name and path.exists():
+            try:
+                return json.loads(path.read_bytes())
+            except ValueError as error:
+                raise KeyError(f"study {name!r}: {path} cannot be read ({error}); delete it and run: dwlt report "
+                               f"params/{name}.yaml") from None
     raise KeyError(f"study {name!r}: not planned under {outputs()}; want one of {study_names() or 'none yet'}, "
                    "or run: dwlt run params/NAME.yaml")
 
@@ -180,11 +190,21 @@ def missing(study_name: str) -> int:
     return len(study(study_name)["ids"]) - len(_paths(None, study_name))
 
 
-def table(kind: str | None = None, study: str | None = None) -> pd.DataFrame:
-    """One row a record (of `kind`; of `study`), sorted: what it is and its metrics. Accuracies are in 0..1."""
+def table(kind: str | None = None, study: str | None = None, damaged: list[str] | None = None) -> pd.DataFrame:
+    """One row a record (of `kind`; of `study`), sorted: what it is and its metrics. Accuracies are in 0..1.
+
+    A record that cannot be read is an error; with `damaged`, a line about it is added there and the rest is returned.
+    """
     rows = []
     for path in _paths(kind, study):
-        record = _cached(path, (path / "record.json").stat().st_mtime_ns)
+        try:
+            record = _cached(path, (path / "record.json").stat().st_mtime_ns)
+        except (ValueError, KeyError) as error:
+            line = f"{path}: record.json cannot be read ({error}); delete the folder and run the study again"
+            if damaged is None:
+                raise ValueError(line) from None
+            damaged.append(line)
+            continue
         rows.append({"kind": record.kind, **record.columns, **record.metrics, "id": record.id,
                      "seconds": record.made.get("seconds")})
     if not rows:
@@ -207,7 +227,7 @@ def _paths(kind: str | None, study_name: str | None) -> list[Path]:
         return sorted(path.parent for path in outputs().glob(f"records/{kind or '*'}/[!.]*/record.json"))
     ids = dict.fromkeys(study(study_name)["ids"])
     found = {}
-    for root in (outputs() / "reference" / study_name, outputs() / "records"):
+    for root in (*(path for path in _references() if path.name == study_name), outputs() / "records"):
         found |= {path.parent.name: path.parent for path in root.glob(f"{kind or '*'}/*/record.json")
                   if path.parent.name in ids}
     return [found[id] for id in ids if id in found]

@@ -190,7 +190,7 @@ def test_a_committed_reference_is_read_like_a_study(toy, planned, outputs):
     (records.study_dir("toy") / "study.json").rename(reference / "study.json")
     for kind in (outputs / "records").iterdir():
         kind.rename(reference / kind.name)
-    assert records.study_names() == ["toy"] and records.table(study="toy").equals(was)
+    assert "toy" in records.study_names() and records.table(study="toy").equals(was)
     assert records.missing("toy") == len(planned) - 4
     assert records.read(record_id(planned[0])).metrics == {"SA": 0.5}
     assert len(records.table()) == 0 and not records.exists(planned[0])
