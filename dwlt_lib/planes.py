@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
-from dwlt_lib.style import COLUMN, PAGE, PRETRAININGS, figure, name, theta
+from dwlt_lib import winning
+from dwlt_lib.style import COLUMN, PAGE, PRETRAININGS, figure, name, percent, theta
 
 
 def panels(table: pd.DataFrame, read) -> list[dict]:
@@ -20,24 +22,74 @@ def panels(table: pd.DataFrame, read) -> list[dict]:
     found = []
     for row in sorted(table.to_dict("records"), key=lambda row: PRETRAININGS.index(row["pretraining"])):
         column = f"{100 * row['fraction']:g} % {name(row['dataset'])},\n{row['images']}"
-        shares = [f"PC{i} {100 * row[f'explained_{i}']:.0f} %" for i in (1, 2) if f"explained_{i}" in row]
         title = f"{row['pretraining']}, {column}".replace("\n", " ")
         keys = dict(title=title, row=theta(row["pretraining"]), column=column, pretraining=row["pretraining"])
-        found.append({**keys, "axes": ", ".join(shares) or "$d_1$, $d_2$", **read(row["id"]).arrays()})
+        found.append({**keys, "axes": _axes(row), **read(row["id"]).arrays()})
     return found
+
+
+def _axes(row: dict) -> str:
+    """What a plane's two axes are: random directions, or the share of the path's variance that each explains."""
+    shares = [f"PC{i} {100 * row[f'explained_{i}']:.0f} %" for i in (1, 2) if pd.notna(row.get(f"explained_{i}"))]
+    return ", ".join(shares) or "$d_1$, $d_2$"
+
+
+def side_by_side(table: pd.DataFrame, read, columns: int = 4) -> list[dict]:
+    """Landscapes of any tickets to compare, a panel each in the table's order, `columns` to a row, on one scale.
+
+    table: rows of records.table("surface") or ("trajectory"), or of both; read: id -> Record (records.read). A panel's
+    title (plain text) names the whole ticket; its label, drawn above it, the pre-training and what differs among them;
+    what they share stands once above all.
+    """
+    rows = table.to_dict("records")
+    parts = [_ticket(row) for row in rows]
+    differs = [key for key in (parts[0] if parts else ()) if len({part[key] for part in parts}) > 1]
+    titles = [", ".join(filter(None, part.values())) for part in parts]
+    common = {key: part for key, part in (parts[0] if parts else {}).items() if key not in ("theta", *differs)}
+    shared = ", ".join(filter(None, common.values()))
+    found = []
+    for i, (row, part, title) in enumerate(zip(rows, parts, titles, strict=True)):
+        own = [part[key] for key in differs if key != "theta" and part[key]]
+        own += [f"record {row['id'][:6]}"] if titles.count(title) > 1 else []
+        label = "\n".join([theta(row["pretraining"]), *(", ".join(own[j:j + 2]) for j in range(0, len(own), 2))])
+        title += f", record {row['id'][:6]}" if titles.count(title) > 1 else ""
+        keys = dict(title=title, label=label, shared=shared, place=divmod(i, columns), pretraining=row["pretraining"])
+        found.append({**keys, "id": row["id"], "axes": _axes(row), **read(row["id"]).arrays()})
+    return found
+
+
+def _ticket(row: dict) -> dict[str, str]:
+    """The parts of a landscape's name, by what they tell."""
+    dense = not row["rounds"]
+    return {
+        "theta": f"theta_{row['pretraining']}", "method": "dense" if dense else row["method"],
+        "sparsity": "" if dense else f"{percent(winning.ladder(row['rounds']))} %",
+        "data": f"{100 * row['fraction']:g} % {name(row['dataset'])}", "regime": row.get("regime", ""),
+        "images": row["images"], "seed": f"seed {row['seed']}", "kind": row.get("kind", ""),
+        **{key: f"{key.replace('_', ' ')} {row[key]:g}" if pd.notna(row.get(key)) and row[key] else ""
+           for key in ("mask_seed", "subset_seed")},
+    }
+
+
+def _places(panels: list[dict]) -> list[tuple[int, int]]:
+    """Row and column of each panel: its own place, or by the order in which names of rows and columns come up."""
+    rows = list(dict.fromkeys(p.get("row", "") for p in panels))
+    columns = list(dict.fromkeys(p.get("column", p["title"]) for p in panels))
+    named = [(rows.index(p.get("row", "")), columns.index(p.get("column", p["title"]))) for p in panels]
+    return [p.get("place", place) for p, place in zip(panels, named, strict=True)]
 
 
 def _scene(panels: list[dict], height: float, **axes) -> tuple:
     """Axes by the panels' row and column, and one logarithmic colour scale, with its bar, for all their losses."""
-    rows = list(dict.fromkeys(p.get("row", "") for p in panels))
-    columns = list(dict.fromkeys(p.get("column", p["title"]) for p in panels))
-    fig = Figure((PAGE if len(columns) > 1 else COLUMN, height * len(rows) + 0.6), layout="constrained")
-    grid = fig.subplots(len(rows), len(columns), squeeze=False, subplot_kw=axes)
+    places = _places(panels)
+    rows, columns = (1 + max(place[k] for place in places) for k in (0, 1))
+    fig = Figure((PAGE if columns > 1 else COLUMN, height * rows + 0.6), layout="constrained")
+    grid = fig.subplots(rows, columns, squeeze=False, subplot_kw=axes)
     losses = np.concatenate([np.ravel(p["loss"]) for p in panels])
     losses = losses[np.isfinite(losses)] if np.isfinite(losses).any() else np.ones(1)
     low = max(losses.min(), 1e-3)
     norm = LogNorm(low, max(np.quantile(losses, 0.9), 1.01 * low), clip=True)
-    used = [(grid[rows.index(p.get("row", "")), columns.index(p.get("column", p["title"]))], p) for p in panels]
+    used = [(grid[place], p) for place, p in zip(places, panels, strict=True)]
     for ax in set(grid.flat) - {ax for ax, _ in used}:
         ax.set_axis_off()
     ticks = np.geomspace(norm.vmin, norm.vmax, 7)
@@ -45,6 +97,8 @@ def _scene(panels: list[dict], height: float, **axes) -> tuple:
     bar = fig.colorbar(colors, ax=list(grid.flat), label="loss", extend="max", aspect=40, fraction=0.04, pad=0.02)
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
+    if panels[0].get("shared"):
+        fig.suptitle(panels[0]["shared"])
     return fig, used, norm
 
 
@@ -55,10 +109,11 @@ def surfaces_3d(panels: list[dict]) -> Figure | None:
         return None
     fig, used, norm = _scene(panels, 1.9, projection="3d")
     for ax, p in used:
-        x, y = np.meshgrid(p["grid"], p["grid"], indexing="ij")
+        x, y = np.meshgrid(p.get("grid_x", p.get("grid")), p.get("grid_y", p.get("grid")), indexing="ij")
         z = np.clip(np.nan_to_num(p["loss"], nan=norm.vmax, posinf=norm.vmax), norm.vmin, norm.vmax)
         ax.plot_surface(x, y, z, cmap="viridis", norm=norm, rcount=60, ccount=60, linewidth=0, rasterized=True)
-        ax.set(zlim=(norm.vmin, norm.vmax), xlabel="$d_1$", ylabel="$d_2$", title=p["title"].replace(", ", "\n", 1))
+        ax.set(zlim=(norm.vmin, norm.vmax), xlabel="$d_1$", ylabel="$d_2$")
+        ax.set_title(p.get("label", p["title"].replace(", ", "\n", 1)))
         ax.xaxis.labelpad = ax.yaxis.labelpad = -9
         ax.locator_params(nbins=3)
         ax.tick_params(labelsize=6, pad=-3)
@@ -74,14 +129,15 @@ def contours(panels: list[dict]) -> Figure | None:
     """
     if not panels:
         return None
-    columns = len({p.get("column", p["title"]) for p in panels})
-    fig, used, norm = _scene(panels, min(2.2, 0.12 + 5.9 / max(columns, 2)))
+    columns = max(2, 1 + max(place[1] for place in _places(panels)))
+    labelled = max(p.get("label", "").count("\n") for p in panels)
+    fig, used, norm = _scene(panels, min(2.2, 0.12 + 5.9 / columns) + 0.13 * labelled)
     fills, lines = (np.geomspace(norm.vmin, norm.vmax, n) for n in (24, 7))
     for ax, p in used:
         x, y, top = p.get("grid_x", p.get("grid")), p.get("grid_y", p.get("grid")), 10 * norm.vmax  # beyond the scale
         z = np.clip(np.nan_to_num(p["loss"], nan=top, posinf=top), norm.vmin, top).T
         ax.contourf(x, y, z, fills, norm=LogNorm(norm.vmin, norm.vmax), cmap="viridis", extend="max")
-        ax.clabel(ax.contour(x, y, z, lines, colors="white", linewidths=0.5), fmt="%.2g", fontsize=6)
+        _number(ax, ax.contour(x, y, z, lines, colors="white", linewidths=0.5), x, y)
         if "coords" in p:
             ax.plot(*p["coords"].T, color="black", marker=".", markersize=2.5, linewidth=0.8)
             ax.plot(*p["coords"][-1], marker="o", markersize=5, color="#D55E00", markeredgecolor="white")
@@ -90,8 +146,21 @@ def contours(panels: list[dict]) -> Figure | None:
         ax.locator_params(nbins=3)
         ax.set_xlabel(p.get("axes", ""), fontsize=6)
         ax.set_ylabel(p.get("row", "") if ax.get_subplotspec().is_first_col() else "")
-        ax.set_title(p.get("column", p["title"]) if ax.get_subplotspec().is_first_row() else "")
+        title = p.get("column", p["title"]) if ax.get_subplotspec().is_first_row() else ""
+        ax.set_title(p.get("label", title))
     return fig
+
+
+def _number(ax, lines, x, y) -> None:
+    """The losses on their lines, those that have room: not at the panel's edge, not on one another."""
+    kept, low, size = [], np.array([np.min(x), np.min(y)]), np.array([np.ptp(x), np.ptp(y)])
+    for text in ax.clabel(lines, fmt="%.2g", fontsize=6, inline=False, colors="white"):
+        at = (np.array(text.get_position()) - low) / size
+        if (at < 0.07).any() or (at > 0.93).any() or any(np.hypot(*(at - other)) < 0.14 for other in kept):
+            text.remove()
+            continue
+        kept.append(at)
+        text.set_path_effects([withStroke(linewidth=1.2, foreground="#303030")])  # white on yellow needs an edge
 
 
 def basin_area(panels: list[dict], level: float = 1.0) -> pd.DataFrame:

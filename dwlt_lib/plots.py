@@ -9,10 +9,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from dwlt_lib import winning
-from dwlt_lib.planes import basin_area, contours, panels, surfaces_3d
+from dwlt_lib.planes import basin_area, contours, panels, side_by_side, surfaces_3d
 from dwlt_lib.style import COLUMN, METHODS, PAGE, PRETRAININGS, ROLES, figure, name, percent, role, save, style, theta
 
-__all__ = ["basin_area", "contours", "panels", "save", "style", "surfaces_3d"]  # beside the figures below
+__all__ = ["basin_area", "contours", "panels", "save", "side_by_side", "style", "surfaces_3d"]  # and those below
 DENSE = dict(linestyle=(0, (2, 2)), linewidth=0.6, alpha=0.8)
 STAR = dict(marker="*", markersize=8, linestyle="", markeredgewidth=0.6)
 CRITERIA = {"ST_SA": "SA after ST", "AT_SA": "SA after AT", "AT_RA": "RA after AT"}

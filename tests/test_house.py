@@ -37,7 +37,7 @@ TABLE = {
     "records": {"parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
     "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "report", "cli"},
     "style": set(),
-    "planes": {"style"},
+    "planes": {"winning", "style"},
     "plots": {"winning", "structure", "style", "planes"},
     "words": {"plots", "winning", "style"},
     "widgets": {"plots", "records"},

@@ -184,6 +184,25 @@ def test_landscapes_share_one_scale_and_stand_in_the_papers_order(kind):
     plots.panels(table.iloc[:0], read)
 
 
+def test_any_tickets_stand_side_by_side_on_one_scale_under_names_that_differ():
+    (surfaces, read), (paths, read_path) = landscapes("surface"), landscapes("trajectory")
+    tickets = surfaces[surfaces["fraction"] == 1].assign(kind="surface")
+    others = [tickets.assign(**{key: value}) for key, value in dict(rounds=0, seed=1, method="RP", mask_seed=2).items()]
+    mixed = pd.concat([tickets, *others, paths.assign(kind="trajectory")], ignore_index=True)
+    mixed["id"] = [f"{i:04d}{id}" for i, id in enumerate(mixed["id"])]
+    walked = set(mixed.loc[mixed["kind"] == "trajectory", "id"])
+    panels = plots.side_by_side(mixed, lambda id: read_path(id) if id in walked else read(id))
+    assert len({p["title"] for p in panels}) == len({p["label"] for p in panels}) == len(panels) == len(mixed)
+    assert [p["id"] for p in panels] == mixed["id"].tolist() and panels[5]["place"] == (1, 1)
+    assert panels[0]["title"] == "theta_AT, IMP-ST, 73.8 %, 100 % digits, AT, attacked, seed 0, surface"
+    fig = plots.contours(panels)
+    fills = [next(c for c in ax.collections if c.filled) for ax in fig.axes[:len(panels)]]
+    assert len({(c.norm.vmin, c.norm.vmax) for c in fills}) == 1
+    plots.surfaces_3d(panels[:5]), plots.contours(panels[:1])
+    twice = plots.side_by_side(tickets.iloc[[0, 0]].assign(id=["aaaaaaa", "bbbbbbb"]), read)
+    assert twice[0]["title"] != twice[1]["title"] and plots.side_by_side(tickets.iloc[:0], read) == []
+
+
 def test_a_basin_is_the_part_of_the_plane_below_its_level():
     grid = np.linspace(-1, 1, 101)
     bowl = grid[:, None] ** 2 + grid[None] ** 2
