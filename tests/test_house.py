@@ -17,6 +17,9 @@ MODULES = {path.stem: path for path in sorted((ROOT / "dwlt_lib").glob("*.py")) 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ANY = set(MODULES)
 
+# the parts of the widgets
+BROWSER = {"cards", "mask_cards", "live", "controls", "tab_sparsity", "tab_results", "tab_pictures"}
+
 # module: which of ours it may import
 TABLE = {
     "catalogue": set(),
@@ -35,12 +38,19 @@ TABLE = {
     "weights": {"models", "masks"},
     "landscape": {"masks", "evaluation"},
     "records": {"parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
-    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "report", "cli"},
+    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "report", "cli", *BROWSER},
     "style": set(),
     "planes": {"winning", "style"},
     "plots": {"winning", "structure", "style", "planes"},
     "words": {"plots", "winning", "style"},
-    "widgets": {"plots", "records"},
+    "cards": {"plots", "style", "winning"},
+    "mask_cards": {"cards", "masks", "structure", "style", "winning"},
+    "live": {"plots", "style", "winning"},
+    "controls": set(),
+    "tab_sparsity": {"cards", "controls", "live", "mask_cards", "plots", "records", "style", "winning"},
+    "tab_results": {"cards", "controls", "live", "style", "winning"},
+    "tab_pictures": {"cards", "controls", "planes", "records", "style", "winning"},
+    "widgets": {"cards", "controls", "plots", "records", "tab_pictures", "tab_results", "tab_sparsity"},
     "report": {"records", "winning", "plots", "words"},
     "runner": {"parameters", "studies", "specs", "records", "make", "training"},  # training: its OutOfTime
     "bench": ANY - {"runner", "widgets"},

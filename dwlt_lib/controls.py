@@ -1,0 +1,66 @@
+"""Parts that the browser's tabs share: rows that wrap on narrow pages, a live figure, a kind of record."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+
+WIDE = w.Layout(width="100%")
+
+
+def of_kind(page: SimpleNamespace, kind: str) -> pd.DataFrame:
+    """The study's records of a kind, without the columns that only other kinds have."""
+    table = page.data.table
+    if table.empty:
+        return table
+    table = table[table["kind"] == kind]
+    return table[[c for c in table.columns if c in ("SA", "RA") or table[c].notna().any()]]
+
+
+def row(*children: w.Widget) -> w.Box:
+    return w.Box(children, layout=w.Layout(display="flex", flex_flow="row wrap", align_items="center", width="100%"))
+
+
+def offer(box: w.Widget, options: list) -> None:
+    """Options of (label, value) or plain ones; what was chosen stays chosen if it still is among them, else the first
+    is."""
+    was, values = box.value, [o[1] if isinstance(o, tuple) else o for o in options]
+    box.options = options
+    box.value = was if was in values else values[0] if values else None
+
+
+def halves(*children: w.Widget) -> w.Box:
+    """Side by side where there is room, below each other where not."""
+    half = dict(flex="1 1 340px", min_width="0", max_width="100%")
+    boxes = [w.VBox([child], layout=w.Layout(**half)) for child in children]
+    return w.Box(boxes, layout=w.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%"))
+
+
+def figure(page: SimpleNamespace) -> SimpleNamespace:
+    """A live figure: box, to be placed; draw(traces, layout); widget, plotly's own once something was drawn. A click on
+    a dot opens its record."""
+    found = SimpleNamespace(box=w.VBox(layout=WIDE), widget=None)
+
+    def clicked(trace: Any, points: Any, _: Any) -> None:
+        if points.point_inds:
+            page.open(trace.customdata[points.point_inds[0]])
+
+    def draw(traces: list, layout: dict) -> None:
+        import plotly.graph_objects as go  # half a second, after what needs none
+
+        if found.widget is None:  # a page that opens later is told only what the figure was made with
+            found.widget = go.FigureWidget(data=traces, layout=layout)
+            found.widget._config = found.widget._config | {"displaylogo": False, "responsive": True}
+            found.box.children = (found.widget,)
+        else:
+            with found.widget.batch_update():
+                found.widget.data = []
+                found.widget.add_traces(traces)
+                found.widget.update_layout(layout, overwrite=True)
+        for trace in found.widget.data:
+            if trace.customdata is not None:
+                trace.on_click(clicked)
+
+    found.draw = draw
+    return found

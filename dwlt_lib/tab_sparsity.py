@@ -1,0 +1,99 @@
+"""The browser's first tab: one slider along the ladder moves curves, verdict and masks."""
+
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+
+from dwlt_lib import cards, live, plots, records, winning
+from dwlt_lib.controls import WIDE, figure, halves, of_kind, offer, row
+from dwlt_lib.style import name, percent
+
+READINGS = {"within one std of dense (section 4.1)": ("one_std", 1), "the same, population std": ("one_std", 0),
+            "no lower than dense (equation 3)": ("eq3", 1)}
+EXTREMES = {"sparsest level that wins": "max", "last before the first miss": "prefix"}
+
+
+def sparsity(page: SimpleNamespace) -> SimpleNamespace:
+    """One slider along the ladder: curves, verdict and masks follow."""
+    part = SimpleNamespace(figure=figure(page))
+    part.data = w.Dropdown(description="data")
+    part.method = w.Dropdown(description="masks by")
+    part.rule = w.Dropdown(options=READINGS, description="matches",
+                           layout=w.Layout(width="370px"))
+    part.extreme = w.Dropdown(options=EXTREMES, description="extreme")
+    part.slider = w.SelectionSlider(options=[("dense", 0)], description="sparsity", layout=w.Layout(width="98%"))
+    part.verdict, part.masks_html = w.HTML(), w.HTML(layout=WIDE)
+    right = w.VBox([part.verdict, part.masks_html])
+    controls = row(part.data, part.method, part.rule, part.extreme)
+    part.box = w.VBox([controls, part.slider, halves(part.figure.box, right)])
+    now = SimpleNamespace(table=pd.DataFrame(), ready=False, busy=False)
+
+    def refresh() -> None:
+        now.busy, table = True, of_kind(page, "transfer")
+        now.all, now.mask_table = table, of_kind(page, "mask")
+        groups = table[["dataset", "fraction"]].drop_duplicates() if len(table) else pd.DataFrame()
+        groups = groups.sort_values(["fraction", "dataset"], ascending=[False, True]) if len(groups) else groups
+        offer(part.data, [(f"{name(d)}, {100 * f:g} %", (d, f)) for d, f in groups.itertuples(index=False)])
+        methods = set(now.mask_table["method"]) if len(now.mask_table) else set()
+        offer(part.method, [m for m in plots.METHODS if m in methods])
+        rounds = sorted({0, *(r for found in (table, now.mask_table) if len(found) for r in found["rounds"])})
+        was = part.slider.value
+        part.slider.options = [(f"{percent(winning.ladder(r))} %", int(r)) for r in rounds]
+        part.slider.value = was if was in rounds and was else 6 if 6 in rounds else rounds[-1]
+        now.busy = False
+        redraw()
+
+    def redraw(_: Any = None) -> None:
+        if now.busy:
+            return
+        d, f = part.data.value or ("", 0)
+        now.table = now.all[(now.all["dataset"] == d) & (now.all["fraction"] == f)] if len(now.all) else now.all
+        if now.table.empty:
+            part.figure.draw([], live.LAYOUT | dict(title="no transfers yet"))
+            part.verdict.value = cards.problem("No ticket has been transferred yet, so there is nothing to judge.")
+        else:
+            now.spread = winning.spread(now.table)
+            now.levels = winning.criteria(now.table, *part.rule.value)
+            now.ends = winning.verdict(now.table, *part.rule.value, part.extreme.value)
+            part.figure.draw(*live.curves(now.table, now.levels, part.slider.value))
+        moved()
+
+    def moved(_: Any = None) -> None:
+        if now.busy:
+            return
+        r = part.slider.value
+        if len(now.table):
+            with part.figure.widget.batch_update():
+                marks = live.marks_at(now.table, now.spread, r)
+                for trace, mark in zip(part.figure.widget.data[-3:], marks, strict=True):
+                    trace.update(mark)
+                part.figure.widget.layout.shapes = [live.line_at(r)]
+            part.verdict.value = cards.verdict(now.levels, now.ends, r)
+        if now.ready:
+            masks()
+
+    def masks() -> None:
+        now.ready, method, r = True, part.method.value or "IMP-ST", part.slider.value
+        found = now.mask_table[(now.mask_table["method"] == method) & (now.mask_table["rounds"] == r)] if (
+            len(now.mask_table)) else now.mask_table
+        found = found.sort_values("seed").drop_duplicates("pretraining") if len(found) else found
+        try:
+            part.masks_html.value = _masks_at(tuple(zip(found["pretraining"], found["id"], strict=True)), method, r)
+        except (OSError, ValueError, KeyError) as error:
+            part.masks_html.value = cards.problem(f"a mask at {percent(winning.ladder(r))} % cannot be read: {error}")
+
+    @lru_cache(64)
+    def _masks_at(ids: tuple, method: str, r: int) -> str:
+        from dwlt_lib import mask_cards
+
+        return mask_cards.masks_at({p: records.mask(id) for p, id in ids}, method, r)
+
+    for control in (part.data, part.rule, part.extreme):
+        control.observe(redraw, names="value")
+    for control in (part.slider, part.method):
+        control.observe(moved, names="value")
+    part.refresh, part.masks, part.opened = refresh, masks, lambda: None
+    return part
