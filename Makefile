@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup tour tour-full test lint lab clean
+.PHONY: setup tour tour-full test lint lab browse clean
 
 setup: .venv/installed
 .venv/installed: pyproject.toml
@@ -24,7 +24,10 @@ lint: setup
 	$(BIN)/ruff check .
 
 lab: setup
-	$(BIN)/jupyter lab notebooks/00_tour.ipynb
+	$(BIN)/dwlt lab
+
+browse: setup
+	$(BIN)/dwlt browse
 
 clean:
 	rm -rf .venv outputs/records outputs/studies

@@ -1,6 +1,14 @@
 """What the tests share: one torch thread, results in a scratch folder, and a study small enough to make in seconds."""
 
 import copy
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
 
 import numpy as np
 import pytest
@@ -97,3 +105,74 @@ def trained():
     found = training.fit(model, masks.dense_mask(models.prunable(model)), data.images("digits", "train"), None, how, 0)
     test = data.images("digits", "test")
     return found.last, test.floats(), test.y
+
+
+# ------------------------------------------------------------------------------------- servers and a browser
+
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
+DWLT = (sys.executable, "-c", "from dwlt_lib.cli import main; main()")
+PATIENCE = 180  # seconds that a server or a page may take on a busy machine
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium (playwright), with the machine's own browser; its pages wait long before they give up."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:  # not for the whole session: its event loop runs until it ends
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """page(width=1280, height=900): a page of its own, whose `.problems` are the console's errors so far."""
+    contexts = []
+
+    def new(width=1280, height=900):
+        context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        context.set_default_timeout(1000 * PATIENCE)
+        contexts.append(context)
+        found = context.new_page()
+        found.problems = []
+        found.on("pageerror", lambda error: found.problems.append(str(error)))
+        found.on("console", lambda line: found.problems.append(f"{line.text} ({line.location.get('url', '')})")
+                 if line.type == "error" else None)
+        return found
+
+    yield new
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """serve("lab", ..., **environment): starts `dwlt lab ...`; (its URL, its process). All end with the module."""
+    started = []
+
+    def start(*arguments, **environment):
+        log = tempfile.TemporaryFile("w+")
+        process = subprocess.Popen([*DWLT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=log, text=True,
+                                   start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+        started.append((process, log))
+        late = threading.Timer(PATIENCE, process.kill)
+        late.start()
+        for line in process.stdout:
+            if found := re.search(r"https?://\S+", line):
+                late.cancel()
+                return found[0], process
+        log.seek(0)
+        raise AssertionError(f"{arguments}: no URL; {log.read()[-2000:]}")
+
+    yield start
+    for process, log in started:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+        log.close()
