@@ -197,6 +197,46 @@ def verify() -> None:
     raise typer.Exit(1 if problems else 0)
 
 
+Ip = Annotated[str, typer.Option("--ip", help="the address to listen on; one that others reach needs a --token")]
+Token = Annotated[str, typer.Option(envvar="DWLT_TOKEN", help="your own token, 16 characters or more; else random")]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="print the URL, open nothing")]
+
+
+@app.command()
+def lab(ip: Ip = "127.0.0.1", port: Annotated[int, typer.Option(min=0, max=65535)] = 8888, token: Token = None,
+        no_browser: NoBrowser = False) -> None:
+    """JupyterLab over notebooks and outputs, opened on the tour; on loopback and behind a token."""
+    from dwlt_lib import servers
+
+    servers.lab(*_door(ip, port, token), not no_browser)
+
+
+@app.command()
+def browse(study: Annotated[str, typer.Option(help="the study to open on; else the first there is")] = None,
+           ip: Ip = "127.0.0.1", port: Annotated[int, typer.Option(min=0, max=65535)] = 8866, token: Token = None,
+           no_browser: NoBrowser = False) -> None:
+    """Sparsities, results, landscapes and images of a study as a page; on loopback and behind a token."""
+    from dwlt_lib import records, servers
+
+    if study is not None:
+        try:
+            os.environ["DWLT_STUDY"] = records.study(study)["name"]
+        except KeyError as error:
+            refuse(str(error.args[0]))
+    notebook = records.checkout() / "notebooks" / "20_browse.ipynb"
+    servers.browse(notebook, *_door(ip, port, token), not no_browser)
+
+
+def _door(ip: str, port: int, token: str | None) -> tuple[str, int, str]:
+    from dwlt_lib import servers
+
+    try:
+        chosen = servers.address(ip, token)
+        return chosen, servers.free_port(chosen, port), servers.secret(token)
+    except ValueError as error:
+        refuse(str(error))
+
+
 def _table(name: str, kind: str | None = None):
     from dwlt_lib import records
 

@@ -54,6 +54,8 @@ TABLE = {
     "report": {"records", "winning", "plots", "words"},
     "runner": {"parameters", "studies", "specs", "records", "make", "training"},  # training: its OutOfTime
     "bench": ANY - {"runner", "widgets"},
+    "servers": {"records", "closed_voila"},
+    "closed_voila": set(),
     "cli": ANY,
 }
 ONLY_FOR_THE_COMMAND = {"runner", "report", "widgets"}
