@@ -31,6 +31,15 @@ def _ticket(found: dict) -> str:
             f"{name(found['dataset'])} {100 * found['fraction']:g} %, {found['regime']}, seed {found['seed']}")
 
 
+def _whole(id: str, lines: list[str]) -> bool:
+    """Whether a record's arrays can be read; if not, a line says so."""
+    try:
+        return bool(records.read(id).arrays())
+    except Exception as error:  # safetensors' own, OSError, KeyError: a damaged file has many faces
+        lines.append(cards.problem(f"record {id} cannot be read: {error}"))
+        return False
+
+
 def landscapes(page: SimpleNamespace) -> SimpleNamespace:
     """Contours and 3-D surfaces of several tickets side by side, on one scale; clean and attacked test data."""
     part = SimpleNamespace()
@@ -71,14 +80,13 @@ def landscapes(page: SimpleNamespace) -> SimpleNamespace:
         if table.empty or len(table) > MOST:
             part.picture.value = cards.problem(f"{len(table)} landscapes are chosen: want 1 to {MOST}.")
             return
-        try:
-            panels = planes.side_by_side(table, records.read, columns=min(len(table), 4))
-            both = {"contours": planes.contours, "3-D": planes.surfaces_3d}
-            how = "contours" if part.kind.value == "trajectory" else part.look.value
-            names = "; ".join(p["title"] for p in panels)
-            part.picture.value = cards.box(png(both[how](panels), f"loss {how}: {names}"), "landscapes")
-        except (OSError, ValueError, KeyError) as error:
-            part.picture.value = cards.problem(f"a landscape cannot be read: {error}")
+        lines = []
+        whole = [i for i, id in enumerate(table["id"]) if _whole(id, lines)]
+        panels = planes.side_by_side(table.iloc[whole], records.read, columns=min(max(len(whole), 1), 4))
+        how = "contours" if part.kind.value == "trajectory" else part.look.value
+        draw_them = planes.contours if how == "contours" else planes.surfaces_3d
+        alt = f"loss {how}: {'; '.join(p['title'] for p in panels)}"
+        part.picture.value = "".join(lines) + cards.box(png(draw_them(panels), alt), "landscapes")
 
     part.kind.observe(refresh, names="value")
     for control in (part.look, part.images, part.chosen):
@@ -134,15 +142,16 @@ def images(page: SimpleNamespace) -> SimpleNamespace:
         if not part.who.value:
             part.picture.value = cards.problem("No transfer-attack record in this study yet: they hold the images.")
             return
-        table, found = of_ticket(), {}
+        table, found, lines = of_ticket(), {}, []
         for r in (0, part.level.value):
-            if r in table.index:
+            if r in table.index and _whole(table.loc[r, "id"], lines):
                 record = records.read(table.loc[r, "id"])
                 label = f"{percent(winning.ladder(r))} %" if r else "dense"
                 if "image" in (arrays := record.arrays()):
                     found[label] = arrays | {"eps": record.spec["transfer"]["evaluation"]["eps"]}
-        part.picture.value = (cards.examples(found, part.source.value, part.amplify.value) if found else
-                              cards.problem("These records were made before images were kept; run the study again."))
+        lines += [] if found else [cards.problem("No images are kept with these records; run the study again.")]
+        shown = cards.examples(found, part.source.value, part.amplify.value) if found else ""
+        part.picture.value = "".join(lines) + shown
 
     part.who.observe(levels, names="value")
     for control in (part.level, part.source, part.amplify):

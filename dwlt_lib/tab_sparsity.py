@@ -32,6 +32,7 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
     now = SimpleNamespace(table=pd.DataFrame(), ready=False, busy=False)
 
     def refresh() -> None:
+        _masks_at.cache_clear()
         now.busy, table = True, of_kind(page, "transfer")
         now.all, now.mask_table = table, of_kind(page, "mask")
         groups = table[["dataset", "fraction"]].drop_duplicates() if len(table) else pd.DataFrame()
@@ -80,16 +81,20 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
         found = now.mask_table[(now.mask_table["method"] == method) & (now.mask_table["rounds"] == r)] if (
             len(now.mask_table)) else now.mask_table
         found = found.sort_values("seed").drop_duplicates("pretraining") if len(found) else found
-        try:
-            part.masks_html.value = _masks_at(tuple(zip(found["pretraining"], found["id"], strict=True)), method, r)
-        except (OSError, ValueError, KeyError) as error:
-            part.masks_html.value = cards.problem(f"a mask at {percent(winning.ladder(r))} % cannot be read: {error}")
+        ids = tuple(zip(found["pretraining"], found["id"], strict=True)) if len(found) else ()
+        part.masks_html.value = _masks_at(ids, method, r)
 
     @lru_cache(64)
     def _masks_at(ids: tuple, method: str, r: int) -> str:
-        from dwlt_lib import mask_cards
+        from dwlt_lib import mask_cards  # with it comes torch, a second that the curves need not wait for
 
-        return mask_cards.masks_at({p: records.mask(id) for p, id in ids}, method, r)
+        read, lines = {}, []
+        for p, id in ids:
+            try:
+                read[p] = records.mask(id)
+            except Exception as error:  # safetensors' own, OSError, KeyError: a damaged file has many faces
+                lines.append(cards.problem(f"mask {id} cannot be read: {error}"))
+        return "".join(lines) + mask_cards.masks_at(read, method, r)
 
     for control in (part.data, part.rule, part.extreme):
         control.observe(redraw, names="value")

@@ -1,0 +1,139 @@
+"""The browsing page in a real browser, under Voila and in JupyterLab: what is shown is what the records say."""
+
+import statistics
+import time
+
+import pandas as pd
+import pytest
+
+from dwlt_lib import records, structure, winning
+from tests.generate import records_of
+from tests.test_widgets import GRID
+
+pytestmark = pytest.mark.browser
+PLOT = "document.querySelector('.js-plotly-plot')"
+RINGS = f"() => {PLOT}.data.slice(-3).map(trace => Array.from(trace.y))"
+
+
+def moved_to(page, r):
+    """Waits until line, verdict and masks are those of `r` rounds."""
+    level = f"at {100 * winning.ladder(r):.1f} %"
+    page.wait_for_function(f"() => {PLOT}.layout.shapes[0].x0 == {r} && ['verdict', 'masks'].every(card => document"
+                           f".querySelector(`[data-card=${{card}}] h4`).innerText.includes('{level}'))", polling=5)
+
+
+@pytest.fixture(scope="module")
+def made(toy, tmp_path_factory):
+    """Generated records of the toy study in a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DWLT_OUTPUTS", str(tmp_path_factory.mktemp("browse")))
+        records_of(toy(grid=GRID))
+        yield records.outputs()
+
+
+def drive(page, tmp_path):
+    """Everything that a reader does, on a page that is open."""
+    table = records.table("transfer", study="toy")
+    whole = table[table["fraction"] == 1]
+    judged, levels = winning.criteria(whole), winning.spread(whole)
+    masks = records.table("mask", study="toy")
+    page.wait_for_selector("[data-card=masks] [data-zero]")
+    page.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
+    handle = page.locator(".noUi-handle").first
+    handle.focus()
+    for r, press in ((10, "ArrowRight"), (6, "ArrowLeft"), (2, "ArrowLeft")):
+        for _ in range(4):
+            handle.press(press)
+        moved_to(page, r)
+        for y, (regime, metric) in zip(page.evaluate(RINGS), winning.CRITERIA.values(), strict=True):
+            own = levels[(levels["rounds"] == r) & (levels["regime"] == regime)][metric]
+            assert sorted(y) == pytest.approx(sorted(100 * own))
+        statuses = [cell.get_attribute("data-status") for cell in page.locator("[data-card=verdict] [data-status]").all()]
+        here = judged[judged["rounds"] == r][[f"{c}_status" for c in winning.CRITERIA]]
+        assert sorted(statuses) == sorted(here.to_numpy().ravel())
+        zeros = [float(cell.get_attribute("data-zero")) for cell in page.locator("[data-card=masks] [data-zero]").all()]
+        ids = masks[(masks["rounds"] == r) & (masks["method"] == "IMP-ST")].set_index("pretraining")["id"]
+        found = [structure.zero_kernels(records.mask(ids[p])) for p in ("STD", "FAT", "AT")]
+        assert zeros == [z for f in found for z in f[f["kernel"] > 1].groupby("block", sort=False)["zero"].sum()]
+    page.get_by_role("tab", name="Results").click()
+    page.locator(".widget-select-multiple select:visible").first.select_option("FAT")
+    wanted = table[table["pretraining"] == "FAT"]
+    page.wait_for_selector(f"[data-rows='{len(wanted)}']")
+    with page.expect_download() as download:
+        page.get_by_text("Export CSV").click()
+    download.value.save_as(tmp_path / "results.csv")
+    assert download.value.suggested_filename == "toy_transfer.csv"
+    exported = pd.read_csv(tmp_path / "results.csv")
+    assert exported["id"].tolist() == wanted["id"].tolist()
+    assert exported["SA"].tolist() == wanted["SA"].tolist() and exported["RA"].tolist() == wanted["RA"].tolist()
+    dot = page.locator(".js-plotly-plot:visible .scatterlayer .point").first
+    dot.scroll_into_view_if_needed()
+    where = dot.bounding_box()
+    page.mouse.move(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
+    page.wait_for_selector(".hoverlayer .hovertext", state="attached")
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_selector("[data-record]")
+    id = page.locator("[data-record]").first.get_attribute("data-record")
+    assert id in set(wanted["id"])
+    assert "recipe.epochs: 3" in page.locator("[data-card=record] pre").first.text_content()
+    page.get_by_role("tab", name="Landscapes").click()
+    page.wait_for_selector("[data-card=landscapes] img")
+    page.get_by_role("tab", name="Images").click()
+    page.wait_for_selector("[data-card=images] img")
+    page.get_by_role("tab", name="Sparsity").click()
+
+
+def test_voila_shows_what_the_records_say(made, serve, page, tmp_path):
+    url, _ = serve("browse", "--study", "toy", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(made))
+    for width, height in ((1280, 1500), (400, 2400)):
+        found, asked = page(width, height), []
+        found.on("request", lambda request, asked=asked: asked.append(request.url))
+        found.goto(url)
+        if width > 1000:
+            drive(found, tmp_path)
+        found.wait_for_selector("[data-card=masks] [data-zero]")
+        found.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
+        found.screenshot(path=tmp_path / f"voila_{width}.png")
+        sideways = "document.documentElement.scrollWidth <= window.innerWidth + 1"
+        assert found.evaluate(sideways), f"the page is wider than {width} px"
+        own = (url[:url.index("?")], "data:", "blob:")
+        assert not [where for where in asked if not where.startswith(own)], "the page asks other hosts"
+        assert not found.problems
+
+
+def test_jupyterlab_shows_what_the_records_say(made, serve, page, tmp_path):
+    url, _ = serve("lab", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(made))
+    found = page(1280, 1500)
+    found.goto(url.replace("00_tour", "20_browse"))
+    found.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    found.get_by_text("(ipykernel) | Idle").wait_for()
+    found.get_by_role("menuitem", name="Run", exact=True).click()
+    found.get_by_text("Run All Cells", exact=True).click()
+    drive(found, tmp_path)
+    found.screenshot(path=tmp_path / "lab_1280.png")
+    assert not found.problems
+
+
+def test_a_thousand_records_open_and_move_quickly(toy, serve, page, tmp_path, monkeypatch, capsys):
+    """Reports the seconds to the first paint and of a slider's move; only that they are there is asserted."""
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+    grid = [GRID[0] | {"rounds": list(range(1, 17)), "seeds": list(range(5))}]
+    study = toy(grid=grid)
+    records_of(study)
+    assert len(records.table(study="toy")) >= 1000
+    url, _ = serve("browse", "--study", "toy", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(tmp_path))
+    found, began = page(), time.perf_counter()
+    found.goto(url)
+    found.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
+    painted, moves = time.perf_counter() - began, []
+    found.wait_for_selector("[data-card=masks] [data-zero]")
+    handle, r = found.locator(".noUi-handle").first, 6
+    handle.focus()
+    for press, step in [("ArrowRight", 1)] * 10 + [("ArrowLeft", -1)] * 10:
+        began, r = time.perf_counter(), r + step
+        handle.press(press)
+        moved_to(found, r)
+        moves.append(time.perf_counter() - began)
+    with capsys.disabled():
+        print(f"\n1,000 records: first paint {painted:.2f} s, slider {statistics.median(moves):.3f} s (median of 20)")
