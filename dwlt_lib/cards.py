@@ -22,7 +22,7 @@ MARKS = {"win": "✓", "miss": "✗", "unknown": "?"}
 CSS = """<style>
 .dwlt { color: #222; background: #fff; font: 14px/1.4 sans-serif; overflow-x: auto; padding: 2px; }
 .dwlt table { border-collapse: collapse; font-variant-numeric: tabular-nums; line-height: 1.25; width: auto; }
-.dwlt th, .dwlt td { padding: 2px 8px; text-align: right; border-bottom: 1px solid #ddd; background: #fff; }
+.dwlt th, .dwlt td { padding: 2px 7px; text-align: right; border-bottom: 1px solid #ddd; background: #fff; }
 .dwlt :is(th, td):first-child { text-align: left; padding-left: 0; } .dwlt small { color: #555; font-weight: normal; }
 .dwlt .win { background: #e3f1ea; } .dwlt .miss { background: #f9e4d8; } .dwlt .unknown { background: #eee; }
 .dwlt h4 { margin: 10px 0 2px; font-size: 14px; } .dwlt p { margin: 2px 0 4px; } .dwlt .bad { color: #a40000; }
@@ -77,7 +77,8 @@ def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int) -> str:
             status, mean, gap = row[f"{c}_status"], row[f"{c}_mean"], row[f"{c}_difference"]
             points = "" if pd.isna(gap) else f" <small>{100 * gap:+.1f}</small>"
             cells.append(f'<td class="{status}" data-status="{status}">{percent(mean)}{points} {MARKS[status]}</td>')
-        cells.append(f'<td class="{row["double_win"]}">{escape(row["double_win"])} {MARKS[row["double_win"]]}</td>')
+        won = row["double_win"]
+        cells.append(f'<td class="{won}" title="{won}"><b>{MARKS[won]}</b></td>')
         cells.append(f"<td>{percent(ends.get((row['pretraining'], row['method']), np.nan))}</td>")
         rows.append(f"<tr data-ticket=\"{escape(row['pretraining'])},{escape(row['method'])}\">{''.join(cells)}</tr>")
     note = ("<p><small>Mean over seeds in percent, difference to dense in points; ✓ matches dense, ✗ does not, ? not "

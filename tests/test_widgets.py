@@ -155,7 +155,7 @@ def test_what_is_broken_or_missing_is_said_and_the_rest_is_shown(study):
         page.tabs.selected_index = index
     assert transfers["id"].iloc[0] in page.problems.value and "cannot be read" in page.problems.value
     assert len(exported(page.parts.results)) == (table["kind"] == "transfer").sum() - 1
-    assert "unknown" in page.parts.sparsity.verdict.value  # a replicate is missing at this level
+    assert 'title="unknown"' in page.parts.sparsity.verdict.value  # a replicate is missing at this level
     assert "cannot be read" in page.parts.sparsity.masks_html.value
     page.parts.sparsity.slider.value = 10
     assert "Similarity" in page.parts.sparsity.masks_html.value
