@@ -83,7 +83,7 @@ def _scene(panels: list[dict], height: float, **axes) -> tuple:
     """Axes by the panels' row and column, and one logarithmic colour scale, with its bar, for all their losses."""
     places = _places(panels)
     rows, columns = (1 + max(place[k] for place in places) for k in (0, 1))
-    fig = Figure((PAGE if columns > 1 else COLUMN, height * rows + 0.6), layout="constrained")
+    fig = Figure((PAGE if columns > 1 else COLUMN, height * rows + 0.5), layout="constrained")
     grid = fig.subplots(rows, columns, squeeze=False, subplot_kw=axes)
     losses = np.concatenate([np.ravel(p["loss"]) for p in panels])
     losses = losses[np.isfinite(losses)] if np.isfinite(losses).any() else np.ones(1)
@@ -97,6 +97,8 @@ def _scene(panels: list[dict], height: float, **axes) -> tuple:
     bar = fig.colorbar(colors, ax=list(grid.flat), label="loss", extend="max", aspect=40, fraction=0.04, pad=0.02)
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
+    for tick in ticks[1:-1]:
+        bar.ax.axhline(tick, color="white", linewidth=0.5)
     if panels[0].get("shared"):
         fig.suptitle(panels[0]["shared"])
     return fig, used, norm
@@ -131,13 +133,15 @@ def contours(panels: list[dict]) -> Figure | None:
         return None
     columns = max(2, 1 + max(place[1] for place in _places(panels)))
     labelled = max(p.get("label", "").count("\n") for p in panels)
-    fig, used, norm = _scene(panels, min(2.2, 0.12 + 5.9 / columns) + 0.13 * labelled)
+    fig, used, norm = _scene(panels, min(2.2, 6.25 / columns - 0.03) + 0.13 * labelled)
     fills, lines = (np.geomspace(norm.vmin, norm.vmax, n) for n in (24, 7))
     for ax, p in used:
         x, y, top = p.get("grid_x", p.get("grid")), p.get("grid_y", p.get("grid")), 10 * norm.vmax  # beyond the scale
         z = np.clip(np.nan_to_num(p["loss"], nan=top, posinf=top), norm.vmin, top).T
         ax.contourf(x, y, z, fills, norm=LogNorm(norm.vmin, norm.vmax), cmap="viridis", extend="max")
-        _number(ax, ax.contour(x, y, z, lines, colors="white", linewidths=0.5), x, y)
+        found = ax.contour(x, y, z, lines, colors="white", linewidths=0.5)
+        if columns <= 4:  # in smaller panels the lines are read off the colour bar, whose ticks they are
+            _number(ax, found, x, y, p["coords"][-1] if "coords" in p else None)
         if "coords" in p:
             ax.plot(*p["coords"].T, color="black", marker=".", markersize=2.5, linewidth=0.8)
             ax.plot(*p["coords"][-1], marker="o", markersize=5, color="#D55E00", markeredgecolor="white")
@@ -151,9 +155,10 @@ def contours(panels: list[dict]) -> Figure | None:
     return fig
 
 
-def _number(ax, lines, x, y) -> None:
-    """The losses on their lines, those that have room: not at the panel's edge, not on one another."""
-    kept, low, size = [], np.array([np.min(x), np.min(y)]), np.array([np.ptp(x), np.ptp(y)])
+def _number(ax, lines, x, y, end) -> None:
+    """The losses on their lines, those that have room: not at the panel's edge, on one another or on the path's end."""
+    low, size = np.array([np.min(x), np.min(y)]), np.array([np.ptp(x), np.ptp(y)])
+    kept = [] if end is None else [(end - low) / size]
     for text in ax.clabel(lines, fmt="%.2g", fontsize=6, inline=False, colors="white"):
         at = (np.array(text.get_position()) - low) / size
         if (at < 0.07).any() or (at > 0.93).any() or any(np.hypot(*(at - other)) < 0.14 for other in kept):

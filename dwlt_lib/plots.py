@@ -1,5 +1,7 @@
 """A table in, a Figure out: the paper's figures and tables. Tables hold fractions, figures percent; no file is read."""
 
+from textwrap import wrap
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -15,6 +17,8 @@ from dwlt_lib.style import COLUMN, METHODS, PAGE, PRETRAININGS, ROLES, figure, n
 __all__ = ["basin_area", "contours", "panels", "save", "side_by_side", "style", "surfaces_3d"]  # and those below
 DENSE = dict(linestyle=(0, (2, 2)), linewidth=0.6, alpha=0.8)
 STAR = dict(marker="*", markersize=8, linestyle="", markeredgewidth=0.6)
+# colours of what is none of the roles
+PAIRS = {"STD and FAT": ("#000000", "o"), "STD and AT": ("#56B4E9", "D"), "FAT and AT": ("#882255", "P")}
 CRITERIA = {"ST_SA": "SA after ST", "AT_SA": "SA after AT", "AT_RA": "RA after AT"}
 
 
@@ -29,6 +33,19 @@ def ladder_ticks(ax, rounds, most: int = 7) -> None:
     ax.set_xticks(rounds, minor=True)
 
 
+def _shade(ax, mean: pd.Series, std: pd.Series, color: str) -> None:
+    """One standard deviation about the mean; its thin edge tells bands apart where several lie on one another."""
+    inside, edge = (mpl.colors.to_rgba(color, alpha) for alpha in (0.1, 0.5))
+    ax.fill_between(mean.index, mean - std, mean + std, facecolor=inside, edgecolor=edge, linewidth=0.4)
+
+
+def _room(ax, least: float = 4.0) -> None:
+    """At least so many percent points of accuracy on the axis: noise is not to look like a finding."""
+    low, high = ax.get_ylim()
+    if (more := least - (high - low)) > 0:
+        ax.set_ylim(max(low - more / 2, -1.0), min(high + more / 2, 101.0))
+
+
 def _curves(ax, levels: pd.DataFrame, verdicts: pd.DataFrame, curves: list, criterion: str) -> None:
     """Mean line, one-std shade, dashed dense level and starred extreme sparsity of each (pretraining, method)."""
     regime, metric = winning.CRITERIA[criterion]
@@ -40,7 +57,7 @@ def _curves(ax, levels: pd.DataFrame, verdicts: pd.DataFrame, curves: list, crit
         if line.empty or (method != "IMP-ST" and (line["method"] == "dense").all()):
             continue
         look, mean, std = role(pretraining, method), 100 * line[metric], 100 * line[f"{metric}_std"].fillna(0)
-        ax.fill_between(line.index, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
+        _shade(ax, mean, std, look["color"])
         ax.plot(line.index, mean, **look, label=f"{theta(pretraining)}, {method}")
         if 0 in line.index and pretraining not in bases:
             ax.axhline(mean[0], color=look["color"], **DENSE, zorder=1)
@@ -63,11 +80,13 @@ def _grid(table: pd.DataFrame, cells: list, titles: list, labels: list, curves: 
             here, judged = (f[(f["dataset"] == data) & (f["fraction"] == fraction)] for f in (levels, verdicts))
             _curves(ax, here, judged, curves, criterion)
             ladder_ticks(ax, levels["rounds"], most=6 if width == COLUMN or shape[1] == 3 else 9)
+            _room(ax)
             ax.set(title=title if i == 0 else None, xlabel="sparsity (%)" if i == shape[0] - 1 else None)
         axes[i, 0].set_ylabel(labels[i])
     found = {line.get_label(): line for ax in axes.flat for line in ax.get_lines() if line.get_label()[0] != "_"}
     dense = Line2D([], [], color="#666666", **DENSE, label="dense")
-    star = Line2D([], [], color="#999999", **STAR, markeredgecolor="black", label="extreme double win (hollow: dense)")
+    star = Line2D([], [], color="#999999", **STAR, markeredgecolor="black", label="extreme sparsity (hollow: dense)")
+    fig.align_ylabels(axes[:, 0])
     fig.legend(handles=[*found.values(), dense, star], loc="outside lower center", ncols=6 if width == PAGE else 2)
     return fig
 
@@ -87,7 +106,9 @@ def existence(table: pd.DataFrame, curves: list | None = None, **how) -> Figure 
     table = table[table["fraction"] == table["fraction"].max()]
     sets, curves = _sets(table), curves or [*((p, "IMP-ST") for p in PRETRAININGS), ("AT", "RP")]
     cells = [[(d, table["fraction"].max(), c) for d in sets] for c in CRITERIA]
-    return _grid(table, cells, [name(d) for d in sets], [f"{text} (%)" for text in CRITERIA.values()], curves, how)
+    alone = {d: table.loc[table["dataset"] == d, "seed"].nunique() == 1 for d in sets}
+    titles = [name(d) + ", one seed" * alone[d] for d in sets]
+    return _grid(table, cells, titles, [f"{text} (%)" for text in CRITERIA.values()], curves, how)
 
 
 def methods(table: pd.DataFrame, pretraining: str = "AT", **how) -> Figure:
@@ -107,8 +128,8 @@ def data_limited(table: pd.DataFrame, dataset: str | None = None, **how) -> Figu
     return _grid(table, cells, [*CRITERIA.values()], labels, [(p, "IMP-ST") for p in PRETRAININGS], how)
 
 
-def _asked(params: dict, key: str) -> list:
-    """What a study asks for under `key`, over all blocks of its grid."""
+def asked(params: dict, key: str) -> list:
+    """What a study asks for under `key`, over all blocks of its grid, each once, in the order of its file."""
     values = [value for block in params.get("grid", [params]) for value in block.get(key, [])]
     return sorted(set(values), key=values.index)
 
@@ -116,9 +137,9 @@ def _asked(params: dict, key: str) -> list:
 @figure
 def paradigm(params: dict) -> Figure:
     """Figure 1: the work paradigm, drawn from a study's own parameters (records.study(NAME)["params"])."""
-    rounds, seeds = [r for r in _asked(params, "rounds") if r], len(_asked(params, "seeds"))
-    fractions = " / ".join(f"{100 * f:g} %" for f in sorted(_asked(params, "fraction"), reverse=True))
-    sets = "\n".join(", ".join(map(name, part)) for part in np.array_split(_asked(params, "dataset"), 2) if len(part))
+    rounds, seeds = [r for r in asked(params, "rounds") if r], len(asked(params, "seeds"))
+    fractions = " / ".join(f"{100 * f:g} %" for f in sorted(asked(params, "fraction"), reverse=True))
+    sets = "\n".join(wrap(", ".join(map(name, asked(params, "dataset"))), 30)[:3])
     fig = Figure((PAGE, 2.2))
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, 10), ylim=(0.15, 3.3))
     ax.set_axis_off()
@@ -142,16 +163,16 @@ def paradigm(params: dict) -> Figure:
         ax.add_patch(Rectangle((2.75 + 0.3 * k, 0.95), 0.2, 1.5 * 0.8**r, color="#56B4E9"))
         ax.add_patch(Rectangle((2.75 + 0.3 * k, 0.95), 0.2, 1.5, fill=False, edgecolor="#999999", linewidth=0.5))
     span = f"{percent(winning.ladder(min(rounds)))} to {percent(winning.ladder(max(rounds)))} %" if rounds else "none"
-    write(3.6, 0.55, f"sparsity {span}\n{', '.join(_asked(params, 'method'))}")
-    for y, text in ((2.0, "standard training (ST)"), (0.7, "adversarial training (AT)")):
-        box(5.2, y, 1.95, 0.75, text)
-        arrow(4.6, 1.6, (5.15, y + 0.37))
-    write(6.17, 1.72, f"{sets}: {fractions}")
-    for y, text in zip((2.2, 1.05, 0.45), CRITERIA.values(), strict=True):
+    write(3.6, 0.55, f"sparsity {span}\n{', '.join(asked(params, 'method'))}")
+    for y, text in ((2.15, "standard training (ST)"), (0.5, "adversarial training (AT)")):
+        box(5.2, y, 1.95, 0.6, text)
+        arrow(4.6, 1.6, (5.15, y + 0.3))
+    write(6.17, 1.63, f"{sets}\n{fractions} of the images")
+    for y, text in zip((2.26, 0.94, 0.28), CRITERIA.values(), strict=True):
         box(7.6, y, 0.95, 0.38, text)
-        arrow(7.2, 2.38 if y > 2 else 1.07, (7.55, y + 0.19))
+        arrow(7.2, 2.45 if y > 2 else 0.8, (7.55, y + 0.19))
         arrow(8.6, y + 0.19, (8.85, 1.6))
-    box(8.95, 1.1, 0.9, 1.0, f"double win:\nall match\ndense,\n{seeds} seed{'s' * (seeds != 1)}", ROLES["RP"][0])
+    box(8.95, 1.1, 0.9, 1.0, f"double win:\nall match\ndense,\n{seeds} seed{'s' * (seeds != 1)}", "#222222")
     start = f"1  pre-train {params.get('arch', '')}\non {name(params.get('source', ''))}"
     heads = start, "2  prune, rewind, retrain\non the source", "3  transfer", "4  judge"
     for x, head in zip((1.02, 3.6, 6.17, 8.7), heads, strict=True):
@@ -161,8 +182,8 @@ def paradigm(params: dict) -> Figure:
 
 def criteria_table(params: dict) -> pd.DataFrame:
     """Table 1: the setups of a study, from its parameters."""
-    sets, starts = ", ".join(map(name, _asked(params, "dataset"))), ", ".join(_asked(params, "pretraining"))
-    source = f"{params.get('arch')} on {name(params.get('source', ''))}: masks by {', '.join(_asked(params, 'method'))}"
+    sets, starts = ", ".join(map(name, asked(params, "dataset"))), ", ".join(asked(params, "pretraining"))
+    source = f"{params.get('arch')} on {name(params.get('source', ''))}: masks by {', '.join(asked(params, 'method'))}"
     rows = {
         "source domain": [f"{source}; theta_p for p in {starts}"] * 3,
         "target domains": [sets] * 3,
@@ -173,20 +194,31 @@ def criteria_table(params: dict) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(CRITERIA.values()))
 
 
-def _ladder_lines(table: pd.DataFrame, value: str, by: str, roles: dict, label: str) -> Figure:
-    """Mean and one-std shade of a fraction against the ladder, its chance level dashed beside it."""
+def _ladder_lines(table: pd.DataFrame, value: str, by: str, roles: dict, label: str, excess: bool = False) -> Figure:
+    """Mean and one-std shade of a fraction against the ladder, its chance level dashed beside it.
+
+    excess: a second panel below draws it less its chance level, where the two nearly coincide.
+    """
     import seaborn as sns  # here, because it takes a second that most notebooks need not spend
 
-    fig = Figure((COLUMN, 2.3), layout="constrained")
-    ax = fig.subplots()
+    fig = Figure((COLUMN, 3.3 if excess else 2.3), layout="constrained")
+    ax, *below = fig.subplots(1 + excess, sharex=True, squeeze=False, height_ratios=(2, 1)[:1 + excess])[:, 0]
     table = table.assign(**{key: 100 * table[key] for key in (value, "chance")})
     order, dashed = [key for key in roles if key in set(table[by])], dict(linestyle=(0, (3, 2)), linewidth=0.8)
     how = dict(x="rounds", hue=by, hue_order=order, palette={key: roles[key][0] for key in order}, ax=ax)
     markers = {key: roles[key][1] for key in order}
-    sns.lineplot(table, y=value, style=by, style_order=order, markers=markers, dashes=False, errorbar="sd", **how)
+    drawn = dict(style=by, style_order=order, markers=markers, dashes=False, errorbar="sd", markeredgewidth=0.3)
+    sns.lineplot(table, y=value, **drawn, **how)
     sns.lineplot(table, y="chance", legend=False, errorbar=None, **dashed, **how)
+    for lower in below:
+        gap = table.assign(excess=table[value] - table["chance"])
+        sns.lineplot(gap, y="excess", legend=False, **drawn, **{**how, "ax": lower})
+        lower.axhline(0, color="#666666", **dashed, zorder=1)
+        lower.set(ylabel="above chance\n(points)")
+        fig.align_ylabels([ax, lower])
     ladder_ticks(ax, table["rounds"], most=8)
-    ax.set(xlabel="sparsity (%)", ylabel=label)
+    ax.set(ylabel=label)
+    (below or [ax])[-1].set_xlabel("sparsity (%)")
     handles = [*ax.get_legend_handles_labels()[0], Line2D([], [], color="#666666", **dashed)]
     ax.get_legend().remove()
     fig.legend(handles, [*order, "random, same layer densities"], loc="outside lower center", ncols=2)
@@ -196,8 +228,7 @@ def _ladder_lines(table: pd.DataFrame, value: str, by: str, roles: dict, label: 
 @figure
 def similarity(table: pd.DataFrame) -> Figure | None:
     """Figure A8, top: relative similarity of masks between pre-trainings (structure.similarity_table)."""
-    pairs = dict(zip(("STD and FAT", "STD and AT", "FAT and AT"), map(ROLES.get, ("STD", "IMP-AT", "AT")), strict=True))
-    return None if table.empty else _ladder_lines(table, "similarity", "pair", pairs, "relative similarity (%)")
+    return None if table.empty else _ladder_lines(table, "similarity", "pair", PAIRS, "relative similarity (%)")
 
 
 def zero_shares(table: pd.DataFrame, larger: bool = True) -> pd.DataFrame:
@@ -211,8 +242,8 @@ def zero_shares(table: pd.DataFrame, larger: bool = True) -> pd.DataFrame:
 def zero_kernels(table: pd.DataFrame, larger: bool = True) -> Figure | None:
     """Figure A8, bottom: completely pruned kernels (structure.zero_kernel_table), those larger than 1x1 or the 1x1."""
     found, roles = zero_shares(table, larger), {p: ROLES[p] for p in PRETRAININGS}
-    label = f"zero kernels, {'larger than ' * larger}1x1 (%)"
-    return None if found.empty else _ladder_lines(found, "zero", "pretraining", roles, label)
+    label = f"zero kernels{'' if larger else ', 1x1'} (%)"
+    return None if found.empty else _ladder_lines(found, "zero", "pretraining", roles, label, excess=True)
 
 
 @figure
@@ -245,7 +276,7 @@ def training_curve(history: list[dict]) -> Figure | None:
     fig = Figure((COLUMN, 1.6), layout="constrained")
     left, right = fig.subplots(1, 2)
     left.plot(frame["epoch"], frame["loss"], color=ROLES["OMP"][0], marker=".")
-    for metric, (color, marker, _) in (("SA", ROLES["AT"]), ("RA", ROLES["RP"])):
+    for metric, (color, marker) in (("SA", PAIRS["STD and FAT"]), ("RA", PAIRS["STD and AT"])):
         if frame[metric].notna().any():
             right.plot(frame["epoch"], 100 * frame[metric], color=color, marker=marker, label=metric)
     left.set(xlabel="epoch", ylabel="training loss")
@@ -273,12 +304,15 @@ def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
         return None
     fig = Figure((COLUMN, 2.2), layout="constrained")
     ax = fig.subplots()
+    kinds = {"transfer_accuracy": ("o", "-", "unseen model's images"), "RA": ("s", "--", "own PGD images (RA)")}
     for p, part in table.groupby("pretraining"):
-        means = 100 * part.groupby("rounds")[["transfer_accuracy", "RA"]].mean()
-        color = ROLES[p][0]
-        ax.plot(means["transfer_accuracy"], color=color, marker="o", label=f"{theta(p)}, unseen model's images")
-        ax.plot(means["RA"], color=color, marker="s", linestyle="--", label=f"{theta(p)}, own PGD images (RA)")
+        by, color = part.groupby("rounds")[[*kinds]], ROLES[p][0]
+        means, stds = 100 * by.mean(), 100 * by.std().fillna(0)
+        for metric, (marker, line, text) in kinds.items():
+            _shade(ax, means[metric], stds[metric], color)
+            ax.plot(means[metric], color=color, marker=marker, linestyle=line, label=f"{theta(p)}, {text}")
     ladder_ticks(ax, table["rounds"])
+    _room(ax)
     ax.set(xlabel="sparsity (%)", ylabel="accuracy (%)")
     fig.legend(loc="outside lower center", ncols=1)
     return fig

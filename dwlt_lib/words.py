@@ -1,4 +1,8 @@
-"""One sentence a figure, from the same table: what this study shows. The paper's findings stand in the notebooks."""
+"""One sentence a figure, from the same table: what this study shows. The paper's findings stand in the notebooks.
+
+A sentence answers the figure's question: who reaches furthest or leads, by how much, and against which noise. What the
+records cannot tell is said to be not known; without records it is "No records yet.".
+"""
 
 import pandas as pd
 
@@ -6,72 +10,290 @@ from dwlt_lib import plots, winning
 from dwlt_lib.style import METHODS, PRETRAININGS, name, percent
 
 NOTHING = "No records yet."
+ROBUST = ("FAT", "AT")
 
 
-def _extremes(table: pd.DataFrame, by: str, order: tuple, start: str, how: dict) -> str:
-    out = winning.verdict(table, **how)
-    found = []
-    for dataset, part in out.groupby("dataset"):
-        by_key = part.set_index(by)["extreme_sparsity"]
-        each = [f"{key} {percent(by_key[key], ' %')}" for key in order if key in by_key.index]
-        seeds = table[table["dataset"] == dataset]["seed"].nunique()
-        verb = "" if found else " the extreme double-win sparsities are"
-        found.append(f"{name(dataset)}{verb} {', '.join(each)} ({seeds} seed{'s' * (seeds != 1)})")
-    return f"{start} {'; on '.join(found)}." if found else NOTHING
+def _and(names: list) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * int(count != 1)}"
+
+
+def _points(gap: float) -> str:
+    return f"{round(100 * gap, 1) + 0.0:+.1f} points"  # + 0.0: no -0.0
+
+
+def _against(gap: float, std: float) -> str:
+    """A difference in points beside the noise: one standard deviation over seeds."""
+    if pd.isna(std):
+        return f"{_points(gap)} (one seed: noise not known)"
+    if abs(gap) <= std:
+        return f"{_points(gap)}, within one std ({100 * std:.1f})"
+    return f"{_points(gap)}, beyond one std ({100 * std:.1f})"
+
+
+def _none(table: pd.DataFrame) -> str:
+    return "No sparse ticket has been transferred yet." if len(table) else NOTHING
+
+
+def _data(table: pd.DataFrame) -> pd.DataFrame:
+    """The largest fraction of the data, as Figures 3 and 4 take it."""
+    return table[table["fraction"] == table["fraction"].max()]
+
+
+def _extremes(table: pd.DataFrame, by: str, order: tuple, how: dict) -> dict[str, tuple[pd.Series, pd.DataFrame]]:
+    """By data set: the extreme sparsities by pre-training or method, in the paper's order, and the verdict's rows."""
+    found = {}
+    for dataset, part in winning.verdict(table, **how).groupby("dataset"):
+        part = part.set_index(by)
+        part = part.loc[[key for key in order if key in part.index]]
+        found[dataset] = part["extreme_sparsity"], part
+    return found
+
+
+def _reached(values: pd.Series, rows: pd.DataFrame) -> str:
+    """The extremes in words: who reaches furthest, or that none wins; how many levels where they are not the same."""
+    everyone, known = _and(list(values.index)), values.dropna()
+    if known.empty:
+        return f"it is not known whether tickets of {everyone} are double wins"
+    if rows["levels"].nunique() > 1:
+        values = values.rename({key: f"{key} ({_times(rows['levels'][key], 'level')})" for key in values.index})
+    top = [key for key in values.index if values[key] == known.max()]
+    rest = values.drop(top).sort_values(ascending=False, kind="stable")
+    others = ", ".join(f"{key} {percent(value, ' %')}" for key, value in rest.items())
+    if known.max() == 0:
+        text = f"no sparse ticket of {_and(top)} is a double win" + f" ({others})" * bool(others)
+    else:
+        verb = ("reaches" if len(top) == 1 else "reach") + " furthest," * bool(others)
+        text = f"{_and(top)} {verb} {percent(known.max())} %" + f" ({others})" * bool(others)
+    unknown = int(rows["unknown"].sum())
+    return text + f", {_times(unknown, 'level')} not known yet" * bool(unknown)
+
+
+def _seeds(table: pd.DataFrame, dataset: str) -> str:
+    return _times(table.loc[table["dataset"] == dataset, "seed"].nunique(), "seed")
 
 
 def existence(table: pd.DataFrame, **how) -> str:
-    """Figure 3 in a sentence: the extreme sparsities of IMP-ST by theta_p, on the largest fraction of the data."""
-    table = table[(table["fraction"] == table["fraction"].max()) & table["method"].isin(["dense", "IMP-ST"])]
-    return _extremes(table, "pretraining", PRETRAININGS, "On", how)
+    """Figure 3 in a sentence: who reaches furthest, random pruning beside it, and the lead in dense RA over STD."""
+    table = _data(table)
+    chosen, parts = table[table["method"].isin(["dense", "IMP-ST"])], []
+    control = winning.verdict(table[(table["method"].isin(["dense", "RP"])) & (table["pretraining"] == "AT")], **how)
+    control = control.set_index("dataset")["extreme_sparsity"]
+    for dataset, (values, rows) in _extremes(chosen, "pretraining", PRETRAININGS, how).items():
+        text = f"On {name(dataset)} ({_seeds(chosen, dataset)}) {_reached(values, rows)}"
+        if dataset in control.index:
+            text += f"; random masks of AT: {percent(control[dataset], ' %') if control[dataset] else 'none'}"
+        parts.append(text + _lead(chosen[chosen["dataset"] == dataset]))
+    return ". ".join(parts) + "." if parts else _none(chosen)
+
+
+def _lead(table: pd.DataFrame) -> str:
+    """By how much the better robust pre-training leads STD in dense RA after AT, beside one standard deviation."""
+    dense = winning.spread(table[(table["rounds"] == 0) & (table["regime"] == "AT")]).set_index("pretraining")
+    robust = [p for p in ROBUST if p in dense.index]
+    if "STD" not in dense.index or not robust or dense.loc[["STD", *robust], "RA"].isna().any():
+        return ""
+    best = dense.loc[robust, "RA"].idxmax()
+    gap, std = dense["RA"][best] - dense["RA"]["STD"], dense.loc[["STD", best], "RA_std"].max(skipna=False)
+    return f"; dense RA after AT, {best} less STD: {_against(gap, std)}"
 
 
 def methods(table: pd.DataFrame, pretraining: str = "AT", **how) -> str:
-    """Figure 4 in a sentence: the extreme sparsities of the pruning methods on one theta_p."""
-    table = table[(table["fraction"] == table["fraction"].max()) & (table["pretraining"] == pretraining)]
-    return _extremes(table, "method", METHODS, f"From theta_{pretraining} on", how)
+    """Figure 4 in a sentence: who reaches furthest, and whether IMP-AT and RP part from IMP-ST in RA after AT."""
+    table, parts = _data(table), []
+    table = table[table["pretraining"] == pretraining]
+    for dataset, (values, rows) in _extremes(table, "method", METHODS, how).items():
+        here = table[table["dataset"] == dataset]
+        start = f"From theta_{pretraining} on {name(dataset)} ({_seeds(table, dataset)})"
+        gaps = filter(None, (_gap(here, method) for method in ("IMP-AT", "RP")))
+        parts.append("; ".join([f"{start} {_reached(values, rows)}", *gaps]))
+    return ". ".join(parts) + "." if parts else _none(table)
+
+
+def _gap(table: pd.DataFrame, method: str) -> str:
+    """Mean difference to IMP-ST in RA after AT over the levels that both have, beside their mean std over seeds."""
+    levels = winning.spread(table[table["regime"] == "AT"]).set_index(["method", "rounds"])
+    if not {method, "IMP-ST"} <= set(levels.index.get_level_values(0)):
+        return ""
+    pair = levels.loc[method].join(levels.loc["IMP-ST"], how="inner", rsuffix="_ST").dropna(subset=["RA", "RA_ST"])
+    if pair.empty:
+        return ""
+    gap, std = (pair["RA"] - pair["RA_ST"]).mean(), pair[["RA_std", "RA_std_ST"]].to_numpy().mean()
+    over = f"mean over {len(pair)} shared levels" if len(pair) > 1 else "at the one shared level"
+    return f"RA after AT, {method} less IMP-ST ({over}): {_against(gap, std)}"
 
 
 def data_limited(table: pd.DataFrame) -> str:
-    """Figure 5 in a sentence: the best mean RA after AT on the ladder, dense included, of each theta_p."""
-    table = table[table["method"].isin(["dense", "IMP-ST"]) & (table["regime"] == "AT")]
-    levels = winning.spread(table).dropna(subset="RA").sort_values(["dataset", "fraction"], ascending=[True, False])
-    found = []
+    """Figure 5 in a sentence: the best mean RA after AT by theta_p, and the sparse ticket furthest above its dense."""
+    chosen = table[table["method"].isin(["dense", "IMP-ST"])]
+    levels = winning.spread(chosen[chosen["regime"] == "AT"]).dropna(subset="RA")
+    levels, found = levels.sort_values(["dataset", "fraction"], ascending=[True, False]), []
     for (d, f), part in levels.groupby(["dataset", "fraction"], sort=False):
         best = part.loc[part.groupby("pretraining")["RA"].idxmax()].set_index("pretraining")
-        best["at"] = winning.ladder(best["rounds"])
-        each = [f"{p} {percent(best.RA[p])} % at {percent(best['at'][p])} %" for p in PRETRAININGS if p in best.index]
-        found.append(f"with {100 * f:g} % of {name(d)} {', '.join(each)}")
-    return f"The best mean RA after AT, at its sparsity: {'; '.join(found)}." if found else NOTHING
+        each = [f"{p} {percent(best['RA'][p])} % at {percent(winning.ladder(best['rounds'][p]))} %"
+                for p in PRETRAININGS if p in best.index]
+        found.append(f"with {100 * f:g} % of {name(d)} {', '.join(each)}{_ahead(best['RA'])}")
+    if not found:
+        return NOTHING
+    return f"The best mean RA after AT, at its sparsity: {'; '.join(found)}. {_above_dense(chosen)}".strip()
+
+
+def _ahead(best: pd.Series) -> str:
+    robust = [p for p in ROBUST if p in best.index]
+    if "STD" not in best.index or not robust:
+        return ""
+    leader = best[robust].idxmax()
+    return f" ({leader} less STD: {_points(best[leader] - best['STD'])})"
+
+
+def _above_dense(chosen: pd.DataFrame) -> str:
+    """The sparse ticket whose RA after AT is furthest above its own dense network's, and whether noise explains it."""
+    levels = winning.criteria(chosen).dropna(subset="AT_RA_difference")
+    if levels.empty:
+        return ""
+    top = levels.loc[levels["AT_RA_difference"].idxmax()]
+    where = f"{top.pretraining}, {100 * top.fraction:g} % of {name(top.dataset)}, {percent(top.sparsity)} % sparse"
+    if top.AT_RA_difference <= 0:
+        return "No sparse ticket has a higher mean RA than its own dense network."
+    if pd.isna(top.AT_RA_low):
+        return f"Furthest above its own dense network: {where}, by {_points(top.AT_RA_difference)}; noise not known."
+    sure = "above zero" if top.AT_RA_low > 0 else "which spans zero"
+    span = f"[{100 * top.AT_RA_low:+.1f}, {100 * top.AT_RA_high:+.1f}]"
+    return (f"Furthest above its own dense network: {where}, by {_points(top.AT_RA_difference)}, 90 % interval {span}, "
+            f"{sure}; it is the best of {len(levels)}.")
 
 
 def basins(areas: pd.DataFrame, level: float = 1.0) -> str:
-    """Figures 2 and 6 in a sentence, from basin_area."""
-    found = []
+    """Figure 2 in a sentence, from basin_area: how often FAT's basin is the widest, and every area."""
+    found, widest = [], []
     for where, part in areas.groupby("where", sort=False):
-        found.append(f"{where}, {', '.join(f'{r.pretraining} {percent(r.area)} %' for r in part.itertuples())}")
-    return f"The basin below its minimum + {level:g} covers, of the plane: {'; '.join(found)}." if found else NOTHING
+        shares = part.groupby("pretraining", sort=False)["area"].mean()
+        found.append(f"{where}, {', '.join(f'{p} {percent(area)} %' for p, area in shares.items())}")
+        widest += [shares.idxmax()] * ("FAT" in shares and len(shares) > 1)
+    if not found:
+        return NOTHING
+    count = f"FAT's is the widest basin in {widest.count('FAT')} of {_times(len(widest), 'plane')}. " if widest else ""
+    return f"{count}Below its minimum + {level:g} lies, of each plane: {'; '.join(found)}."
+
+
+def paths(table: pd.DataFrame) -> str:
+    """Figures 6 and A9 in a sentence, from trajectory records: the loss where each path ends, and what attacks add."""
+    if table.empty:
+        return NOTHING
+    held = table["explained_1"] + table["explained_2"]
+    losses = table.pivot_table(index=["dataset", "fraction"], columns=["images", "pretraining"], values="loss_centre")
+    found = []
+    for images in [kind for kind in ("clean", "attacked") if kind in losses]:
+        parts = []
+        for (d, f), row in losses[images].sort_index(ascending=[True, False]).iterrows():
+            each = ", ".join(f"{p} {row[p]:.2f}" for p in PRETRAININGS if pd.notna(row.get(p)))
+            parts += [f"{100 * f:g} % {name(d)} {each}"] * bool(each)
+        found.append(f"on {images} images {'; '.join(parts)}")
+    planes = f"Each plane holds at least {percent(held.min())} % of its path's variance."
+    return f"The loss at the end of the path is, {'. And '.join(found)}. {planes}"
 
 
 def masks(pairs: pd.DataFrame, kernels: pd.DataFrame) -> str:
     """Figures 7 and A8 in a sentence, at the sparsest level."""
-    if pairs.empty or kernels.empty:
+    return NOTHING if pairs.empty or kernels.empty else f"{overlap(pairs)} {zeros(kernels)}"
+
+
+def overlap(pairs: pd.DataFrame) -> str:
+    """Figure A8, top, in a sentence, at the sparsest level: how far beyond chance masks overlap."""
+    if pairs.empty:
         return NOTHING
-    deepest = pairs["rounds"].max()
-    last, zeros = (f[f["rounds"] == deepest] for f in (pairs, plots.zero_shares(kernels)))
-    means = last.groupby("pair")[["similarity", "chance"]].mean()
-    overlap = [f"{r.Index} {percent(r.similarity)} % (chance {percent(r.chance)} %)" for r in means.itertuples()]
-    shares = zeros.groupby("pretraining")["zero"].mean()
-    pruned = ", ".join(f"{p} {percent(shares[p])} %" for p in PRETRAININGS if p in shares)
-    at = percent(winning.ladder(deepest))
-    return f"At {at} % sparsity masks overlap: {', '.join(overlap)}; zero kernels, of those above 1x1: {pruned}."
+    means = pairs[pairs["rounds"] == pairs["rounds"].max()].groupby("pair")[["similarity", "chance"]].mean()
+    each = [f"{r.Index} {percent(r.similarity)} % (chance {percent(r.chance)} %)"
+            for r in means.sort_values("similarity", ascending=False).itertuples()]
+    times = means["similarity"] / means["chance"]
+    span = " to ".join(dict.fromkeys([f"{times.min():.1f}", f"{times.max():.1f}"]))
+    at = percent(winning.ladder(pairs["rounds"].max()))
+    return f"At {at} % sparsity masks overlap {span} times as much as by chance: {', '.join(each)}."
+
+
+def zeros(kernels: pd.DataFrame) -> str:
+    """Figure A8, bottom, in a sentence, at the sparsest level: who has the most zero kernels, and more than chance?"""
+    shares = plots.zero_shares(kernels)
+    if shares.empty:
+        return NOTHING
+    last = shares[shares["rounds"] == shares["rounds"].max()].groupby("pretraining")[["zero", "chance"]].mean()
+    last = last.sort_values("zero", ascending=False, kind="stable")
+    each = [f"{p} {percent(r.zero)} % ({_points(r.zero - r.chance)} to chance)" for p, r in last.iterrows()]
+    spread = f"; the most and the fewest differ by {100 * (last['zero'].max() - last['zero'].min()):.1f} points"
+    at = percent(winning.ladder(shares["rounds"].max()))
+    return f"At {at} % sparsity kernels above 1x1 are zero in {', '.join(each)}{spread * (len(last) > 1)}."
+
+
+def blocks(kernels: pd.DataFrame) -> str:
+    """Figure 7 in a sentence: where in the network the zero kernels of the sparsest masks are."""
+    kernels = kernels[kernels["kernel"] > 1]
+    if kernels.empty:
+        return NOTHING
+    last = kernels[(kernels["rounds"] == kernels["rounds"].max()) & (kernels["block"] != "stem")]
+    total = last.groupby(["block", "pretraining"])[["kernels", "zero", "chance"]].sum().astype(float)
+    share, parts = total[["zero", "chance"]].div(total["kernels"], axis=0), []
+    for block, part in share.groupby(level="block"):
+        span = " to ".join(dict.fromkeys(percent(part["zero"].agg(end)) for end in ("min", "max")))
+        parts.append(f"{block} {span} % (chance {percent(part['chance'].mean())} %)")
+    at = percent(winning.ladder(kernels["rounds"].max()))
+    return f"At {at} % sparsity the kernels of a block that are zero, over the pre-trainings: {', '.join(parts)}."
 
 
 def transfer_attack(table: pd.DataFrame) -> str:
-    """Table A2 in a sentence: a transfer-attack accuracy below RA would point to masked gradients."""
+    """Table A2 in a sentence: below RA would point to masked gradients; and whether sparse networks exceed dense."""
     if table.empty:
         return NOTHING
     means = table.groupby([*winning.GROUP, "rounds"])[["transfer_accuracy", "RA"]].mean()
-    margin = 100 * (means["transfer_accuracy"] - means["RA"])
-    return (f"{(margin < 0).sum()} of {len(margin)} networks withstand the unseen model's images worse than their own "
-            f"PGD's, which would point to masked gradients; the smallest margin is {margin.min():.1f} points.")
+    margin, below = means["transfer_accuracy"] - means["RA"], (means["transfer_accuracy"] < means["RA"]).sum()
+    networks, span = _times(len(margin), "network"), f"the margin over RA is {_points(margin.min())} at least"
+    text = f"{below} of {networks} withstand the unseen model's images worse than their own PGD's, "
+    text += "which points to masked gradients"
+    if not below:
+        text = f"No sign of masked gradients: of {networks} all withstand the unseen model's images at least as well "
+        text += "as their own PGD's"
+    text = f"{text}; {span}"
+    rows = means["transfer_accuracy"].reset_index()
+    dense = rows[rows["rounds"] == 0].set_index(["pretraining", "dataset", "fraction"])["transfer_accuracy"]
+    sparse = rows[rows["rounds"] > 0].join(dense.rename("dense"), on=["pretraining", "dataset", "fraction"])
+    sparse = sparse.dropna(subset="dense")
+    above = int((sparse["transfer_accuracy"] > sparse["dense"]).sum())
+    return text + (f"; {above} of {_times(len(sparse), 'sparse ticket')} exceed their dense network there"
+                   if len(sparse) else "") + "."
+
+
+def paradigm(params: dict) -> str:
+    """Figure 1 and Table 1 in a sentence: what the study asks for (records.study(NAME)["params"])."""
+    sets = _and([name(d) for d in plots.asked(params, "dataset")])
+    rounds = [r for r in plots.asked(params, "rounds") if r]
+    what = dict(pretraining="pre-training", method="pruning method", fraction="fraction", seeds="seed")
+    starts, methods, fractions, seeds = (_times(len(plots.asked(params, key)), word) for key, word in what.items())
+    levels = f"{_times(len(rounds), 'level')} of sparsity"
+    levels += f" ({percent(winning.ladder(min(rounds)))} to {percent(winning.ladder(max(rounds)))} %)" if rounds else ""
+    return (f"This study takes {params.get('arch')} from {name(params.get('source', ''))} to {sets}: {starts}, "
+            f"{methods}, {levels}, {fractions} of the data, {seeds}.")
+
+
+def headline(table: pd.DataFrame) -> str:
+    """The study's answer in a line: are there double-win tickets, how sparse, and over all readings of the rule."""
+    chosen = _data(table)
+    chosen = chosen[chosen["method"].isin(["dense", "IMP-ST"])]
+    extremes, parts = _extremes(chosen, "pretraining", PRETRAININGS, {}), []
+    readings = winning.alternatives(chosen).groupby("dataset").max() if extremes else None
+    for dataset, (values, _) in extremes.items():
+        top, others = values.max(), readings.loc[dataset].dropna()
+        if pd.isna(top):
+            parts.append(f"on {name(dataset)} not known")
+            continue
+        who = _and([p for p in values.index if values[p] == top])
+        found = f"up to {percent(top)} % sparsity ({who})" if top else "none"
+        if others.min() < others.max():
+            found += f", {percent(others.min())} to {percent(others.max())} % over all readings of the rule"
+        parts.append(f"on {name(dataset)} {found}")
+    if not parts:
+        return _none(chosen)
+    tops = pd.Series([values.max() for values, _ in extremes.values()])
+    start = "Double-win tickets were found" if (tops > 0).any() else "No double-win ticket was found"
+    return f"{start if tops.notna().any() else 'The verdict is open'}: {'; '.join(parts)}."

@@ -1,0 +1,131 @@
+"""Each sentence says what its table holds, whatever part of it is there, and no more."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_plots import PARAMS, mask_records, subsets, transfers
+
+from dwlt_lib import plots, structure, winning, words
+from dwlt_lib.style import percent
+
+TABLES = [words.existence, words.methods, words.data_limited, words.headline]
+
+
+def won_up_to(rounds, **which):
+    """Transfers of one data set whose tickets match dense down to `rounds` and fall by 30 points beyond."""
+    table = transfers(sets=("digits",), fractions=(1.0,), **which)
+    table[["SA", "RA"]] = np.where(table[["rounds"]] <= rounds, [0.9, 0.6], [0.6, 0.3])
+    table["RA"] -= 0.1 * (table["pretraining"] == "STD")
+    return table
+
+
+@pytest.mark.parametrize("say", TABLES)
+def test_a_sentence_is_one_line_whatever_is_there(say):
+    for table in subsets(transfers(methods=("IMP-ST", "RP"))):
+        said = say(table)
+        assert said.endswith(".") and ".." not in said and "\n" not in said and "nan" not in said and "-0.0" not in said
+
+
+@pytest.mark.parametrize("say", TABLES)
+def test_without_records_it_says_so(say):
+    assert say(transfers().iloc[:0]) == words.NOTHING
+
+
+def test_who_reaches_furthest_is_named_first():
+    table = won_up_to(6)
+    lost = (table["pretraining"] == "STD") & (table["rounds"] == 6)
+    table.loc[lost, "SA"] = 0.5
+    said = "On digits (2 seeds) FAT and AT reach furthest, 73.8 % (STD 48.8 %); random masks of AT: 73.8 %"
+    assert words.existence(table).startswith(said)
+    said = "Double-win tickets were found: on digits up to 73.8 % sparsity (FAT and AT)"
+    assert words.headline(table).startswith(said)
+
+
+def test_the_lead_in_ra_stands_beside_the_noise():
+    table = won_up_to(6)
+    assert "dense RA after AT, FAT less STD: +10.0 points, beyond one std (0.0)" in words.existence(table)
+    noisy = table.assign(RA=table["RA"] + np.where(table["seed"] == 0, 0.2, -0.2))
+    assert "+10.0 points, within one std (28.3)" in words.existence(noisy)
+    assert "one seed: noise not known" in words.existence(table[table["seed"] == 0])
+
+
+def test_no_win_and_no_verdict_are_told_apart():
+    table = won_up_to(0)
+    assert "no sparse ticket of STD, FAT and AT is a double win" in words.existence(table)
+    assert words.headline(table).startswith("No double-win ticket was found")
+    alone = table[table["seed"] == 0]
+    assert "it is not known whether tickets of STD, FAT and AT are double wins" in words.existence(alone)
+    assert words.headline(alone).startswith("The verdict is open") or "over all readings" in words.headline(alone)
+    assert "AT not known" in words.existence(won_up_to(6)[lambda t: (t["pretraining"] != "AT") | (t["rounds"] > 0)])
+
+
+def test_levels_not_made_yet_are_counted():
+    table = won_up_to(6)
+    table = table[~((table["rounds"] == 14) & (table["seed"] == 1) & (table["pretraining"] == "AT"))]
+    assert "1 level not known yet" in words.existence(table)
+
+
+def test_methods_with_fewer_levels_say_so():
+    table = won_up_to(6, methods=("IMP-ST", "IMP-AT", "RP"))
+    table = table[(table["method"] != "IMP-AT") | (table["rounds"] == 10)]
+    said = words.methods(table)
+    assert "IMP-ST (4 levels)" in said and "IMP-AT (1 level) 0.0 %" in said
+    assert "IMP-AT less IMP-ST (at the one shared level): +0.0 points, within one std" in said
+
+
+def test_a_sparse_ticket_above_dense_comes_with_its_interval():
+    table = won_up_to(14)
+    assert words.data_limited(table).endswith("No sparse ticket has a higher mean RA than its own dense network.")
+    best = (table["pretraining"] == "AT") & (table["rounds"] == 6) & (table["method"] == "IMP-ST")
+    table["RA"] += 0.05 * best + 0.001 * table["seed"]
+    said = words.data_limited(table)
+    assert "AT, 100 % of digits, 73.8 % sparse, by +5.0 points" in said and "above zero; it is the best of 12." in said
+    assert "noise not known" in words.data_limited(table[table["seed"] == 0])
+
+
+def test_the_widest_basin_is_counted():
+    areas = pd.DataFrame(dict(where=["clean"] * 2 + ["attacked"] * 2, pretraining=["FAT", "AT"] * 2,
+                              area=[0.3, 0.2, 0.1, 0.4]))
+    assert words.basins(areas).startswith("FAT's is the widest basin in 1 of 2 planes.")
+    assert words.basins(areas[areas["pretraining"] == "AT"]).startswith("Below its minimum + 1")
+    assert words.basins(plots.basin_area([])) == words.NOTHING
+
+
+def test_the_end_of_a_path_is_its_loss():
+    table = pd.DataFrame([dict(pretraining=p, method="IMP-ST", dataset="digits", fraction=1.0, rounds=6, images=images,
+                               loss_centre=loss, explained_1=0.7, explained_2=0.2)
+                          for p, images, loss in (("STD", "clean", 0.5), ("AT", "clean", 0.25), ("AT", "attacked", 1.5))])
+    assert "on clean images 100 % digits STD 0.50, AT 0.25. And on attacked images 100 % digits AT 1.50" in words.paths(table)
+    assert "at least 90.0 %" in words.paths(table) and words.paths(table.iloc[:0]) == words.NOTHING
+
+
+def test_masks_are_compared_with_chance():
+    table, masks = mask_records()
+    pairs, kernels = structure.similarity_table(table, masks.get), structure.zero_kernel_table(table, masks.get)
+    last = pairs[pairs["rounds"] == 10]
+    assert f"{(last['similarity'] / last['chance']).max():.1f} times as much as by chance" in words.overlap(pairs)
+    assert words.masks(pairs, kernels) == f"{words.overlap(pairs)} {words.zeros(kernels)}"
+    share = kernels[(kernels["rounds"] == 10) & (kernels["block"] == "B1")].groupby("pretraining")[["zero", "kernels"]].sum()
+    assert percent((share["zero"] / share["kernels"]).max()) in words.blocks(kernels)
+    for say in (words.overlap, words.zeros, words.blocks):
+        assert say((pairs if say is words.overlap else kernels).iloc[:0]) == words.NOTHING
+
+
+def test_a_transfer_accuracy_below_ra_is_a_sign_of_masked_gradients():
+    table = pd.DataFrame([
+        dict(pretraining="AT", method=m, dataset="digits", fraction=1.0, rounds=r, seed=s)
+        for m, r in (("dense", 0), ("IMP-ST", 6)) for s in (0, 1)
+    ]).assign(transfer_accuracy=0.8, RA=0.7, SA=0.9)
+    said = words.transfer_attack(table)
+    assert said.startswith("No sign of masked gradients: of 2 networks all") and "+10.0 points" in said
+    table.loc[table["rounds"] == 6, "RA"] = 0.85
+    said = words.transfer_attack(table)
+    assert said.startswith("1 of 2 networks") and "-5.0 points" in said and "0 of 1 sparse ticket" in said
+    assert words.transfer_attack(table.iloc[:0]) == words.NOTHING
+
+
+def test_the_paradigm_counts_what_is_asked_for():
+    assert words.paradigm(PARAMS) == (
+        "This study takes resnet8 from MNIST-5k to digits and tiles: 2 pre-trainings, 2 pruning methods, "
+        "2 levels of sparsity (48.8 to 73.8 %), 2 fractions of the data, 2 seeds.")
+    assert percent(winning.ladder(6)) == "73.8" and percent(np.nan, " %") == "not known"
