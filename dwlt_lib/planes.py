@@ -31,7 +31,7 @@ def panels(table: pd.DataFrame, read) -> list[dict]:
 def _axes(row: dict) -> str:
     """What a plane's two axes are: random directions, or the share of the path's variance that each explains."""
     shares = [f"PC{i} {100 * row[f'explained_{i}']:.0f} %" for i in (1, 2) if pd.notna(row.get(f"explained_{i}"))]
-    return ", ".join(shares) or "$d_1$, $d_2$"
+    return ", ".join(shares) or "axes d1, d2"
 
 
 def side_by_side(table: pd.DataFrame, read, columns: int = 4) -> list[dict]:
@@ -114,7 +114,7 @@ def surfaces_3d(panels: list[dict]) -> Figure | None:
         x, y = np.meshgrid(p.get("grid_x", p.get("grid")), p.get("grid_y", p.get("grid")), indexing="ij")
         z = np.clip(np.nan_to_num(p["loss"], nan=norm.vmax, posinf=norm.vmax), norm.vmin, norm.vmax)
         ax.plot_surface(x, y, z, cmap="viridis", norm=norm, rcount=60, ccount=60, linewidth=0, rasterized=True)
-        ax.set(zlim=(norm.vmin, norm.vmax), xlabel="$d_1$", ylabel="$d_2$")
+        ax.set(zlim=(norm.vmin, norm.vmax), xlabel="d1", ylabel="d2")
         ax.set_title(p.get("label", p["title"].replace(", ", "\n", 1)))
         ax.xaxis.labelpad = ax.yaxis.labelpad = -9
         ax.locator_params(nbins=3)

@@ -1,7 +1,7 @@
 """One look for every figure: colours, markers and lines by role, type sizes, names as printed, and files that repeat.
 
 Each curve keeps its role's colour, marker and line in every figure, so that they stay apart in grey print: STD orange,
-FAT green, AT blue, RP vermillion. Widths are 3.4 in (a column) and 7 in (a page).
+FAT green, AT blue, RP rust. Widths are 3.4 in (a column) and 7 in (a page).
 """
 
 import functools
@@ -19,14 +19,15 @@ if "inline" in os.environ.get("MPLBACKEND", ""):
 
 COLUMN, PAGE = 3.4, 7.0  # inches
 PRETRAININGS, METHODS = ("STD", "FAT", "AT"), ("IMP-ST", "IMP-AT", "OMP", "RP")
-# Okabe and Ito's palette: colour, marker, line. IMP-ST wears its pre-training's role.
+# Colour, marker, line. Okabe and Ito's hues, moved apart in lightness until those that share a figure differ to every
+# eye (deuteranopia, protanopia, tritanopia) and in grey. IMP-ST wears its pre-training's role.
 ROLES = {
-    "STD": ("#E69F00", "o", "-"),
-    "FAT": ("#009E73", "s", "--"),
-    "AT": ("#0072B2", "^", "-."),
-    "RP": ("#D55E00", "X", ":"),
-    "IMP-AT": ("#CC79A7", "D", "--"),
-    "OMP": ("#4D4D4D", "v", (0, (5, 1, 1, 1, 1, 1))),
+    "STD": ("#EBA000", "o", "-"),
+    "FAT": ("#12B083", "s", "--"),
+    "AT": ("#0B4F94", "^", "-."),
+    "RP": ("#A83800", "X", ":"),
+    "IMP-AT": ("#DB90BE", "D", "--"),
+    "OMP": ("#6B6B6B", "v", (0, (5, 1, 1, 1, 1, 1))),
 }
 NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "mnist5k": "MNIST-5k", "cub200": "CUB-200"}
 STYLE = {
@@ -105,7 +106,8 @@ def name(dataset: str) -> str:
 
 
 def theta(pretraining: str) -> str:
-    return rf"$\theta_{{\mathrm{{{pretraining}}}}}$"
+    """theta_p as figures print it, on one line: a subscript of 7 pt text would be under 5 pt in print."""
+    return f"\u03b8\u202f{pretraining}"
 
 
 def role(pretraining: str, method: str = "IMP-ST") -> dict:

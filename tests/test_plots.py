@@ -141,14 +141,6 @@ def test_each_role_keeps_its_colour_and_differs_in_grey_print():
     assert {line.get_color() for line in fig.axes[0].get_lines()} >= {ROLES[p][0] for p in (*PRETRAININGS, "RP")}
 
 
-def test_text_is_readable_at_its_printed_width():
-    table, read = landscapes("trajectory")
-    figures = [plots.existence(transfers()), plots.paradigm(PARAMS), plots.contours(plots.panels(table, read))]
-    for fig in figures:
-        assert fig.get_figwidth() in (3.4, 7.0)
-        assert min(a.get_fontsize() for a in fig.findobj(lambda a: hasattr(a, "get_fontsize"))) >= 6
-
-
 def test_the_paradigm_names_the_studys_own_parameters():
     shown = " ".join(texts(plots.paradigm(PARAMS)))
     for word in ("resnet8", "MNIST-5k", "digits", "tiles", "IMP-ST, RP", "100 % / 10 %", "2 seeds"):

@@ -92,11 +92,12 @@ def test_the_widest_basin_is_counted():
 
 
 def test_the_end_of_a_path_is_its_loss():
-    table = pd.DataFrame([dict(pretraining=p, method="IMP-ST", dataset="digits", fraction=1.0, rounds=6, images=images,
-                               loss_centre=loss, explained_1=0.7, explained_2=0.2)
-                          for p, images, loss in (("STD", "clean", 0.5), ("AT", "clean", 0.25), ("AT", "attacked", 1.5))])
-    assert "on clean images 100 % digits STD 0.50, AT 0.25. And on attacked images 100 % digits AT 1.50" in words.paths(table)
-    assert "at least 90.0 %" in words.paths(table) and words.paths(table.iloc[:0]) == words.NOTHING
+    ends = pd.DataFrame([("STD", "clean", 0.5), ("AT", "clean", 0.25), ("AT", "attacked", 1.5)])
+    table = ends.set_axis(["pretraining", "images", "loss_centre"], axis=1).assign(
+        method="IMP-ST", dataset="digits", fraction=1.0, rounds=6, explained_1=0.7, explained_2=0.2)
+    said = words.paths(table)
+    assert "on clean images 100 % digits STD 0.50, AT 0.25. And on attacked images 100 % digits AT 1.50." in said
+    assert "at least 90.0 %" in said and words.paths(table.iloc[:0]) == words.NOTHING
 
 
 def test_masks_are_compared_with_chance():
@@ -105,7 +106,8 @@ def test_masks_are_compared_with_chance():
     last = pairs[pairs["rounds"] == 10]
     assert f"{(last['similarity'] / last['chance']).max():.1f} times as much as by chance" in words.overlap(pairs)
     assert words.masks(pairs, kernels) == f"{words.overlap(pairs)} {words.zeros(kernels)}"
-    share = kernels[(kernels["rounds"] == 10) & (kernels["block"] == "B1")].groupby("pretraining")[["zero", "kernels"]].sum()
+    first = kernels[(kernels["rounds"] == 10) & (kernels["block"] == "B1")]
+    share = first.groupby("pretraining")[["zero", "kernels"]].sum()
     assert percent((share["zero"] / share["kernels"]).max()) in words.blocks(kernels)
     for say in (words.overlap, words.zeros, words.blocks):
         assert say((pairs if say is words.overlap else kernels).iloc[:0]) == words.NOTHING
