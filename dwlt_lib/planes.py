@@ -138,7 +138,8 @@ def contours(panels: list[dict]) -> Figure | None:
     for ax, p in used:
         x, y, top = p.get("grid_x", p.get("grid")), p.get("grid_y", p.get("grid")), 10 * norm.vmax  # beyond the scale
         z = np.clip(np.nan_to_num(p["loss"], nan=top, posinf=top), norm.vmin, top).T
-        ax.contourf(x, y, z, fills, norm=LogNorm(norm.vmin, norm.vmax), cmap="viridis", extend="max")
+        filled = ax.contourf(x, y, z, fills, norm=LogNorm(norm.vmin, norm.vmax), cmap="viridis", extend="max")
+        filled.set_rasterized(True)  # no seams between the bands, and files of half the size
         found = ax.contour(x, y, z, lines, colors="white", linewidths=0.5)
         if columns <= 4:  # in smaller panels the lines are read off the colour bar, whose ticks they are
             _number(ax, found, x, y, p["coords"][-1] if "coords" in p else None)
