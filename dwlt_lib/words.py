@@ -63,13 +63,14 @@ def _reached(values: pd.Series, rows: pd.DataFrame) -> str:
     top = [key for key in values.index if values[key] == known.max()]
     rest = values.drop(top).sort_values(ascending=False, kind="stable")
     others = ", ".join(f"{key} {percent(value, ' %')}" for key, value in rest.items())
+    unknown = int(rows["unknown"].sum())
     if known.max() == 0:
-        text = f"no sparse ticket of {_and(top)} is a double win" + f" ({others})" * bool(others)
+        text = f"no sparse ticket of {_and(top)} is {'known to be ' * bool(unknown)}a double win"
+        text += f" ({others})" * bool(others)
     else:
         verb = ("reaches" if len(top) == 1 else "reach") + " furthest," * bool(others)
         text = f"{_and(top)} {verb} {percent(known.max())} %" + f" ({others})" * bool(others)
-    unknown = int(rows["unknown"].sum())
-    return text + f", {_times(unknown, 'level')} not known yet" * bool(unknown)
+    return text + f" so far, {_times(unknown, 'level')} not known yet" * bool(unknown)
 
 
 def _seeds(table: pd.DataFrame, dataset: str) -> str:
@@ -252,8 +253,9 @@ def transfer_attack(table: pd.DataFrame) -> str:
     text = f"{below} of {networks} withstand the unseen model's images worse than their own PGD's, "
     text += "which points to masked gradients"
     if not below:
-        text = f"No sign of masked gradients: of {networks} all withstand the unseen model's images at least as well "
-        text += "as their own PGD's"
+        alone = len(margin) == 1
+        text = f"No sign of masked gradients: {'the one network withstands' if alone else f'all {networks} withstand'} "
+        text += f"the unseen model's images at least as well as {'its' if alone else 'their'} own PGD's"
     text = f"{text}; {span}"
     rows = means["transfer_accuracy"].reset_index()
     dense = rows[rows["rounds"] == 0].set_index(["pretraining", "dataset", "fraction"])["transfer_accuracy"]
@@ -282,7 +284,7 @@ def headline(table: pd.DataFrame) -> str:
     chosen = chosen[chosen["method"].isin(["dense", "IMP-ST"])]
     extremes, parts = _extremes(chosen, "pretraining", PRETRAININGS, {}), []
     readings = winning.alternatives(chosen).groupby("dataset").max() if extremes else None
-    for dataset, (values, _) in extremes.items():
+    for dataset, (values, rows) in extremes.items():
         top, others = values.max(), readings.loc[dataset].dropna()
         if pd.isna(top):
             parts.append(f"on {name(dataset)} not known")
@@ -291,6 +293,8 @@ def headline(table: pd.DataFrame) -> str:
         found = f"up to {percent(top)} % sparsity ({who})" if top else "none"
         if others.min() < others.max():
             found += f", {percent(others.min())} to {percent(others.max())} % over all readings of the rule"
+        if unknown := int(rows["unknown"].sum()):
+            found += f" so far, {_times(unknown, 'level')} not known yet"
         parts.append(f"on {name(dataset)} {found}")
     if not parts:
         return _none(chosen)

@@ -62,7 +62,10 @@ def test_no_win_and_no_verdict_are_told_apart():
 def test_levels_not_made_yet_are_counted():
     table = won_up_to(6)
     table = table[~((table["rounds"] == 14) & (table["seed"] == 1) & (table["pretraining"] == "AT"))]
-    assert "1 level not known yet" in words.existence(table)
+    assert "FAT and AT reach 73.8 % so far, 1 level not known yet" in words.existence(table)
+    assert words.headline(table).endswith("so far, 1 level not known yet.")
+    table = table.assign(SA=table["SA"].where(table["rounds"] == 0, 0.5))
+    assert "no sparse ticket of STD, FAT and AT is known to be a double win so far" in words.existence(table)
 
 
 def test_methods_with_fewer_levels_say_so():
@@ -119,7 +122,7 @@ def test_a_transfer_accuracy_below_ra_is_a_sign_of_masked_gradients():
         for m, r in (("dense", 0), ("IMP-ST", 6)) for s in (0, 1)
     ]).assign(transfer_accuracy=0.8, RA=0.7, SA=0.9)
     said = words.transfer_attack(table)
-    assert said.startswith("No sign of masked gradients: of 2 networks all") and "+10.0 points" in said
+    assert said.startswith("No sign of masked gradients: all 2 networks withstand") and "+10.0 points" in said
     table.loc[table["rounds"] == 6, "RA"] = 0.85
     said = words.transfer_attack(table)
     assert said.startswith("1 of 2 networks") and "-5.0 points" in said and "0 of 1 sparse ticket" in said
