@@ -72,6 +72,7 @@ def build(study: str) -> Path:
             chapters[chapter[0]] = chapter[1]
     chapters["The study's parameters"] = _parameters(noted["params"])
     chapters |= {"Cost": _cost(found), "Versions": _versions(found), "Failures": _failures(folder, missing)}
+    chapters = {name: text for name, text in chapters.items() if text}
     title, state = noted["params"].get("title") or f"Study {study}", f"{len(found)} of {len(noted['ids'])} records"
     state += f' are there; <strong class="problem">{missing} are missing</strong>' if missing else ", none missing"
     parts = [f'<h2 id="part-{i}">{escape(name)}</h2>\n{text}' for i, (name, text) in enumerate(chapters.items())]
@@ -188,6 +189,8 @@ def _duration(seconds: float) -> str:
 
 def _versions(found: pd.DataFrame) -> str:
     """With what and where the records were made: code, torch, Python, device, threads."""
+    if found.empty:
+        return ""
     keys = ["code", "torch", "python", "device", "threads"]
     made = pd.DataFrame([records.read(id).made for id in found["id"]]).reindex(columns=keys).fillna("–").astype(str)
     return _html(made.value_counts().rename("records").reset_index(), "left")

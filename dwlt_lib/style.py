@@ -76,7 +76,9 @@ def figure(draw):
             fig = draw(*args, **kwargs)
             if fig is None:
                 fig = Figure((COLUMN, 1.2), layout="constrained")
-                fig.text(0.5, 0.5, "no records yet", ha="center", va="center", color="#666666")
+                ax = fig.add_subplot()  # a notebook shows a figure without axes as text
+                ax.set_axis_off()
+                ax.text(0.5, 0.5, "no records yet", ha="center", va="center", color="#666666")
             fig.draw_without_rendering()
         return fig
 

@@ -1,11 +1,14 @@
 """Each sentence says what its table holds, whatever part of it is there, and no more."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from test_plots import PARAMS, mask_records, subsets, transfers
 
 from dwlt_lib import plots, structure, winning, words
+from dwlt_lib.records import checkout
 from dwlt_lib.style import percent
 
 TABLES = [words.existence, words.methods, words.data_limited, words.headline]
@@ -134,3 +137,14 @@ def test_the_paradigm_counts_what_is_asked_for():
         "This study takes resnet8 from MNIST-5k to digits and tiles: 2 pre-trainings, 2 pruning methods, "
         "2 levels of sparsity (48.8 to 73.8 %), 2 fractions of the data, 2 seeds.")
     assert percent(winning.ladder(6)) == "73.8" and percent(np.nan, " %") == "not known"
+
+
+@pytest.mark.parametrize("path", sorted((checkout() / "notebooks").glob("1[1-6]_*.ipynb")), ids=lambda path: path.stem)
+def test_beside_every_figure_of_the_report_stand_its_sentence_and_the_papers_finding(path):
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if "report" in cell["metadata"].get("tags", [])]
+    sources = ["".join(cell["source"]) for cell in cells]
+    shown = [i for i, source in enumerate(sources) if "plots.save" in source]
+    assert shown
+    for i in shown:
+        assert "**What the paper found**" in sources[i - 1], sources[i]
+        assert "print(words." in sources[i + 1], sources[i]
