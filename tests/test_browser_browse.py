@@ -48,7 +48,8 @@ def drive(page, tmp_path):
         for y, (regime, metric) in zip(page.evaluate(RINGS), winning.CRITERIA.values(), strict=True):
             own = levels[(levels["rounds"] == r) & (levels["regime"] == regime)][metric]
             assert sorted(y) == pytest.approx(sorted(100 * own))
-        statuses = [cell.get_attribute("data-status") for cell in page.locator("[data-card=verdict] [data-status]").all()]
+        cells = page.locator("[data-card=verdict] [data-status]").all()
+        statuses = [cell.get_attribute("data-status") for cell in cells]
         here = judged[judged["rounds"] == r][[f"{c}_status" for c in winning.CRITERIA]]
         assert sorted(statuses) == sorted(here.to_numpy().ravel())
         zeros = [float(cell.get_attribute("data-zero")) for cell in page.locator("[data-card=masks] [data-zero]").all()]
