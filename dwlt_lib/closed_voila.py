@@ -47,7 +47,7 @@ class Page(TornadoVoilaHandler):
         server, pool = self.settings["voila"], self.kernel_manager
         if server.newest() > server.warmed and pool.get_pool_size(self.notebook_path):
             _, _, kernel = await pool.get_rendered_notebook(self.notebook_path)
-            await ensure_async(pool.shutdown_kernel(kernel))
+            await ensure_async(pool.shutdown_kernel(kernel, now=True))
         server.warmed = time.time()  # a new kernel is started for the next visitor
         await super().get(path)
 
