@@ -6,6 +6,7 @@ Whatever a user's own Jupyter configuration says (no token, every interface), it
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 import os
 import re
@@ -103,6 +104,10 @@ def no_configuration() -> Iterator[str]:
                           DWLT_OUTPUTS=str(records.outputs()))  # kernels start in another folder
         logging.getLogger("tornado").setLevel(logging.ERROR)  # not a line for every request that is refused
         warnings.filterwarnings("ignore", "Extension endpoints without")  # these are closed by a setting below
+        tempfile.tempdir = private
+        quiet = Path(jupyter_config_dir()) / "labconfig" / "default_setting_overrides.json"
+        quiet.parent.mkdir(exist_ok=True)
+        quiet.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}))
         os.chdir(private)  # the working directory is searched for configuration, too
         yield private
 

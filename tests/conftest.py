@@ -151,13 +151,14 @@ def page(chromium):
 
 @pytest.fixture(scope="module")
 def serve():
-    """serve("lab", ..., **environment): starts `dwlt lab ...`; (its URL, its process). All end with the module."""
+    """serve("lab", ..., cwd=None, **environment): starts `dwlt lab ...`; (URL, process). All end with the module."""
     started = []
 
-    def start(*arguments, **environment):
+    def start(*arguments, cwd=None, **environment):
         log = tempfile.TemporaryFile("w+")
         process = subprocess.Popen([*DWLT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=log, text=True,
-                                   start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+                                   start_new_session=True, cwd=cwd,
+                                   env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
         started.append((process, log))
         late = threading.Timer(PATIENCE, process.kill)
         late.start()

@@ -38,7 +38,8 @@ TABLE = {
     "weights": {"models", "masks"},
     "landscape": {"masks", "evaluation"},
     "records": {"parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
-    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "report", "cli", *BROWSER},
+    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "report", "cli", "progress", "tour",
+                   "play", "servers", "closed_voila", *BROWSER},
     "style": set(),
     "planes": {"winning", "style"},
     "plots": {"winning", "structure", "style", "planes"},
@@ -54,6 +55,9 @@ TABLE = {
     "report": {"records", "winning", "plots", "words"},
     "runner": {"parameters", "studies", "specs", "records", "make", "training"},  # training: its OutOfTime
     "bench": ANY - {"runner", "widgets"},
+    "progress": {"plots"},
+    "tour": ANY - {"widgets", "runner", "report", "cli", "bench", "play"},
+    "play": {"tour", "plots", "studies", "winning"},
     "servers": {"records", "closed_voila"},
     "closed_voila": set(),
     "cli": ANY,
