@@ -14,6 +14,7 @@ from dwlt_lib import plots, studies, tour
 from dwlt_lib.winning import ladder, spread
 
 ROUNDS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18)
+ROOMY = "<style>.dwlt th, .dwlt td {padding: 0 0.8em 0 0; text-align: left; line-height: 1.7}</style>"
 WIDE = {"width": "min(100%, 540px)"}
 COLUMNS = ["pretraining", "method", "dataset", "fraction", "regime", "SA", "RA", "SA_std", "RA_std", "seeds"]
 
@@ -94,8 +95,8 @@ def _levels(rounds: Any) -> dict[str, int]:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    shown = frame.to_html(index=False, float_format="{:.3f}".format, na_rep="", border=0)
-    return f'<div style="overflow-x: auto">{shown}</div>'
+    shown = frame.to_html(index=False, float_format="{:.3f}".format, na_rep="", border=0, classes="dwlt")
+    return f'{ROOMY}<div style="overflow-x: auto">{shown}</div>'
 
 
 def _picture() -> Image:

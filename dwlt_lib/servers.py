@@ -124,7 +124,8 @@ def lab_settings(ip: str, port: int, token: str) -> dict[str, dict]:
         "ServerApp": {
             "ip": ip, "port": port, "port_retries": 0, "root_dir": str(records.checkout()), "open_browser": False,
             "allow_root": True, "allow_remote_access": not is_loopback(ip), "allow_unauthenticated_access": False,
-            "answer_yes": True, "log_level": 40, "jpserver_extensions": {"jupyter_server_terminals": True},
+            "answer_yes": True, "log_level": 40,
+            "jpserver_extensions": {"jupyter_server_terminals": True, "jupyter_lsp": True},
         },
         "IdentityProvider": {"token": token},
         "LabApp": {"default_url": f"/{TOUR}", "log_level": 40, "news_url": None,  # nothing is fetched from the network
