@@ -25,8 +25,8 @@ def adversary(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
     pictures, lines = {p: _picture() for p in networks}, {p: HTML() for p in networks}
 
     def show(eps: float) -> None:
-        for p, network in networks.items():
-            picture, reads = tour.attack_strip(network, x, y, tour.adversary(eps))
+        seen = {p: tour.attack_strip(network, x, y, tour.adversary(eps)) for p, network in networks.items()}
+        for p, (picture, reads) in seen.items():
             pictures[p].value = _png(picture)
             right = sum(a == b for a, b in zip(reads, y.tolist(), strict=False))
             said = " ".join(map(str, reads))
@@ -65,8 +65,9 @@ def transfer(study: studies.Study) -> VBox:
 
     def grow(row: dict[str, float], history: list) -> None:
         history.append(row)
-        picture.value = _png(plots.training_curve(history))
+        picture.value, picture.layout.display = _png(plots.training_curve(history)), None
 
+    picture.layout.display = "none"
     button.on_click(start)
     return VBox([slider, Box([regime, button], layout={"flex_flow": "row wrap"}), text, picture])
 
@@ -95,7 +96,8 @@ def _levels(rounds: Any) -> dict[str, int]:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    shown = frame.to_html(index=False, float_format="{:.3f}".format, na_rep="", border=0, classes="dwlt")
+    shown = frame.to_html(index=False, float_format="{:.3f}".format, na_rep="", border=0, classes="dwlt",
+                          formatters={"fraction": "{:g}".format})
     return f'{ROOMY}<div style="overflow-x: auto">{shown}</div>'
 
 
