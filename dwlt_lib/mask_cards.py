@@ -30,7 +30,7 @@ def kernel_maps(masks: Mapping[str, Mask]) -> str:
             code = np.where(np.ma.getmaskarray(image), 2, image.filled(False).astype(int))
             alt = f"kernel map of theta_{p}, {block}: {zero:.0f} of {every:.0f} kernels are zero"
             text = f"{escape(block)}: <b>{zero:.0f}</b> of {every:.0f} <small>(chance {chance:.0f})</small>"
-            shown = picture(ramp[code], round(code.shape[1] * min(3, 250 / code.shape[1])), alt)
+            shown = picture(ramp[code], round(code.shape[1] * min(2, 250 / code.shape[1])), alt)
             cells.append(f'<div data-zero="{zero:.0f}" data-block="{escape(block)}">{text}{shown}</div>')
         rows.append(f'<p>{key(p)}</p><div class="row" data-pretraining="{escape(p)}">{"".join(cells)}</div>')
     return "".join(rows)
