@@ -24,7 +24,7 @@ def live(bar: Any = None) -> Callable[[dict[str, float]], None]:
         rows.append(row)
         if bar is not None:
             bar.set_postfix_str(", ".join(f"{name} {row[name]:.3g}" for name in ("epoch", "loss", "SA", "RA")
-                                          if name in row), refresh=False)
+                                          if name in row))
         began = time.time()
         if began < due:
             return
