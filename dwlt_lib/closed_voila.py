@@ -6,6 +6,7 @@ given up if there are new records since.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -14,12 +15,14 @@ from http.client import responses
 from jupyter_core.utils import ensure_async
 from jupyter_server.auth.login import LoginFormHandler
 from jupyter_server.base.handlers import JupyterHandler
+from tornado.ioloop import IOLoop
 from tornado.web import HTTPError, RequestHandler
 from traitlets import Callable as CallableTrait
 from traitlets import Float
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 
+PATIENCE = 20  # seconds
 FOREIGN = re.compile(r'<link [^>]*href="https?://[^>]*>')  # the template asks another host for icons
 
 
@@ -71,4 +74,14 @@ class ClosedVoila(Voila):
         return found
 
     def launch_browser(self) -> None:
+        IOLoop.current().add_callback(self.announce_warm)
+
+    async def announce_warm(self) -> None:
+        """Announce once the waiting kernel has run the notebook, so that the page opens at once; soon in any case."""
+        for _ in range(10 * PATIENCE):
+            pools = getattr(self.kernel_manager, "_pools", {})  # Voila tells only how many, not how far
+            waiting = [task for pool in pools.values() for task in pool]
+            if all(task.done() and (task.exception() or task.result()["task"].done()) for task in waiting):
+                break
+            await asyncio.sleep(0.1)
         self.announce()
