@@ -5,8 +5,20 @@ from typing import Any
 
 import ipywidgets as w
 import pandas as pd
+from anywidget import AnyWidget
 
 WIDE = w.Layout(width="100%")
+# plotly may draw before its box has a width, and then takes 700 px: once drawn, it is told to measure again
+FIT = """export default { render({ el }) {
+  const fit = () => requestAnimationFrame(() => window.dispatchEvent(new Event("resize")));
+  const look = () => el.closest(".widget-vbox")?.querySelector(".main-svg") && (drawn.disconnect(), fit());
+  const drawn = new MutationObserver(look);
+  requestAnimationFrame(() => {
+    drawn.observe(el.closest(".widget-vbox") ?? el, { childList: true, subtree: true });
+    look();
+  });
+  return () => drawn.disconnect();
+} }"""
 
 
 def of_kind(page: SimpleNamespace, kind: str) -> pd.DataFrame:
@@ -52,7 +64,7 @@ def figure(page: SimpleNamespace) -> SimpleNamespace:
         if found.widget is None:  # a page that opens later is told only what the figure was made with
             found.widget = go.FigureWidget(data=traces, layout=layout)
             found.widget._config = found.widget._config | {"displaylogo": False, "responsive": True}
-            found.box.children = (found.widget,)
+            found.box.children = (found.widget, AnyWidget(_esm=FIT))
         else:
             with found.widget.batch_update():
                 found.widget.data = []

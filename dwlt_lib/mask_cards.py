@@ -29,7 +29,7 @@ def kernel_maps(masks: Mapping[str, Mask]) -> str:
             zero, every, chance = (float(counts.loc[block, c]) for c in ("zero", "kernels", "chance"))
             code = np.where(np.ma.getmaskarray(image), 2, image.filled(False).astype(int))
             alt = f"kernel map of theta_{p}, {block}: {zero:.0f} of {every:.0f} kernels are zero"
-            text = f"{escape(block)}: <b>{zero:.0f}</b> of {every:.0f} <small>(chance {chance:.0f})</small>"
+            text = f"{escape(block)}: <b>{zero:.0f}</b><br><small>of {every:.0f}, chance {chance:.0f}</small>"
             shown = picture(ramp[code], round(code.shape[1] * min(2, 250 / code.shape[1])), alt)
             cells.append(f'<div data-zero="{zero:.0f}" data-block="{escape(block)}">{text}{shown}</div>')
         rows.append(f'<p>{key(p)}</p><div class="row" data-pretraining="{escape(p)}">{"".join(cells)}</div>')
