@@ -8,12 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dwlt_lib.gradient import input_gradient
+
 
 @dataclass(frozen=True)
 class PGD:
     """delta <- proj(delta + alpha * sgn(grad L)) in |delta| <= eps, `steps` times; one step is FGSM.
 
     eps, alpha in [0,1] pixels; random_start: uniform in the ball; restarts: the strongest of so many starts counts.
+    precision: fp32 or bf16, that the gradient is computed in. bn: of a model in train mode, whether BatchNorm takes the
+    batch's statistics during the attack (train, the authors' way) or its running ones (eval; another algorithm).
     """
 
     eps: float
@@ -21,6 +25,8 @@ class PGD:
     steps: int
     random_start: bool = True
     restarts: int = 1
+    precision: str = "fp32"
+    bn: str = "train"
 
     def __post_init__(self) -> None:
         for name, value in (("eps", self.eps), ("alpha", self.alpha)):
@@ -39,6 +45,7 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Gene
     The model's mode, gradients and, in eval mode, buffers are left as found; in train mode BatchNorm's statistics move
     once a step, as in the authors' adversarial training. With several restarts, each image keeps its largest loss.
     """
+    x = x.detach()
     low, high = (x - attack.eps).clamp_(min=0), (x + attack.eps).clamp_(max=1)
     best, best_loss = None, None
     for _ in range(attack.restarts):
@@ -56,25 +63,47 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Gene
     return best
 
 
+def stands(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator | None) -> Tensor:
+    """Which images stay rightly classified at the start and after every single step: (B,) bool.
+
+    A stronger demand than the last iterate's (what `perturb` returns). Images that fall are attacked no further.
+    """
+    low, high = (x - attack.eps).clamp_(min=0), (x + attack.eps).clamp_(max=1)
+    gradient = input_gradient(model, x.shape[2:], attack.precision, attack.bn)
+    standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    for _ in range(attack.restarts):
+        adversarial = _start(x, attack, rng, None).clamp_(low, high)
+        for step in range(attack.steps + 1):
+            left = standing.nonzero().squeeze(1)
+            with torch.no_grad():
+                standing[left] = model(adversarial[left]).argmax(1) == y[left]
+            left = standing.nonzero().squeeze(1)
+            if step == attack.steps or len(left) == 0:
+                break
+            found, _ = gradient(adversarial[left], y[left])
+            adversarial[left] = torch.clamp(adversarial[left] + attack.alpha * found.sign(), low[left], high[left])
+    return standing
+
+
 def _one_start(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator | None,
                start: Tensor | None, low: Tensor, high: Tensor) -> Tensor:
-    adversarial = x.detach().clone()
+    adversarial = _start(x, attack, rng, start).clamp_(low, high)
+    gradient = input_gradient(model, x.shape[2:], attack.precision, attack.bn)
+    for _ in range(attack.steps):
+        found, _ = gradient(adversarial, y)
+        adversarial = adversarial.add_(found.sign_(), alpha=attack.alpha).clamp_(low, high)
+    return adversarial
+
+
+def _start(x: Tensor, attack: PGD, rng: torch.Generator | None, start: Tensor | None) -> Tensor:
+    """x and the first delta; not yet clipped."""
     if start is not None:
         if start.shape != x.shape:
             raise ValueError(f"start {tuple(start.shape)}: want the shape of x, {tuple(x.shape)}")
-        adversarial += start.detach()
-    elif attack.random_start:
-        if rng is None:
-            raise ValueError("rng=None: want a torch.Generator for the random start, or random_start=False")
-        noise = torch.rand(x.shape, generator=rng, device=rng.device, dtype=x.dtype).to(x.device)
-        adversarial += (2 * noise - 1) * attack.eps
-    adversarial = adversarial.clamp(low, high)
-    for _ in range(attack.steps):
-        adversarial.requires_grad_(True)
-        with torch.enable_grad():
-            # the sum, not the mean: the same signs, and no gradient flushed to zero by a small factor
-            loss = F.cross_entropy(model(adversarial), y, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, adversarial)
-        with torch.no_grad():
-            adversarial = torch.clamp(adversarial + attack.alpha * gradient.sign(), low, high)
-    return adversarial.detach()
+        return x.detach() + start.detach()
+    if not attack.random_start:
+        return x.detach().clone()
+    if rng is None:
+        raise ValueError("rng=None: want a torch.Generator for the random start, or random_start=False")
+    noise = torch.rand(x.shape, generator=rng, device=rng.device, dtype=x.dtype).to(x.device)
+    return x.detach() + (2 * noise - 1) * attack.eps
