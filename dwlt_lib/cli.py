@@ -84,9 +84,28 @@ def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker
     """Make what is missing of a study, then its figures and report. 75: stopped by the budget; run again to go on."""
     seconds = _seconds(budget)
     study = _study(params)
-    from dwlt_lib import data, make, records, runner, studies
+    from dwlt_lib import kernels, records, runner
 
     deadline = None if seconds is None else time.time() + seconds
+    log, fork = records.study_dir(study.name) / "kernels.log", executor is Executor.papermill and device != Device.cuda
+    with kernels.nursery(log, fork and bool(runner.left(study)), runner.embedded(study)) as place:
+        chosen = _checked(study, device)
+        records.write_study(study)
+        if executor is Executor.inline:
+            raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
+        with kernels.Pool(workers, deadline, log, place if chosen == "cpu" else "") as pool:
+            status = runner.run_papermill(study, params.resolve(), pool, chosen, deadline, _say)
+            if status == runner.STOPPED:
+                _say("stopped by the budget; the same command goes on from here")
+            else:
+                status = max(status, _report(study.name, pool))
+    raise typer.Exit(status)
+
+
+def _checked(study, device: Device) -> str:
+    """The device that is there (cpu or cuda); refuses one that is not, and image files that are missing."""
+    from dwlt_lib import data, make, studies
+
     try:
         chosen = make.resolve(device.value).type
     except ValueError as error:
@@ -97,14 +116,7 @@ def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker
                 data.source(row, "train"), data.source(row, "test")
     except ValueError as error:
         refuse(str(error))
-    records.write_study(study)
-    if executor is Executor.inline:
-        raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
-    status = runner.run_papermill(study, params.resolve(), workers, chosen, deadline, _say)
-    if status == runner.STOPPED:
-        _say("stopped by the budget; the same command goes on from here")
-        raise typer.Exit(status)
-    raise typer.Exit(max(status, _report(study.name, workers)))
+    return chosen
 
 
 @app.command()
@@ -166,10 +178,13 @@ def verdict(params: Params, rule: Rule = Rule.one_std, ddof: Annotated[int, type
 def report(params: Params) -> None:
     """Figures and the one-page report over what is there now."""
     study = _study(params)
-    from dwlt_lib import records
+    from dwlt_lib import kernels, records
 
     records.write_study(study)
-    raise typer.Exit(_report(study.name, CORES))
+    log = records.study_dir(study.name) / "kernels.log"
+    with kernels.nursery(log) as place, kernels.Pool(CORES, None, log, place) as pool:
+        status = _report(study.name, pool)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -261,10 +276,10 @@ def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> None:
     print(found.drop(columns="extreme_rounds").to_string(index=False))
 
 
-def _report(name: str, workers: int) -> int:
+def _report(name: str, pool) -> int:
     from dwlt_lib import records, report, runner
 
-    status, drawn = runner.run_figures(name, workers, _say)
+    status, drawn = runner.run_figures(name, pool, _say)
     page = records.study_dir(name) / "report.html"
     if drawn or not page.exists():
         page = report.build(name)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwlt_lib.attacks import PGD, perturb, stands
+from dwlt_lib.attacks import PGD, perturb
 
 BATCH = 512  # fixed, so that the random starts of an evaluation do not depend on who calls it
 

@@ -51,9 +51,10 @@ class _Block:
 def input_gradient(model: nn.Module, side: Side, precision: str = "fp32", bn: str = "train") -> Gradient:
     """(x, y) -> (gradient of the summed cross-entropy with respect to x, logits), for the weights as they are now.
 
-    side: (H,W) of the images. x: (B,3,H,W) in [0,1]; y: (B,); the gradient in x's shape and type, logits (B, classes) float. precision: fp32 or
-    bf16 (weights and activations; BatchNorm's statistics and the loss stay float). bn: eval freezes BatchNorm even
-    where the model is in train mode. In train mode its running statistics move once a call, as in any forward pass.
+    side: (H,W) of the images. x: (B,3,H,W) in [0,1]; y: (B,); the gradient has x's shape and type, logits (B, classes)
+    are float. precision: fp32 or bf16 (weights and activations; BatchNorm's statistics and the loss stay float). bn:
+    eval freezes BatchNorm even where the model is in train mode. In train mode its running statistics move once a
+    call, as in any forward pass.
     """
     if precision not in DTYPES or bn not in ("train", "eval"):
         raise ValueError(f"precision={precision!r}, bn={bn!r}: want fp32 or bf16, and train or eval")

@@ -5,23 +5,18 @@ A record on disk is the only proof that a job is done; an executed notebook is h
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import multiprocessing
 import os
-import shutil
-import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from dwlt_lib import records
+from dwlt_lib import kernels, records
 from dwlt_lib.specs import Spec, cost, label, record_id, upstream
 from dwlt_lib.studies import NOTEBOOKS, Job, Study, expand, jobs, plan
 
@@ -68,6 +63,12 @@ def pending(study: Study, workers: int) -> dict[Job, list[Spec]]:
     return found
 
 
+def embedded(study: Study) -> list[str]:
+    """The study's data sets that come with packages, the source first."""
+    rows = dict.fromkeys(spec.data for spec in plan(study).values() if hasattr(spec, "data"))
+    return [row.name for row in rows if row.loader == "embedded"]
+
+
 # ---------------------------------------------------------------------------------------------- inline
 
 
@@ -103,8 +104,9 @@ def run_inline(study: Study, device: str, deadline: float | None, say: Say) -> i
 # ---------------------------------------------------------------------------------------------- papermill
 
 
-def run_papermill(study: Study, params: Path, workers: int, device: str, deadline: float | None, say: Say) -> int:
+def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, deadline: float | None, say: Say) -> int:
     """Every missing record, by compute notebooks in worker processes of one thread each that die with this one."""
+    workers = pool.workers
     waiting = pending(study, workers)
     if not waiting:
         return DONE
@@ -112,33 +114,32 @@ def run_papermill(study: Study, params: Path, workers: int, device: str, deadlin
     whole, total = sum(map(cost, todo.values())), len(todo)
     say(f"{total} of {len(plan(study))} records to make in {len(waiting)} notebook runs on {workers} workers")
     began, failed, stopped = time.time(), {}, False
-    with _Pool(study.name, workers, deadline) as pool:
-        running: dict[Future, Job] = {}
-        while waiting or running:
-            ready = [job for job, wanted in waiting.items() if _ready(wanted)]
-            ready.sort(key=lambda job: -_weight(study, job, waiting))
-            out_of_time = deadline is not None and time.time() > deadline
-            while ready and len(running) < workers and not (stopped or out_of_time):
-                job = ready.pop(0)
-                waiting.pop(job)
-                running[pool.submit(_compute, study.name, params, job, device)] = job
-                say(f"  start {_job_label(job)}")
-            if not running:
-                break
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                job = running.pop(future)
-                seconds, problem = _outcome(future)
-                missing = [spec for spec in expand(study, job) if not records.exists(spec)]
-                if problem == "OutOfTime":
-                    stopped = True
-                elif missing or problem:
-                    failed[job] = problem or f"its notebook ended without {label(missing[0])}"
-                    print(f"failed: {_job_label(job)}: {failed[job]}", file=sys.stderr, flush=True)
-                done = sum(cost(spec) for spec in todo.values() if records.exists(spec))
-                there = sum(map(records.exists, todo.values()))
-                say(f"[{there}/{total} records, {_clock(time.time() - began)} gone, {_left(began, done, whole)}] "
-                    f"{'stop' if problem == 'OutOfTime' else 'done'} {_job_label(job)} ({seconds:.0f} s)")
+    running: dict[Future, Job] = {}
+    while waiting or running:
+        ready = [job for job, wanted in waiting.items() if _ready(wanted)]
+        ready.sort(key=lambda job: -_weight(study, job, waiting))
+        out_of_time = deadline is not None and time.time() > deadline
+        while ready and len(running) < workers and not (stopped or out_of_time):
+            job = ready.pop(0)
+            waiting.pop(job)
+            running[pool.submit(_compute, study.name, params, job, device)] = job
+            say(f"  start {_job_label(job)}")
+        if not running:
+            break
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            job = running.pop(future)
+            seconds, problem = _outcome(future)
+            missing = [spec for spec in expand(study, job) if not records.exists(spec)]
+            if problem == "OutOfTime":
+                stopped = True
+            elif missing or problem:
+                failed[job] = problem or f"its notebook ended without {label(missing[0])}"
+                print(f"failed: {_job_label(job)}: {failed[job]}", file=sys.stderr, flush=True)
+            done = sum(cost(spec) for spec in todo.values() if records.exists(spec))
+            there = sum(map(records.exists, todo.values()))
+            say(f"[{there}/{total} records, {_clock(time.time() - began)} gone, {_left(began, done, whole)}] "
+                f"{'stop' if problem == 'OutOfTime' else 'done'} {_job_label(job)} ({seconds:.0f} s)")
     blocked = 0 if stopped else len(waiting)
     if failed:
         if blocked:
@@ -147,28 +148,31 @@ def run_papermill(study: Study, params: Path, workers: int, device: str, deadlin
     return STOPPED if waiting or stopped else DONE
 
 
-def run_figures(study: str, workers: int, say: Say) -> tuple[int, bool]:
+def run_figures(study: str, pool: kernels.Pool, say: Say) -> tuple[int, bool]:
     """Figure notebooks over what is there now: the exit status, and whether any had to be drawn.
 
     Those whose records and code have not changed are left alone.
     """
-    folder = records.study_dir(study) / "notebooks"
-    basis = _basis(study)
-    stale = [name for name in FIGURES if _stamp(folder / f"{name}.ipynb") != basis
-             and (records.checkout() / "notebooks" / f"{name}.ipynb").exists()]
+    folder, basis, stale = records.study_dir(study) / "notebooks", _basis(study), stale_figures(study)
     if not stale:
         return DONE, False
     say(f"drawing {len(stale)} figure notebooks")
     status = DONE
-    with _Pool(study, workers, None) as pool:
-        running = {pool.submit(_execute, name, {"study": study}, folder / f"{name}.ipynb", basis): name
-                   for name in stale}
-        for future, name in running.items():
-            _, problem = _outcome(future)
-            if problem:
-                status = FAILED
-                print(f"failed: notebook {name}: {problem}", file=sys.stderr, flush=True)
+    running = {pool.submit(_execute, name, {"study": study}, folder / f"{name}.ipynb", basis): name
+               for name in stale}
+    for future, name in running.items():
+        _, problem = _outcome(future)
+        if problem:
+            status = FAILED
+            print(f"failed: notebook {name}: {problem}", file=sys.stderr, flush=True)
     return status, True
+
+
+def stale_figures(study: str) -> list[str]:
+    """Figure notebooks whose records or code have changed since they were drawn."""
+    folder, basis = records.study_dir(study) / "notebooks", _basis(study)
+    return [name for name in FIGURES if _stamp(folder / f"{name}.ipynb") != basis
+            and (records.checkout() / "notebooks" / f"{name}.ipynb").exists()]
 
 
 def _basis(study: str) -> str:
@@ -224,48 +228,6 @@ def _left(began: float, done: float, whole: float) -> str:
 # ---------------------------------------------------------------------------------------------- workers
 
 
-class _Pool(ProcessPoolExecutor):
-    """The standard library's pool; its workers and their kernels end when this process does, however it ends.
-
-    What workers and kernels say on stderr goes to the study's kernels.log.
-    """
-
-    def __init__(self, study: str, workers: int, deadline: float | None) -> None:
-        self.sockets = tempfile.mkdtemp(prefix="dwlt-")
-        log = records.study_dir(study) / "kernels.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        super().__init__(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin,
-                         initargs=(os.getpid(), str(records.outputs()), self.sockets, str(log), deadline))
-
-    def __exit__(self, *error: object) -> None:
-        interrupted = error[0] is not None
-        children = list((self._processes or {}).values())
-        if interrupted:
-            for process in children:
-                process.kill()
-        self.shutdown(wait=not interrupted, cancel_futures=True)
-        shutil.rmtree(self.sockets, ignore_errors=True)
-
-
-def die_with_parent(parent: int) -> None:
-    """This process gets SIGKILL when its parent ends (Linux; elsewhere a kernel watches its parent by itself)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)
-
-
-def _begin(parent: int, outputs: str, sockets: str, log: str, deadline: float | None) -> None:
-    die_with_parent(parent)
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    os.environ.update(DWLT_OUTPUTS=outputs, DWLT_SOCKETS=sockets, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1",
-                      JUPYTER_PREFER_ENV_PATH="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
-    os.environ.pop("DWLT_DEADLINE", None)
-    if deadline is not None:
-        os.environ["DWLT_DEADLINE"] = str(deadline)
-
-
 def _compute(study: str, params: Path, job: Job, device: str) -> tuple[float, str]:
     notebook, fields = NOTEBOOKS[job.kind]
     values = {name: list(value) if isinstance(value := getattr(job, name), tuple) else value for name in fields}
@@ -296,16 +258,16 @@ def _watch(stop: threading.Event, stalled: threading.Event) -> None:
 
     mark, since = 0.0, time.time()
     while not stop.wait(2):
-        kernels = psutil.Process().children(recursive=True)
         try:
-            used = sum(sum(kernel.cpu_times()[:2]) for kernel in kernels)
+            running = [*psutil.Process().children(recursive=True), *map(psutil.Process, kernels.mine())]
+            used = sum(sum(kernel.cpu_times()[:2]) for kernel in running)
         except psutil.Error:  # one of them has just ended
             continue
         if not mark <= used < mark + 1:
             mark, since = used, time.time()
-        elif kernels and time.time() - since > STALL:
+        elif running and time.time() - since > STALL:
             stalled.set()
-            for kernel in kernels:
+            for kernel in running:
                 kernel.kill()
             return
 
@@ -323,6 +285,7 @@ def _execute_once(notebook: str, parameters: dict, target: Path, basis: str) -> 
     if os.name == "posix":  # local sockets, each kernel its own: no port can be taken by another
         config.KernelManager.transport = "ipc"
         config.KernelManager.ip = f"{os.environ['DWLT_SOCKETS']}/{os.getpid()}-{time.monotonic_ns() % 10**9}"
+        kernels.from_nursery()
     braces = str(scratch).replace("{", "{{").replace("}", "}}")  # papermill formats output paths
     try:
         papermill.execute_notebook(source, braces, parameters, kernel_name="python3", cwd=str(source.parent),

@@ -39,8 +39,8 @@ TABLE = {
     "weights": {"models", "masks"},
     "landscape": {"masks", "evaluation"},
     "records": {"parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
-    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "report", "cli", "progress", "tour",
-                   "play", "servers", "closed_voila", *BROWSER},
+    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "kernels", "report", "cli", "progress",
+                   "tour", "play", "servers", "closed_voila", "bench", "peers", *BROWSER},
     "style": set(),
     "planes": {"winning", "style"},
     "plots": {"winning", "structure", "style", "planes"},
@@ -54,13 +54,8 @@ TABLE = {
     "tab_pictures": {"cards", "controls", "planes", "records", "style", "winning"},
     "widgets": {"cards", "controls", "plots", "records", "tab_pictures", "tab_results", "tab_sparsity"},
     "report": {"records", "winning", "plots", "words"},
-    "runner": {"parameters", "studies", "specs", "records", "make", "training"},  # training: its OutOfTime
-    "bench": ANY - {"runner", "widgets"},
-    "progress": {"plots"},
-    "tour": ANY - {"widgets", "runner", "report", "cli", "bench", "play"},
-    "play": {"tour", "plots", "studies", "winning"},
-    "servers": {"records", "closed_voila"},
-    "closed_voila": set(),
+    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "kernels", "report", "cli", "progress",
+                   "tour", "play", "servers", "closed_voila", "bench", "peers", *BROWSER},
     "cli": ANY,
 }
 ONLY_FOR_THE_COMMAND = {"runner", "report", "widgets"}
