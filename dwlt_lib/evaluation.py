@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwlt_lib.attacks import PGD, perturb
+from dwlt_lib.attacks import PGD, perturb, stands
 
-BATCH = 512  # fixed, so that the random starts of an evaluation do not depend on who calls it
+BATCH = 512  # of images of 64 x 64 pixels at most, fewer of larger ones; fixed, so that the random starts of an
+# evaluation do not depend on who calls it
 
 
 def correct(model: nn.Module, x: Tensor, y: Tensor, attack: PGD | None = None, rng: torch.Generator | None = None,
@@ -23,7 +24,7 @@ def correct(model: nn.Module, x: Tensor, y: Tensor, attack: PGD | None = None, r
     """
     with _eval_mode(model, source):
         hits = []
-        for part, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        for part, labels in _parts(x, y):
             if attack is not None:
                 part = perturb(source or model, part, labels, attack, rng)
             with torch.no_grad():
@@ -41,20 +42,34 @@ def robust_accuracy(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: to
     return correct(model, x, y, attack, rng).double().mean().item()
 
 
+def robust_accuracy_any(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator) -> float:
+    """RA_any, 0..1: an image counts only if it is right at the start and after every step of `attack`.
+
+    A stronger statement than the paper's RA, and never mixed with it. x: (N,C,H,W) in [0,1]; y: (N,).
+    """
+    with _eval_mode(model):
+        hits = torch.cat([stands(model, part, labels, attack, rng) for part, labels in _parts(x, y)])
+    return hits.double().mean().item()
+
+
 def attacked(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator) -> Tensor:
     """The adversarial images themselves, (N,C,H,W), made in eval mode."""
     with _eval_mode(model):
-        parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
-        return torch.cat([perturb(model, part, labels, attack, rng) for part, labels in parts])
+        return torch.cat([perturb(model, part, labels, attack, rng) for part, labels in _parts(x, y)])
 
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Mean cross-entropy in nats over x (N,C,H,W), summed in float64; the model's mode is left as it is."""
     total = 0.0
-    for part, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+    for part, labels in _parts(x, y):
         total += F.cross_entropy(model(part), labels, reduction="none").double().sum().item()
     return total / len(y)
+
+
+def _parts(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    size = max(32, min(BATCH, BATCH * 64 * 64 // (x.shape[-1] * x.shape[-2])))
+    return zip(x.split(size), y.split(size), strict=True)
 
 
 @contextmanager

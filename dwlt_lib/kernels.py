@@ -66,13 +66,9 @@ def nursery(log: Path, wanted: bool = True, datasets: Sequence[str] = ()) -> Ite
         return
     folder = tempfile.mkdtemp(prefix="dwlt-")  # short: a socket's path has a limit
     place = f"{folder}/nursery"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    code = f"from dwlt_lib.kernels import serve; serve({place!r}, {os.getpid()}, {list(datasets)!r})"
-    with open(log, "a") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-            env={**os.environ, **QUIET, "MPLBACKEND": INLINE})
+    code = f"from dwlt_lib.kernels import serve; serve({place!r}, {os.getpid()}, {str(log)!r}, {list(datasets)!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               env={**os.environ, **QUIET, "MPLBACKEND": INLINE})
     try:
         yield place
     finally:
@@ -105,8 +101,7 @@ class Pool(ProcessPoolExecutor):
 
 def _begin(parent: int, outputs: str, sockets: str, log: str, deadline: float | None, place: str) -> None:
     die_with_parent(parent)
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 2)
+    _say_to(log, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.environ.update(QUIET, DWLT_OUTPUTS=outputs, DWLT_SOCKETS=sockets)
     os.environ.pop("DWLT_DEADLINE", None)
@@ -115,6 +110,14 @@ def _begin(parent: int, outputs: str, sockets: str, log: str, deadline: float | 
         os.environ[PLACE] = place
     if deadline is not None:
         os.environ["DWLT_DEADLINE"] = str(deadline)
+
+
+def _say_to(log: str, *channels: int) -> None:
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for channel in channels:
+        os.dup2(file, channel)
+    os.close(file)
 
 
 # ---------------------------------------------------------------------------------------------- in a worker
@@ -213,7 +216,7 @@ def _connect(place: str) -> socket.socket:
 # ---------------------------------------------------------------------------------------------- in the nursery
 
 
-def serve(place: str, parent: int, datasets: Sequence[str]) -> None:
+def serve(place: str, parent: int, log: str, datasets: Sequence[str]) -> None:
     """The nursery: import, then fork a kernel for every connection, until the run ends."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -257,7 +260,7 @@ def serve(place: str, parent: int, datasets: Sequence[str]) -> None:
                     continue
                 own, pid = os.getpid(), os.fork()
                 if pid == 0:
-                    _become(request, own, [listener, line, *kernels.values()], (ended, wake))
+                    _become(request, own, log, [listener, line, *kernels.values()], (ended, wake))
                 kernels[pid] = line
                 with suppress(OSError):
                     line.sendall(str(pid).encode())
@@ -280,7 +283,7 @@ def serve(place: str, parent: int, datasets: Sequence[str]) -> None:
             line.close()
 
 
-def _become(request: dict, nursery: int, sockets: Sequence[socket.socket], pipe: Sequence[int]) -> None:
+def _become(request: dict, nursery: int, log: str, sockets: Sequence[socket.socket], pipe: Sequence[int]) -> None:
     """This freshly forked process turns into the kernel that was asked for; it never returns."""
     status = 1
     try:
@@ -293,6 +296,7 @@ def _become(request: dict, nursery: int, sockets: Sequence[socket.socket], pipe:
             one.close()
         for one in pipe:
             os.close(one)
+        _say_to(log, 1, 2)
         os.setsid()
         os.environ.clear()
         os.environ.update(request["env"])

@@ -46,13 +46,16 @@ def surface(model: nn.Module, m: Mask, d1: Weights, d2: Weights, x: Tensor, y: T
     along, across = grid if isinstance(grid, tuple) else (grid, grid)
     parameters = dict(model.named_parameters())
     home = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    keep = {name: part.to(parameters[name]) for name, part in m.items()}
-    loss = torch.empty(len(along), len(across), dtype=torch.float64)
+    one = {name: m[name].to(value) if name in m else torch.ones((), dtype=value.dtype, device=value.device)
+           for name, value in parameters.items()}
+    centre, first, second = ([where[name].to(value) * one[name] for name, value in parameters.items()]
+                             for where in (home, d1, d2))
+    held, loss = list(parameters.values()), torch.empty(len(along), len(across), dtype=torch.float64)
     for i, a in enumerate(along.tolist()):
+        row = torch._foreach_add(centre, first, alpha=a)
         for j, b in enumerate(across.tolist()):
-            for name, parameter in parameters.items():
-                moved = home[name] + a * d1[name] + b * d2[name]
-                parameter.copy_(moved * keep[name] if name in keep else moved)
+            torch._foreach_copy_(held, row)
+            torch._foreach_add_(held, second, alpha=b)
             loss[i, j] = mean_loss(model, x, y)
     model.load_state_dict(home)
     return loss

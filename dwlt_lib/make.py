@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dwlt_lib import landscape, records
 from dwlt_lib.attacks import PGD
 from dwlt_lib.data import Images, images, subset
-from dwlt_lib.evaluation import attacked, correct, mean_loss, robust_accuracy, standard_accuracy
+from dwlt_lib.evaluation import attacked, correct, mean_loss, robust_accuracy, robust_accuracy_any, standard_accuracy
 from dwlt_lib.masks import dense_mask, fingerprint, kept, pack, sparsity, unpack
 from dwlt_lib.models import build, new_head, prunable
 from dwlt_lib.specs import (
@@ -70,7 +70,8 @@ def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress | No
     metrics, history, files = _KINDS[type(spec)](spec, device, progress)
     records.write(spec, metrics, history, files, {"seconds": round(time.time() - began, 3), "gmac": cost(spec),
                                                   **_circumstances(device)})
-    records.partial(spec).unlink(missing_ok=True)
+    for file in records.partial(spec).parent.glob(f"{record_id(spec)}.pt*"):  # and what a killed writer left of it
+        file.unlink(missing_ok=True)
     return record_id(spec)
 
 
@@ -284,6 +285,9 @@ def _tested(model: nn.Module, found: Fitted, spec, device: torch.device) -> dict
         model.load_state_dict(state)
         metrics[f"SA{suffix}"] = standard_accuracy(model, x, y)
         metrics[f"RA{suffix}"] = robust_accuracy(model, x, y, attack, generator(spec.seed, "test", device=device))
+    if spec.ra == "any":
+        rng = generator(spec.seed, "test", device=device)
+        metrics["RA_any"] = robust_accuracy_any(model, x, y, attack, rng)
     return {**metrics, "epoch": found.epoch, "epochs_run": len(found.history)}
 
 

@@ -19,23 +19,43 @@ Method = Literal["IMP-ST", "IMP-AT", "OMP", "RP"]
 RegimeName = Literal["ST", "FAT", "AT"]
 Pictures = Literal["clean", "attacked"]
 Arch = Literal["resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32"]
+Precision = Literal["fp32", "bf16"]
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 
 REGIME_OF: dict[str, str] = {"STD": "ST", "FAT": "FAT", "AT": "AT"}  # theta_p is trained so (section 3)
 
 # rises when the results of a kind would change
-FORMAT = {"pretraining": 1, "mask": 1, "transfer": 1, "surface": 1, "trajectory": 1, "attack": 2}
+FORMAT = {"pretraining": 2, "mask": 2, "transfer": 2, "surface": 2, "trajectory": 2, "attack": 2}
+
+
+class Computing(Frozen):
+    """How a study computes; the defaults are the authors' algorithm in fp32.
+
+    precision: of training, attack and update. attack_bn: BatchNorm in the training attack, with the batch's statistics
+    (train) or the running ones (eval; another algorithm). evaluation_precision: of the attack on validation and test
+    images; scores are fp32 always. ra: any measures RA_any beside RA (right after every step, not only the last).
+    deterministic: a GPU's kernels.
+    """
+
+    precision: Precision = "fp32"
+    attack_bn: Literal["train", "eval"] = "train"
+    evaluation_precision: Precision = "fp32"
+    ra: Literal["last", "any"] = "last"
+    deterministic: bool = True
 
 
 class Attack(Frozen):
-    """An l-infinity adversary: eps and alpha in [0,1] pixels of the image the network sees."""
+    """An l-infinity adversary: eps and alpha in [0,1] pixels of the image the network sees; precision and bn: how its
+    gradients are computed."""
 
     eps: Annotated[float, Field(ge=0, le=1)]
     alpha: Annotated[float, Field(gt=0, le=1)]
     steps: Positive
     random_start: bool = True
     restarts: Positive = 1
+    precision: Precision = "fp32"
+    bn: Literal["train", "eval"] = "train"
 
 
 class Recipe(Frozen):
@@ -50,6 +70,24 @@ class Recipe(Frozen):
     weight_decay: Annotated[float, Field(ge=0)]
     validation: Literal["tenth", "held_5000", "none"]
     attack: Attack | None
+    precision: Precision = "fp32"
+    deterministic: bool = True
+
+
+class Change(Frozen):
+    """Some settings of a recipe; what is left out stays as it was. steps, eps, alpha: of the training attack."""
+
+    epochs: Positive | None = None
+    batch: Annotated[int, Field(ge=2)] | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+    schedule: Literal["constant", "steps", "cosine", "one_cycle"] | None = None
+    milestones: tuple[Positive, ...] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    validation: Literal["tenth", "held_5000", "none"] | None = None
+    steps: Positive | None = None
+    eps: Annotated[float, Field(ge=0, le=1)] | None = None
+    alpha: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class PretrainingSpec(Frozen):
@@ -61,6 +99,7 @@ class PretrainingSpec(Frozen):
     data: DataSet
     recipe: Recipe
     evaluation: Attack
+    ra: Literal["last", "any"] = "last"
     seed: Natural
 
 
@@ -93,6 +132,7 @@ class TransferSpec(Frozen):
     regime: RegimeName
     recipe: Recipe
     evaluation: Attack
+    ra: Literal["last", "any"] = "last"
     seed: Natural
     keep: Literal["none", "selected", "trajectory"]
 

@@ -14,6 +14,8 @@ from dwlt_lib.specs import (
     Arch,
     Attack,
     AttackSpec,
+    Change,
+    Computing,
     MaskSpec,
     Method,
     Natural,
@@ -33,22 +35,6 @@ from dwlt_lib.specs import (
 
 DENSE = 0  # rounds of the unpruned network
 Rounds = Annotated[int, Field(ge=DENSE, le=60)]
-
-
-class Change(Frozen):
-    """Some settings of a recipe; what is left out stays as it was. steps, eps, alpha: of the training attack."""
-
-    epochs: Positive | None = None
-    batch: Annotated[int, Field(ge=2)] | None = None
-    lr: Annotated[float, Field(gt=0)] | None = None
-    schedule: Literal["constant", "steps", "cosine", "one_cycle"] | None = None
-    milestones: tuple[Positive, ...] | None = None
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    validation: Literal["tenth", "held_5000", "none"] | None = None
-    steps: Positive | None = None
-    eps: Annotated[float, Field(ge=0, le=1)] | None = None
-    alpha: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class Override(Frozen):
@@ -111,7 +97,7 @@ class Surrogate(Frozen):
     recipe: Change = Change()
 
 
-class Study(Frozen):
+class Study(Computing):
     """A parameter file, resolved over its preset. Every field may be set in the file."""
 
     name: Name
@@ -150,7 +136,7 @@ def dataset(study: Study, name: str) -> DataSet:
     return CATALOGUE[name]
 
 
-def _recipe(row: DataSet, regime: str, *changes: Change) -> Recipe:
+def _recipe(how: Computing, row: DataSet, regime: str, *changes: Change) -> Recipe:
     """One recipe out of layers, later ones winning; the attack's eps and alpha are the data set's unless set."""
     found: dict[str, Any] = {}
     for change in changes:
@@ -159,31 +145,34 @@ def _recipe(row: DataSet, regime: str, *changes: Change) -> Recipe:
     alpha = found.pop("alpha", None)
     if alpha is None:
         alpha = min(1.0, 1.25 * eps) if regime == "FAT" and eps > 0 else row.alpha  # Wong et al. 2020: 1.25 eps
-    attack = None if regime == "ST" else Attack(eps=eps, alpha=alpha, steps=1 if regime == "FAT" else steps)
+    attack = None if regime == "ST" else Attack(eps=eps, alpha=alpha, steps=1 if regime == "FAT" else steps,
+                                                precision=how.precision, bn=how.attack_bn)
     missing = {"epochs", "batch", "lr", "schedule", "momentum", "weight_decay"} - found.keys()
     if missing:
         raise ValueError(f"a {regime} recipe lacks {', '.join(sorted(missing))}; set them")
-    return Recipe(**{"milestones": (), "validation": "tenth", **found}, attack=attack)
+    return Recipe(**{"milestones": (), "validation": "tenth", **found}, attack=attack, precision=how.precision,
+                  deterministic=how.deterministic)
 
 
 def _evaluation(study: Study, row: DataSet) -> Attack:
-    return Attack(eps=row.eps, alpha=row.alpha, steps=study.evaluation_steps)
+    return Attack(eps=row.eps, alpha=row.alpha, steps=study.evaluation_steps, precision=study.evaluation_precision,
+                  bn="eval")
 
 
 def theta(study: Study, pretraining: str) -> PretrainingSpec:
     """theta_p on the study's source."""
     row, regime = dataset(study, study.source), REGIME_OF[pretraining]
     return PretrainingSpec(pretraining=pretraining, arch=study.arch, data=row, seed=study.seed,
-                           recipe=_recipe(row, regime, study.pretraining[pretraining]),
-                           evaluation=_evaluation(study, row))
+                           recipe=_recipe(study, row, regime, study.pretraining[pretraining]),
+                           evaluation=_evaluation(study, row), ra=study.ra)
 
 
 def surrogate(study: Study, name: str) -> PretrainingSpec:
     """The unseen robust model on a downstream data set."""
     row = dataset(study, name)
     return PretrainingSpec(pretraining="AT", arch=study.surrogate.arch, data=row, seed=study.surrogate.seed,
-                           recipe=_recipe(row, "AT", study.pretraining["AT"], study.surrogate.recipe),
-                           evaluation=_evaluation(study, row))
+                           recipe=_recipe(study, row, "AT", study.pretraining["AT"], study.surrogate.recipe),
+                           evaluation=_evaluation(study, row), ra=study.ra)
 
 
 def mask(study: Study, pretraining: str, method: str, rounds: int) -> MaskSpec | None:
@@ -191,7 +180,7 @@ def mask(study: Study, pretraining: str, method: str, rounds: int) -> MaskSpec |
     if rounds == DENSE:
         return None
     source, change = theta(study, pretraining), study.retraining.get(method)
-    retrain = _recipe(source.data, method.removeprefix("IMP-"), change) if change else None
+    retrain = _recipe(study, source.data, method.removeprefix("IMP-"), change) if change else None
     return MaskSpec(theta=source, method=method, rounds=rounds, prune_fraction=study.prune_fraction, retrain=retrain,
                     seed=0 if method == "OMP" else study.mask_seed)
 
@@ -213,8 +202,8 @@ def transfer(study: Study, pretraining: str, method: str, dataset_name: str, fra
         keep = "trajectory"
     return TransferSpec(theta=theta(study, pretraining), mask=mask(study, pretraining, method, rounds), data=row,
                         fraction=fraction, subset_rule=study.subset_rule, subset_seed=study.subset_seed,
-                        regime=regime, recipe=_recipe(row, regime, *changes), evaluation=_evaluation(study, row),
-                        seed=seed, keep=keep)
+                        regime=regime, recipe=_recipe(study, row, regime, *changes),
+                        evaluation=_evaluation(study, row), ra=study.ra, seed=seed, keep=keep)
 
 
 def _covers(block: Grid, at: tuple) -> bool:

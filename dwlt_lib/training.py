@@ -24,6 +24,7 @@ from dwlt_lib.evaluation import robust_accuracy, standard_accuracy
 from dwlt_lib.masks import Mask
 
 State = dict[str, Tensor]
+Kept = tuple[list[Tensor], list[Tensor]]
 
 COLLAPSE = 0.2  # FAT stops once validation RA lies this far below its best: catastrophic overfitting (section 3)
 
@@ -48,7 +49,8 @@ def one_thread_on_cpu(device: torch.device | str) -> None:
 class Regime:
     """How to train. name: ST, FAT or AT; schedule: constant, steps (lr x 0.1 at milestones), cosine (by epoch) or
     one_cycle (linear up for a quarter of the steps, linear down to 0); attack: what a training step faces (None for
-    ST); judge: the attack that validation RA is measured by (None: select by SA)."""
+    ST); judge: the attack that validation RA is measured by (None: select by SA); precision: of the update's forward
+    and backward pass, fp32 or bf16 (the attack has its own); deterministic: of a GPU's kernels."""
 
     name: str
     epochs: int
@@ -60,6 +62,8 @@ class Regime:
     weight_decay: float
     attack: PGD | None
     judge: PGD | None
+    precision: str = "fp32"
+    deterministic: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,8 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
     """
     device = next(model.parameters()).device
     one_thread_on_cpu(device)
-    parameters = dict(model.named_parameters())
-    weights = [parameters[name] for name in m]
-    ones = [torch.empty_like(weight).copy_(part) for weight, part in zip(weights, m.values(), strict=True)]
-    _mask_(weights, ones)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = how.deterministic, not how.deterministic
+    kept = masked(model, m)
     optimiser = torch.optim.SGD(model.parameters(), lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay,
                                 fused=True)
     state = {"epoch": 0, "history": [], "best": -1.0, "best_epoch": 0, "selected": {}, "stopped": False,
@@ -117,7 +119,7 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
         if deadline is not None and time.time() + seconds > deadline:
             raise OutOfTime
         began = time.time()
-        row = _epoch(model, weights, ones, train, how, seed, state["epoch"], optimiser)
+        row = _epoch(model, kept, train, how, seed, state["epoch"], optimiser)
         state["epoch"] += 1
         row = {"epoch": state["epoch"], **row, **_validate(model, validation, how, seed, state["epoch"])}
         state["history"].append(row)
@@ -136,32 +138,55 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
                   checkpoints=state["checkpoints"])
 
 
-def _epoch(model: nn.Module, weights: list[Tensor], ones: list[Tensor], train: Images, how: Regime, seed: int,
-           epoch: int, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+def _epoch(model: nn.Module, kept: Kept, train: Images, how: Regime, seed: int, epoch: int,
+           optimiser: torch.optim.Optimizer) -> dict[str, float]:
     model.train()
-    device = weights[0].device
+    device = next(model.parameters()).device
     noise = generator(seed, "attack", epoch, device)
     total, steps = torch.zeros((), device=device), max(1, math.ceil(len(train) / how.batch))
     epoch_batches = batches(train, how.batch, generator(seed, "order", epoch), generator(seed, "augment", epoch))
-    for step, (x, y) in enumerate(epoch_batches):
+    for number, (x, y) in enumerate(epoch_batches):
         for group in optimiser.param_groups:
-            group["lr"] = rate = learning_rate(how, epoch, (step + 1) / steps)
-        if how.attack is not None:
-            x = perturb(model, x, y, how.attack, noise)
-        loss = F.cross_entropy(model(x), y)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        _mask_(weights, ones)  # neither momentum nor weight decay may revive a pruned weight
-        total += loss.detach() * len(y)
+            group["lr"] = rate = learning_rate(how, epoch, (number + 1) / steps)
+        _, loss = step(model, kept, optimiser, x, y, how.attack, noise, how.precision)
+        total += loss * len(y)
     mean = (total / len(train)).item()
     if not math.isfinite(mean):
         raise FloatingPointError(f"the loss is {mean} in epoch {epoch + 1}: want a finite one; lower lr={how.lr}")
     return {"lr": rate, "loss": mean}
 
 
+def step(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, attack: PGD | None,
+         noise: torch.Generator | None, precision: str = "fp32", start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """One training step, whatever the regime: attack (if any), gradient, update, mask. No value leaves the device.
+
+    kept: of `masked`; x: (B,3,H,W) in [0,1]; y: (B,); noise, start: of `attacks.perturb`. Returns the images that were
+    trained on and their mean loss, a scalar tensor. The model must be in train mode.
+    """
+    if attack is not None:
+        x = perturb(model, x, y, attack, noise, start)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits = model(x)
+    loss = F.cross_entropy(logits.float() if precision == "bf16" else logits, y)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    _mask_(kept)  # neither momentum nor weight decay may revive a pruned weight
+    return x, loss.detach()
+
+
+def masked(model: nn.Module, m: Mask) -> Kept:
+    """theta <- m * theta, in place; the weights that m names, and m as numbers, for `step` to keep it so."""
+    parameters = dict(model.named_parameters())
+    weights = [parameters[name] for name in m]
+    kept = weights, [torch.empty_like(weight).copy_(part) for weight, part in zip(weights, m.values(), strict=True)]
+    _mask_(kept)
+    return kept
+
+
 @torch.no_grad()
-def _mask_(weights: list[Tensor], ones: list[Tensor]) -> None:
+def _mask_(kept: Kept) -> None:
+    weights, ones = kept
     if weights:
         torch._foreach_mul_([weight.detach() for weight in weights], ones)
 
