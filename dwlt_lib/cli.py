@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from enum import StrEnum
+from json import dumps
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -250,6 +251,35 @@ def _door(ip: str, port: int, token: str | None) -> tuple[str, int, str]:
         return chosen, servers.free_port(chosen, port), servers.secret(token)
     except ValueError as error:
         refuse(str(error))
+
+
+@app.command()
+def bench(device: Device = Device.auto,
+          task: Annotated[str, typer.Option(help="of at, st, pgd20, prune, surface, precision")] = "at,st,pgd20,prune",
+          network: Annotated[str, typer.Option(help="architectures")] = "resnet20",
+          size: Annotated[str, typer.Option(help="sides of the images in pixels")] = "32",
+          batch: Annotated[int, typer.Option(min=2)] = 128,
+          seconds: Annotated[float, typer.Option(min=1, help="for each table")] = 60,
+          json: Annotated[Path, typer.Option(help="write the tables there too")] = None) -> None:
+    """Time this code's steps against its peers' on this machine. precision: bf16 against fp32 on trained networks."""
+    from dwlt_lib import bench, make, models
+
+    asked = {"--task": (task.split(","), bench.TASKS), "--network": (network.split(","), models.ARCHITECTURES)}
+    for option, (values, known) in asked.items():
+        for value in values:
+            if value not in known:
+                refuse(f"{option} {value}: want of {', '.join(known)}")
+    sizes = size.split(",")
+    if not all(one.isdigit() and 8 <= int(one) <= 1024 for one in sizes):
+        refuse(f"--size {size}: want pixels such as 32,224")
+    try:
+        found = bench.bench(make.resolve(device.value), task.split(","), network.split(","), [*map(int, sizes)], batch,
+                            seconds, _say)
+    except ValueError as error:
+        refuse(str(error))
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(dumps(found, indent=1))
 
 
 def _table(name: str, kind: str | None = None):

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +65,7 @@ def input_gradient(model: nn.Module, side: Side, precision: str = "fp32", bn: st
     train = model.training and bn == "train"
     dtype = DTYPES[precision] or model.fc.weight.dtype
     with torch.no_grad():
-        stem, side = _unit(model.conv1, model.bn1, side, dtype, train, model.std)
+        stem, side = _unit(model.conv1, model.bn1, tuple(side), dtype, train, model.std)
         pool = getattr(model, "maxpool", None)
         pool = None if isinstance(pool, nn.Identity) else pool
         if pool is not None:
@@ -88,7 +90,7 @@ def input_gradient(model: nn.Module, side: Side, precision: str = "fp32", bn: st
         b, c, h, w = z.shape
         features = z.permute(0, 2, 3, 1).reshape(b, h * w, c).mean(1, dtype=fc.dtype)
         logits = torch.addmm(bias, features, fc.t())
-        g = torch.softmax(logits, 1)  # the loss is the sum: no gradient is flushed to zero by a small factor
+        g = torch.log_softmax(logits, 1).exp_()  # of the sum: no gradient is flushed to zero by a small factor
         g.scatter_add_(1, y[:, None], g.new_full((1, 1), -1.0).expand(b, 1))
         g = ((g @ fc) / (h * w)).to(dtype)[:, None, None, :].expand(b, h, w, c).contiguous().permute(0, 3, 1, 2)
         for block, saved in zip(reversed(blocks), reversed(seen), strict=True):
@@ -135,11 +137,29 @@ def _unit(conv: nn.Conv2d, bn: nn.BatchNorm2d, side: Side, dtype: torch.dtype, t
         every, matrix = conv.stride[0], weight.flatten(1).t()
     entries = conv.in_channels * side[0] * side[1] * conv.out_channels * after[0] * after[1]
     if after[0] * after[1] <= 4 and side[0] * side[1] <= 16 and every == 1 and entries <= MATRIX:
-        one = torch.eye(conv.in_channels * side[0] * side[1], dtype=dtype, device=weight.device)
-        one = one.view(-1, *side, conv.in_channels).permute(0, 3, 1, 2)
-        matrix = torch.conv2d(one, weight, None, conv.stride, conv.padding).permute(0, 2, 3, 1).flatten(1)
+        matrix = _matrix(weight, _taps(side, after, conv.kernel_size, conv.stride, conv.padding))
         bias = None if bias is None else bias.repeat(after[0] * after[1])
     return _Unit(weight, bias, conv.stride, conv.padding, every, matrix, bn if train else None), after
+
+
+def _matrix(weight: Tensor, taps: Tensor) -> Tensor:
+    """A convolution as one matrix, (pixels and channels of its input, pixels and channels of its output)."""
+    o, c = weight.shape[:2]
+    entries = F.pad(weight.permute(2, 3, 1, 0).reshape(-1, c * o), (0, 0, 0, 1))  # and a row of zeros: no tap
+    blocks = entries[taps.to(weight.device)].view(*taps.shape, c, o)
+    return blocks.permute(0, 2, 1, 3).reshape(taps.shape[0] * c, -1)
+
+
+@cache
+def _taps(side: Side, after: Side, kernel: Side, stride: Side, padding: Side) -> Tensor:
+    """Which tap of the kernel leads from each input pixel to each output pixel: (inputs, outputs); the last: none."""
+    found = torch.full((*side, *after), kernel[0] * kernel[1])
+    for to in product(*map(range, after)):
+        for tap in product(*map(range, kernel)):
+            at = tuple(t * s - p + k for t, s, p, k in zip(to, stride, padding, tap, strict=True))
+            if all(0 <= n < most for n, most in zip(at, side, strict=True)):
+                found[(*at, *to)] = tap[0] * kernel[1] + tap[1]
+    return found.reshape(side[0] * side[1], -1)
 
 
 def _after(side: Side, kernel: Side, stride: Side, padding: Side) -> Side:

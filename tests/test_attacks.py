@@ -175,6 +175,16 @@ def test_an_images_attack_does_not_depend_on_its_neighbours_in_eval_mode():
     assert torch.allclose(perturb(model, x, y, attack, None)[:3], perturb(model, x[:3], y[:3], attack, None))
 
 
+def test_standing_at_every_step_is_the_conjunction_of_all_iterates():
+    model, (x, y) = small_net(), batch(128)
+    start = perturb(model, x, y, PGD(0.1, 0.02, 0), rng(3)) - x
+    y = model(x + start).argmax(1)  # all are right at the start, so that the attack has something to break
+    iterates = [perturb(model, x, y, PGD(0.1, 0.02, steps), None, start) for steps in range(6)]
+    wanted = torch.stack([model(moved).argmax(1) == y for moved in iterates]).all(0)
+    found = attacks.stands(model, x, y, PGD(0.1, 0.02, 5), rng(3))
+    assert torch.equal(found, wanted) and 0 < wanted.float().mean() < 1
+
+
 def test_bad_attacks_are_refused_with_the_remedy():
     with pytest.raises(ValueError, match="8/255"):
         PGD(8, 2 / 255, 10)

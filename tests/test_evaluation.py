@@ -92,3 +92,19 @@ def test_mean_loss_is_cross_entropy_whatever_the_batches():
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
     x, y = torch.rand(evaluation.BATCH + 9, 3, 4, 4), torch.randint(0, 5, (evaluation.BATCH + 9,))
     assert abs(evaluation.mean_loss(model, x, y) - F.cross_entropy(model(x), y).item()) < 1e-5
+
+
+def test_right_after_every_step_is_never_more_than_right_after_the_last(trained, net):
+    state, x, y = trained
+    model, attack = net().train(), PGD(0.1, 0.03, 6)
+    model.load_state_dict(state)
+    every, last = (measure(model, x, y, attack, rng(1)) for measure in (evaluation.robust_accuracy_any,
+                                                                        evaluation.robust_accuracy))
+    assert 0 < every <= last and model.training
+
+
+def test_large_images_come_in_smaller_batches_and_none_is_lost():
+    for side, largest in ((8, 512), (64, 512), (224, 41)):
+        x = torch.zeros(700, 1, side, side)
+        sizes = [len(part) for part, _ in evaluation._parts(x, torch.zeros(700))]
+        assert sum(sizes) == 700 and max(sizes) == largest

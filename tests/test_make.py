@@ -415,3 +415,13 @@ def test_a_landscapes_directions_are_two_and_follow_the_studys_seed(made):
     mine, theirs = (make._KINDS[type(spec)](s, torch.device("cpu"), None)[2]["arrays.safetensors"] for s in
                     (spec.model_copy(update={"points": 3}), other))
     assert mine != theirs
+
+
+def test_bf16_eval_mode_attacks_and_ra_any_are_made_as_asked_and_recorded(toy, outputs, monkeypatch):
+    monkeypatch.setattr(make, "ENOUGH", 8)
+    study = toy(precision="bf16", attack_bn="eval", evaluation_precision="bf16", ra="any")
+    found = records.read(make.make(one(study, "transfer", regime="AT", rounds=0)))
+    assert 0 <= found.metrics["RA_any"] <= found.metrics["RA"] + 0.05  # RA's attack is another, in bf16 to its end
+    assert found.spec["recipe"]["precision"] == found.spec["evaluation"]["precision"] == "bf16"
+    assert found.spec["recipe"]["attack"]["bn"] == "eval" and found.spec["ra"] == "any"
+    assert "RA_any" in records.table("transfer") and records.verify() == []

@@ -209,3 +209,26 @@ def test_a_packed_mask_has_the_same_bytes_in_every_process():
     found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
              for _ in range(4)}
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("n", [1, 100, 2**16, 300_001])
+def test_the_threshold_is_the_sorted_lists_kth_whatever_the_order_and_the_ties(n):
+    g = torch.Generator().manual_seed(n)
+    normal = torch.randn(n, generator=g).abs()
+    few = torch.randint(0, 3, (n,), generator=g).float()
+    misleading = torch.arange(n).float().reshape(-1)
+    misleading[:: max(1, n // 2**15)] = 1e9  # what a regular sample sees is not what there is
+    for values in (normal, normal.sort().values, few, torch.zeros(n), misleading, normal.double(), normal.bfloat16()):
+        for k in {1, max(1, n // 5), n}:
+            assert masks.threshold(values, k) == values.sort().values[k - 1]
+
+
+def test_a_large_mask_is_bit_equal_to_the_one_by_a_stable_sort():
+    g = torch.Generator().manual_seed(0)
+    theta = {"a": torch.randn(40, 50, 60, generator=g).round(decimals=2), "b": torch.randn(99_999, generator=g)}
+    m = {"a": torch.rand(40, 50, 60, generator=g) < 0.7, "b": torch.rand(99_999, generator=g) < 0.7}
+    flat = torch.cat([part.flatten() for part in m.values()])
+    order = torch.cat([part.flatten() for part in theta.values()]).abs().masked_fill(~flat, torch.inf)
+    flat[order.sort(stable=True).indices[: round(0.2 * int(flat.sum()))]] = False
+    found = masks.magnitude_prune(theta, m, 0.2)
+    assert torch.equal(torch.cat([part.flatten() for part in found.values()]), flat)

@@ -193,3 +193,22 @@ def test_the_catalogues_rows_are_found_by_name_and_a_studys_own_come_first(toy):
     assert studies.dataset(study, "stripes").eps == 0.1
     with pytest.raises(ValueError, match="'stripe' is unknown.*stripes"):
         studies.dataset(study, "stripe")
+
+
+def test_how_a_study_computes_reaches_every_description_and_changes_its_id(toy):
+    plain = toy()
+    for setting, reads in (
+            ({"precision": "bf16"}, lambda spec: spec.recipe.precision == "bf16" == spec.recipe.attack.precision),
+            ({"attack_bn": "eval"}, lambda spec: spec.recipe.attack.bn == "eval"),
+            ({"evaluation_precision": "bf16"}, lambda spec: spec.evaluation.precision == "bf16"),
+            ({"ra": "any"}, lambda spec: spec.ra == "any"),
+            ({"deterministic": False}, lambda spec: not spec.recipe.deterministic)):
+        adversarial = [spec for spec in plan(toy(**setting)).values()
+                       if spec.kind in ("pretraining", "transfer") and spec.recipe.attack]
+        assert adversarial and all(map(reads, adversarial)), setting
+        assert not {record_id(spec) for spec in adversarial} & set(plan(plain)), setting
+    for spec in plan(plain).values():
+        if spec.kind == "transfer" and spec.recipe.attack:  # the authors' algorithm in fp32
+            assert (spec.recipe.precision, spec.recipe.attack.precision, spec.recipe.attack.bn) == ("fp32", "fp32",
+                                                                                                    "train")
+            assert (spec.evaluation.precision, spec.ra) == ("fp32", "last")
