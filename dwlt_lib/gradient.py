@@ -137,7 +137,7 @@ def _unit(conv: nn.Conv2d, bn: nn.BatchNorm2d, side: Side, dtype: torch.dtype, t
         every, matrix = conv.stride[0], weight.flatten(1).t()
     entries = conv.in_channels * side[0] * side[1] * conv.out_channels * after[0] * after[1]
     if after[0] * after[1] <= 4 and side[0] * side[1] <= 16 and every == 1 and entries <= MATRIX:
-        matrix = _matrix(weight, _taps(side, after, conv.kernel_size, conv.stride, conv.padding))
+        matrix = _matrix(weight, _taps(side, after, conv.kernel_size, conv.stride, conv.padding, weight.device))
         bias = None if bias is None else bias.repeat(after[0] * after[1])
     return _Unit(weight, bias, conv.stride, conv.padding, every, matrix, bn if train else None), after
 
@@ -146,12 +146,12 @@ def _matrix(weight: Tensor, taps: Tensor) -> Tensor:
     """A convolution as one matrix, (pixels and channels of its input, pixels and channels of its output)."""
     o, c = weight.shape[:2]
     entries = F.pad(weight.permute(2, 3, 1, 0).reshape(-1, c * o), (0, 0, 0, 1))  # and a row of zeros: no tap
-    blocks = entries[taps.to(weight.device)].view(*taps.shape, c, o)
+    blocks = entries[taps].view(*taps.shape, c, o)
     return blocks.permute(0, 2, 1, 3).reshape(taps.shape[0] * c, -1)
 
 
 @cache
-def _taps(side: Side, after: Side, kernel: Side, stride: Side, padding: Side) -> Tensor:
+def _taps(side: Side, after: Side, kernel: Side, stride: Side, padding: Side, device: torch.device) -> Tensor:
     """Which tap of the kernel leads from each input pixel to each output pixel: (inputs, outputs); the last: none."""
     found = torch.full((*side, *after), kernel[0] * kernel[1])
     for to in product(*map(range, after)):
@@ -159,7 +159,7 @@ def _taps(side: Side, after: Side, kernel: Side, stride: Side, padding: Side) ->
             at = tuple(t * s - p + k for t, s, p, k in zip(to, stride, padding, tap, strict=True))
             if all(0 <= n < most for n, most in zip(at, side, strict=True)):
                 found[(*at, *to)] = tap[0] * kernel[1] + tap[1]
-    return found.reshape(side[0] * side[1], -1)
+    return found.reshape(side[0] * side[1], -1).to(device)
 
 
 def _after(side: Side, kernel: Side, stride: Side, padding: Side) -> Side:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dwlt_lib.attacks import PGD, perturb
 from dwlt_lib.data import Images, batches
 from dwlt_lib.evaluation import robust_accuracy, standard_accuracy
+from dwlt_lib.graphs import Work, captured
 from dwlt_lib.masks import Mask
 
 State = dict[str, Tensor]
@@ -105,8 +106,10 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
     one_thread_on_cpu(device)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = how.deterministic, not how.deterministic
     kept = masked(model, m)
-    optimiser = torch.optim.SGD(model.parameters(), lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay,
+    rate = torch.tensor(how.lr, device=device) if device.type == "cuda" else how.lr
+    optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=how.momentum, weight_decay=how.weight_decay,
                                 fused=True)
+    graph: dict[torch.Size, Work | None] = {}
     state = {"epoch": 0, "history": [], "best": -1.0, "best_epoch": 0, "selected": {}, "stopped": False,
              "checkpoints": [_snapshot(model)] if keep else []}
     if checkpoint is not None and checkpoint.exists():
@@ -119,7 +122,7 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
         if deadline is not None and time.time() + seconds > deadline:
             raise OutOfTime
         began = time.time()
-        row = _epoch(model, kept, train, how, seed, state["epoch"], optimiser)
+        row = _epoch(model, kept, train, how, seed, state["epoch"], optimiser, graph)
         state["epoch"] += 1
         row = {"epoch": state["epoch"], **row, **_validate(model, validation, how, seed, state["epoch"])}
         state["history"].append(row)
@@ -139,21 +142,40 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
 
 
 def _epoch(model: nn.Module, kept: Kept, train: Images, how: Regime, seed: int, epoch: int,
-           optimiser: torch.optim.Optimizer) -> dict[str, float]:
+           optimiser: torch.optim.Optimizer, graph: dict[torch.Size, Work | None]) -> dict[str, float]:
     model.train()
     device = next(model.parameters()).device
     noise = generator(seed, "attack", epoch, device)
     total, steps = torch.zeros((), device=device), max(1, math.ceil(len(train) / how.batch))
     epoch_batches = batches(train, how.batch, generator(seed, "order", epoch), generator(seed, "augment", epoch))
     for number, (x, y) in enumerate(epoch_batches):
+        rate = learning_rate(how, epoch, (number + 1) / steps)
         for group in optimiser.param_groups:
-            group["lr"] = rate = learning_rate(how, epoch, (number + 1) / steps)
-        _, loss = step(model, kept, optimiser, x, y, how.attack, noise, how.precision)
+            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
+        if device.type == "cuda" and len(y) == how.batch:
+            loss = _on_gpu(model, kept, optimiser, x, y, how, noise, graph)
+        else:
+            _, loss = step(model, kept, optimiser, x, y, how.attack, noise, how.precision)
         total += loss * len(y)
     mean = (total / len(train)).item()
     if not math.isfinite(mean):
         raise FloatingPointError(f"the loss is {mean} in epoch {epoch + 1}: want a finite one; lower lr={how.lr}")
     return {"lr": rate, "loss": mean}
+
+
+def _on_gpu(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, how: Regime,
+            noise: torch.Generator, graph: dict[torch.Size, Work | None]) -> Tensor:
+    """`step` as a graph, captured at the first whole batch. Written without a GPU at hand: not yet proved on one."""
+    start = torch.zeros_like(x)
+    if how.attack is not None and how.attack.random_start:
+        start = (2 * torch.rand(x.shape, generator=noise, device=noise.device, dtype=x.dtype) - 1) * how.attack.eps
+
+    def work(x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+        return step(model, kept, optimiser, x, y, how.attack, None, how.precision, start)[1]
+
+    if x.shape not in graph:
+        graph[x.shape] = captured(work, model, optimiser, x, y, start)
+    return (graph[x.shape] or work)(x, y, start)
 
 
 def step(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, attack: PGD | None,
@@ -165,7 +187,7 @@ def step(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, x: Tens
     """
     if attack is not None:
         x = perturb(model, x, y, attack, noise, start)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
         logits = model(x)
     loss = F.cross_entropy(logits.float() if precision == "bf16" else logits, y)
     optimiser.zero_grad(set_to_none=True)
