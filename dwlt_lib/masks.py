@@ -19,6 +19,7 @@ from torch import Tensor, nn
 Weights = dict[str, Tensor]
 Mask = dict[str, Tensor]
 
+CHUNK = 2**16  # numbers that a processor's cache holds
 PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
 
 
@@ -71,11 +72,14 @@ def threshold(magnitude: Tensor, k: int) -> Tensor:
     if n < 2**16 or magnitude.device.type != "cpu" or magnitude.dtype not in (torch.float32, torch.float64):
         return torch.kthvalue(magnitude, k).values
     values = magnitude.numpy()
-    sample = np.sort(values[:: n // 2**15])
+    sample = np.sort(values[:: n // 2**16])
     at, spread = k / n * len(sample), 3 * len(sample) ** 0.5
     low, high = sample[max(0, int(at - spread))], sample[min(len(sample) - 1, int(at + spread))]
-    below = np.count_nonzero(values < low)
-    within = values[(values >= low) & (values <= high)]
+    below, bracketed = 0, []
+    for part in np.split(values, range(CHUNK, n, CHUNK)):
+        below += np.count_nonzero(part < low)
+        bracketed.append(part[(part >= low) & (part <= high)])
+    within = np.concatenate(bracketed)
     if not below < k <= below + len(within):  # the sample misled
         within, below = values, 0
     return torch.from_numpy(np.partition(within, k - below - 1)[k - below - 1 : k - below])[0]
