@@ -55,8 +55,15 @@ TABLE = {
     "tab_pictures": {"cards", "controls", "planes", "records", "style", "winning"},
     "widgets": {"cards", "controls", "plots", "records", "tab_pictures", "tab_results", "tab_sparsity"},
     "report": {"records", "winning", "plots", "words"},
-    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "kernels", "report", "cli", "progress",
-                   "tour", "play", "servers", "closed_voila", "bench", "peers", *BROWSER},
+    "kernels": {"records", "data"},  # and names, as text, what kernels are to have imported
+    "runner": {"parameters", "studies", "specs", "records", "make", "training", "kernels"},  # training: its OutOfTime
+    "progress": {"plots"},
+    "tour": ANY - {"widgets", "runner", "kernels", "report", "cli", "bench", "peers", "play"},
+    "play": {"tour", "plots", "studies", "winning"},
+    "servers": {"records", "closed_voila"},
+    "closed_voila": set(),
+    "peers": {"catalogue", "attacks", "landscape", "masks", "models", "training"},
+    "bench": ANY - {"runner", "kernels", "widgets"},
     "cli": ANY,
 }
 ONLY_FOR_THE_COMMAND = {"runner", "report", "widgets"}
