@@ -74,12 +74,19 @@ def embedded(study: Study) -> list[str]:
 
 def run_inline(study: Study, device: str, deadline: float | None, say: Say) -> int:
     """Every missing record in this process, without kernels or notebooks."""
+    if deadline is not None:
+        os.environ["DWLT_DEADLINE"] = str(deadline)
+    try:
+        return _inline(study, device, deadline, say)
+    finally:
+        os.environ.pop("DWLT_DEADLINE", None)
+
+
+def _inline(study: Study, device: str, deadline: float | None, say: Say) -> int:
     from dwlt_lib.make import make
     from dwlt_lib.training import OutOfTime
 
     todo, failed, began = left(study), {}, time.time()
-    if deadline is not None:
-        os.environ["DWLT_DEADLINE"] = str(deadline)
     whole, done = sum(map(cost, todo)), 0.0
     for i, spec in enumerate(todo):
         if any(record_id(up) in failed for up in upstream(spec)):

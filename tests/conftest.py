@@ -149,6 +149,11 @@ def page(chromium):
         context.close()
 
 
+def _heed_ctrl_c():
+    """In a server's process: a shell may have started the tests in the background, with interrupts ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="module")
 def serve():
     """serve("lab", ..., cwd=None, **environment): starts `dwlt lab ...`; (URL, process). All end with the module."""
@@ -157,7 +162,7 @@ def serve():
     def start(*arguments, cwd=None, **environment):
         log = tempfile.TemporaryFile("w+")
         process = subprocess.Popen([*DWLT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=log, text=True,
-                                   start_new_session=True, cwd=cwd,
+                                   start_new_session=True, preexec_fn=_heed_ctrl_c, cwd=cwd,
                                    env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
         started.append((process, log))
         late = threading.Timer(PATIENCE, process.kill)

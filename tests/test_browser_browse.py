@@ -5,10 +5,10 @@ import time
 
 import pandas as pd
 import pytest
+from generate import records_of
+from test_widgets import GRID
 
 from dwlt_lib import records, structure, winning
-from tests.generate import records_of
-from tests.test_widgets import GRID
 
 pytestmark = pytest.mark.browser
 PLOT = "document.querySelector('.js-plotly-plot')"

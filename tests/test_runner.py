@@ -1,5 +1,6 @@
 """Jobs: cut without loss, run when what they build on is there, failures named and kept apart."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -64,10 +65,10 @@ def test_inline_names_a_failure_skips_what_builds_on_it_and_makes_the_rest(study
     assert left and all("FAT" in record for record in map(str, (spec.model_dump() for spec in left)))
 
 
-def test_inline_stops_at_its_deadline(study, monkeypatch):
+def test_inline_stops_at_its_deadline_and_forgets_it(study, monkeypatch):
     monkeypatch.setattr("dwlt_lib.make.make", lambda spec, device: records.write(spec, {}, [], {}, {}))
     assert runner.run_inline(study, "cpu", 1.0, lambda line: None) == runner.STOPPED
-    assert len(runner.left(study)) == len(plan(study))
+    assert len(runner.left(study)) == len(plan(study)) and "DWLT_DEADLINE" not in os.environ
 
 
 def test_a_kernel_that_stalls_is_killed_and_its_notebook_run_again(tmp_path, monkeypatch):

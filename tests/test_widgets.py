@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from generate import records_of
 
 from dwlt_lib import cards, live, mask_cards, records, structure, widgets, winning
-from tests.generate import records_of
 
 GRID = [{"pretraining": ["STD", "FAT", "AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "fraction": [1.0, 0.5],
          "rounds": [2, 6, 10], "seeds": [0, 1]},
