@@ -37,7 +37,12 @@ TABLE = {
     "graphs": set(),
     "training": {"masks", "attacks", "evaluation", "data", "graphs"},
     "tickets": {"data", "masks", "models", "training"},
-    "weights": {"models", "masks"},
+    "pickles": set(),
+    "containers": {"pickles"},
+    "checkpoints": {"containers", "masks", "models", "pickles"},
+    "weights": {"checkpoints", "masks", "models", "records"},  # records: only when a ticket is written
+    "downloads": set(),
+    "zoo": {"data", "downloads"},
     "landscape": {"masks", "evaluation"},
     "records": {"parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
     "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "kernels", "report", "cli", "progress",
@@ -113,6 +118,10 @@ def test_only_the_command_and_notebooks_import_it(name):
 
 def test_records_load_masks_only_when_a_mask_is_read():
     assert "masks" not in imports(MODULES["records"], top_level=True)[0]
+
+
+def test_weights_load_records_only_when_a_ticket_is_written():
+    assert "records" not in imports(MODULES["weights"], top_level=True)[0]
 
 
 def pulled_in(module):

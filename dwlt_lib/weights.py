@@ -1,0 +1,212 @@
+"""theta_p from its authors' checkpoints in; our tickets out into a file, and in again elsewhere.
+
+Both become one safetensors file whose single metadata entry `dwlt` is JSON: what this is, where it comes from, and a
+digest over all of it. The same input gives the same bytes. Loading a ticket needs torch and safetensors alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dwlt_lib import masks, models
+from dwlt_lib.checkpoints import Checkpoint, demand, few, read_checkpoint
+from dwlt_lib.masks import Mask, Weights
+
+WEIGHTS, TICKET = "dwlt-weights-1", "dwlt-ticket-1"  # rise when a file's layout changes
+OURS = "weights.safetensors"  # a record's
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A ticket (theta_p, m). weights: all of its network's, after a transfer that kept them; else None."""
+
+    mask: Mask
+    weights: Weights | None
+    about: dict[str, Any]
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints
+
+
+def import_checkpoint(path: str | Path, source: str, arch: str | None = None) -> Weights:
+    """theta_p out of an official checkpoint: {torchvision's name: (*shape,)}, exactly a network's keys and shapes.
+
+    source: std (torchvision's plain keys), at (MadryLab's and Microsoft's: `model` or `state_dict` holding
+    module.model.*, with duplicates under module.attacker.model.*, which must agree, and normalisers, which are
+    dropped) or fat (fast_adversarial: `state_dict` holding module.*). arch: demand this network; None takes the
+    one of models.ARCHITECTURES that the keys fit best. Weights are float32 and finite; nothing is converted. Where
+    all of BatchNorm's counters are absent, as in old files, they are 0. Raises BadCheckpoint, a ValueError of one
+    line that names what is missing, extra or misshapen. Nothing in the file is ever run (see `pickles`).
+    """
+    return read_checkpoint(path, source, arch).weights
+
+
+def write_checkpoint(found: Checkpoint, path: str | Path) -> Path:
+    """theta_p as one safetensors file with its provenance; the same checkpoint gives the same bytes."""
+    return _write(path, found.weights, {"format": WEIGHTS, **found.about})
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """What write_checkpoint wrote; refuses anything else, and a file that was damaged since."""
+    return Checkpoint(*_read(path, WEIGHTS))
+
+
+def describe(found: Checkpoint) -> str:
+    """What was imported, for a terminal."""
+    about = found.about
+    lines = [f"theta_{about['pretraining']}, a {about['arch']} with {about['classes']} classes; layout "
+             f"{about['layout']} ({about['container']}), BatchNorm's counters {about['counters']}",
+             f"sha256 of {about['file']}: {about['sha256']}", f"sha256 of theta_p: {about['theta']}"]
+    if about["unread"]:
+        lines.append(f"left unread, names that the file mentions: {', '.join(about['unread'])}")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------------------- tickets
+
+
+def export_ticket(record: Any, path: str | Path) -> Path:
+    """A ticket as one safetensors file for elsewhere: m's bits (2.9 MB for a ResNet-50), theta_p's hash, provenance.
+
+    record: a mask record, or a transfer that kept its weights (its id, its description or the Record); of a transfer
+    the weights that m keeps go along, and its SA and RA. theta_p itself stays behind: whoever loads a mask has it.
+    """
+    from dwlt_lib import records  # only to write one: loading needs neither records nor what they need
+
+    record = record if isinstance(record, records.Record) else records.read(record)
+    if record.kind not in ("mask", "transfer"):
+        raise ValueError(f"record {record.id} is a {record.kind}; want a mask or a transfer")
+    data = (record.spec["theta"] if record.kind == "mask" else record.spec)["data"]
+    about = {"format": TICKET, "kind": record.kind, "record": record.id, "theta_record": record.upstream[0],
+             "arch": record.spec["theta"]["arch"], "classes": data["classes"], "mean": data["mean"],
+             "std": data["std"], "columns": record.columns, "metrics": record.metrics, "spec": record.spec,
+             "code": record.made.get("code")}
+    if record.kind == "transfer" and not (record.path / OURS).exists():
+        raise ValueError(f"record {record.id}: its weights were not kept; want a transfer that a landscape or a "
+                         f"transfer attack needs, or its mask's record {' '.join(record.upstream[1:])}")
+    if record.kind == "transfer" and len(record.upstream) == 1:  # dense
+        m = masks.dense_mask(models.prunable(_built(about)))
+        about["theta"] = masks.fingerprint(_tensors(records.read(record.upstream[0]).path / OURS)[0])
+    else:
+        of = record if record.kind == "mask" else records.read(record.upstream[1])
+        packed = (of.path / "mask.safetensors").read_bytes()
+        m, about["theta"] = masks.unpack(packed), masks.packed_header(packed)["theta"]
+    about |= {"sparsity": masks.sparsity(m), "kept": masks.kept(m)}
+    tensors = {f"mask/{name}": masks.to_bits(part) for name, part in m.items()}
+    if record.kind == "transfer":
+        state = _tensors(record.path / OURS)[0]
+        if revived := [name for name, part in m.items() if bool(state[name][~part].any())]:
+            raise ValueError(f"record {record.id}: {few(revived)} is not 0 where its mask is; run: dwlt verify")
+        tensors |= {f"weights/{name}": part[m[name]] if name in m else part for name, part in state.items()}
+    return _write(path, tensors, about)
+
+
+def load_ticket(path: str | Path, theta: Mapping[str, Tensor] | str | Path | None = None) -> nn.Module:
+    """The masked model f(x; m * theta) of a ticket that export_ticket wrote, in eval mode; x: (B,3,H,W) in [0,1].
+
+    theta: theta_p, as a state dictionary or a safetensors file; one with another hash than the ticket's is refused.
+    A transferred ticket has its own weights and needs none. None: its own weights, or theta_p's record on this
+    machine. Raises ValueError, one line: no ticket, damaged, no theta_p or a wrong one.
+    """
+    ticket = read_ticket(path)
+    about, state = ticket.about, ticket.weights
+    if theta is None and state is None:
+        theta = _theta_here(about["theta_record"])
+        if theta is None:
+            raise ValueError(f"{path}: a mask of theta_p {about['theta'][:12]}, whose record {about['theta_record']} "
+                             "is not on this machine; give theta=, its weights or their safetensors file")
+    if theta is not None:
+        given = dict(theta) if isinstance(theta, Mapping) else _tensors(Path(theta))[0]
+        if (found := masks.fingerprint(given)) != about["theta"]:
+            raise ValueError(f"{path}: drawn from theta_p {about['theta'][:12]}, but the one given is {found[:12]}; "
+                             "want the very weights that it was drawn from")
+        state = given if state is None else state
+    model = _built(about)
+    model.load_state_dict(state)
+    masks.apply_(model, ticket.mask)
+    return model.eval()
+
+
+def read_ticket(path: str | Path) -> Ticket:
+    """m, the weights if it has its own, and what it says of itself (arch, sparsity, theta_p's hash, SA, RA...)."""
+    tensors, about = _read(path, TICKET)
+    try:
+        m, weights = {}, {}
+        for name, (shape, dtype) in demand(about["arch"], about["classes"]).items():
+            part = tensors.get(f"weights/{name}")
+            if len(shape) == 4:
+                m[name] = masks.from_bits(tensors[f"mask/{name}"], shape)
+                part = part if part is None else torch.zeros(shape, dtype=dtype).masked_scatter_(m[name], part)
+            if part is not None and (tuple(part.shape), part.dtype) != (shape, dtype):
+                raise ValueError(f"{name} is {tuple(part.shape)} {part.dtype}")
+            weights[name] = part
+    except (LookupError, TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path}: holds no ticket of the network that it names ({error}); export it again") from error
+    return Ticket(m, weights if about["kind"] == "transfer" else None, about)
+
+
+def _built(about: Mapping[str, Any]) -> nn.Module:
+    return models.build(about["arch"], about["classes"], about["mean"], about["std"])
+
+
+def _theta_here(id: str) -> Path | None:
+    """theta_p's weights among the records of this machine, if it has any."""
+    try:
+        from dwlt_lib.records import read
+
+        path = read(id).path / OURS
+    except (ImportError, KeyError):
+        return None
+    return path if path.exists() else None
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def _write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
+    """One metadata entry, sorted: safetensors leaves the order of several to chance."""
+    path = Path(path)
+    text = json.dumps({**about, "digest": _digest(tensors, about)}, sort_keys=True)
+    data = save({name: part.contiguous() for name, part in tensors.items()}, {"dwlt": text})
+    scratch = path.with_name(f".{path.name}-{os.getpid()}")
+    scratch.write_bytes(data)
+    os.replace(scratch, path)
+    return path
+
+
+def _read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, metadata = _tensors(Path(path))
+    try:
+        about = json.loads(metadata.get("dwlt", "null"))
+    except ValueError:
+        about = None
+    if not isinstance(about, dict) or about.get("format") != format:
+        raise ValueError(f"{path}: not a file of format {format}; want one that "
+                         f"{'dwlt weights import' if format == WEIGHTS else 'weights.export_ticket'} wrote")
+    if about.pop("digest", None) != _digest(tensors, about):
+        raise ValueError(f"{path}: damaged or changed since it was written; write it again")
+    return tensors, about
+
+
+def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: no safetensors file, or a damaged one ({error})") from error
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    text = json.dumps(about, sort_keys=True) + masks.fingerprint(tensors)
+    return hashlib.sha256(text.encode()).hexdigest()
