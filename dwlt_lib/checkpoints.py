@@ -40,8 +40,10 @@ def read_checkpoint(path: str | Path, source: str, arch: str | None = None) -> C
     if arch is not None and arch not in models.ARCHITECTURES:
         raise ValueError(f"arch={arch!r}: want one of {', '.join(models.ARCHITECTURES)}")
     path = Path(path)
-    data = path.read_bytes()
     try:
+        if (size := path.stat().st_size) > containers.MOST_BYTES:
+            raise BadCheckpoint(f"{size:,} bytes, more than any checkpoint of these networks; want an official one")
+        data = path.read_bytes()
         contents = containers.parse(data)
         described, layout, normalisers = _network_of(contents, source)
         arch, wanted = _fitting({name: part.shape for name, part in described.items()}, arch)

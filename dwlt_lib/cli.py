@@ -262,7 +262,7 @@ def import_(file: Annotated[Path, typer.Argument(help="an official checkpoint; n
         found = weights.read_checkpoint(file, source.value)
         weights.write_checkpoint(found, out)
     except OSError as error:
-        refuse(f"{error.filename}: {error.strerror}; want --out in a folder that is there, and a checkpoint to read")
+        refuse(f"{error.filename}: {error.strerror}; want a checkpoint that can be read, and an --out to write to")
     except ValueError as error:
         refuse(str(error))
     print(f"{out}: {weights.describe(found)}")

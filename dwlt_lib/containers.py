@@ -76,8 +76,6 @@ def _recognise(data: bytes) -> None:
         found = "a tar archive (that format of torch ended in 2017; a .pth.tar of later years is none)"
     elif data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
         found = "a compressed file (unpack it first)"
-    elif len(data) > MOST_BYTES:
-        found = f"{len(data):,} bytes, more than any checkpoint of these networks"
     elif data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
         found = "a safetensors file, which needs no import"
     elif not data.startswith((b"PK", b"\x80")):

@@ -132,6 +132,10 @@ def load_ticket(path: str | Path, theta: Mapping[str, Tensor] | str | Path | Non
             raise ValueError(f"{path}: drawn from theta_p {about['theta'][:12]}, but the one given is {found[:12]}; "
                              "want the very weights that it was drawn from")
         state = given if state is None else state
+    shapes = {name: (tuple(part.shape), part.dtype) for name, part in state.items()}
+    if shapes != demand(about["arch"], about["classes"]):
+        raise ValueError(f"{path}: of a {about['arch']} with {about['classes']} classes, which theta_p is not; want "
+                         "the ticket as it was exported")
     model = _built(about)
     model.load_state_dict(state)
     masks.apply_(model, ticket.mask)
@@ -177,6 +181,8 @@ def _theta_here(id: str) -> Path | None:
 def _write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
     """One metadata entry, sorted: safetensors leaves the order of several to chance."""
     path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: {path.parent} is not there; want a path in a folder that is")
     text = json.dumps({**about, "digest": _digest(tensors, about)}, sort_keys=True)
     data = save({name: part.contiguous() for name, part in tensors.items()}, {"dwlt": text})
     scratch = path.with_name(f".{path.name}-{os.getpid()}")

@@ -1,0 +1,363 @@
+"""theta_p comes in bit for bit or not at all; a ticket travels, and its numbers with it."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import OrderedDict
+
+import dill
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from dwlt_lib import masks, models, records, specs, studies, weights
+from dwlt_lib.cli import app
+from dwlt_lib.data import images
+from dwlt_lib.evaluation import standard_accuracy
+from dwlt_lib.make import make
+from dwlt_lib.pickles import BadCheckpoint
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+
+def trained_state(arch="resnet8", classes=10):
+    """A network's state as training leaves it: no two entries alike, counters above 0."""
+    torch.manual_seed(3)
+    model = models.build(arch, classes, (0.5,) * 3, (0.5,) * 3)
+    state = OrderedDict((name, part.clone()) for name, part in model.state_dict().items())
+    for name, part in state.items():
+        part.copy_(torch.full_like(part, 7) if name.endswith("tracked") else torch.randn(part.shape))
+    return state
+
+
+def plain(state):
+    return state
+
+
+def parameters(state):
+    """As torchvision's older files: what is trained is a Parameter."""
+    return OrderedDict((name, torch.nn.Parameter(part) if "running" not in name and part.is_floating_point() else part)
+                       for name, part in state.items())
+
+
+def robust(state, key="model"):
+    """As robust-models-transfer and MadryLab's robustness: the attacker holds the same network once more."""
+    found = OrderedDict({"module.normalizer.new_mean": MEAN.view(3, 1, 1), "module.normalizer.new_std":
+                         STD.view(3, 1, 1)})
+    found |= {f"module.model.{name}": part for name, part in state.items()}
+    found |= {"module.attacker.normalize.new_mean": MEAN.view(3, 1, 1).clone(),
+              "module.attacker.normalize.new_std": STD.view(3, 1, 1).clone()}
+    found |= {f"module.attacker.model.{name}": part.clone() for name, part in state.items()}
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 50)
+    return {key: found, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "epoch": 90,
+            "nat_prec1": torch.tensor(47.91), "adv_prec1": torch.tensor(33.06)}
+
+
+def older_robust(state):
+    return robust(state, "state_dict")
+
+
+def parallel(state):
+    """As fast_adversarial: a DataParallel network beside epoch, arch, best_prec1 and optimizer."""
+    rest = robust(state)
+    return {"epoch": 15, "arch": "resnet50", "state_dict": OrderedDict((f"module.{name}", part) for name, part in
+                                                                       state.items()),
+            "best_prec1": torch.tensor(55.62), "optimizer": rest["optimizer"]}
+
+
+LAYOUTS = [("std", plain, {}), ("std", parameters, {}), ("at", robust, {"pickle_module": dill}), ("at", robust, {}),
+           ("at", older_robust, {"pickle_module": dill}), ("fat", parallel, {})]
+
+
+def same(a, b):
+    return list(a) == list(b) and all(part.dtype == b[name].dtype and torch.equal(part, b[name])
+                                      for name, part in a.items())
+
+
+def refused(path, source="std", **how):
+    with pytest.raises(BadCheckpoint) as refusal:
+        weights.import_checkpoint(path, source, **how)
+    assert "\n" not in str(refusal.value) and str(path) in str(refusal.value)
+    return str(refusal.value)
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("source, layout, how", LAYOUTS)
+@pytest.mark.parametrize("arch", ["resnet8", "resnet20"])
+def test_every_layout_comes_in_bit_for_bit_in_the_networks_order(arch, source, layout, how, zipped, tmp_path):
+    state = trained_state(arch)
+    torch.save(layout(state), tmp_path / "file", _use_new_zipfile_serialization=zipped, **how)
+    found = weights.read_checkpoint(tmp_path / "file", source)
+    assert same(found.weights, state) and same(weights.import_checkpoint(tmp_path / "file", source, arch), state)
+    assert found.about["arch"] == arch and found.about["container"] == ("zip" if zipped else "legacy")
+    assert found.about["theta"] == masks.fingerprint(state)
+    if source == "at":
+        assert found.about["mean"] == [0.485, 0.456, 0.406] and found.about["std"] == [0.229, 0.224, 0.225]
+
+
+def test_a_resnet50_saved_with_dill_comes_in_bit_for_bit(tmp_path):
+    state = trained_state("resnet50", 1000)
+    torch.save(robust(state), tmp_path / "imagenet_linf_8.pt", pickle_module=dill)
+    found = weights.read_checkpoint(tmp_path / "imagenet_linf_8.pt", "at")
+    assert same(found.weights, state) and (found.about["arch"], found.about["classes"]) == ("resnet50", 1000)
+
+
+def test_weights_in_another_order_of_memory_come_in_the_same(tmp_path):
+    state = trained_state()
+    torch.save({name: part.contiguous(memory_format=torch.channels_last) if part.dim() == 4 else part
+                for name, part in state.items()}, tmp_path / "file")
+    found = weights.import_checkpoint(tmp_path / "file", "std")
+    assert same(found, state) and all(part.is_contiguous() for part in found.values())
+
+
+def test_counters_that_an_old_file_lacks_are_zero_and_said_to_be(tmp_path):
+    state = trained_state()
+    torch.save({name: part for name, part in state.items() if not name.endswith("tracked")}, tmp_path / "file")
+    found = weights.read_checkpoint(tmp_path / "file", "std")
+    assert found.about["counters"] == "absent, so 0" and list(found.weights) == list(state)
+    assert all(part.item() == 0 for name, part in found.weights.items() if name.endswith("tracked"))
+    del state["bn1.num_batches_tracked"]
+    torch.save(state, tmp_path / "file")
+    assert "missing: bn1.num_batches_tracked" in refused(tmp_path / "file")
+
+
+@pytest.mark.parametrize("source, layout, prefix", [("std", plain, ""), ("at", robust, "module.model."),
+                                                    ("fat", parallel, "module.")])
+@pytest.mark.parametrize("name", ["conv1.weight", "bn1.running_var", "layer3.0.downsample.0.weight", "fc.bias"])
+def test_one_key_missing_extra_or_misshapen_is_refused_by_name(source, layout, prefix, name, tmp_path):
+    def attempt(change):
+        state = trained_state()
+        value = layout(state)
+        inner = value.get("model", value.get("state_dict", value))
+        change(inner)
+        if layout is robust:  # both copies alike
+            for key in [key for key in inner if key.startswith("module.attacker.model.")]:
+                del inner[key]
+            inner |= {key.replace("module.model.", "module.attacker.model."): part for key, part in list(inner.items())
+                      if key.startswith("module.model.")}
+        torch.save(value, tmp_path / "file")
+        return refused(tmp_path / "file", source)
+
+    assert f"missing: {name}" in attempt(lambda state: state.pop(prefix + name))
+    assert "extra: fc2.weight" in attempt(lambda state: state.update({f"{prefix}fc2.weight": torch.zeros(1)}))
+    said = attempt(lambda state: state.update({prefix + name: torch.zeros(*state[prefix + name].shape, 2)}))
+    assert f"misshapen: {name} " in said and "instead of" in said
+
+
+@pytest.mark.parametrize("key, value, said", [
+    ("fc.bias", torch.zeros(10, dtype=torch.float16), "fc.bias is torch.float16"),
+    ("fc.bias", torch.zeros(10, dtype=torch.bfloat16), "fc.bias is torch.bfloat16"),
+    ("fc.bias", torch.zeros(10, dtype=torch.float64), "fc.bias is torch.float64"),
+    ("bn1.running_var", torch.full((16,), torch.nan), "bn1.running_var holds a NaN"),
+    ("conv1.weight", torch.full((16, 3, 3, 3), -torch.inf), "conv1.weight holds a NaN or an infinity"),
+    ("fc.bias", [0.0] * 10, "fc.bias is list"), (3, torch.zeros(1), "3 is Stored"),
+    ("fc.bias", torch.zeros(10).to_sparse(), "fc.bias is an object of torch._utils._rebuild_sparse_tensor")])
+def test_what_is_no_finite_float32_tensor_is_refused_by_name(key, value, said, tmp_path):
+    torch.save({**trained_state(), key: value}, tmp_path / "file")
+    assert said in refused(tmp_path / "file")
+
+
+def test_copies_that_disagree_and_strange_parts_of_a_robust_file_are_refused_by_name(tmp_path):
+    for key, value, said in (
+            ("module.attacker.model.fc.bias", torch.ones(10), "attacker.model.fc.bias differs"),
+            ("module.attacker.model.fc.bias", torch.ones(9), "attacker.model.fc.bias differs"),
+            ("module.attacker.model.other", torch.ones(1), "extra: attacker.model.other"),
+            ("module.normalizer.new_gamma", torch.ones(3, 1, 1), "extra: normalizer.new_gamma"),
+            ("module.attacker.normalize.new_mean", torch.ones(3, 1, 1), "differs from the other normaliser"),
+            ("module.normalizer.new_std", torch.ones(3, 224, 224), "want a number a channel")):
+        value_of = robust(trained_state())
+        value_of["model"][key] = value
+        torch.save(value_of, tmp_path / "file")
+        assert said in refused(tmp_path / "file", "at")
+
+
+def test_a_layout_of_another_source_is_refused_with_the_right_one(tmp_path):
+    for source, layout in (("std", plain), ("at", robust), ("fat", parallel)):
+        torch.save(layout(trained_state()), tmp_path / "file")
+        for other in {"std", "at", "fat"} - {source}:
+            assert f"say --as {source}" in refused(tmp_path / "file", other)
+
+
+def test_a_file_larger_than_any_checkpoint_is_refused_unread(tmp_path):
+    with open(tmp_path / "file", "wb") as file:
+        file.truncate(2**31 + 1)  # a hole, no bytes
+    assert "2,147,483,649 bytes" in refused(tmp_path / "file")
+
+
+def test_another_network_than_asked_for_and_no_network_of_ours_are_refused(tmp_path):
+    torch.save(trained_state("resnet20"), tmp_path / "file")
+    assert "not exactly a resnet8 with 10 classes; extra: layer1.1." in refused(tmp_path / "file", arch="resnet8")
+    torch.save({"features.0.weight": torch.zeros(64, 3, 11, 11)}, tmp_path / "file")
+    assert "extra: features.0.weight" in refused(tmp_path / "file")
+    for value in (torch.zeros(3), [], {}, {"model": 3}, torch.nn.Linear(2, 2), {"model": torch.nn.Linear(2, 2)}):
+        torch.save(value, tmp_path / "file")
+        assert "want a state dictionary" in refused(tmp_path / "file")
+    with pytest.raises(ValueError, match="source='mae'"):
+        weights.import_checkpoint(tmp_path / "file", "mae")
+    with pytest.raises(ValueError, match="arch='vgg'"):
+        weights.import_checkpoint(tmp_path / "file", "std", "vgg")
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_writes_the_same_bytes_every_time_with_their_provenance(tmp_path):
+    torch.save(robust(trained_state()), tmp_path / "linf_8.pt", pickle_module=dill)
+    done = invoke("weights", "import", tmp_path / "linf_8.pt", "--as", "at", "--out", tmp_path / "a.safetensors")
+    assert done.exit_code == 0 and "theta_AT, a resnet8" in done.stdout, done.output
+    subprocess.run([sys.executable, "-c", "from dwlt_lib.cli import main; main()", "weights", "import",
+                    tmp_path / "linf_8.pt", "--as", "at", "--out", tmp_path / "b.safetensors"], check=True)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert same(dict(sorted(load_file(tmp_path / "a.safetensors").items())), dict(sorted(trained_state().items())))
+    found = weights.load_checkpoint(tmp_path / "a.safetensors")
+    assert found.about["file"] == "linf_8.pt" and found.about["pretraining"] == "AT"
+    assert found.about["sha256"] == hashlib.sha256((tmp_path / "linf_8.pt").read_bytes()).hexdigest()
+
+
+def test_the_command_says_in_one_line_what_it_cannot_take(tmp_path):
+    (tmp_path / "page.pth").write_text("<html>")
+    for file, out in (("page.pth", "out"), ("none.pth", "out"), (".", "out"), ("page.pth", "no/folder/out")):
+        done = invoke("weights", "import", tmp_path / file, "--as", "std", "--out", tmp_path / out)
+        assert done.exit_code == 2 and done.stderr.count("\n") == 1 and done.stdout == "", done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.pth"]
+
+
+# ---------------------------------------------------------------------------------------------- tickets
+
+
+@pytest.fixture(scope="module")
+def made(toy, tmp_path_factory):
+    """A study's records: (its outputs, a mask's id, a transfer's with weights, one without, the dense one's)."""
+    with pytest.MonkeyPatch.context() as patch:
+        outputs = tmp_path_factory.mktemp("outputs")
+        patch.setenv("DWLT_OUTPUTS", str(outputs))
+        plan = [spec for spec in studies.plan(toy()).values() if isinstance(spec, specs.TransferSpec)]
+        kept = next(spec for spec in plan if spec.keep == "trajectory")
+        bare = next(spec for spec in plan if spec.keep == "none" and spec.mask)
+        dense = next(spec for spec in plan if spec.keep == "selected" and not spec.mask)
+        yield outputs, *(make(spec) for spec in (kept.mask, kept, bare, dense))
+
+
+@pytest.fixture
+def ids(made, monkeypatch):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(made[0]))
+    return dict(zip(("mask", "kept", "bare", "dense"), made[1:], strict=True))
+
+
+def test_a_transferred_ticket_gives_its_recorded_accuracy_exactly_elsewhere(ids, tmp_path, monkeypatch, toy):
+    for id in (ids["kept"], ids["dense"]):
+        record = records.read(id)
+        path = weights.export_ticket(id, tmp_path / "ticket.safetensors")
+        spec = next(spec for spec in studies.plan(toy()).values() if specs.record_id(spec) == id)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv("DWLT_OUTPUTS", str(tmp_path / "nothing"))
+            model = weights.load_ticket(path)
+        test = images(spec.data, "test")
+        assert standard_accuracy(model, test.floats(), test.y) == record.metrics["SA"]
+        state = load_file(record.path / "weights.safetensors")
+        assert all(torch.equal(part, state[name]) for name, part in model.state_dict().items()) and not model.training
+        ticket = weights.read_ticket(path)
+        assert ticket.about["sparsity"] == record.metrics["sparsity"] == masks.sparsity(ticket.mask)
+        assert ticket.about["metrics"]["SA"] == record.metrics["SA"] and ticket.about["record"] == id
+
+
+def test_a_mask_travels_as_bits_and_takes_no_other_theta(ids, tmp_path, monkeypatch):
+    record = records.read(ids["mask"])
+    path = weights.export_ticket(record, tmp_path / "mask.safetensors")
+    m, theta = records.mask(ids["mask"]), records.read(record.upstream[0]).path / "weights.safetensors"
+    assert sum(part.numel() for part in load_file(path).values()) == sum(-(-part.numel() // 8) for part in m.values())
+    here = weights.load_ticket(path)  # theta_p's record is on this machine
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="is not on this machine; give theta="):
+        weights.load_ticket(path)
+    for given in (theta, str(theta), load_file(theta)):
+        model = weights.load_ticket(path, given)
+        for name, part in model.state_dict().items():
+            assert torch.equal(part, here.state_dict()[name])
+            assert torch.equal(part, load_file(theta)[name] * m[name] if name in m else load_file(theta)[name])
+    wrong = load_file(theta)
+    wrong["fc.bias"][0] += 1e-6
+    save_file(wrong, tmp_path / "wrong.safetensors")
+    for given in (wrong, tmp_path / "wrong.safetensors", {}):
+        with pytest.raises(ValueError, match="drawn from theta_p .* but the one given is") as refusal:
+            weights.load_ticket(path, given)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_ticket_is_the_same_bytes_each_time_and_a_description_serves_as_well_as_an_id(ids, tmp_path, toy):
+    spec = next(spec for spec in studies.plan(toy()).values() if specs.record_id(spec) == ids["kept"])
+    found = {weights.export_ticket(record, tmp_path / f"{i}.safetensors").read_bytes()
+             for i, record in enumerate((ids["kept"], spec, records.read(spec)))}
+    assert len(found) == 1
+
+
+def test_a_damaged_ticket_is_refused_in_one_line(ids, tmp_path):
+    path = weights.export_ticket(ids["kept"], tmp_path / "ticket.safetensors")
+    data = path.read_bytes()
+    said = data.replace(b'\\"sparsity\\": 0.', b'\\"sparsity\\": 1.')  # in what it says of itself
+    assert said != data
+    spoilt = [data[:-1], data[:100], b"", b"<html>", data[:-3] + bytes([data[-3] ^ 1]) + data[-2:], said]
+    for broken in spoilt:
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="damaged|not a file of format") as refusal:
+            weights.load_ticket(path)
+        assert "\n" not in str(refusal.value)
+    save_file({"fc.bias": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="want one that weights.export_ticket wrote"):
+        weights.load_ticket(path)
+
+
+def test_a_ticket_that_contradicts_itself_is_refused_before_anything_large_is_built(ids, tmp_path):
+    path = weights.export_ticket(ids["kept"], tmp_path / "ticket.safetensors")
+    tensors, about = weights._read(path, weights.TICKET)
+    for change in ({"classes": 10**9}, {"classes": "x"}, {"arch": "resnet20"}, {"arch": "vgg"}, {"classes": 4}):
+        weights._write(path, tensors, {**about, **change})
+        with pytest.raises(ValueError, match="no ticket of the network that it names"):
+            weights.load_ticket(path)
+    path = weights.export_ticket(ids["mask"], tmp_path / "mask.safetensors")
+    tensors, about = weights._read(path, weights.TICKET)
+    weights._write(path, tensors, {**about, "classes": 10**9})
+    with pytest.raises(ValueError, match="1000000000 classes, which theta_p is not"):
+        weights.load_ticket(path)
+
+
+def test_what_is_no_ticket_or_kept_no_weights_is_not_exported(ids, tmp_path):
+    theta = records.read(ids["mask"]).upstream[0]
+    with pytest.raises(ValueError, match="is a pretraining; want a mask or a transfer"):
+        weights.export_ticket(theta, tmp_path / "no")
+    with pytest.raises(ValueError, match="were not kept") as refusal:
+        weights.export_ticket(ids["bare"], tmp_path / "no")
+    assert records.read(ids["bare"]).upstream[1] in str(refusal.value)
+    with pytest.raises(KeyError, match="record 0000"):
+        weights.export_ticket("0000", tmp_path / "no")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_needs_torch_and_safetensors_alone():
+    """Not even numpy: every other package is made impossible to import."""
+    code = """if True:
+        import sys
+        import torch, safetensors.torch
+        known = {name.split(".")[0] for name in sys.modules} | set(sys.stdlib_module_names) | {"dwlt_lib"}
+        class Nothing:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] not in known:
+                    raise ModuleNotFoundError(name)
+        sys.modules["numpy"] = None
+        sys.meta_path.insert(0, Nothing())
+        import dwlt_lib.weights, dwlt_lib.evaluation
+        dwlt_lib.weights.models.build("resnet8", 10, (0.5,) * 3, (0.5,) * 3)
+        print(sorted({name.split(".")[0] for name in sys.modules} - known))
+        """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=records.checkout())
+    assert done.returncode == 0 and json.loads(done.stdout.replace("'", '"')) == [], done.stderr
