@@ -66,4 +66,4 @@ def describe(name: str, path: Path, sha256: str) -> str:
     found = OFFICIAL[name]
     known = "as stated" if found.sha256 else "stated nowhere that we know: noted now, checked from now on"
     return (f"{path}: {found.says}\nsha256 {sha256} ({known})\n"
-            f"next: dwlt weights import {path} --as {found.source} --out {name}.safetensors")
+            f"next: dwlt weights import {path} --as {found.source} --out {path.with_name(name)}.safetensors")
