@@ -82,7 +82,10 @@ def _checked(path: Path, target: Path, pin: str | None, noted: str | None) -> st
 def _fetch(url: str, part: Path, progress: Progress | None) -> None:
     """Appends to `part` what is missing. What is noted beside it keeps halves of two different files apart."""
     beside = part.with_name(f"{part.name}.json")
-    noted = json.loads(beside.read_text()) if part.exists() and beside.exists() else {}
+    try:
+        noted = json.loads(beside.read_text()) if part.exists() else {}
+    except (FileNotFoundError, ValueError):
+        noted = {}
     have = part.stat().st_size if noted else 0
     if have and have == noted["whole"]:
         return
@@ -90,7 +93,7 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
     try:
         answer = urlopen(Request(url, headers={"User-Agent": "dwlt", **headers}), timeout=TIMEOUT)
     except HTTPError as error:
-        if error.code != 416:
+        if error.code != 416 or not have:
             raise
         _drop(part)  # more than the file has: not a part of it
         return _fetch(url, part, progress)
@@ -98,6 +101,8 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
         going_on = answer.status == 206
         rest = f"bytes {have}-{(noted.get('whole') or 0) - 1}/{noted.get('whole')}"
         if going_on and answer.headers.get("Content-Range") != rest:
+            if not have:
+                raise URLError("the server answers with a part of the file where all of it was asked for")
             _drop(part)
             return _fetch(url, part, progress)
         have = have if going_on else 0

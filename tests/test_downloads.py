@@ -125,6 +125,21 @@ def test_a_part_that_was_whole_already_needs_no_network(server, target):
     assert download(server.url, target, HASH) == HASH and len(server.asked) == 1
 
 
+def test_a_note_that_was_cut_off_means_starting_over(server, target):
+    server.breaks_after = 1_000_000
+    refused(server.url, target)
+    server.breaks_after = None
+    target.with_name("file.pth.part.json").write_text('{"tag"')
+    assert download(server.url, target, HASH) == HASH and server.asked[-1] == (None, None)
+
+
+def test_a_server_that_sends_parts_unasked_is_refused(server, target):
+    server.status = 206
+    assert "a part of the file" in refused(server.url, target)
+    server.content, server.status = b"", 200
+    assert "the server says 416" in refused(server.url, target)
+
+
 def test_another_hash_than_stated_is_thrown_away(server, target):
     said = refused(server.url, target, "0" * 64)
     assert HASH in said and "0" * 64 in said and "thrown away" in said and files(target) == []
