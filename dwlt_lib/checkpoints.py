@@ -71,9 +71,11 @@ def _network_of(contents: Contents, source: str) -> tuple[dict[str, Stored], str
         what = f"an object of {state.of}" if isinstance(state, Inert) else type(state).__name__
         raise BadCheckpoint(f"holds {what}; want a state dictionary, plain or under model or state_dict")
     for name, part in state.items():
-        if type(name) is not str or not isinstance(part, Stored):
+        if type(name) is not str:
+            raise BadCheckpoint(f"a key of its state dictionary is no text ({type(name).__name__}); want names")
+        if not isinstance(part, Stored):
             what = f"an object of {part.of}" if isinstance(part, Inert) else type(part).__name__
-            raise BadCheckpoint(f"{plain(str(name))} is {what}; want tensors by name in its state dictionary")
+            raise BadCheckpoint(f"{plain(name)} is {what}; want tensors by name in its state dictionary")
     layout = "plain"
     if all(name.startswith("module.") for name in state):
         state, layout = {name.removeprefix("module."): part for name, part in state.items()}, "parallel"

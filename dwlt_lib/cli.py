@@ -10,14 +10,16 @@ from collections import Counter
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from dwlt_lib import cli_weights
+from dwlt_lib.refusal import refuse
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Double-win lottery tickets: run a study's parameter file, read its results.")
-weights_app = typer.Typer(no_args_is_help=True, help="Official pre-trained weights: fetch them, take them in safely.")
-app.add_typer(weights_app, name="weights")
+app.add_typer(cli_weights.app, name="weights")
 Params = Annotated[Path, typer.Argument(help="a study's parameter file, such as params/tour.yaml")]
 
 
@@ -42,12 +44,6 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-class Source(StrEnum):
-    std = "std"
-    at = "at"
-    fat = "fat"
-
-
 class Rule(StrEnum):
     one_std = "one_std"
     eq3 = "eq3"
@@ -56,12 +52,6 @@ class Rule(StrEnum):
 class Extreme(StrEnum):
     max = "max"
     prefix = "prefix"
-
-
-def refuse(line: str) -> NoReturn:
-    """Bad input: one line, exit status 2, nothing started."""
-    print(f"dwlt: {' '.join(line.split())}", file=sys.stderr)
-    raise typer.Exit(2)
 
 
 def _study(params: Path):
@@ -249,41 +239,6 @@ def browse(study: Annotated[str, typer.Option(help="the study to open on; else t
             refuse(str(error.args[0]))
     notebook = records.checkout() / "notebooks" / "20_browse.ipynb"
     servers.browse(notebook, *_door(ip, port, token), not no_browser)
-
-
-@weights_app.command("import")
-def import_(file: Annotated[Path, typer.Argument(help="an official checkpoint; nothing in it is ever run")],
-            source: Annotated[Source, typer.Option("--as", help="torchvision's, a robust one, or fast_adversarial's")],
-            out: Annotated[Path, typer.Option(help="the safetensors file to write")]) -> None:
-    """One safetensors file of theta_p out of an official checkpoint, with exactly its network's tensors."""
-    from dwlt_lib import weights
-
-    try:
-        found = weights.read_checkpoint(file, source.value)
-        weights.write_checkpoint(found, out)
-    except OSError as error:
-        refuse(f"{error.filename}: {error.strerror}; want a checkpoint that can be read, and an --out to write to")
-    except ValueError as error:
-        refuse(str(error))
-    print(f"{out}: {weights.describe(found)}")
-
-
-@weights_app.command()
-def fetch(name: Annotated[str, typer.Argument(help="std, at, fat, or a variant (an unknown name lists them)")]) -> None:
-    """Download an official checkpoint to DWLT_DATA/weights and check its hash; an interrupted one is continued."""
-    from tqdm import tqdm
-
-    from dwlt_lib import zoo
-
-    if name not in zoo.OFFICIAL:
-        refuse(f"weights {name!r}: want one of {', '.join(zoo.OFFICIAL)}")
-    with tqdm(unit="B", unit_scale=True, disable=None, desc=name) as bar:
-        try:
-            path, found = zoo.fetch(name, progress=lambda done, whole: bar.reset(whole) or bar.update(done))
-        except (OSError, ValueError) as error:
-            print(f"dwlt: {error}", file=sys.stderr)
-            raise typer.Exit(1) from None
-    print(zoo.describe(name, path, found))
 
 
 def _door(ip: str, port: int, token: str | None) -> tuple[str, int, str]:

@@ -36,7 +36,6 @@ LITERALS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "ST
             "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE",
             "BINUNICODE8", "FLOAT", "BINFLOAT"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-SCALARS = (str, int, float, bytes, bool, type(None))
 
 
 class BadCheckpoint(ValueError):
@@ -181,7 +180,8 @@ def follow(stream: BytesIO) -> tuple[object, dict[str, None], dict[str, Storage]
 
 def _set(target: dict[object, object], items: list[object]) -> dict[object, object]:
     for key, value in zip(items[::2], items[1::2], strict=True):
-        target[key if type(key) in SCALARS else object()] = value  # hashing what is nested has no bound
+        simple = type(key) in (str, bytes) or type(key) is int and abs(key) < 2**32
+        target[key if simple else object()] = value  # hashing what is nested, or numbers that collide, has no bound
     return target
 
 

@@ -43,6 +43,8 @@ TABLE = {
     "weights": {"checkpoints", "masks", "models", "records"},  # records: only when a ticket is written
     "downloads": set(),
     "zoo": {"data", "downloads"},
+    "refusal": set(),
+    "cli_weights": {"refusal", "weights", "zoo"},
     "landscape": {"masks", "evaluation"},
     "records": {"parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
     "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "kernels", "report", "cli", "progress",

@@ -276,6 +276,8 @@ def test_a_memo_bomb_a_deep_nest_and_a_long_pickle_end_in_a_line():
     assert pickles.follow(io.BytesIO(deep))[0]
     keyed = b"\x80\x04}" + b")" + b"\x85" * 300_000 + b"Ns."  # hashing that key would overflow the stack
     assert len(pickles.follow(io.BytesIO(keyed))[0]) == 1
+    alike = b"".join(b"\x8a\x0c" + (i * (2**61 - 1)).to_bytes(12, "little") + b"N" for i in range(100_000))
+    assert len(pickles.follow(io.BytesIO(b"\x80\x04}(" + alike + b"u."))[0]) == 100_000  # keys of one and the same hash
     with pytest.raises(BadCheckpoint, match="more than 2,000,000 operations"):
         pickles.follow(io.BytesIO(b"\x80\x04" + b"N0" * 1_100_000 + b"."))
     with pytest.raises(BadCheckpoint):

@@ -159,11 +159,17 @@ def test_one_key_missing_extra_or_misshapen_is_refused_by_name(source, layout, p
     ("fc.bias", torch.zeros(10, dtype=torch.float64), "fc.bias is torch.float64"),
     ("bn1.running_var", torch.full((16,), torch.nan), "bn1.running_var holds a NaN"),
     ("conv1.weight", torch.full((16, 3, 3, 3), -torch.inf), "conv1.weight holds a NaN or an infinity"),
-    ("fc.bias", [0.0] * 10, "fc.bias is list"), (3, torch.zeros(1), "3 is Stored"),
+    ("fc.bias", [0.0] * 10, "fc.bias is list"), (3, torch.zeros(1), "is no text (int)"),
     ("fc.bias", torch.zeros(10).to_sparse(), "fc.bias is an object of torch._utils._rebuild_sparse_tensor")])
 def test_what_is_no_finite_float32_tensor_is_refused_by_name(key, value, said, tmp_path):
     torch.save({**trained_state(), key: value}, tmp_path / "file")
     assert said in refused(tmp_path / "file")
+
+
+def test_a_key_too_long_to_print_is_refused_in_a_line(tmp_path):
+    for key in (10**9999, "x\n" * 10**6):
+        torch.save({**trained_state(), key: torch.zeros(1)}, tmp_path / "file")
+        assert len(refused(tmp_path / "file")) < 400
 
 
 def test_copies_that_disagree_and_strange_parts_of_a_robust_file_are_refused_by_name(tmp_path):
