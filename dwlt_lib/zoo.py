@@ -12,6 +12,9 @@ _MICROSOFT = "https://huggingface.co/madrylab/robust-imagenet-models/resolve/mai
 _MADRY = "https://www.dropbox.com/s/{}?dl=1"
 _DRIVE = "https://drive.google.com/open?id=1W2zGHyxTPgHhWln1kpHK5h-HY9kwfKfl"
 
+# Microsoft's hashes are those of its mirror's pages; torchvision states the first 8 digits of its own, in the file's
+# name, and several who have the file state the rest alike. Neither MadryLab nor fast_adversarial states any.
+
 
 @dataclass(frozen=True)
 class Official:
