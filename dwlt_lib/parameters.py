@@ -108,7 +108,7 @@ def _contradictions(study: Study) -> Iterator[tuple[tuple[str | int, ...], str]]
         if row.loader in ("embedded", "torchvision") and (
                 name not in CATALOGUE or row.loader != CATALOGUE[name].loader):
             yield (*at, "loader"), f"data.{name}.loader={row.loader!r}: holds no {name}; want npz or folder, and a path"
-        if row.loader in ("npz", "folder") and not row.path:
+        if row.loader not in ("embedded", "torchvision") and not row.path:
             yield at, f"data.{name}.path is missing: {row.loader} images are read from there; set it"
     named: list[tuple[str | None, tuple]] = [(study.source, ("source",))]
     named += [(override.dataset, ()) for override in study.overrides]

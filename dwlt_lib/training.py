@@ -216,7 +216,7 @@ def _mask_(kept: Kept) -> None:
 def _validate(model: nn.Module, validation: Images | None, how: Regime, seed: int, epoch: int) -> dict[str, float]:
     if validation is None:
         return {}
-    x, y = validation.floats(), validation.y
+    x, y = validation.pages(), validation.y
     row = {"SA": standard_accuracy(model, x, y)}
     if how.judge is not None:
         row["RA"] = robust_accuracy(model, x, y, how.judge, generator(seed, "validation", epoch, x.device))

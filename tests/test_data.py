@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dwlt_lib import catalogue, data
+from dwlt_lib import catalogue, data, embedded
 from dwlt_lib.catalogue import CATALOGUE, DataSet
 
 EMBEDDED = ("mnist5k", "digits", "tiles")
@@ -66,7 +66,7 @@ def test_digits_and_labels_belong_together():
 
 @pytest.mark.parametrize("name", ["mnist5k", "digits"])
 def test_no_image_is_in_both_train_and_test(name):
-    train, test = ({image.tobytes() for image in data.EMBEDDED[name](split)[0]} for split in ("train", "test"))
+    train, test = ({image.tobytes() for image in embedded.EMBEDDED[name](split)[0]} for split in ("train", "test"))
     assert len(train) == len(data.load(name, "train")[0]) and not train & test
 
 
@@ -74,8 +74,8 @@ def test_test_tiles_lie_in_other_columns_of_a_picture_than_train_tiles():
     from importlib.util import find_spec
     from pathlib import Path
 
-    found = {split: data.EMBEDDED["tiles"](split) for split in ("train", "test")}
-    for label, name in enumerate(data.PICTURES):
+    found = {split: embedded.EMBEDDED["tiles"](split) for split in ("train", "test")}
+    for label, name in enumerate(embedded.PICTURES):
         package, _, inside = name.partition("/")
         file = Path(find_spec(package).origin).parent / inside
         picture = np.asarray(Image.open(file).convert("RGB"))
@@ -172,9 +172,9 @@ def test_folders_are_read_by_class_cut_square_in_the_middle(tmp_path):
         for label, name in enumerate(("ant", "bee", "cow")):
             (tmp_path / split / name).mkdir(parents=True)
             for i in range(n):
-                picture = np.zeros((10, 20, 3), np.uint8)
-                picture[:, 5:15] = 100 * label  # the middle square
-                picture[:, :5] = picture[:, 15:] = 255
+                picture = np.zeros((40, 80, 3), np.uint8)
+                picture[:, 15:65] = 100 * label  # the middle square, and what its edges are averaged with
+                picture[:, :15] = picture[:, 65:] = 255
                 Image.fromarray(picture).save(tmp_path / split / name / f"{i}.png")
     mine = row(loader="folder", path=str(tmp_path))
     x, y = data.load(mine, "train")
