@@ -1,0 +1,226 @@
+"""Theorems on streaming: the same images as resident ones, whatever the number of processes that decode."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from layout_files import cub, imagenet, visda
+from PIL import Image
+
+from dwlt_lib import data, masks, models, pictures, training
+from dwlt_lib.catalogue import CATALOGUE
+from dwlt_lib.evaluation import correct, standard_accuracy
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(params=[0, 2], ids=["here", "two processes"])
+def loaders(request, monkeypatch):
+    monkeypatch.setenv("DWLT_LOADERS", str(request.param))
+    monkeypatch.setattr(pictures, "CHUNK", 2)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    return cub(tmp_path_factory.mktemp("cub"))
+
+
+def streamed(row, split):
+    found = data.listing(row, split)
+    return data.Streamed(found.root, found.names, torch.from_numpy(found.labels), row)
+
+
+def resident(row, split):
+    return data.Images(*data.load(row, split), row)
+
+
+# ------------------------------------------------------------------------------------------ one picture
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (341, 257), (256, 256), (90, 301)])
+def test_a_picture_is_evaluated_as_torchvisions_resize_256_and_centercrop_224_show_it(tmp_path, size):
+    from torchvision.io import decode_image
+    from torchvision.transforms import v2
+
+    noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize(size).save(tmp_path / "a.jpg", quality=95)
+    ours = data.Images(pictures.central(str(tmp_path / "a.jpg"), 256)[None], torch.zeros(1), CATALOGUE["imagenet"])
+    shown, theirs = (255 * ours.floats()[0]).round(), v2.Compose([v2.Resize(256), v2.CenterCrop(224)])
+    assert torch.equal(shown, theirs(decode_image(str(tmp_path / "a.jpg"))).float())
+    pil = v2.PILToTensor()(theirs(Image.open(tmp_path / "a.jpg")))
+    assert (shown - pil).abs().max() <= 2  # the authors' way, which rounds between its two passes
+
+
+def test_a_random_crop_is_torchvisions_for_that_seed_and_leaves_the_global_generator_alone(tmp_path):
+    from torchvision.io import decode_image
+    from torchvision.transforms import v2
+
+    noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((120, 90)).save(tmp_path / "a.png")
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    ours = [pictures.cropped(str(tmp_path / "a.png"), 32, seed) for seed in (7, 8, 7)]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(7)
+    assert torch.equal(ours[0], v2.RandomResizedCrop(32)(decode_image(str(tmp_path / "a.png"))))
+    assert torch.equal(ours[0], ours[2]) and not torch.equal(ours[0], ours[1])
+
+
+def test_cmyk_grey_palette_and_misnamed_pictures_become_rgb(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    noise.convert("CMYK").save(tmp_path / "cmyk.JPEG")
+    noise.convert("L").save(tmp_path / "grey.JPEG")
+    noise.convert("P").save(tmp_path / "palette.png")
+    noise.save(tmp_path / "png.JPEG", format="PNG")  # ImageNet has one of these, and CMYK too
+    for file in tmp_path.iterdir():
+        assert pictures.central(str(file), 32).shape == (3, 32, 32), file.name
+    same = torch.from_numpy(np.array(noise)).movedim(2, 0)
+    assert torch.equal(pictures.central(str(tmp_path / "png.JPEG"), 40), same)
+
+
+# ------------------------------------------------------------------------------------------ the same as resident
+
+
+@pytest.mark.parametrize("make", [imagenet, cub, visda])
+def test_streamed_images_are_the_resident_ones_bit_for_bit(tmp_path, make, loaders):
+    row = make(tmp_path)
+    for split in ("train", "test"):
+        one, other = streamed(row, split), resident(row, split)
+        assert len(one) == len(other) and torch.equal(one.y, other.y)
+        assert torch.equal(one.floats(), other.floats())
+        index = torch.tensor([5, 0, 3])
+        assert torch.equal(one.take(index).floats(), other.take(index).floats())
+        assert torch.equal(torch.cat(list(one.pages().split(4))), other.floats())
+        assert torch.equal(torch.cat(list(other.pages().split(4))), other.floats())
+        assert one.pages().shape == other.floats().shape
+
+
+@pytest.mark.parametrize("augment", [(), ("flip",), ("crop", "flip")])
+def test_training_batches_of_streamed_images_are_those_of_resident_ones(birds, loaders, augment):
+    row = birds.model_copy(update={"augment": augment})
+    one, other = (list(data.batches(source(row, "train"), 4, rng(1), rng(2))) for source in (streamed, resident))
+    assert len(one) == len(other) == 2  # a lone ninth image joins the second batch
+    for (x, y), (x_, y_) in zip(one, other, strict=True):
+        assert torch.equal(x, x_) and torch.equal(y, y_)
+
+
+def test_what_fits_and_is_not_cropped_anew_is_resident_the_rest_is_streamed(birds, monkeypatch):
+    assert isinstance(data.images(birds, "train"), data.Streamed)
+    assert isinstance(data.images(birds, "test"), data.Images)
+    plain = birds.model_copy(update={"augment": ("flip",)})
+    assert isinstance(data.images(plain, "train"), data.Images)
+    monkeypatch.setattr(data, "RESIDENT", 1000)
+    assert isinstance(data.images(plain, "train"), data.Streamed)
+    assert isinstance(data.images(birds, "test"), data.Streamed)
+
+
+# ------------------------------------------------------------------------------------------ order and augmentation
+
+
+def epoch(row, batch=4, seed=5):
+    order, augment = (training.generator(seed, purpose, 3) for purpose in ("order", "augment"))
+    return list(data.batches(streamed(row, "train"), batch, order, augment))
+
+
+def test_order_and_augmentation_do_not_depend_on_the_number_of_processes(birds, monkeypatch):
+    monkeypatch.setattr(pictures, "CHUNK", 2)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    found = {}
+    for count in (0, 1, 2, 3):
+        monkeypatch.setenv("DWLT_LOADERS", str(count))
+        found[count] = epoch(birds)
+    assert torch.equal(torch.get_rng_state(), state)
+    for count, batches in found.items():
+        for (x, y), (x_, y_) in zip(batches, found[0], strict=True):
+            assert torch.equal(x, x_) and torch.equal(y, y_), count
+            assert x.shape[1:] == (3, 28, 28) and 0 <= x.min() and x.max() <= 1 and x.std() > 0.05
+
+
+def test_every_epoch_and_seed_crops_anew_and_a_repeated_one_alike(birds, monkeypatch):
+    monkeypatch.setenv("DWLT_LOADERS", "0")
+    one, again, other = (torch.cat([x for x, _ in epoch(birds, seed=seed)]) for seed in (5, 5, 6))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    twins = streamed(birds, "train").take(torch.tensor([0, 0]))
+    (x, _), = data.batches(twins, 2, rng(), rng())
+    assert not torch.equal(x[0], x[1])  # of one picture, each time another crop
+
+
+def test_images_and_labels_stay_together_through_every_door(tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_LOADERS", "2")
+    monkeypatch.setattr(pictures, "CHUNK", 1)
+    for label in range(6):
+        (tmp_path / "train" / f"c{label}").mkdir(parents=True)
+        Image.new("RGB", (30, 30), (40 * label,) * 3).save(tmp_path / "train" / f"c{label}" / "1.png")
+    row = CATALOGUE["imagenet"].model_copy(update={"path": str(tmp_path), "classes": 6, "size": 16})
+    for x, y in data.batches(streamed(row, "train"), 4, rng(), rng()):
+        assert torch.equal((x[:, 0, 0, 0] * 255).round().long(), 40 * y)
+
+
+def test_resumed_training_on_streamed_pictures_is_bit_equal(birds, tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_LOADERS", "2")
+    how = training.Regime("ST", 3, 4, 0.05, "constant", (), 0.9, 5e-4, None, None)
+
+    def fit(progress=None, checkpoint=None):
+        torch.manual_seed(0)
+        model = models.build("resnet8", 3, birds.mean, birds.std)
+        source = streamed(birds, "train")
+        return training.fit(model, masks.dense_mask(models.prunable(model)), source, source.take(torch.arange(4)), how,
+                            0, checkpoint=checkpoint, progress=progress)
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole = fit()
+    with pytest.raises(KeyboardInterrupt):
+        fit(stop, tmp_path / "at.pt")
+    monkeypatch.setenv("DWLT_LOADERS", "0")
+    resumed = fit(checkpoint=tmp_path / "at.pt")
+    assert resumed.history == whole.history
+    assert all(torch.equal(resumed.last[name], value) for name, value in whole.last.items())
+
+
+def test_evaluation_takes_pages_in_the_place_of_a_tensor(birds, loaders):
+    torch.manual_seed(0)
+    model = models.build("resnet8", 3, birds.mean, birds.std)
+    one, other = streamed(birds, "test"), resident(birds, "test")
+    assert torch.equal(correct(model, one.pages(), one.y), correct(model, other.floats(), other.y))
+    assert standard_accuracy(model, one.pages(), one.y) == standard_accuracy(model, other.floats(), other.y)
+
+
+# ------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(file.read_bytes()[:400]), lambda file: file.unlink(),
+                                   lambda file: file.write_bytes(b""), lambda file: file.write_text("<html>no</html>")],
+                         ids=["truncated", "missing", "empty", "text"])
+def test_a_spoilt_picture_is_one_line_that_names_it(tmp_path, loaders, spoil):
+    row = cub(tmp_path)
+    source = streamed(row, "train")
+    victim = tmp_path / "images" / os.fsdecode(source.names[4])
+    spoil(victim)
+    for ask in (source.floats, lambda: list(data.batches(source, 4, rng(), rng()))):
+        with pytest.raises(ValueError) as error:
+            ask()
+        assert "\n" not in str(error.value) and victim.name in str(error.value) and "want" in str(error.value)
+
+
+def test_a_split_larger_than_the_memory_is_refused_as_a_whole(tmp_path, monkeypatch):
+    import psutil
+
+    row = imagenet(tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+    with pytest.raises(ValueError, match="12 images of 32 x 32.*data.images"):
+        data.load(row, "train")
+
+
+@pytest.mark.parametrize("asked", ["two", "-1", "1.5"])
+def test_a_number_of_loaders_that_is_none_is_refused(birds, monkeypatch, asked):
+    monkeypatch.setenv("DWLT_LOADERS", asked)
+    with pytest.raises(ValueError, match="DWLT_LOADERS"):
+        streamed(birds, "train").floats()
