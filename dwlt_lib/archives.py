@@ -71,9 +71,10 @@ def download(url: str, path: Path, digest: str | None = None, say: Callable[[str
                              f"or bring the file to {path} yourself") from error
         file.flush()
         os.fsync(file.fileno())
-    head = part.open("rb").read(512).lstrip().lower()
+    with part.open("rb") as file:
+        head = file.read(512)
     found = sha256(part)
-    if head.startswith((b"<!doctype html", b"<html")):
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         part.unlink()
         raise ValueError(f"{url}: a page of HTML, not the file; open the address in a browser and bring the file to "
                          f"{path}")
@@ -96,13 +97,14 @@ def _fetch(url: str, file, say: Callable[[str], None]) -> None:
             raise
         if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
             return
-        file.truncate(0)
+        file.seek(0)
+        file.truncate()
         return _fetch(url, file, say)
     with answer:
         begins = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
         if answer.status != 206 or begins != str(have):  # the server sends it from the start
             file.seek(0)
-            file.truncate(0)
+            file.truncate()
         length = answer.headers.get("Content-Length")
         whole = file.tell() + int(length) if length else None
         say(f"{url}: {'size unknown' if whole is None else f'{whole:,} bytes'}"
