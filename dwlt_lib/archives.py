@@ -137,10 +137,8 @@ def unpack(archive: Path, into: Path, files: int, size: int) -> list[Path]:
             if total > shutil.disk_usage(into).free:
                 raise _Refused(f"{archive}: unpacks to {total:,} bytes; {into} has less free; make room")
             with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=into) as scratch:
-                if isinstance(opened, tarfile.TarFile):
-                    opened.extractall(scratch, filter="data")
-                else:
-                    opened.extractall(scratch)
+                second = isinstance(opened, tarfile.TarFile) and hasattr(tarfile, "data_filter")  # Python 3.11.4
+                opened.extractall(scratch, **({"filter": "data"} if second else {}))
                 for top in tops:
                     os.replace(Path(scratch) / top, into / top)
     except _Refused:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dwlt_lib.catalogue import DataSet
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def _decode(file: str) -> Tensor:
         return decode_image(file, ImageReadMode.RGB)
     except RuntimeError as error:
         reason = str(error).splitlines()[0].rsplit(".cpp:", 1)[-1].partition(", ")[2] or "cannot be read"
-        raise ValueError(f"{file}: {reason.rstrip('.')}; want a whole JPEG, PNG, WebP or GIF; put the file there anew"
+        raise ValueError(f"{file}: {reason.rstrip('.')}; want a whole JPEG, PNG or WebP; put the file there anew"
                          ) from error
 
 
@@ -65,7 +65,7 @@ class _Decoder:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitems__(self, index: list[int]) -> Tensor | str:
+    def __getitems__(self, index: Sequence[int]) -> Tensor | str:
         try:
             return torch.stack([self._one(i) for i in index])
         except ValueError as error:
@@ -98,7 +98,7 @@ def stream(root: str | os.PathLike, names: np.ndarray, sizes: Sequence[int], sid
     from torch.utils.data import DataLoader
 
     ends = np.cumsum(sizes).tolist()
-    chunks = [list(range(at, min(at + CHUNK, end))) for begin, end in zip([0, *ends], ends, strict=False)
+    chunks = [range(at, min(at + CHUNK, end)) for begin, end in zip([0, *ends], ends, strict=False)
               for at in range(begin, end, CHUNK)]
     workers = min(loaders(), len(chunks) // 2)
     decoded = iter(DataLoader(

@@ -8,7 +8,7 @@ import torch
 from layout_files import cub, imagenet, visda
 from PIL import Image
 
-from dwlt_lib import data, masks, models, pictures, training
+from dwlt_lib import data, make, masks, models, pictures, records, studies, training
 from dwlt_lib.catalogue import CATALOGUE
 from dwlt_lib.evaluation import correct, standard_accuracy
 
@@ -224,3 +224,25 @@ def test_a_number_of_loaders_that_is_none_is_refused(birds, monkeypatch, asked):
     monkeypatch.setenv("DWLT_LOADERS", asked)
     with pytest.raises(ValueError, match="DWLT_LOADERS"):
         streamed(birds, "train").floats()
+
+
+# ------------------------------------------------------------------------------------------ from end to end
+
+
+@pytest.mark.parametrize("target", [cub, visda])
+def test_a_ticket_of_an_imagenet_is_found_and_transferred_streaming(tmp_path, outputs, toy, monkeypatch, target):
+    """theta_AT and IMP-AT on train/CLASS/*.JPEG, AT on the target: what is made says so, and nothing was resident."""
+    monkeypatch.setattr(data, "RESIDENT", 0)
+    monkeypatch.setenv("DWLT_LOADERS", "1")
+    rows = {row.name: {**row.model_dump(mode="json", exclude={"name"}), "size": 16}
+            for row in (imagenet(tmp_path / "imagenet"), target(tmp_path / "target"))}
+    name = list(rows)[1]
+    grid = {"pretraining": ["AT"], "method": ["IMP-AT"], "dataset": [name], "rounds": [2], "seeds": [0]}
+    study = toy(source="imagenet", data=rows, grid=[grid], landscapes=[{**grid, "images": ["clean"]}],
+                transfer_attacks=[grid])
+    for spec in studies.plan(study).values():
+        make.make(spec)
+    table = records.table().query("kind == 'transfer' and rounds == 2 and regime == 'AT'")
+    assert len(table) == 1 and (table["train_images"] == rows[name]["train_images"]).all()
+    assert table[["SA", "RA"]].notna().all(axis=None)
+    assert 0 <= records.table("mask").query("rounds == 2")["SA_source"].iloc[0] <= 1
