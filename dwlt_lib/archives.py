@@ -102,7 +102,7 @@ def _fetch(url: str, file, say: Callable[[str], None]) -> None:
         return _fetch(url, file, say)
     with answer:
         begins = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-        if answer.status != 206 or begins != str(have):  # the server sends it from the start
+        if begins != str(have):  # the server sends it from the start
             file.seek(0)
             file.truncate()
         length = answer.headers.get("Content-Length")

@@ -55,6 +55,8 @@ def test_imagenet_is_listed_as_torchvisions_imagefolder_lists_it(tmp_path, split
     row = imagenet(tmp_path)
     (tmp_path / folder / ".ipynb_checkpoints").mkdir()
     (tmp_path / folder / WNIDS[0] / "notes.txt").write_text("no picture")
+    for inner in ("c", "a", "d", "b"):
+        picture(tmp_path / folder / WNIDS[1] / inner / "1.jpg", 0)
     found = data.listing(row, split)
     shutil.rmtree(tmp_path / folder / ".ipynb_checkpoints")
     theirs = ImageFolder(tmp_path / folder)

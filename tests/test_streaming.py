@@ -150,6 +150,16 @@ def test_every_epoch_and_seed_crops_anew_and_a_repeated_one_alike(birds, monkeyp
     assert not torch.equal(x[0], x[1])  # of one picture, each time another crop
 
 
+def test_a_training_batch_is_the_pictures_own_crops_untouched(birds, loaders):
+    row = birds.model_copy(update={"augment": ("resized_crop",)})
+    source, order = streamed(row, "train"), torch.randperm(9, generator=rng(1))
+    seeds = torch.randint(2**62, (9,), generator=rng(2))
+    found = torch.cat([x for x, _ in data.batches(source, 4, rng(1), rng(2))])
+    for x, i, seed in zip(found, order, seeds, strict=True):
+        file = source.root / os.fsdecode(source.names[i])
+        assert torch.equal(x, pictures.cropped(str(file), row.size, int(seed)).float() / 255)
+
+
 def test_images_and_labels_stay_together_through_every_door(tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_LOADERS", "2")
     monkeypatch.setattr(pictures, "CHUNK", 1)
