@@ -67,6 +67,8 @@ def download(url: str, path: Path, digest: str | None = None, say: Callable[[str
             _fetch(url, file, say)
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
+            if file.tell() == 0:
+                part.unlink()
             raise ValueError(f"{url}: {reason}; {file.tell():,} bytes are kept, the same command goes on from there; "
                              f"or bring the file to {path} yourself") from error
         file.flush()

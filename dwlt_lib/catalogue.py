@@ -75,7 +75,7 @@ CATALOGUE: dict[str, DataSet] = {
                 std=(0.1201, 0.1231, 0.1052), augment=("crop",), path="{split}_32x32.mat",
                 licence="non-commercial use", train_images=73_257, test_images=26_032),
         DataSet(name="imagenet", loader="imagenet", classes=1000, path="imagenet", **_AT_224,
-                licence="non-commercial research, by agreement (image-net.org)",
+                licence="non-commercial research, by agreement",
                 train_images=1_281_167, test_images=50_000),
         DataSet(name="cub200", loader="cub", classes=200, path="CUB_200_2011", **_AT_224,
                 licence="non-commercial research and education", train_images=5994, test_images=5794),

@@ -94,8 +94,8 @@ def source(row: DataSet, split: str, root: Path | None = None) -> Path:
     path = (root or data_root()) / (row.path or "").replace("{split}", split)
     needed = layouts.needed(row, path, split) if row.loader in LISTED else path
     if not needed.exists():
-        remedy = f"dwlt data fetch {row.name} brings it or says how" if row.name in CATALOGUE else "set its path"
-        raise ValueError(f"data set {row.name}: {needed} is missing; {remedy}, and DWLT_DATA says where data lie")
+        remedy = f"run dwlt data fetch {row.name}" if row.name in CATALOGUE else "set its path"
+        raise ValueError(f"data set {row.name}: {needed} is missing; {remedy}, or set DWLT_DATA to where data lie")
     return path
 
 

@@ -26,7 +26,7 @@ def take(row: DataSet, root: Path | None = None) -> tuple[list[str], list[str]]:
         try:
             labels, line, odd = _listed(row, split, root) if row.loader in LISTED else _loaded(row, split, root)
         except ValueError as error:
-            wrong.append(str(error))
+            wrong += [str(error)] if str(error) not in wrong else []
             continue
         found.append(f"{split}: {len(labels):,} images, {_classes(labels, row)}, {line}")
         wrong += odd

@@ -52,16 +52,16 @@ ORIGINS: dict[str, Origin] = {
     "cub200": Origin("https://data.caltech.edu/records/65de6-vp158", (
         Part("CUB_200_2011.tgz", "CUB_200_2011", limit=(100_000, 5 * GB),
              sha256="0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081"),),
-        by_hand="accept its terms there, put CUB_200_2011.tgz into {folder}, and run dwlt data fetch cub200, which "
+        by_hand="put CUB_200_2011.tgz into {folder}, and run dwlt data fetch cub200, which "
                 "checks and unpacks it"),
     "visda17": Origin("http://ai.bu.edu/visda-2017", (
         Part("train.tar", "train", limit=(200_000, 50 * GB)),
         Part("validation.tar", "validation", limit=(100_000, 20 * GB))),
         folder="visda17",
-        by_hand="accept its terms there, put train.tar and validation.tar of the classification task into {folder}, "
-                "and run dwlt data fetch visda17, which unpacks them"),
+        by_hand="put train.tar and validation.tar of the classification task into {folder}, and run dwlt data fetch "
+                "visda17, which unpacks them"),
     "imagenet": Origin("https://image-net.org/download.php", folder="imagenet",
-                       by_hand="ask for access there (ILSVRC 2012, classification), and lay the images out as "
+                       by_hand="ask there for ILSVRC 2012, classification, and lay its images out as "
                                "{folder}/train/CLASS/*.JPEG and {folder}/val/CLASS/*.JPEG, CLASS being n01440764 and "
                                "so on (extract_ILSVRC.sh of PyTorch's examples does it)"),
 }
@@ -73,7 +73,7 @@ def advice(name: str, root: Path) -> str:
     if origin is None:
         return "it comes with the installed packages"
     if origin.by_hand:
-        return (f"its terms ({CATALOGUE[name].licence}) are for you to accept: {origin.page}; "
+        return (f"its terms are for you to accept ({CATALOGUE[name].licence}) at {origin.page}; "
                 + origin.by_hand.format(folder=root / origin.folder))
     return f"dwlt data fetch {name} downloads it from {origin.page}"
 
@@ -91,8 +91,9 @@ def fetch(name: str, root: Path, say: Callable[[str], None] = print) -> bool:
     folder, waiting = root / origin.folder, False
     for part in origin.parts:
         file = folder / part.file
-        if (folder / (part.makes or part.file)).exists():
-            say(f"{name}: {folder / (part.makes or part.file)} is there")
+        made = folder / (part.makes or part.file)
+        if made.exists():
+            say(f"{name}: {made} is there; dwlt data check {name} says whether it is whole")
             continue
         if part.url:
             archives.download(part.url, file, part.sha256, say)
@@ -103,7 +104,7 @@ def fetch(name: str, root: Path, say: Callable[[str], None] = print) -> bool:
             archives.check(file, part.sha256)
         if part.makes:
             archives.unpack(file, folder, *part.limit)
-        say(f"{name}: {folder / (part.makes or part.file)} is there now")
+        say(f"{name}: {made} is there now")
     if waiting:
         say(f"{name}: {advice(name, root)}")
     return not waiting
