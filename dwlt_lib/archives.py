@@ -1,37 +1,27 @@
-"""Archives, downloaded and unpacked with suspicion: resumable, hashed, whole or not at all, nothing outside.
+"""Archives, checked and unpacked with suspicion: whole or not at all, and nothing outside.
 
 Every error is a ValueError of one line: the file, what is wrong, the remedy.
 """
 
 from __future__ import annotations
 
-import fcntl
 import gzip
-import hashlib
 import lzma
 import os
 import shutil
 import stat
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from dwlt_lib.downloads import sha256
 
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, OSError,
           NotImplementedError, RuntimeError, ValueError)
-BLOCK = 2**20
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check(path: Path, digest: str) -> None:
@@ -39,85 +29,6 @@ def check(path: Path, digest: str) -> None:
     found = sha256(path)
     if found != digest:
         raise ValueError(f"{path}: sha256 is {found}; want {digest}; remove it and get it anew")
-
-
-# ---------------------------------------------------------------------------------------------- download
-
-
-def download(url: str, path: Path, digest: str | None = None, say: Callable[[str], None] = print) -> str:
-    """Fetch `url` to `path`, whole or not at all; returns its SHA-256.
-
-    An interrupted download stays as path.part and is continued (HTTP Range). digest: the SHA-256 it must have. A page
-    of HTML in the place of a file is refused. A file that is there already is only checked.
-    """
-    if not url.startswith(("https://", "http://")):
-        raise ValueError(f"{url}: want an http or https address")
-    if path.exists():
-        if digest is not None:
-            check(path, digest)
-        return sha256(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"{part}: another process is fetching it; wait for it to end") from error
-        try:
-            _fetch(url, file, say)
-        except (OSError, HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
-            if file.tell() == 0:
-                part.unlink()
-            raise ValueError(f"{url}: {reason}; {file.tell():,} bytes are kept, the same command goes on from there; "
-                             f"or bring the file to {path} yourself") from error
-        file.flush()
-        os.fsync(file.fileno())
-    with part.open("rb") as file:
-        head = file.read(512)
-    found = sha256(part)
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        part.unlink()
-        raise ValueError(f"{url}: a page of HTML, not the file; open the address in a browser and bring the file to "
-                         f"{path}")
-    if digest is not None and found != digest:
-        part.unlink()
-        raise ValueError(f"{url}: sha256 is {found}; want {digest}; not kept; fetch it again, or bring the file to "
-                         f"{path} from elsewhere")
-    os.replace(part, path)
-    return found
-
-
-def _fetch(url: str, file, say: Callable[[str], None]) -> None:
-    """Append to `file` what it lacks of `url`; OSError if it stays short."""
-    have = file.tell()
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code != 416 or not have:  # 416: nothing lies beyond what is there
-            raise
-        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
-            return
-        file.seek(0)
-        file.truncate()
-        return _fetch(url, file, say)
-    with answer:
-        begins = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-        if begins != str(have):  # the server sends it from the start
-            file.seek(0)
-            file.truncate()
-        length = answer.headers.get("Content-Length")
-        whole = file.tell() + int(length) if length else None
-        say(f"{url}: {'size unknown' if whole is None else f'{whole:,} bytes'}"
-            + (f", going on from {file.tell():,}" if file.tell() else ""))
-        while block := answer.read(BLOCK):
-            file.write(block)
-        if whole is not None and file.tell() != whole:
-            raise OSError(f"the connection ended at {file.tell():,} of {whole:,} bytes")
-
-
-# ---------------------------------------------------------------------------------------------- unpack
 
 
 def unpack(archive: Path, into: Path, files: int, size: int) -> list[Path]:

@@ -14,12 +14,13 @@ from typing import Annotated
 
 import typer
 
-from dwlt_lib import cli_weights
+from dwlt_lib import cli_data, cli_weights
 from dwlt_lib.refusal import refuse
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Double-win lottery tickets: run a study's parameter file, read its results.")
 app.add_typer(cli_weights.app, name="weights")
+app.add_typer(cli_data.app, name="data")
 Params = Annotated[Path, typer.Argument(help="a study's parameter file, such as params/tour.yaml")]
 
 
@@ -209,48 +210,6 @@ def verify() -> None:
         print(line, file=sys.stderr)
     print(f"{len(records.table())} records, {len(problems)} problems")
     raise typer.Exit(1 if problems else 0)
-
-
-data_app = typer.Typer(no_args_is_help=True, help="Data sets of the catalogue: what is there, and bringing it.")
-app.add_typer(data_app, name="data")
-Row = Annotated[str, typer.Argument(metavar="NAME", help="a data set of the catalogue, such as cifar10")]
-
-
-@data_app.command("check")
-def data_check(name: Row) -> None:
-    """Where a data set was looked for, what is there, and whether it is what the catalogue says. 1: it is not."""
-    row = _row(name)
-    from dwlt_lib import inventory
-
-    found, wrong = inventory.take(row)
-    for line in found:
-        print(line)
-    for line in wrong:
-        print(f"dwlt: {line}", file=sys.stderr)
-    print("not as the catalogue says" if wrong else "as the catalogue says")
-    raise typer.Exit(1 if wrong else 0)
-
-
-@data_app.command("fetch")
-def data_fetch(name: Row) -> None:
-    """Download, check and unpack a data set to DWLT_DATA, or say where to get it. 1: it is not there yet."""
-    _row(name)
-    from dwlt_lib import data, origins
-
-    try:
-        there = origins.fetch(name, data.data_root(), _say)
-    except (ValueError, OSError) as error:
-        print(f"dwlt: {' '.join(str(error).split())}", file=sys.stderr)
-        raise typer.Exit(1) from error
-    raise typer.Exit(0 if there else 1)
-
-
-def _row(name: str):
-    from dwlt_lib.catalogue import CATALOGUE
-
-    if name not in CATALOGUE:
-        refuse(f"data set {name!r}: want one of {', '.join(CATALOGUE)}")
-    return CATALOGUE[name]
 
 
 Ip = Annotated[str, typer.Option("--ip", help="the address to listen on; one that others reach needs a --token")]

@@ -32,6 +32,8 @@ def download(url: str, target: Path, pin: str | None = None, progress: Progress 
     noted = _noted(target).get(target.name)
     part = target.with_name(f"{target.name}.part")
     if not target.exists():
+        if not url.startswith(("https://", "http://")):
+            raise BadDownload(f"{url}: want an http or https address")
         _get(url, part, target, progress)
     found = _checked(target if target.exists() else part, target, pin, noted)
     if not target.exists():

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dwlt_lib import archives
+from dwlt_lib import archives, downloads
 from dwlt_lib.catalogue import CATALOGUE
+from dwlt_lib.downloads import Progress
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def advice(name: str, root: Path) -> str:
     return f"dwlt data fetch {name} downloads it from {origin.page}"
 
 
-def fetch(name: str, root: Path, say: Callable[[str], None] = print) -> bool:
+def fetch(name: str, root: Path, say: Callable[[str], None] = print, progress: Progress | None = None) -> bool:
     """Bring a data set of the catalogue to `root`: download what may be downloaded, check, unpack.
 
     Returns False, and says what to do, where a person must accept the terms and has not brought the files yet. Raises
@@ -96,7 +97,8 @@ def fetch(name: str, root: Path, say: Callable[[str], None] = print) -> bool:
             say(f"{name}: {made} is there; dwlt data check {name} says whether it is whole")
             continue
         if part.url:
-            archives.download(part.url, file, part.sha256, say)
+            say(f"{name}: {part.url}")
+            downloads.download(part.url, file, part.sha256, progress)
         elif not file.exists():
             waiting = True
             continue

@@ -215,79 +215,6 @@ def server():
     found.server_close()
 
 
-def silent(_):
-    pass
-
-
-def test_a_file_is_downloaded_whole_and_not_twice(server, tmp_path):
-    for _ in range(2):
-        assert archives.download(f"{server.url}/file", tmp_path / "deep" / "file", DIGEST, silent) == DIGEST
-    assert server.asked == [None] and everything(tmp_path) == ["deep", "deep/file"]
-
-
-@pytest.mark.parametrize("path, second", [("/file", "bytes=100000-"), ("/plain", "bytes=100000-")])
-def test_an_interrupted_download_is_continued_where_the_server_can(server, tmp_path, path, second):
-    server.cut.append(100_000)
-    with pytest.raises(ValueError) as error:
-        archives.download(server.url + path, tmp_path / "file", DIGEST, silent)
-    one_line(error, "100,000", "same command goes on")
-    assert everything(tmp_path) == ["file.part"]  # never half a file under its own name
-    archives.download(server.url + path, tmp_path / "file", DIGEST, silent)
-    assert (tmp_path / "file").read_bytes() == CONTENT and server.asked == [None, second]
-
-
-def test_a_download_that_was_complete_but_not_yet_renamed_is_only_checked(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(CONTENT)
-    archives.download(f"{server.url}/file", tmp_path / "file", DIGEST, silent)
-    assert (tmp_path / "file").read_bytes() == CONTENT
-
-
-def test_a_part_longer_than_the_file_is_begun_anew(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(CONTENT + b"more")
-    archives.download(f"{server.url}/file", tmp_path / "file", DIGEST, silent)
-    assert (tmp_path / "file").read_bytes() == CONTENT
-
-
-def test_a_wrong_hash_is_refused_and_not_kept(server, tmp_path):
-    with pytest.raises(ValueError) as error:
-        archives.download(f"{server.url}/file", tmp_path / "file", "0" * 64, silent)
-    one_line(error, DIGEST, "0" * 64, "not kept")
-    assert everything(tmp_path) == []
-    (tmp_path / "file").write_bytes(b"another")
-    with pytest.raises(ValueError) as error:
-        archives.download(f"{server.url}/file", tmp_path / "file", DIGEST, silent)
-    one_line(error, str(tmp_path / "file"), DIGEST, "remove it")
-
-
-def test_a_page_in_the_place_of_a_file_is_refused(server, tmp_path):
-    with pytest.raises(ValueError) as error:
-        archives.download(f"{server.url}/page", tmp_path / "file", None, silent)
-    one_line(error, "HTML", "browser")
-    assert everything(tmp_path) == []
-
-
-def test_no_network_a_missing_page_and_other_addresses_are_one_line(server, tmp_path):
-    server.shutdown()
-    server.server_close()
-    with pytest.raises(ValueError) as error:
-        archives.download(f"{server.url}/file", tmp_path / "file", DIGEST, silent)
-    one_line(error, server.url, "bring the file to", str(tmp_path / "file"))
-    for url in ("file:///etc/passwd", "ftp://a/b", "nonsense"):
-        with pytest.raises(ValueError, match="http"):
-            archives.download(url, tmp_path / "file", None, silent)
-    assert everything(tmp_path) == []
-
-
-def test_two_at_once_do_not_mix(server, tmp_path):
-    import fcntl
-
-    with (tmp_path / "file.part").open("ab") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError) as error:
-            archives.download(f"{server.url}/file", tmp_path / "file", DIGEST, silent)
-    one_line(error, "another process")
-
-
 # ------------------------------------------------------------------------------------------ the catalogue's
 
 
@@ -310,7 +237,7 @@ def served(server, monkeypatch, tmp_path, name="cifar10"):
 def test_fetch_downloads_checks_unpacks_and_does_nothing_twice(server, monkeypatch, tmp_path):
     served(server, monkeypatch, tmp_path)
     for _ in range(2):
-        assert origins.fetch("cifar10", tmp_path / "data", silent)
+        assert origins.fetch("cifar10", tmp_path / "data", lambda line: None)
     assert (tmp_path / "data/cifar-10-batches-py/test_batch").read_bytes() == b"x" * 5 and len(server.asked) == 1
 
 

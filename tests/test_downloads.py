@@ -220,3 +220,10 @@ def test_official_weights_are_named_once_by_https_with_whole_hashes():
         assert found.sha256 is None or len(bytes.fromhex(found.sha256)) == 32
     std = zoo.OFFICIAL["std"]  # torchvision's names hold the first digits
     assert std.file.split("-")[1].removesuffix(".pth") == std.sha256[:8] and downloads.TIMEOUT
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "nonsense"])
+def test_only_the_web_is_downloaded_from(url, tmp_path):
+    with pytest.raises(downloads.BadDownload, match="http"):
+        downloads.download(url, tmp_path / "file")
+    assert not list(tmp_path.iterdir())

@@ -36,8 +36,8 @@ TABLE = {
     "layouts": {"catalogue"},
     "pictures": set(),
     "data": {"catalogue", "embedded", "layouts", "pictures"},
-    "archives": set(),
-    "origins": {"archives", "catalogue"},
+    "archives": {"downloads"},
+    "origins": {"archives", "catalogue", "downloads"},
     "inventory": {"catalogue", "data", "origins"},
     "evaluation": {"attacks"},
     "graphs": set(),
@@ -51,6 +51,7 @@ TABLE = {
     "zoo": {"data", "downloads"},
     "refusal": set(),
     "cli_weights": {"refusal", "weights", "zoo"},
+    "cli_data": {"catalogue", "data", "inventory", "origins", "refusal"},
     "landscape": {"masks", "evaluation"},
     "records": {"parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
     "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "kernels", "report", "cli", "progress",
