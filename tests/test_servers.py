@@ -154,6 +154,21 @@ def tree(process):
     return [parent, *parent.children(recursive=True)]
 
 
+def listening(process):
+    """Its sockets that listen; none of one that has just ended."""
+    try:
+        return [connection for connection in process.net_connections("inet") if connection.status == "LISTEN"]
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
+
+
+def command(process):
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
 def kernel(server):
     """The server's kernel, started by asking for one where none waits yet."""
     kind, url, process = server
@@ -163,8 +178,8 @@ def kernel(server):
         assert connection.getresponse().status == 201
     patience = time.time() + 120
     while time.time() < patience:
-        found = [child for child in tree(process) if "ipykernel_launcher" in " ".join(child.cmdline())]
-        if found and any(connection.status == "LISTEN" for connection in found[0].net_connections("inet")):
+        found = [child for child in tree(process) if "ipykernel_launcher" in command(child)]
+        if found and listening(found[0]):
             return found[0]
         time.sleep(0.2)
     raise AssertionError("no kernel")
@@ -173,7 +188,7 @@ def kernel(server):
 def test_server_and_kernels_listen_on_loopback_only_and_end_together_even_when_killed(server):
     kind, url, process = server
     started = kernel(server)
-    sockets = [socket for one in tree(process) for socket in one.net_connections("inet") if socket.status == "LISTEN"]
+    sockets = [socket for one in tree(process) for socket in listening(one)]
     assert urlsplit(url).port in {socket.laddr.port for socket in sockets}
     assert {socket.laddr.ip for socket in sockets} <= {"127.0.0.1", "::1"}
     os.kill(process.pid, signal.SIGKILL)
