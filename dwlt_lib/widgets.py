@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,8 @@ from dwlt_lib.controls import WIDE, row
 from dwlt_lib.tab_pictures import images, landscapes, png
 from dwlt_lib.tab_results import results
 from dwlt_lib.tab_sparsity import sparsity
+
+ALONE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # what a shown notebook may load
 
 
 def browse(study: str = "") -> None:
@@ -121,12 +124,14 @@ def _notebook(study: str, id: str) -> Path | None:
 
 
 def _executed(path: Path) -> str:
-    """A notebook as a page in a frame that may run nothing."""
+    """A notebook as a page in a frame that may run nothing and ask nobody."""
     from nbconvert import HTMLExporter
 
     try:
         page, _ = HTMLExporter(template_name="classic").from_filename(str(path))
     except Exception as error:  # cut short: nbformat's and nbconvert's errors have no common root
         return cards.problem(f"{path}: cannot be shown ({type(error).__name__}); run the study again")
+    page = re.sub(r"(?is)<script\b.*?</script\s*>|<link\b[^>]*>|@font-face\s*{[^}]*}", "", page)
+    page = page.replace("<head>", f'<head><meta http-equiv="Content-Security-Policy" content="{ALONE}">', 1)
     return cards.box(f"<p>{escape(str(path))}</p>", "notebook") + (
         f'<iframe sandbox="" style="width:100%;height:520px;border:1px solid #ccc" srcdoc="{escape(page)}"></iframe>')

@@ -1,10 +1,12 @@
 """Theorems on the browser without a browser: what its controls show is what the records say."""
 
 import base64
+import html
 import io
 import re
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -203,3 +205,23 @@ def test_dense_bands_reach_from_the_threshold_to_the_dense_mean(page):
     assert len(bands) == 9  # three criteria, three pre-trainings
     row = judged[judged["pretraining"] == "STD"].iloc[0]
     assert {min(bands[0]["y"]), max(bands[0]["y"])} == {100 * row["ST_SA_threshold"], 100 * row["ST_SA_dense"]}
+
+
+def test_an_executed_notebook_is_shown_without_anything_that_runs_or_asks(page):
+    folder = records.study_dir("toy") / "notebooks"
+    folder.mkdir(parents=True)
+    id = records.table("transfer", study="toy")["id"].iloc[0]
+    evil = "<script>alert(1)</script><link href='https://elsewhere/x.css'>"
+    cell = nbformat.v4.new_code_cell(f"ids = ['{id}']", outputs=[nbformat.v4.new_output("display_data", {
+        "text/html": evil})])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "03_transfer-AT-0123.ipynb")
+    page.open(id)
+    next(button for button in page.record.children[1].children if button.description == "executed notebook").click()
+    frame = page.record.children[2].value
+    assert 'sandbox=""' in frame and id in frame and "Content-Security-Policy" in frame
+    shown = html.unescape(frame[frame.index("srcdoc"):])
+    assert "<script" not in shown and "elsewhere" not in shown and "03_transfer-AT-0123.ipynb" in frame
+    (folder / "03_transfer-AT-0123.ipynb").write_text(f'{{"{id}')
+    page.open(id)
+    next(button for button in page.record.children[1].children if button.description == "executed notebook").click()
+    assert "cannot be shown" in page.record.children[2].value
