@@ -24,7 +24,8 @@ from dwlt_lib import records
 
 SHORTEST = 16  # characters of a token that somebody chose
 TRIES = 50  # ports
-UNUSED = ["jupyterlab_pygments", "@voila-dashboards/jupyterlab-preview"]  # a page loads faster without
+# a page loads faster without
+UNUSED = ["jupyterlab_pygments", "@voila-dashboards/jupyterlab-preview", "jupyterlab-plotly"]
 TOUR = "lab/tree/notebooks/00_tour.ipynb"
 
 
