@@ -39,11 +39,10 @@ def tour(request, lab, page):
         found.locator(".jp-NotebookPanel-toolbar").click(position={"x": 3, "y": 3})
         found.keyboard.press("Control+Shift+C")
         try:
-            palette.wait_for(timeout=3000)
+            palette.fill("run all cells", timeout=3000)
             break
-        except sync_api.TimeoutError:  # not ready to listen yet
+        except sync_api.TimeoutError:  # not ready to listen yet, or closed again
             continue
-    palette.fill("run all cells")
     found.locator(".lm-CommandPalette-item", has_text=re.compile("^Run All Cells")).first.click()
     found.wait_for_function("""() => {
         const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')];
