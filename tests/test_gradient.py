@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils import prune
 
-from dwlt_lib import attacks, models
+from dwlt_lib import attacks, gradient, models
 from dwlt_lib.attacks import PGD
 from dwlt_lib.catalogue import CATALOGUE
 from dwlt_lib.gradient import input_gradient
@@ -48,6 +48,24 @@ def test_it_is_autograds_and_leaves_the_same_statistics(arch, train):
     for name, value in other.state_dict().items():
         assert torch.allclose(model.state_dict()[name], value, atol=1e-9), name
     assert all(weight.grad is None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("arch", models.ARCHITECTURES)
+def test_weights_laid_out_once_are_as_near_the_truth_as_torchs_own(arch, train, monkeypatch):
+    model, x, y = network(arch, train, torch.float32)
+    exact, _ = input_gradient(copy.deepcopy(model).double(), x.shape[2:])(x.double(), y)
+    found, _ = input_gradient(model, x.shape[2:])(x, y)
+    monkeypatch.setattr(gradient, "_lays_out", lambda _: False)
+    plain, _ = input_gradient(model, x.shape[2:])(x, y)
+    assert (found - exact).norm() <= 2 * (plain - exact).norm() + 1e-6 * exact.norm()
+
+
+def test_one_gradient_takes_batches_of_several_sizes():
+    model, x, y = network("resnet8", False, torch.float32)
+    once = input_gradient(model, x.shape[2:])
+    for n in (6, 2, 5, 6):
+        assert torch.allclose(once(x[:n], y[:n])[0], by_autograd(model, x[:n], y[:n])[0], atol=1e-6)
 
 
 def test_a_frozen_batchnorm_is_eval_modes_gradient_and_does_not_move():
