@@ -165,7 +165,7 @@ def _status(name: str) -> int:
 def bench(device: torch.device, tasks: tuple[str, ...], networks: tuple[str, ...], sizes: tuple[int, ...], batch: int,
           seconds: float, say: Say) -> dict[str, object]:
     """Everything asked for: {machine, ceilings, tables: [{task, network, size, batch, rows}]}. seconds: a table's."""
-    training.one_thread_on_cpu(device)
+    training.settle(device)
     ceiling = ceilings(device)
     found: dict[str, object] = {"machine": machine(device), "ceilings": ceiling, "tables": []}
     say(f"{found['machine']}\n{ceiling}")

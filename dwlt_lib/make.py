@@ -37,7 +37,7 @@ from dwlt_lib.specs import (
     upstream,
 )
 from dwlt_lib.tickets import at_random, imp_round, one_shot, prunable_weights
-from dwlt_lib.training import Fitted, Regime, fit, generator, one_thread_on_cpu
+from dwlt_lib.training import Fitted, Regime, fit, generator, settle
 
 ENOUGH = 100  # with fewer validation images there is no selection: the last epoch counts
 Progress = Callable[[dict[str, float]], None]
@@ -65,10 +65,11 @@ def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress | No
     for up in upstream(spec):
         make(up, device, progress)
     device = device if isinstance(device, torch.device) else resolve(device)
-    one_thread_on_cpu(device)
+    settle(device)
     began = time.time()
     metrics, history, files = _KINDS[type(spec)](spec, device, progress)
     records.write(spec, metrics, history, files, {"seconds": round(time.time() - began, 3), "gmac": cost(spec),
+                                                  "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                                                   **_circumstances(device)})
     for file in records.partial(spec).parent.glob(f"{record_id(spec)}.pt*"):  # and what a killed writer left of it
         file.unlink(missing_ok=True)
@@ -234,7 +235,7 @@ def _read_mask(spec: MaskSpec) -> dict[str, Tensor]:
 
 def _budget(row, fraction: float, rule: str, seed: int, recipe: Recipe, device: torch.device
             ) -> tuple[Images, Images | None]:
-    """Training images, and validation images out of the same budget (HOUSE: selection), or None where too few."""
+    """Training images, and validation images out of the same budget (section 3), or None where too few."""
     everything = images(row, "train", device)
     every = torch.arange(len(everything))
     if recipe.validation == "held_5000":
@@ -322,5 +323,4 @@ def _circumstances(device: torch.device) -> dict[str, object]:
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     return {"code": f"{ours} {found.stdout.strip()}".strip(), "torch": torch.__version__,
             "python": sys.version.split()[0], "device": f"{device.type} ({name})",
-            "threads": torch.get_num_threads(), "host": platform.node(),
-            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+            "threads": torch.get_num_threads(), "host": platform.node()}

@@ -277,8 +277,9 @@ def training_curve(history: list[dict]) -> Figure | None:
     left, right = fig.subplots(1, 2)
     left.plot(frame["epoch"], frame["loss"], color=ROLES["OMP"][0], marker=".")
     for metric, (color, marker) in (("SA", PAIRS["STD and FAT"]), ("RA", PAIRS["STD and AT"])):
-        if frame[metric].notna().any():
-            right.plot(frame["epoch"], 100 * frame[metric], color=color, marker=marker, label=metric)
+        known = frame.dropna(subset=metric)  # RA is not validated after every epoch
+        if len(known):
+            right.plot(known["epoch"], 100 * known[metric], color=color, marker=marker, label=metric)
     left.set(xlabel="epoch", ylabel="training loss")
     right.set(xlabel="epoch", ylabel="validation accuracy (%)")
     if right.lines:

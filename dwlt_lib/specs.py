@@ -26,7 +26,7 @@ Natural = Annotated[int, Field(ge=0)]
 REGIME_OF: dict[str, str] = {"STD": "ST", "FAT": "FAT", "AT": "AT"}  # theta_p is trained so (section 3)
 
 # rises when the results of a kind would change
-FORMAT = {"pretraining": 2, "mask": 2, "transfer": 2, "surface": 2, "trajectory": 2, "attack": 2}
+FORMAT = {"pretraining": 3, "mask": 2, "transfer": 3, "surface": 2, "trajectory": 2, "attack": 2}
 
 
 class Computing(Frozen):

@@ -225,15 +225,22 @@ def test_standard_training_selects_by_sa_ties_to_the_earlier_epoch(monkeypatch, 
 
 @pytest.mark.parametrize("name", ["AT", "FAT"])
 def test_robust_training_selects_by_ra_whatever_sa_says(name, monkeypatch, net, digits):
-    judged(monkeypatch, [0.9, 0.8, 0.7], [0.3, 0.4, 0.4])
+    judged(monkeypatch, [0.9, 0.8, 0.7], [0.3, 0.4, 0.4] if name == "FAT" else [0.4, 0.4])
     found = run(net(), digits, digits, regime(name), 0, keep=True)
     assert found.epoch == 2 and same(found.selected, found.checkpoints[2])
 
 
-def test_an_accuracy_of_zero_in_the_first_epoch_is_still_a_selection(monkeypatch, net, digits):
-    judged(monkeypatch, [0.1] * 3, [0.0] * 3)
+def test_ra_is_validated_as_the_authors_do_in_55_of_100_epochs_and_for_fat_in_all():
+    asked = [epoch for epoch in range(1, 101) if training.judged("AT", epoch, 100)]
+    assert asked == [10, 20, 30, 40, 50, *range(51, 101)]
+    assert all(training.judged("FAT", epoch, 100) for epoch in range(1, 101))
+    assert all(training.judged("AT", epochs, epochs) for epochs in range(1, 30))  # something is always selected
+
+
+def test_an_accuracy_of_zero_in_the_first_judged_epoch_is_still_a_selection(monkeypatch, net, digits):
+    judged(monkeypatch, [0.1] * 3, [0.0] * 2)
     found = run(net(), digits, digits, regime("AT"), 0)
-    assert found.epoch == 1 and found.selected.keys() == found.last.keys()
+    assert found.epoch == 2 and found.selected.keys() == found.last.keys()
 
 
 def test_fast_adversarial_training_stops_when_robustness_collapses(monkeypatch, net, digits):
@@ -243,8 +250,8 @@ def test_fast_adversarial_training_stops_when_robustness_collapses(monkeypatch, 
 
 
 def test_adversarial_training_does_not_stop_early(monkeypatch, net, digits):
-    judged(monkeypatch, [0.5] * 3, [0.9, 0.0, 0.0])
-    assert len(run(net(), digits, digits, regime("AT"), 0).history) == 3
+    judged(monkeypatch, [0.5] * 5, [0.9, 0.0, 0.0])
+    assert len(run(net(), digits, digits, regime("AT", epochs=5), 0).history) == 5
 
 
 def test_a_collapsed_run_that_is_resumed_stays_stopped(monkeypatch, net, digits, tmp_path):
