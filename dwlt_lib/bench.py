@@ -200,6 +200,8 @@ def precision(device: torch.device, say: Say) -> dict[str, object]:
     """
     rows = []
     for record in (records.read(id) for kind in ("pretraining", "transfer") for id in records.table(kind)["id"]):
+        if record.kind == "pretraining" and "recipe" not in record.spec:
+            continue  # imported: its source's images need not be here
         if "weights.safetensors" not in record.files or not (record.path / "weights.safetensors").exists():
             continue
         kind = specs.TransferSpec if record.kind == "transfer" else specs.PretrainingSpec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,6 +43,12 @@ class DataSet(Frozen):
     licence: str = "unknown"
     train_images: Annotated[int, Field(ge=1)] = 50_000
     test_images: Annotated[int, Field(ge=1)] = 10_000
+
+
+def data_root() -> Path:
+    """Where downloaded and user data lie: DWLT_DATA, or the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dwlt"
+    return Path(os.environ.get("DWLT_DATA") or default)
 
 
 LISTED = ("folder", "imagenet", "cub", "visda")  # loaders of picture files, which can be streamed

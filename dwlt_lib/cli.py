@@ -103,17 +103,22 @@ def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker
 
 
 def _checked(study, device: Device) -> str:
-    """The device that is there (cpu or cuda); refuses one that is not, and image files that are missing."""
-    from dwlt_lib import data, make, studies
+    """The device that is there (cpu or cuda); refuses one that is not, and files of images or of theta_p that are
+    missing although a record that is left to make reads them."""
+    from dwlt_lib import data, imported, make, runner, specs
 
     try:
         chosen = make.resolve(device.value).type
     except ValueError as error:
         refuse(f"--device {device.value}: {error}")
+    todo = runner.left(study)
+    for spec in todo:
+        if isinstance(spec, specs.ImportedSpec) and (problem := imported.lacking(spec)):
+            refuse(problem)
     try:
-        for row in {spec.data for spec in studies.plan(study).values() if hasattr(spec, "data")}:
+        for row, split in dict.fromkeys(part for spec in todo for part in specs.reads(spec)):
             if row.loader != "embedded":
-                data.source(row, "train"), data.source(row, "test")
+                data.source(row, split)
     except ValueError as error:
         refuse(str(error))
     return chosen
@@ -123,8 +128,10 @@ def _checked(study, device: Device) -> str:
 def plan(params: Params) -> None:
     """What a study makes: records by kind, how many are there, and what they cost."""
     study = _study(params)
-    from dwlt_lib import records, specs, studies
+    from dwlt_lib import imported, records, specs, studies
 
+    for line in imported.unknown(study):
+        print(line)
     rows: dict[str, list[float]] = {}
     for spec in studies.plan(study).values():
         row = rows.setdefault(spec.kind, [0, 0, 0.0])

@@ -6,7 +6,6 @@ not fit there, or of which each epoch wants other crops, are streamed: the same 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,16 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dwlt_lib import layouts, pictures
-from dwlt_lib.catalogue import CATALOGUE, LISTED, DataSet
+from dwlt_lib.catalogue import CATALOGUE, LISTED, DataSet, data_root
 from dwlt_lib.embedded import EMBEDDED, Arrays, rgb
 
 RESIDENT = 2**31  # bytes of a split of picture files that may stay on the device; larger ones are streamed
 
-
-def data_root() -> Path:
-    """Where downloaded and user data lie: DWLT_DATA, or the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dwlt"
-    return Path(os.environ.get("DWLT_DATA") or default)
 
 
 # ---------------------------------------------------------------------------------------------- loaders

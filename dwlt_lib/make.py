@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dwlt_lib import landscape, records
+from dwlt_lib import imported, landscape, records
 from dwlt_lib.attacks import PGD
 from dwlt_lib.data import Images, images, subset
 from dwlt_lib.evaluation import attacked, correct, mean_loss, robust_accuracy, robust_accuracy_any, standard_accuracy
@@ -25,6 +25,7 @@ from dwlt_lib.models import build, new_head, prunable
 from dwlt_lib.specs import (
     Attack,
     AttackSpec,
+    ImportedSpec,
     MaskSpec,
     PretrainingSpec,
     Recipe,
@@ -34,10 +35,12 @@ from dwlt_lib.specs import (
     TransferSpec,
     cost,
     record_id,
+    retrains,
     upstream,
 )
 from dwlt_lib.tickets import at_random, imp_round, one_shot, prunable_weights
 from dwlt_lib.training import Fitted, Regime, fit, generator, settle
+from dwlt_lib.weights import load_checkpoint
 
 ENOUGH = 100  # with fewer validation images there is no selection: the last epoch counts
 Progress = Callable[[dict[str, float]], None]
@@ -86,24 +89,35 @@ def _pretraining(spec: PretrainingSpec, device: torch.device, progress: Progress
     return _tested(model, found, spec, device), found.history, {"weights.safetensors": save(_cpu(found.selected))}
 
 
+def _imported(spec: ImportedSpec, device: torch.device, progress: Progress | None) -> Made:
+    """theta_p's file as a record; nothing is measured, since the source's images need not be here."""
+    if problem := imported.lacking(spec):
+        raise ValueError(problem)
+    path = imported.path_of(spec.file)
+    found = load_checkpoint(path)
+    said = {**found.about, "theta": fingerprint(found.weights)}
+    if wrong := imported.problem(said, spec.pretraining, spec.arch, spec.data, spec.theta):
+        raise ValueError(f"{path} {wrong}")
+    return {}, [], {"weights.safetensors": save(found.weights)}
+
+
 def _mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -> Made:
     model = _fresh(spec.theta, device)
     theta = _weights(spec.theta, device)
     weights, history, metrics = prunable_weights(model, theta), [], {}
-    if spec.method == "OMP":
-        m = one_shot(weights, spec.rounds, spec.prune_fraction)
-    elif spec.method == "RP":
+    if spec.method == "RP":
         m = at_random(weights, spec.rounds, spec.prune_fraction, spec.seed)
+    elif not retrains(spec):  # IMP's first round, too, prunes theta_p before any training
+        m = one_shot(weights, spec.rounds, spec.prune_fraction)
     else:
-        before = _read_mask(upstream(spec)[1]) if spec.rounds > 1 else None
+        before = _read_mask(upstream(spec)[1])
         train, _ = _budget(spec.theta.data, 1.0, "stratified", 0, spec.retrain, device)
         how = _regime(spec.retrain, spec.method.removeprefix("IMP-"), spec.theta.evaluation)
         m, found = imp_round(model, theta, before, spec.prune_fraction, how, train, spec.seed,
                              records.partial(spec), _deadline(), progress)
-        if found is not None:
-            history = found.history
-            test = images(spec.theta.data, "test", device)
-            metrics["SA_source"] = standard_accuracy(model, test.pages(), test.y)
+        history = found.history
+        test = images(spec.theta.data, "test", device)
+        metrics["SA_source"] = standard_accuracy(model, test.pages(), test.y)
     metrics |= {"sparsity": sparsity(m), "kept": kept(m)}
     return metrics, history, {"mask.safetensors": pack(m, fingerprint(theta))}
 
@@ -183,8 +197,8 @@ def _examples(model: nn.Module, unseen: nn.Module, test: Images, attack: PGD, se
     return _cpu(found)
 
 
-_KINDS = {PretrainingSpec: _pretraining, MaskSpec: _mask, TransferSpec: _transfer, SurfaceSpec: _surface,
-          TrajectorySpec: _trajectory, AttackSpec: _attack}
+_KINDS = {PretrainingSpec: _pretraining, ImportedSpec: _imported, MaskSpec: _mask, TransferSpec: _transfer,
+          SurfaceSpec: _surface, TrajectorySpec: _trajectory, AttackSpec: _attack}
 
 
 # ---------------------------------------------------------------------------------------------- parts
@@ -207,9 +221,9 @@ def _ticket_mask(spec: TransferSpec, model: nn.Module) -> dict[str, Tensor]:
     return {name: part.to(device) for name, part in m.items()}
 
 
-def _fresh(spec: PretrainingSpec, device: torch.device | str) -> nn.Module:
-    """The network at its initialisation, drawn on the CPU."""
-    with _seeded(spec.seed, "initialisation"):
+def _fresh(spec: PretrainingSpec | ImportedSpec, device: torch.device | str) -> nn.Module:
+    """The network at its initialisation, drawn on the CPU; of one that is imported, which nobody sees, from seed 0."""
+    with _seeded(0 if isinstance(spec, ImportedSpec) else spec.seed, "initialisation"):
         return build(spec.arch, spec.data.classes, spec.data.mean, spec.data.std).to(device)
 
 
@@ -224,7 +238,7 @@ def _seeded(seed: int, purpose: str) -> Iterator[None]:
         torch.set_rng_state(was)
 
 
-def _weights(spec: PretrainingSpec | TransferSpec, device: torch.device | str) -> dict[str, Tensor]:
+def _weights(spec: PretrainingSpec | ImportedSpec | TransferSpec, device: torch.device | str) -> dict[str, Tensor]:
     return load_file(records.read(spec).path / "weights.safetensors", device=str(device))
 
 

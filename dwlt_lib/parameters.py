@@ -67,9 +67,8 @@ def parse(text: str, origin: str) -> Study:
         raise BadStudy(f"{origin}: nested too deep; want the few levels that the README shows") from error
     if not isinstance(raw, dict):
         raise BadStudy(f"{origin}: holds {type(raw).__name__}; want a mapping with name, arch, source and grid")
-    lines: dict[tuple, int] = {}
     try:
-        _walk(tree, (), lines, origin)
+        lines = _lines(tree, origin)
     except RecursionError as error:
         raise BadStudy(f"{origin}: an anchor (&) holds itself (*); write it out") from error
     preset = raw.get("preset", "as_paper")
@@ -77,9 +76,7 @@ def parse(text: str, origin: str) -> Study:
     merged, offset = _over(base, raw), len(base["overrides"])
 
     def where(*at: str | int) -> str:
-        while at and at not in lines:
-            at = at[:-1]
-        return f"{origin}:{lines[at]}" if at else origin
+        return _where(lines, origin, *at)
 
     try:
         study = Study.model_validate_json(json.dumps(_with_catalogue(merged), default=str))
@@ -97,6 +94,17 @@ def parse(text: str, origin: str) -> Study:
     for at, problem in _contradictions(study):
         raise BadStudy(f"{where(*at)}: {problem}")
     return study
+
+
+def place(text: str, origin: str, *at: str | int) -> str:
+    """origin:LINE of a setting of a parameter file's text, or of the innermost one around it that is written there."""
+    return _where(_lines(yaml.compose(text, yaml.SafeLoader), origin), origin, *at)
+
+
+def _where(lines: dict[tuple, int], origin: str, *at: str | int) -> str:
+    while at and at not in lines:
+        at = at[:-1]
+    return f"{origin}:{lines[at]}" if at else origin
 
 
 def _contradictions(study: Study) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -194,6 +202,12 @@ def _with_catalogue(raw: dict) -> dict:
         known = CATALOGUE[name].model_dump(mode="json") if name in CATALOGUE else {"name": name}
         full[name] = {**known, **row} if isinstance(row, dict) else row
     return {**raw, "data": full}
+
+
+def _lines(tree: yaml.Node | None, origin: str) -> dict[tuple, int]:
+    lines: dict[tuple, int] = {}
+    _walk(tree, (), lines, origin)
+    return lines
 
 
 def _walk(node: yaml.Node | None, at: tuple, lines: dict[tuple, int], origin: str) -> None:

@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from dwlt_lib.parameters import parse
+from dwlt_lib import imported
+from dwlt_lib.parameters import BadStudy, parse, place
 from dwlt_lib.specs import FORMAT, Spec, columns, label, record_id, upstream
-from dwlt_lib.studies import Study, plan
+from dwlt_lib.studies import Study, dataset, plan
 
 # the order of a table's columns; others follow
 ORDER = ["kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds", "sparsity", "seed", "images",
@@ -180,9 +181,19 @@ def write_study(found: Study) -> None:
 
 
 def read_study(path: str | Path) -> Study:
-    """A parameter file; raises parameters.BadStudy, one line, if it cannot be run."""
+    """A parameter file; raises parameters.BadStudy, one line, if it cannot be run.
+
+    theta_p that come from files get their identity here, from the files, or else as study.json noted it before.
+    """
     path = Path(path)
-    return parse(path.read_text(), str(path))
+    text = path.read_text()
+    found = parse(text, str(path))
+    if not found.weights:
+        return found
+    for at, problem in imported.problems(found, dataset(found, found.source)):
+        raise BadStudy(f"{place(text, str(path), *at)}: {problem}")
+    noted = study(found.name)["params"].get("weights", {}) if found.name in study_names() else {}
+    return imported.known(found, noted)
 
 
 def missing(study_name: str) -> int:

@@ -147,6 +147,9 @@ def _levels(found: pd.DataFrame) -> str:
 def _parameters(params: dict[str, Any]) -> str:
     """What the study varies, and all its parameters folded away."""
     asked = {"preset": params.get("preset"), "network": params.get("arch"), "source": params.get("source")}
+    if weights := params.get("weights"):
+        asked["theta_p from files"] = ", ".join(f"{p}: {given['file']} ({(given['theta'] or 'not there yet')[:12]})"
+                                                for p, given in weights.items())
     for key in ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds"):
         values = {value: None for block in params.get("grid", []) for value in block.get(key, [])}
         asked[key] = ", ".join(map(str, values))

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dwlt_lib.catalogue import NOT_IDENTITY, DataSet, Frozen
 
@@ -22,6 +22,8 @@ Arch = Literal["resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "re
 Precision = Literal["fp32", "bf16"]
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
 
 REGIME_OF: dict[str, str] = {"STD": "ST", "FAT": "FAT", "AT": "AT"}  # theta_p is trained so (section 3)
 
@@ -90,6 +92,21 @@ class Change(Frozen):
     alpha: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
+class WeightsFile(Frozen):
+    """A file of `dwlt weights import`, absolute or beneath DWLT_DATA/weights; in a study just its name will do.
+
+    theta: the sha256 of its tensors, as that command prints it; the file must have it. None: whatever the file has.
+    """
+
+    file: Annotated[str, Field(min_length=1)]
+    theta: Sha256 | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+
 class PretrainingSpec(Frozen):
     """theta_p: a network trained from scratch on `data`. Also the unseen robust model of a transfer attack."""
 
@@ -103,11 +120,27 @@ class PretrainingSpec(Frozen):
     seed: Natural
 
 
+class ImportedSpec(Frozen):
+    """theta_p as a file of `dwlt weights import` has it, trained by others on `data`; nothing is measured.
+
+    theta: the sha256 of its tensors (masks.fingerprint), UNKNOWN while the file is not there; file: where it is found,
+    which is no part of its identity. evaluation: the adversary that judges networks on `data`.
+    """
+
+    kind: Literal["pretraining"] = "pretraining"
+    pretraining: Pretraining
+    arch: Arch
+    data: DataSet
+    evaluation: Attack
+    theta: Sha256
+    file: str
+
+
 class MaskSpec(Frozen):
     """m after `rounds` rounds (1 or more) of a method, drawn from theta_p on its own data."""
 
     kind: Literal["mask"] = "mask"
-    theta: PretrainingSpec
+    theta: PretrainingSpec | ImportedSpec
     method: Method
     rounds: Positive
     prune_fraction: Annotated[float, Field(gt=0, lt=1)]
@@ -123,7 +156,7 @@ class TransferSpec(Frozen):
     """
 
     kind: Literal["transfer"] = "transfer"
-    theta: PretrainingSpec
+    theta: PretrainingSpec | ImportedSpec
     mask: MaskSpec | None
     data: DataSet
     fraction: Annotated[float, Field(gt=0, le=1)]
@@ -167,27 +200,41 @@ class AttackSpec(Frozen):
     surrogate: PretrainingSpec
 
 
-Spec = PretrainingSpec | MaskSpec | TransferSpec | SurfaceSpec | TrajectorySpec | AttackSpec
+Spec = PretrainingSpec | ImportedSpec | MaskSpec | TransferSpec | SurfaceSpec | TrajectorySpec | AttackSpec
 
 
 def upstream(spec: Spec) -> tuple[Spec, ...]:
     """The records that must exist before this one can be made."""
     if isinstance(spec, MaskSpec):
-        if spec.retrain is not None and spec.rounds > 1:
+        if retrains(spec):
             return spec.theta, spec.model_copy(update={"rounds": spec.rounds - 1})
         return (spec.theta,)
     if isinstance(spec, TransferSpec):
         return (spec.theta,) if spec.mask is None else (spec.theta, spec.mask)
     if isinstance(spec, AttackSpec):
         return spec.transfer, spec.surrogate
-    return () if isinstance(spec, PretrainingSpec) else (spec.transfer,)
+    return () if isinstance(spec, PretrainingSpec | ImportedSpec) else (spec.transfer,)
+
+
+def retrains(spec: Spec) -> bool:
+    """Whether this record is a mask that training on the source precedes."""
+    return isinstance(spec, MaskSpec) and spec.retrain is not None and spec.rounds > 1
+
+
+def reads(spec: Spec) -> tuple[tuple[DataSet, str], ...]:
+    """The images that making this record alone looks at: (row, split) each."""
+    if isinstance(spec, MaskSpec):
+        return ((spec.theta.data, "train"), (spec.theta.data, "test")) if retrains(spec) else ()
+    if isinstance(spec, PretrainingSpec | TransferSpec):
+        return (spec.data, "train"), (spec.data, "test")
+    return () if isinstance(spec, ImportedSpec) else ((spec.transfer.data, "test"),)
 
 
 @cache
 def record_id(spec: Spec) -> str:
     """20 hexadecimal digits of sha256 over the kind, its FORMAT, the resolved description and the upstream ids."""
     own = {name: value for name, value in spec.model_dump(mode="json").items()
-           if not isinstance(getattr(spec, name), Spec)}
+           if not isinstance(getattr(spec, name), Spec) and name != "file"}
     if "data" in own:
         own["data"] = {key: value for key, value in own["data"].items() if key not in NOT_IDENTITY}
     content = [spec.kind, FORMAT[spec.kind], own, [record_id(up) for up in upstream(spec)]]
@@ -199,6 +246,8 @@ def columns(spec: Spec) -> dict[str, object]:
     if isinstance(spec, PretrainingSpec):
         return {"pretraining": spec.pretraining, "dataset": spec.data.name, "arch": spec.arch, "seed": spec.seed,
                 "epochs": spec.recipe.epochs}
+    if isinstance(spec, ImportedSpec):
+        return {"pretraining": spec.pretraining, "dataset": spec.data.name, "arch": spec.arch, "theta": spec.theta[:12]}
     if isinstance(spec, MaskSpec):
         return {"pretraining": spec.theta.pretraining, "method": spec.method, "dataset": spec.theta.data.name,
                 "rounds": spec.rounds, "seed": spec.seed}
@@ -220,6 +269,9 @@ def label(spec: Spec) -> str:
     row = columns(spec)
     if isinstance(spec, PretrainingSpec):
         return f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, seed {row['seed']}"
+    if isinstance(spec, ImportedSpec):
+        which = "not there yet" if spec.theta == UNKNOWN else spec.theta[:12]
+        return f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, imported ({which})"
     percent = 100 * (1 - 0.8 ** row["rounds"])
     ticket = f"{row['pretraining']} {row.get('method')} {percent:.1f} %"
     if isinstance(spec, MaskSpec):
@@ -243,9 +295,9 @@ def cost(spec: Spec) -> float:
     if isinstance(spec, PretrainingSpec):
         return _training(spec.arch, spec.data, spec.recipe, 1.0) + _testing(spec.arch, spec.data, spec.evaluation)
     if isinstance(spec, MaskSpec):
-        if spec.retrain is None or spec.rounds == 1:
-            return 0.0
-        return _training(spec.theta.arch, spec.theta.data, spec.retrain, 1.0)
+        return _training(spec.theta.arch, spec.theta.data, spec.retrain, 1.0) if retrains(spec) else 0.0
+    if isinstance(spec, ImportedSpec):
+        return 0.0
     if isinstance(spec, TransferSpec):
         arch = spec.theta.arch
         return _training(arch, spec.data, spec.recipe, spec.fraction) + 2 * _testing(arch, spec.data, spec.evaluation)

@@ -11,11 +11,13 @@ from pydantic import Field, field_validator
 from dwlt_lib.catalogue import CATALOGUE, DataSet, Fraction01, Frozen, Name
 from dwlt_lib.specs import (
     REGIME_OF,
+    UNKNOWN,
     Arch,
     Attack,
     AttackSpec,
     Change,
     Computing,
+    ImportedSpec,
     MaskSpec,
     Method,
     Natural,
@@ -29,6 +31,7 @@ from dwlt_lib.specs import (
     SurfaceSpec,
     TrajectorySpec,
     TransferSpec,
+    WeightsFile,
     record_id,
     upstream,
 )
@@ -112,6 +115,7 @@ class Study(Computing):
     prune_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     evaluation_steps: Positive = 20
     pretraining: dict[Pretraining, Change] = {}
+    weights: dict[Pretraining, WeightsFile] = {}  # theta_p that are not trained, but come from files
     retraining: dict[Literal["IMP-ST", "IMP-AT"], Change] = {}
     transfer: dict[RegimeName, Change] = {}
     overrides: tuple[Override, ...] = ()
@@ -159,9 +163,12 @@ def _evaluation(study: Study, row: DataSet) -> Attack:
                   bn="eval")
 
 
-def theta(study: Study, pretraining: str) -> PretrainingSpec:
-    """theta_p on the study's source."""
+def theta(study: Study, pretraining: str) -> PretrainingSpec | ImportedSpec:
+    """theta_p on the study's source, from its file if the study names one."""
     row, regime = dataset(study, study.source), REGIME_OF[pretraining]
+    if given := study.weights.get(pretraining):
+        return ImportedSpec(pretraining=pretraining, arch=study.arch, data=row, evaluation=_evaluation(study, row),
+                            theta=given.theta or UNKNOWN, file=given.file)
     return PretrainingSpec(pretraining=pretraining, arch=study.arch, data=row, seed=study.seed,
                            recipe=_recipe(study, row, regime, study.pretraining[pretraining]),
                            evaluation=_evaluation(study, row), ra=study.ra)

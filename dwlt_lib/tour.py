@@ -69,7 +69,7 @@ def _playable(study: studies.Study) -> bool:
     return all(row.loader == "embedded" for row in rows) and all(path.exists() for path in weights)
 
 
-def _thetas(study: studies.Study) -> list[specs.PretrainingSpec]:
+def _thetas(study: studies.Study) -> list[specs.PretrainingSpec | specs.ImportedSpec]:
     """Two pre-trainings to compare: STD and AT if the study has them."""
     planned = sorted({p for block in study.grid for p in block.pretraining}, key=("STD", "AT", "FAT").index)
     return [studies.theta(study, p) for p in planned[:2]]

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from dwlt_lib import masks, models
 from dwlt_lib.checkpoints import Checkpoint, demand, few, read_checkpoint
+from dwlt_lib.imported import WEIGHTS
 from dwlt_lib.masks import Mask, Weights
 
-WEIGHTS, TICKET = "dwlt-weights-1", "dwlt-ticket-1"  # rise when a file's layout changes
+TICKET = "dwlt-ticket-1"  # rises when a file's layout changes
 OURS = "weights.safetensors"  # a record's
 
 

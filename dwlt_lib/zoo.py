@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dwlt_lib.data import data_root
+from dwlt_lib.catalogue import data_root
 from dwlt_lib.downloads import BadDownload, Progress, download
 
 _MICROSOFT = "https://huggingface.co/madrylab/robust-imagenet-models/resolve/main/resnet50_linf_eps{}.ckpt"
@@ -62,6 +62,13 @@ def fetch(name: str, folder: Path | None = None, progress: Progress | None = Non
         raise BadDownload(f"weights {name}: its publishers have only a page for people, {found.page}; get {found.file} "
                           f"there and put it at {target}")
     return target, download(found.url or "", target, found.sha256, progress)
+
+
+def remedy(name: str, out: Path) -> str:
+    """The commands that bring an official checkpoint as the file `out`."""
+    found = OFFICIAL[name]
+    return (f"run: dwlt weights fetch {name} && dwlt weights import {data_root() / 'weights' / found.file} "
+            f"--as {found.source} --out {out}")
 
 
 def describe(name: str, path: Path, sha256: str) -> str:

@@ -27,6 +27,7 @@ TABLE = {
     "studies": {"catalogue", "specs"},
     "parameters": {"catalogue", "specs", "studies"},
     "masks": set(),
+    "imported": {"catalogue", "specs", "studies", "zoo"},  # only when a study asks: loading a ticket needs none
     "structure": {"masks"},
     "gradient": {"models"},
     "attacks": {"gradient"},
@@ -46,14 +47,14 @@ TABLE = {
     "pickles": set(),
     "containers": {"pickles"},
     "checkpoints": {"containers", "masks", "models", "pickles"},
-    "weights": {"checkpoints", "masks", "models", "records"},  # records: only when a ticket is written
+    "weights": {"checkpoints", "imported", "masks", "models", "records"},  # records: only when a ticket is written
     "downloads": set(),
-    "zoo": {"data", "downloads"},
+    "zoo": {"catalogue", "downloads"},
     "refusal": set(),
     "cli_weights": {"refusal", "weights", "zoo"},
     "cli_data": {"catalogue", "data", "inventory", "origins", "refusal"},
     "landscape": {"masks", "evaluation"},
-    "records": {"parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
+    "records": {"imported", "parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
     "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "kernels", "report", "cli", "progress",
                    "tour", "play", "servers", "closed_voila", "bench", "peers", *BROWSER},
     "style": set(),
