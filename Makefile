@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup tour tour-full test lint lab browse clean
+.PHONY: setup tour tour-full test test-paper lint lab browse clean
 
 setup: .venv/installed
 .venv/installed: pyproject.toml
@@ -19,6 +19,9 @@ tour-full: setup
 
 test: setup lint
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-paper: setup
+	$(BIN)/pytest -m paper -n 2 -rP
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial, reduce
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dwlt_lib.evaluation import mean_loss
 from dwlt_lib.masks import Mask, Weights
 
+WHOLE = 2**27  # float64 numbers, the most of a path that is one matrix in memory
 Grid = Tensor | tuple[Tensor, Tensor]
 
 
@@ -80,21 +84,46 @@ def trajectory(checkpoints: list[Weights]) -> Trajectory:
     """
     if len(checkpoints) < 3:
         raise ValueError(f"{len(checkpoints)} checkpoints: want at least 3 to span a plane; train for 2 epochs or more")
-    names = list(checkpoints[0])
+    like = checkpoints[0]
+    sizes = [part.numel() for part in like.values()]
+    whole = len(checkpoints) * sum(sizes) <= WHOLE
+    groups = [list(like)] if whole else [[name] for name in like]
+    parts = partial(map, partial(_path, checkpoints), groups)  # called, it goes through the path a group at a time
+    if whole:
+        path = next(parts())
+        _, singular, rows = torch.linalg.svd(path - path.mean(0), full_matrices=False)
+        axes = [rows[:2]]
+    else:
+        singular, rows = _directions(parts)
+        axes = rows.split(sizes, dim=1)
+    start = sum(part[0] @ axis.T for part, axis in zip(parts(), axes, strict=True))
+    sign = torch.where(start < 0, -1.0, 1.0)[:, None]  # the run starts on the positive side
+    axes = [axis * sign for axis in axes]
+    coords = sum(part @ axis.T for part, axis in zip(parts(), axes, strict=True))
+    residual = reduce(torch.hypot, (torch.linalg.vector_norm(part - coords @ axis, dim=1)
+                                    for part, axis in zip(parts(), axes, strict=True)))
+    share = (singular**2 / (singular**2).sum().clamp_min(torch.finfo(torch.float64).tiny))[:2].tolist()
+    components = tuple({name: part.reshape(like[name].shape).to(like[name]) for name, part
+                        in zip(like, axis.split(sizes), strict=True)} for axis in torch.cat(axes, 1))
+    return Trajectory(coords=coords, components=components, explained=(share[0], share[1]), residual=residual)
+
+
+def _path(checkpoints: list[Weights], names: list[str]) -> Tensor:
+    """theta_t - theta_T of these parameters: (T, their entries) float64 on the CPU."""
     path = torch.stack([torch.cat([state[name].detach().reshape(-1).double().cpu() for name in names])
                         for state in checkpoints])
-    path = path - path[-1]
-    _, singular, rows = torch.linalg.svd(path - path.mean(0), full_matrices=False)
-    axes = rows[:2]
-    axes = axes * torch.where((path[0] @ axes.T) < 0, -1.0, 1.0)[:, None]  # the run starts on the positive side
-    coords = path @ axes.T
-    residual = torch.linalg.vector_norm(path - coords @ axes, dim=1)
-    share = (singular**2 / (singular**2).sum().clamp_min(torch.finfo(torch.float64).tiny))[:2].tolist()
-    sizes = [checkpoints[0][name].numel() for name in names]
-    like = checkpoints[0]
-    components = tuple({name: part.reshape(like[name].shape).to(like[name]) for name, part
-                        in zip(names, axis.split(sizes), strict=True)} for axis in axes)
-    return Trajectory(coords=coords, components=components, explained=(share[0], share[1]), residual=residual)
+    return path - path[-1]
+
+
+def _directions(parts: Callable[[], Iterator[Tensor]]) -> tuple[Tensor, Tensor]:
+    """The centred path's singular values (T,) and first two right singular vectors (2, entries), by the eigenvectors
+    of its T x T inner products, so that a large network's path is never in memory as a whole."""
+    values, vectors = torch.linalg.eigh(sum(part @ part.T for part in (path - path.mean(0) for path in parts())))
+    singular, first_two = values.flip(0).clamp_min(0).sqrt(), vectors.flip(1)[:, :2].T
+    first, second = torch.cat([first_two @ (path - path.mean(0)) for path in parts()], 1)
+    first = F.normalize(first, dim=0)
+    second = F.normalize(second - (first @ second) * first, dim=0)  # of which rounding left a little
+    return singular, torch.stack([first, second])
 
 
 def frame(coords: Tensor, points: int, margin: float = 0.25) -> tuple[Tensor, Tensor]:

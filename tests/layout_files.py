@@ -13,10 +13,14 @@ from dwlt_lib.catalogue import CATALOGUE
 WNIDS = ("n01440764", "n01443537", "n01484850")
 
 
+SCALE = 1  # sides of pictures are so many times those written below, once a module sets it
+
+
 def picture(path, seed, size=(48, 36)):
     """A smooth picture of noise, so that JPEG keeps it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    size = tuple(SCALE * side for side in size)
     Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR).save(path, quality=95)
     return path
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from checkpoint_files import robust
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -26,15 +27,15 @@ PARAMS = {
 }
 
 
-def checkpoint(path, source="std", seed=0, arch="resnet8", classes=10, mean=None):
-    """An official-looking file, in torchvision's or MadryLab's layout, of a network with random weights."""
+def checkpoint(path, source="std", seed=0, arch="resnet8", classes=10, mean=0.252):
+    """A file in torchvision's or MadryLab's layout, of a network with random weights."""
     torch.manual_seed(seed)
     state = models.build(arch, classes, (0.5,) * 3, (0.5,) * 3).state_dict()
-    if source == "at":
-        state = {"model": {f"module.model.{name}": part for name, part in state.items()}}
-        for what in ("mean", "std") if mean else ():
-            state["model"][f"module.normalizer.new_{what}"] = torch.full((3, 1, 1), mean)
-    torch.save(state, path)
+    found = robust(state) if source == "at" else state
+    for name, part in found.get("model", {}).items():
+        if "new_" in name:  # mnist5k's, not ImageNet's
+            found["model"][name] = torch.full_like(part, mean if name.endswith("mean") else 0.289)
+    torch.save(found, path)
 
 
 def taken(path, source="std", **how):
@@ -190,7 +191,7 @@ def test_normalisation_that_the_file_states_must_be_the_sources(home, written):
     taken(home / "at.safetensors", "at", mean=0.25)
     path = written(weights={"AT": "at.safetensors"})
     assert "was trained on images of mean [0.25, 0.25, 0.25]; want [0.252, 0.252, 0.252]" in refused("plan", path)
-    rows = {"mnist5k": {"mean": [0.25] * 3, "std": [0.25] * 3}}
+    rows = {"mnist5k": {"mean": [0.25] * 3}}
     records.read_study(written(weights={"AT": "at.safetensors"}, data=rows))
 
 
@@ -210,7 +211,8 @@ def test_the_sources_images_are_wanted_only_where_a_mask_retrains(home, written,
 
     def run(method, rounds):
         grid = [{**PARAMS["grid"][0], "method": [method], "rounds": [rounds], "dataset": ["near"]}]
-        return refused("run", written(source="far", data=rows, grid=grid), "--executor", "inline")
+        path = written(source="far", data=rows, grid=grid, weights={"STD": "std.safetensors"})
+        return refused("run", path, "--executor", "inline")
 
     assert "data set near" in run("OMP", 3)  # not far, which nothing reads
     assert "data set near" in run("IMP-ST", 1)

@@ -130,6 +130,20 @@ def test_explained_shares_are_those_of_the_centred_path():
     assert 0.5 < sum(found.explained) < 1
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 0.3])
+def test_a_path_too_large_for_one_matrix_gives_the_same_plane(monkeypatch, noise):
+    states, _ = path(SPIRAL, noise=noise)
+    one = landscape.trajectory(states)
+    monkeypatch.setattr(landscape, "WHOLE", 0)
+    many = landscape.trajectory(states)
+    assert torch.allclose(one.coords, many.coords, atol=1e-9) and one.explained == pytest.approx(many.explained)
+    assert torch.allclose(one.residual, many.residual, atol=1e-7)
+    for a, b in zip(one.components, many.components, strict=True):
+        assert all(torch.allclose(a[name], b[name], atol=1e-9) for name in a)
+    still = landscape.trajectory(path([(1, 1)] * 4)[0])
+    assert (still.coords == 0).all() and still.explained == (0, 0)
+
+
 def test_a_path_that_stands_still_or_is_too_short_is_no_division_by_zero():
     found = landscape.trajectory(path([(1, 1)] * 4)[0])
     assert (found.coords == 0).all() and found.explained == (0, 0)
