@@ -192,7 +192,10 @@ def read_study(path: str | Path) -> Study:
         return found
     for at, problem in imported.problems(found, dataset(found, found.source)):
         raise BadStudy(f"{place(text, str(path), *at)}: {problem}")
-    noted = study(found.name)["params"].get("weights", {}) if found.name in study_names() else {}
+    try:
+        noted = study(found.name)["params"].get("weights", {})
+    except KeyError:  # never planned here, or its note is damaged
+        noted = {}
     return imported.known(found, noted)
 
 
@@ -275,6 +278,11 @@ def publish(study_name: str, tables: Mapping[str, str]) -> Path:
     return target
 
 
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:  # a trajectory of a large network has gigabytes
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def verify() -> list[str]:
     """What is wrong with the records on disk, a line each: damaged, incomplete or misplaced ones; empty if none."""
     problems = []
@@ -290,7 +298,7 @@ def verify() -> list[str]:
             problems.append(f"{path}: says it is {record.kind} {record.id}; move it or delete it")
         for name, digest in record.files.items():
             file = path / name
-            if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            if not file.exists() or _sha256(file) != digest:
                 problems.append(f"{file}: missing or changed since it was written; delete {path} and run again")
         problems += [f"{path}: builds on {up}, which is not there; run its study again"
                      for up in record.upstream if not any(outputs().glob(f"records/*/{up}/record.json"))]

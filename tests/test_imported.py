@@ -143,6 +143,8 @@ def test_what_was_planned_is_found_without_the_file(home, written):
     (home / "std.safetensors").unlink()
     assert ids(path) == noted["ids"] and records.read_study(path) == study
     assert "provisional" not in invoke("plan", path).stdout
+    (records.study_dir("taken") / "study.json").write_text("{")
+    assert "provisional" in invoke("plan", path).stdout
 
 
 # ------------------------------------------------------------------------------------------- refusals
