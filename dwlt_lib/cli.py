@@ -128,7 +128,7 @@ def _checked(study, device: Device) -> str:
 def plan(params: Params) -> None:
     """What a study makes: records by kind, how many are there, and what they cost."""
     study = _study(params)
-    from dwlt_lib import imported, records, specs, studies
+    from dwlt_lib import costs, imported, records, studies
 
     for line in imported.unknown(study):
         print(line)
@@ -137,7 +137,7 @@ def plan(params: Params) -> None:
         row = rows.setdefault(spec.kind, [0, 0, 0.0])
         row[0] += 1
         row[1] += records.exists(spec)
-        row[2] += specs.cost(spec)
+        row[2] += costs.cost(spec)
     print(f"{'kind':<14}{'records':>9}{'there':>9}{'GMAC':>14}")
     for kind, (count, there, gmac) in rows.items():
         print(f"{kind:<14}{count:>9}{there:>9}{gmac:>14,.0f}")

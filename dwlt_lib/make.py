@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dwlt_lib import imported, landscape, records
 from dwlt_lib.attacks import PGD
+from dwlt_lib.costs import ENOUGH, cost
 from dwlt_lib.data import Images, images, subset
 from dwlt_lib.evaluation import attacked, correct, mean_loss, robust_accuracy, robust_accuracy_any, standard_accuracy
 from dwlt_lib.masks import dense_mask, fingerprint, kept, pack, sparsity, unpack
@@ -33,7 +34,6 @@ from dwlt_lib.specs import (
     SurfaceSpec,
     TrajectorySpec,
     TransferSpec,
-    cost,
     record_id,
     retrains,
     upstream,
@@ -42,7 +42,6 @@ from dwlt_lib.tickets import at_random, imp_round, one_shot, prunable_weights
 from dwlt_lib.training import Fitted, Regime, fit, generator, settle
 from dwlt_lib.weights import load_checkpoint
 
-ENOUGH = 100  # with fewer validation images there is no selection: the last epoch counts
 Progress = Callable[[dict[str, float]], None]
 Made = tuple[dict[str, float], list[dict[str, float]], dict[str, bytes]]  # metrics, history, files
 

@@ -17,7 +17,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from dwlt_lib import kernels, records
-from dwlt_lib.specs import Spec, cost, label, record_id, upstream
+from dwlt_lib.costs import cost
+from dwlt_lib.specs import Spec, label, record_id, upstream
 from dwlt_lib.studies import NOTEBOOKS, Job, Study, expand, jobs, plan
 
 FIGURES = ("00_tour", "11_existence", "12_pruning_methods", "13_data_limited", "14_landscapes", "15_mask_patterns",

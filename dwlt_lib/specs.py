@@ -1,4 +1,4 @@
-"""What a record is: one frozen, fully resolved description a kind, its upstream records, its id and its cost.
+"""What a record is: one frozen, fully resolved description a kind, its upstream records and its id.
 
 A description holds everything that its result depends on; the id is a hash of that and of the upstream ids.
 """
@@ -278,44 +278,3 @@ def label(spec: Spec) -> str:
         return f"mask {ticket}"
     rest = f"{row['dataset']} {100 * row['fraction']:g} % {row['regime']}, seed {row['seed']}"
     return f"{spec.kind} {ticket} on {rest}" + (f", {row['images']}" if "images" in row else "")
-
-
-# ---------------------------------------------------------------------------------------------- cost
-
-# forward cost of one image: GMAC at a side in pixels
-_GMAC = {"resnet8": (0.0125, 32), "resnet20": (0.041, 32), "resnet18_32": (0.555, 32), "resnet50_32": (1.298, 32),
-         "resnet18": (1.814, 224), "resnet50": (4.087, 224)}
-
-
-def cost(spec: Spec) -> float:
-    """GMAC to make this record alone: a backward pass to weights and input costs two forward passes, to the input one.
-
-    A PGD-10 training step so costs 23 forward passes an image, PGD-20 evaluation 41.
-    """
-    if isinstance(spec, PretrainingSpec):
-        return _training(spec.arch, spec.data, spec.recipe, 1.0) + _testing(spec.arch, spec.data, spec.evaluation)
-    if isinstance(spec, MaskSpec):
-        return _training(spec.theta.arch, spec.theta.data, spec.retrain, 1.0) if retrains(spec) else 0.0
-    if isinstance(spec, ImportedSpec):
-        return 0.0
-    if isinstance(spec, TransferSpec):
-        arch = spec.theta.arch
-        return _training(arch, spec.data, spec.recipe, spec.fraction) + 2 * _testing(arch, spec.data, spec.evaluation)
-    arch, data = spec.transfer.theta.arch, spec.transfer.data
-    if isinstance(spec, AttackSpec):
-        return _testing(spec.surrogate.arch, data, spec.transfer.evaluation)
-    return spec.points**2 * spec.count * _forward(arch, data)
-
-
-def _forward(arch: str, data: DataSet) -> float:
-    gmac, side = _GMAC[arch]
-    return gmac * (data.size / side) ** 2
-
-
-def _training(arch: str, data: DataSet, recipe: Recipe, fraction: float) -> float:
-    passes = 3 + 2 * (recipe.attack.steps if recipe.attack else 0)
-    return recipe.epochs * data.train_images * fraction * passes * _forward(arch, data)
-
-
-def _testing(arch: str, data: DataSet, attack: Attack) -> float:
-    return data.test_images * (2 + 2 * attack.steps) * _forward(arch, data)

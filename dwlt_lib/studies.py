@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
-from dwlt_lib.catalogue import CATALOGUE, DataSet, Fraction01, Frozen, Name
+from dwlt_lib.blocks import DENSE, Grid, Landscape, Landscapes, Masks, Override, Surrogate, TransferAttacks
+from dwlt_lib.catalogue import CATALOGUE, DataSet, Frozen, Name
 from dwlt_lib.specs import (
     REGIME_OF,
     UNKNOWN,
@@ -36,69 +37,6 @@ from dwlt_lib.specs import (
     upstream,
 )
 
-DENSE = 0  # rounds of the unpruned network
-Rounds = Annotated[int, Field(ge=DENSE, le=60)]
-
-
-class Override(Frozen):
-    """A change for the transfers it names; what is left out matches everything. Later ones win."""
-
-    dataset: Name | None = None
-    regime: RegimeName | None = None
-    fraction: Fraction01 | None = None
-    recipe: Change
-
-
-class Grid(Frozen):
-    """Transfers: every combination of the lists; the dense network (rounds 0) of each is added by itself."""
-
-    pretraining: tuple[Pretraining, ...]
-    method: tuple[Method, ...]
-    dataset: tuple[Name, ...]
-    fraction: tuple[Fraction01, ...] = (1.0,)
-    regime: tuple[RegimeName, ...] = ("ST", "AT")
-    rounds: tuple[Rounds, ...]
-    seeds: tuple[Natural, ...]
-
-    @field_validator("*")
-    @classmethod
-    def _nonempty_and_distinct(cls, value: tuple) -> tuple:
-        if len(value) == 0:
-            raise ValueError("want at least one entry, or leave the whole block out")
-        if len(set(value)) != len(value):
-            raise ValueError(f"{list(value)} names something twice; name each once")
-        return value
-
-
-class Landscapes(Grid):
-    """Surfaces and trajectories of transferred tickets, on clean or attacked test images."""
-
-    regime: tuple[RegimeName, ...] = ("AT",)
-    images: tuple[Pictures, ...] = ("clean", "attacked")
-
-
-class TransferAttacks(Grid):
-    """Tickets to be attacked through the study's surrogate."""
-
-    regime: tuple[RegimeName, ...] = ("AT",)
-
-
-class Landscape(Frozen):
-    """points x points over [-span, span] in units of the filters' norms, on the first `count` test images."""
-
-    points: Annotated[int, Field(ge=3, le=501)] = 51
-    span: Annotated[float, Field(gt=0)] = 1.0
-    count: Positive = 1000
-    seed: Natural = 0
-
-
-class Surrogate(Frozen):
-    """The unseen robust model: adversarially trained from scratch downstream, another architecture and seed."""
-
-    arch: Arch = "resnet18_32"
-    seed: Natural = 1000
-    recipe: Change = Change()
-
 
 class Study(Computing):
     """A parameter file, resolved over its preset. Every field may be set in the file."""
@@ -120,11 +58,18 @@ class Study(Computing):
     transfer: dict[RegimeName, Change] = {}
     overrides: tuple[Override, ...] = ()
     data: dict[Name, DataSet] = {}
-    grid: tuple[Grid, ...] = Field(min_length=1)
+    grid: tuple[Grid, ...] = ()
+    masks: tuple[Masks, ...] = ()
     landscape: Landscape = Landscape()
     landscapes: tuple[Landscapes, ...] = ()
     surrogate: Surrogate = Surrogate()
     transfer_attacks: tuple[TransferAttacks, ...] = ()
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Study:
+        if not (self.grid or self.masks or self.landscapes or self.transfer_attacks):
+            raise ValueError("nothing is asked for; want a block under grid, masks, landscapes or transfer_attacks")
+        return self
 
 
 # ------------------------------------------------------------------------------------- recipes and descriptions
@@ -288,11 +233,11 @@ def jobs(study: Study) -> list[Job]:
         for r in rounds:
             have.setdefault(r, set()).update(seeds)
 
-    for name in dict.fromkeys(name for block in blocks for name in block.pretraining):
+    for name in dict.fromkeys(name for block in (*blocks, *study.masks) for name in block.pretraining):
         ask(Job(kind="pretrain", pretraining=name), (), ())
     for name in dict.fromkeys(name for block in study.transfer_attacks for name in block.dataset):
         ask(Job(kind="pretrain", pretraining="AT", dataset=name), (), ())
-    for block in blocks:
+    for block in (*blocks, *study.masks):
         deepest = max(block.rounds)
         for pretraining, method in product(block.pretraining, block.method):
             if deepest > DENSE:

@@ -24,7 +24,9 @@ BROWSER = {"cards", "mask_cards", "live", "controls", "tab_sparsity", "tab_resul
 TABLE = {
     "catalogue": set(),
     "specs": {"catalogue"},
-    "studies": {"catalogue", "specs"},
+    "costs": {"catalogue", "specs"},
+    "blocks": {"catalogue", "specs"},
+    "studies": {"blocks", "catalogue", "specs"},
     "parameters": {"catalogue", "specs", "studies"},
     "masks": set(),
     "imported": {"catalogue", "specs", "studies", "zoo"},  # only when a study asks: loading a ticket needs none
@@ -71,7 +73,7 @@ TABLE = {
     "widgets": {"cards", "controls", "plots", "records", "tab_pictures", "tab_results", "tab_sparsity"},
     "report": {"records", "winning", "plots", "words"},
     "kernels": {"records", "data"},  # and names, as text, what kernels are to have imported
-    "runner": {"parameters", "studies", "specs", "records", "make", "training", "kernels"},  # training: its OutOfTime
+    "runner": {"costs", "parameters", "studies", "specs", "records", "make", "training", "kernels"},  # its OutOfTime
     "progress": {"plots"},
     "tour": ANY - {"widgets", "runner", "kernels", "report", "cli", "bench", "peers", "play"},
     "play": {"tour", "plots", "studies", "winning"},
@@ -82,7 +84,7 @@ TABLE = {
     "cli": ANY,
 }
 ONLY_FOR_THE_COMMAND = {"runner", "report", "widgets"}
-WITHOUT_TORCH = ("catalogue", "specs", "studies", "parameters", "winning", "records")
+WITHOUT_TORCH = ("catalogue", "specs", "costs", "blocks", "studies", "parameters", "winning", "records")
 
 
 def imports(path, top_level=False):

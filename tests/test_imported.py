@@ -10,7 +10,7 @@ from checkpoint_files import robust
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from dwlt_lib import bench, data, imported, make, masks, models, plots, records, specs, studies, widgets
+from dwlt_lib import bench, costs, data, imported, make, masks, models, plots, records, specs, studies, widgets
 from dwlt_lib import weights as files
 from dwlt_lib.cli import app
 from dwlt_lib.parameters import BadStudy
@@ -107,7 +107,7 @@ def test_the_identity_is_the_hash_of_the_tensors(home, written):
     study = records.read_study(written())
     assert study.weights["STD"].theta == theta_of(home / "std.safetensors")
     spec = studies.theta(study, "STD")
-    assert isinstance(spec, specs.ImportedSpec) and spec.theta == study.weights["STD"].theta and specs.cost(spec) == 0
+    assert isinstance(spec, specs.ImportedSpec) and spec.theta == study.weights["STD"].theta and costs.cost(spec) == 0
 
 
 def test_studies_that_train_everything_keep_their_ids(toy):

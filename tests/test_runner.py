@@ -8,7 +8,8 @@ import nbformat
 import pytest
 
 from dwlt_lib import records, runner
-from dwlt_lib.specs import cost, record_id
+from dwlt_lib.costs import cost
+from dwlt_lib.specs import record_id
 from dwlt_lib.studies import expand, jobs, plan
 
 TINY = Path(__file__).parent / "tiny.yaml"

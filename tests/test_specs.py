@@ -136,15 +136,3 @@ def test_columns_use_the_papers_names_and_call_rounds_0_dense():
     assert specs.columns(MASK)["seed"] == 0 and specs.columns(SURFACE)["images"] == "clean"
     assert "1000" in specs.columns(ATTACKED)["surrogate"] and "resnet20" in specs.columns(ATTACKED)["surrogate"]
     assert "48.8 %" in specs.label(TRANSFER) and "\n" not in "".join(map(specs.label, ALL))
-
-
-def test_cost_counts_forward_passes():
-    forward = 0.0125 * (8 / 32) ** 2  # a ResNet-8 at 8x8, GMAC
-    test = CATALOGUE["mnist5k"].test_images * (2 + 2 * 3) * forward
-    train = 4 * CATALOGUE["mnist5k"].train_images * (3 + 2 * 3) * forward
-    assert specs.cost(THETA) == pytest.approx(train + test)
-    assert specs.cost(changed(THETA, recipe=changed(RECIPE, attack=None))) == pytest.approx(train / 3 + test)
-    assert specs.cost(changed(MASK, rounds=1)) == 0 and specs.cost(MASK) == pytest.approx(train)
-    assert specs.cost(SURFACE) == pytest.approx(25 * 10 * forward)
-    less, whole = specs.cost(TRANSFER), specs.cost(changed(TRANSFER, fraction=1.0))
-    assert whole - less == pytest.approx(0.9 * 4 * CATALOGUE["digits"].train_images * 9 * forward)

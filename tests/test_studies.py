@@ -57,6 +57,14 @@ def test_a_plan_holds_every_combination_of_a_grid_and_its_dense_networks(toy):
     assert [spec.rounds for spec in of_kind(study, "mask")] == [1, 2, 3] * 4
 
 
+def test_masks_alone_can_be_asked_for(toy):
+    only = toy(grid=[], masks=[{"pretraining": ["STD", "AT"], "method": ["IMP-ST"], "rounds": [2, 4]}], landscapes=[],
+               transfer_attacks=[])
+    assert [(spec.kind, spec.theta.pretraining, spec.rounds) for spec in plan(only).values() if spec.kind == "mask"] == [
+        ("mask", p, k) for p in ("STD", "AT") for k in (1, 2, 3, 4)]
+    assert {spec.kind for spec in plan(only).values()} == {"pretraining", "mask"}
+
+
 def test_the_dense_network_has_one_id_whatever_the_method(toy):
     study = toy()
     for keep in ((1.0, "AT"), (0.5, "ST")):
