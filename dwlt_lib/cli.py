@@ -125,24 +125,35 @@ def _checked(study, device: Device) -> str:
 
 
 @app.command()
-def plan(params: Params) -> None:
-    """What a study makes: records by kind, how many are there, and what they cost."""
-    study = _study(params)
-    from dwlt_lib import costs, imported, records, studies
+def plan(params: Annotated[list[Path], typer.Argument(help="parameter files; what they share is counted once")],
+         devices: Annotated[list[int], typer.Option(min=1, help="for so many; may stand again")] = (1, 8, 64),
+         rates: Annotated[Path, typer.Option(help="speeds that dwlt bench --json wrote elsewhere")] = None) -> None:
+    """What studies make: records, bytes, and hours by speeds measured here now or elsewhere before."""
+    from dwlt_lib import forecast, imported, make, studies
 
-    for line in imported.unknown(study):
+    found = {path: _study(path) for path in dict.fromkeys(params)}
+    plans = {str(path): studies.plan(study) for path, study in found.items()}
+    for line in dict.fromkeys(line for study in found.values() for line in imported.unknown(study)):
         print(line)
-    rows: dict[str, list[float]] = {}
-    for spec in studies.plan(study).values():
-        row = rows.setdefault(spec.kind, [0, 0, 0.0])
-        row[0] += 1
-        row[1] += records.exists(spec)
-        row[2] += costs.cost(spec)
-    print(f"{'kind':<14}{'records':>9}{'there':>9}{'GMAC':>14}")
-    for kind, (count, there, gmac) in rows.items():
-        print(f"{kind:<14}{count:>9}{there:>9}{gmac:>14,.0f}")
-    print(f"{'in all':<14}{sum(row[0] for row in rows.values()):>9}{sum(row[1] for row in rows.values()):>9}"
-          f"{sum(row[2] for row in rows.values()):>14,.0f}")
+    left = forecast.left_of(forecast.union(plans.values()))
+    kinds = forecast.kinds_of(left)
+    try:
+        speeds = forecast.read_rates(rates) if rates else []
+    except ValueError as error:
+        refuse(f"--rates {error}")
+    _lines(forecast.counts(plans, left), [forecast.disk(forecast.union(plans.values()))])
+    if kinds:
+        where = f"by the speeds in {rates}" if rates else "by a few steps measured now on this machine's "
+        if not rates:
+            device = make.resolve("auto").type
+            where += "GPU" if device == "cuda" else "processor, of which a device is one thread"
+            speeds = forecast.measure(kinds, device)
+        _lines(forecast.hours(left, speeds, devices), [f"speeds, {where}:", *forecast.explain(speeds, kinds)])
+
+
+def _lines(*parts) -> None:
+    for part in parts:
+        print("", *part, sep="\n")
 
 
 @app.command()

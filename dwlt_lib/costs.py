@@ -20,7 +20,7 @@ from dwlt_lib.specs import (
 ENOUGH = 100  # with fewer validation images there is no selection: the last epoch counts
 
 # forward cost of one image: GMAC at a side in pixels
-_GMAC = {"resnet8": (0.0125, 32), "resnet20": (0.041, 32), "resnet18_32": (0.555, 32), "resnet50_32": (1.298, 32),
+GMAC = {"resnet8": (0.0125, 32), "resnet20": (0.041, 32), "resnet18_32": (0.555, 32), "resnet50_32": (1.298, 32),
          "resnet18": (1.814, 224), "resnet50": (4.087, 224)}
 
 
@@ -71,7 +71,7 @@ def work(spec: Spec) -> dict[Work, float]:
 
 def forward(arch: str, size: int) -> float:
     """GMAC of a network's forward pass on one image of size x size pixels."""
-    gmac, side = _GMAC[arch]
+    gmac, side = GMAC[arch]
     return gmac * (size / side) ** 2
 
 

@@ -74,6 +74,7 @@ TABLE = {
     "report": {"records", "winning", "plots", "words"},
     "kernels": {"records", "data"},  # and names, as text, what kernels are to have imported
     "runner": {"costs", "parameters", "studies", "specs", "records", "make", "training", "kernels"},  # its OutOfTime
+    "forecast": {"costs", "specs", "records", "peers", "training"},  # the last two: only where speeds are measured
     "progress": {"plots"},
     "tour": ANY - {"widgets", "runner", "kernels", "report", "cli", "bench", "peers", "play"},
     "play": {"tour", "plots", "studies", "winning"},
