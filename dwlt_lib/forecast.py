@@ -154,7 +154,7 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 1.0) -> list[Ra
     for kind in dict.fromkeys(kinds):
         if kind.task == "surface":
             continue
-        batch, at = (4 if kind.size >= 128 else 32) if device == "cpu" else 64, (kind.arch, kind.size)
+        batch, at = (2 if kind.size >= 128 else 32) if device == "cpu" else 64, (kind.arch, kind.size)
         if at not in cases:
             cases[at] = peers.case(*at, batch, where)
         on = cases[at]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dwlt_lib import kernels, records
 from dwlt_lib.costs import cost
+from dwlt_lib.order import bisection, ordered, turns
 from dwlt_lib.specs import Spec, label, record_id, upstream
 from dwlt_lib.studies import NOTEBOOKS, Job, Study, expand, jobs, plan
 
@@ -27,6 +28,8 @@ LONGEST = ("00_tour", "14_landscapes")  # to draw: they start first
 DONE, FAILED, STOPPED = 0, 1, 75  # exit statuses; 75: stopped by the budget, resumable
 
 STALL = 120.0  # seconds
+LARGE = 1e6  # GMAC: hours of a core, tens of seconds of a fast GPU; beside that, starting a kernel is nothing
+LOOK = 10.0  # seconds after which a worker without work looks what has become possible
 Say = Callable[[str], None]
 
 
@@ -34,27 +37,31 @@ Say = Callable[[str], None]
 
 
 def left(study: Study) -> list[Spec]:
-    """The records that are not there yet, each after those it builds on."""
-    return [spec for spec in plan(study).values() if not records.exists(spec)]
+    """The records that are not there yet, in the order in which they are made."""
+    return [spec for spec in ordered(plan(study)) if not records.exists(spec)]
 
 
 def cut(study: Study, job: Job, most: float) -> list[Job]:
-    """The job in parts that cost `most` GMAC at most where it can be cut: by seeds first, then by rounds."""
+    """The job in parts that cost `most` GMAC at most where it can be cut: by seeds first, then by rounds, of which one
+    part gets the coarse half (both ends, the middle...) and the other what lies between."""
     if job.kind == "prune" or sum(map(cost, expand(study, job))) <= most:
         return [job]
     for name in ("seeds", "rounds"):
         values = getattr(job, name)
         if len(values) > 1:
-            half = (len(values) + 1) // 2
-            parts = (job.model_copy(update={name: part}) for part in (values[:half], values[half:]))
+            turn, half = bisection(values), (len(values) + 1) // 2
+            coarse = values[:half] if name == "seeds" else [value for value in values if turn[value] < half]
+            fine = [value for value in values if value not in coarse]
+            parts = (job.model_copy(update={name: tuple(part)}) for part in (coarse, fine))
             return [small for part in parts for small in cut(study, part, most)]
     return [job]
 
 
 def pending(study: Study, workers: int) -> dict[Job, list[Spec]]:
-    """Jobs with something left to make, cut so that every worker gets several, and what each has left."""
+    """Jobs with something left to make, cut so that every worker gets several and none is LARGE if it can be cut, and
+    what each has left."""
     todo = {record_id(spec) for spec in left(study)}
-    most = sum(cost(spec) for spec in left(study)) / (4 * workers)
+    most = min(LARGE, sum(cost(spec) for spec in left(study)) / (4 * workers))
     found = {}
     for job in jobs(study):
         if any(record_id(spec) in todo for spec in expand(study, job)):
@@ -124,9 +131,9 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
     say(f"{total} of {len(plan(study))} records to make in {len(waiting)} notebook runs on {workers} workers")
     began, failed, stopped = time.time(), {}, False
     running: dict[Future, Job] = {}
+    urgent = _urgency(study, waiting)
     while waiting or running:
-        ready = [job for job, wanted in waiting.items() if _ready(wanted)]
-        ready.sort(key=lambda job: -_weight(study, job, waiting))
+        ready = sorted((job for job, wanted in waiting.items() if _ready(wanted)), key=urgent.get)
         out_of_time = deadline is not None and time.time() > deadline
         while ready and len(running) < workers and not (stopped or out_of_time):
             job = ready.pop(0)
@@ -135,7 +142,8 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
             say(f"  start {_job_label(job)}")
         if not running:
             break
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        idle = waiting and len(running) < workers and not (stopped or out_of_time)
+        finished, _ = wait(running, timeout=LOOK if idle else None, return_when=FIRST_COMPLETED)
         for future in finished:
             job = running.pop(future)
             seconds, problem = _outcome(future)
@@ -206,10 +214,12 @@ def _ready(wanted: Iterable[Spec]) -> bool:
     return all(records.exists(up) or record_id(up) in own for spec in wanted for up in upstream(spec))
 
 
-def _weight(study: Study, job: Job, waiting: dict[Job, list[Spec]]) -> float:
-    """What others wait for goes first (pre-trainings, then ladders), then the costliest."""
-    first = {"pretrain": 2e18, "prune": 1e18}.get(job.kind, 0.0)
-    return first + sum(map(cost, waiting.get(job, expand(study, job))))
+def _urgency(study: Study, waiting: dict[Job, list[Spec]]) -> dict[Job, tuple]:
+    """The least goes first: what others wait for (pre-trainings, then ladders), then coarse figures before finer ones,
+    then the costliest."""
+    turn, first = turns(plan(study)), {"pretrain": 0, "prune": 1}
+    return {job: (first.get(job.kind, 2), min(map(turn, wanted)), -sum(map(cost, wanted)))
+            for job, wanted in waiting.items()}
 
 
 def _job_label(job: Job) -> str:

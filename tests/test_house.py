@@ -25,6 +25,7 @@ TABLE = {
     "catalogue": set(),
     "specs": {"catalogue"},
     "costs": {"catalogue", "specs"},
+    "order": {"specs"},
     "blocks": {"catalogue", "specs"},
     "studies": {"blocks", "catalogue", "specs"},
     "parameters": {"catalogue", "specs", "studies"},
@@ -73,7 +74,7 @@ TABLE = {
     "widgets": {"cards", "controls", "plots", "records", "tab_pictures", "tab_results", "tab_sparsity"},
     "report": {"records", "winning", "plots", "words"},
     "kernels": {"records", "data"},  # and names, as text, what kernels are to have imported
-    "runner": {"costs", "parameters", "studies", "specs", "records", "make", "training", "kernels"},  # its OutOfTime
+    "runner": {"costs", "order", "parameters", "studies", "specs", "records", "make", "training", "kernels"},
     "forecast": {"costs", "specs", "records", "peers", "training"},  # the last two: only where speeds are measured
     "progress": {"plots"},
     "tour": ANY - {"widgets", "runner", "kernels", "report", "cli", "bench", "peers", "play"},
@@ -85,7 +86,7 @@ TABLE = {
     "cli": ANY,
 }
 ONLY_FOR_THE_COMMAND = {"runner", "report", "widgets"}
-WITHOUT_TORCH = ("catalogue", "specs", "costs", "blocks", "studies", "parameters", "winning", "records")
+WITHOUT_TORCH = ("catalogue", "specs", "costs", "order", "blocks", "studies", "parameters", "winning", "records")
 
 
 def imports(path, top_level=False):
