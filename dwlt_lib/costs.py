@@ -14,6 +14,7 @@ from dwlt_lib.specs import (
     Recipe,
     Spec,
     TransferSpec,
+    judged,
     retrains,
 )
 
@@ -49,7 +50,7 @@ def work(spec: Spec) -> dict[Work, float]:
     if isinstance(spec, ImportedSpec):
         return {}
     if isinstance(spec, PretrainingSpec):
-        return _sum(_training(spec.arch, spec.data, spec.recipe, 1.0, spec.evaluation),
+        return _sum(_training(spec.arch, spec.data, spec.recipe, 1.0, spec.evaluation, spec.pretraining),
                     _testing(spec.arch, spec.data, spec.evaluation, spec.ra))
     if isinstance(spec, MaskSpec):
         if not retrains(spec):
@@ -58,7 +59,7 @@ def work(spec: Spec) -> dict[Work, float]:
         return _sum(_training(arch, data, spec.retrain, 1.0, None), _passes(arch, data, data.test_images))
     if isinstance(spec, TransferSpec):
         arch = spec.theta.arch
-        return _sum(_training(arch, spec.data, spec.recipe, spec.fraction, spec.evaluation),
+        return _sum(_training(arch, spec.data, spec.recipe, spec.fraction, spec.evaluation, spec.regime),
                     _testing(arch, spec.data, spec.evaluation, spec.ra))
     arch, data, attack = spec.transfer.theta.arch, spec.transfer.data, spec.transfer.evaluation
     if isinstance(spec, AttackSpec):
@@ -92,8 +93,10 @@ def _sum(*parts: dict[Work, float]) -> dict[Work, float]:
     return whole
 
 
-def _training(arch: str, data: DataSet, recipe: Recipe, fraction: float, judge: Attack | None) -> dict[Work, float]:
-    """All epochs; those with validation images end with SA and, where an attack is trained against, RA by `judge`."""
+def _training(arch: str, data: DataSet, recipe: Recipe, fraction: float, judge: Attack | None, name: str = ""
+              ) -> dict[Work, float]:
+    """All epochs; with validation images they end with SA and, where an attack is trained against, some with RA by
+    `judge` (specs.judged)."""
     images, held = split(data, recipe, fraction)
     attack, epochs = recipe.attack, recipe.epochs
     step = (Work("at", arch, data.size, recipe.precision, attack.bn) if attack
@@ -102,7 +105,8 @@ def _training(arch: str, data: DataSet, recipe: Recipe, fraction: float, judge: 
     found = {step: epochs * images * passes * forward(arch, data.size)}
     if judge is None or not held:
         return found
-    return _sum(found, _passes(arch, data, epochs * held), _scoring(arch, data, epochs * held, judge) if attack else {})
+    times = sum(judged(name, epoch, epochs) for epoch in range(1, epochs + 1)) if attack else 0
+    return _sum(found, _passes(arch, data, epochs * held), _scoring(arch, data, times * held, judge))
 
 
 def _testing(arch: str, data: DataSet, attack: Attack, ra: str) -> dict[Work, float]:

@@ -150,7 +150,7 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 1.0) -> list[Ra
     from dwlt_lib import peers, training
 
     where, found, cases = torch.device(device), [], {}
-    training.one_thread_on_cpu(where)
+    training.settle(where)
     for kind in dict.fromkeys(kinds):
         if kind.task == "surface":
             continue

@@ -230,6 +230,12 @@ def reads(spec: Spec) -> tuple[tuple[DataSet, str], ...]:
     return () if isinstance(spec, ImportedSpec) else ((spec.transfer.data, "test"),)
 
 
+def judged(name: str, epoch: int, epochs: int) -> bool:
+    """Whether validation RA is measured after `epoch` (from 1): as the authors do, after every one of the second half
+    and every tenth before (55 of 100); for FAT after each, to see a collapse. SA is measured after each, always."""
+    return name == "FAT" or 2 * epoch > epochs or epoch % 10 == 0
+
+
 @cache
 def record_id(spec: Spec) -> str:
     """20 hexadecimal digits of sha256 over the kind, its FORMAT, the resolved description and the upstream ids."""

@@ -26,6 +26,7 @@ from dwlt_lib.data import Images, batches
 from dwlt_lib.evaluation import robust_accuracy, standard_accuracy
 from dwlt_lib.graphs import Work, captured
 from dwlt_lib.masks import Mask
+from dwlt_lib.specs import judged
 
 State = dict[str, Tensor]
 Kept = tuple[list[Tensor], list[Tensor]]
@@ -225,12 +226,6 @@ def _mask_(kept: Kept) -> None:
     weights, ones = kept
     if weights:
         torch._foreach_mul_([weight.detach() for weight in weights], ones)
-
-
-def judged(name: str, epoch: int, epochs: int) -> bool:
-    """Whether validation RA is measured after `epoch` (from 1): as the authors do, after every one of the second half
-    and every tenth before (55 of 100); for FAT after each, to see a collapse. SA is measured after each, always."""
-    return name == "FAT" or 2 * epoch > epochs or epoch % 10 == 0
 
 
 def _validate(model: nn.Module, validation: Images | None, how: Regime, seed: int, epoch: int) -> dict[str, float]:

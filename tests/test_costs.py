@@ -3,6 +3,7 @@
 import pytest
 from test_specs import ATTACKED, MASK, PGD, RECIPE, SURFACE, THETA, TRANSFER, changed
 
+from dwlt_lib import specs
 from dwlt_lib.catalogue import CATALOGUE
 from dwlt_lib.costs import Work, cost, split, work
 
@@ -12,7 +13,8 @@ def test_cost_counts_forward_passes():
     source, row = CATALOGUE["mnist5k"], CATALOGUE["digits"]
     sa, ra = 1, 1 + 2 * 3
     trained, held, test = 0.9 * source.train_images, 0.1 * source.train_images, 2 * source.test_images * (sa + ra)
-    assert cost(THETA) == pytest.approx((4 * (trained * (3 + 2 * 3) + held * (sa + ra)) + test) * forward)
+    judged = sum(specs.judged(THETA.pretraining, epoch, 4) for epoch in (1, 2, 3, 4))
+    assert cost(THETA) == pytest.approx((4 * (trained * (3 + 2 * 3) + held * sa) + judged * held * ra + test) * forward)
     plain = changed(THETA, recipe=changed(RECIPE, attack=None))
     assert cost(plain) == pytest.approx((4 * (trained * 3 + held * sa) + test) * forward)
     assert cost(changed(MASK, rounds=1)) == 0
@@ -25,10 +27,10 @@ def test_cost_counts_forward_passes():
     assert cost(TRANSFER) == pytest.approx((4 * budget * 9 + 2 * row.test_images * (sa + ra)) * forward)
 
 
-@pytest.mark.parametrize("fraction, share", [(1.0, 0.17), (0.1, 0.67), (0.01, 0.95)])
+@pytest.mark.parametrize("fraction, share", [(1.0, 0.10), (0.1, 0.53), (0.01, 0.92)])
 def test_validation_weighs_the_more_the_fewer_the_images(fraction, share):
-    """5,000 images by PGD-20 after each epoch, against PGD-10 training on a fraction of CIFAR-10's other 45,000."""
-    how = changed(RECIPE, validation="held_5000", attack=changed(PGD, steps=10))
+    """5,000 images by PGD-20 in 55 of 100 epochs, against PGD-10 training on a fraction of CIFAR-10's other 45,000."""
+    how = changed(RECIPE, epochs=100, validation="held_5000", attack=changed(PGD, steps=10))
     ticket = changed(TRANSFER, data=CATALOGUE["cifar10"], fraction=fraction, recipe=how,
                      evaluation=changed(PGD, steps=20))
     found = work(changed(ticket, data=changed(ticket.data, test_images=1)))
@@ -42,6 +44,6 @@ def test_work_is_told_apart_by_what_sets_its_speed():
     ticket = changed(TRANSFER, recipe=changed(RECIPE, precision="bf16", attack=fast),
                      evaluation=changed(PGD, precision="bf16"))
     assert set(work(ticket)) == {Work("at", "resnet8", 8, "bf16", "eval"),
-                                       Work("pgd20", "resnet8", 8, "bf16"), Work("surface", "resnet8", 8)}
+                                 Work("pgd20", "resnet8", 8, "bf16"), Work("surface", "resnet8", 8)}
     assert Work("st", "resnet8", 8) in work(changed(ticket, recipe=changed(RECIPE, attack=None)))
     assert cost(changed(TRANSFER, ra="any")) > cost(TRANSFER)

@@ -45,7 +45,7 @@ TABLE = {
     "inventory": {"catalogue", "data", "origins"},
     "evaluation": {"attacks"},
     "graphs": set(),
-    "training": {"masks", "attacks", "evaluation", "data", "graphs"},
+    "training": {"masks", "attacks", "evaluation", "data", "graphs", "specs"},
     "tickets": {"data", "masks", "models", "training"},
     "pickles": set(),
     "containers": {"pickles"},

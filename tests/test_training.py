@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dwlt_lib import masks, models, training
+from dwlt_lib import masks, models, specs, training
 from dwlt_lib.attacks import PGD
 from dwlt_lib.training import OutOfTime, Regime, fit, generator, learning_rate
 
@@ -231,10 +231,10 @@ def test_robust_training_selects_by_ra_whatever_sa_says(name, monkeypatch, net, 
 
 
 def test_ra_is_validated_as_the_authors_do_in_55_of_100_epochs_and_for_fat_in_all():
-    asked = [epoch for epoch in range(1, 101) if training.judged("AT", epoch, 100)]
+    asked = [epoch for epoch in range(1, 101) if specs.judged("AT", epoch, 100)]
     assert asked == [10, 20, 30, 40, 50, *range(51, 101)]
-    assert all(training.judged("FAT", epoch, 100) for epoch in range(1, 101))
-    assert all(training.judged("AT", epochs, epochs) for epochs in range(1, 30))  # something is always selected
+    assert all(specs.judged("FAT", epoch, 100) for epoch in range(1, 101))
+    assert all(specs.judged("AT", epochs, epochs) for epochs in range(1, 30))  # something is always selected
 
 
 def test_an_accuracy_of_zero_in_the_first_judged_epoch_is_still_a_selection(monkeypatch, net, digits):
