@@ -128,6 +128,18 @@ def data_limited(table: pd.DataFrame, dataset: str | None = None, **how) -> Figu
     return _grid(table, cells, [*CRITERIA.values()], labels, [(p, "IMP-ST") for p in PRETRAININGS], how)
 
 
+def more(table: pd.DataFrame) -> pd.DataFrame:
+    """The transfers that Figure A10 is about: to tasks that are none of Figure 3's, with the most data, by IMP-ST."""
+    figure_3 = {dataset for _, _, dataset in winning.PAPER_EXTREMES}
+    table = table[~table["dataset"].isin(figure_3) & table["method"].isin(["dense", "IMP-ST"])]
+    return table[table["fraction"] == table["fraction"].max()]
+
+
+def more_tasks(table: pd.DataFrame, **how) -> Figure:
+    """Figure A10: as Figure 5, rows the tasks beyond the paper's first three, columns the three criteria."""
+    return data_limited(more(table), **how)
+
+
 def asked(params: dict, key: str) -> list:
     """What a study asks for under `key`, over all blocks of its grid, each once, in the order of its file."""
     values = [value for block in params.get("grid", [params]) for value in block.get(key, [])]

@@ -23,7 +23,7 @@ from dwlt_lib.specs import Spec, label, record_id, upstream
 from dwlt_lib.studies import NOTEBOOKS, Job, Study, expand, jobs, plan
 
 FIGURES = ("00_tour", "11_existence", "12_pruning_methods", "13_data_limited", "14_landscapes", "15_mask_patterns",
-           "16_transfer_attack")
+           "16_transfer_attack", "17_more_tasks")
 LONGEST = ("00_tour", "14_landscapes")  # to draw: they start first
 DONE, FAILED, STOPPED = 0, 1, 75  # exit statuses; 75: stopped by the budget, resumable
 

@@ -29,7 +29,8 @@ ROLES = {
     "IMP-AT": ("#DB90BE", "D", "--"),
     "OMP": ("#6B6B6B", "v", (0, (5, 1, 1, 1, 1, 1))),
 }
-NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "mnist5k": "MNIST-5k", "cub200": "CUB-200"}
+NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "mnist5k": "MNIST-5k", "cub200": "CUB-200",
+         "visda17": "VisDA-17"}
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 7,

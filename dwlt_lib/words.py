@@ -4,6 +4,8 @@ A sentence answers the figure's question: who reaches furthest or leads, by how 
 records cannot tell is said to be not known; without records it is "No records yet.".
 """
 
+from itertools import product
+
 import pandas as pd
 
 from dwlt_lib import plots, winning
@@ -165,6 +167,30 @@ def _above_dense(chosen: pd.DataFrame) -> str:
     span = f"[{100 * top.AT_RA_low:+.1f}, {100 * top.AT_RA_high:+.1f}]"
     return (f"Furthest above its own dense network: {where}, by {_points(top.AT_RA_difference)}, 90 % interval {span}, "
             f"{sure}; it is the best of {len(levels)}.")
+
+
+def more_tasks(table: pd.DataFrame) -> str:
+    """Figure A10 in a sentence: does robust pre-training help on each task? Over the sparse levels that both have."""
+    table, found, signs = plots.more(table), [], []
+    levels = winning.spread(table[table["rounds"] > 0])
+    for dataset, part in levels.groupby("dataset"):
+        gaps: dict[str, list[str]] = {}
+        for (criterion, (regime, metric)), p in product(winning.CRITERIA.items(), ROBUST):
+            by = part[part["regime"] == regime].dropna(subset=metric).set_index(["pretraining", "rounds"])
+            if {"STD", p} <= set(by.index.get_level_values(0)):
+                pair = by.loc[p].join(by.loc["STD"], how="inner", rsuffix="_STD")
+                gap, std = (pair[metric] - pair[f"{metric}_STD"]).mean(), pair.filter(like=f"{metric}_std").to_numpy()
+                if len(pair):
+                    signs.append(gap > 0)
+                    gaps.setdefault(plots.CRITERIA[criterion], []).append(f"{p} {_against(gap, std.mean())}")
+        if gaps:
+            each = "; ".join(f"{criterion} {', '.join(said)}" for criterion, said in gaps.items())
+            levels_of = _times(part["rounds"].nunique(), "level")
+            found.append(f"on {name(dataset)} ({_seeds(table, dataset)}, {levels_of}) {each}")
+    if not found:
+        return _none(table) if table.empty or levels.empty else "STD and robust pre-training share no level yet."
+    return (f"Robust pre-training is ahead in {sum(signs)} of {_times(len(signs), 'mean')} over shared sparse levels. "
+            f"Less STD, {'. And '.join(found)}.")
 
 
 def basins(areas: pd.DataFrame, level: float = 1.0) -> str:

@@ -75,7 +75,7 @@ def texts(fig):
     return [text.get_text() for text in fig.findobj(lambda artist: hasattr(artist, "get_text"))]
 
 
-@pytest.mark.parametrize("draw", [plots.existence, plots.methods, plots.data_limited])
+@pytest.mark.parametrize("draw", [plots.existence, plots.methods, plots.data_limited, plots.more_tasks])
 def test_curves_take_whatever_part_of_a_table_is_there(draw):
     for table in subsets(transfers(methods=("IMP-ST", "RP"), fractions=(0.1,))):
         assert isinstance(draw(table), plots.Figure)
@@ -86,6 +86,14 @@ def test_an_empty_table_says_so():
     empty = [plots.existence(nothing), plots.methods(nothing), plots.data_limited(nothing), plots.kernel_maps({})]
     empty += [plots.contours([]), plots.surfaces_3d([]), plots.training_curve([]), plots.transfer_attack_curve(nothing)]
     assert all("no records yet" in texts(fig) and fig.axes for fig in empty)  # without axes no notebook shows it
+
+
+def test_further_tasks_are_all_but_the_papers_first_three_a_row_each():
+    table = transfers(sets=("cifar10", "cub200", "visda17"))
+    said = " ".join(texts(plots.more_tasks(table)))
+    assert "CUB-200, 100 %" in said and "VisDA-17, 100 %" in said and "CIFAR" not in said and "10 %" not in said
+    assert len(plots.more_tasks(table).axes) == 2 * 3
+    assert "no records yet" in texts(plots.more_tasks(table[table["dataset"] == "cifar10"]))
 
 
 def test_the_ladder_is_labelled_in_percent_with_one_decimal():

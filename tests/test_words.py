@@ -11,7 +11,7 @@ from dwlt_lib import plots, structure, winning, words
 from dwlt_lib.records import checkout
 from dwlt_lib.style import percent
 
-TABLES = [words.existence, words.methods, words.data_limited, words.headline]
+TABLES = [words.existence, words.methods, words.data_limited, words.more_tasks, words.headline]
 
 
 def won_up_to(rounds, **which):
@@ -89,6 +89,18 @@ def test_a_sparse_ticket_above_dense_comes_with_its_interval():
     assert "noise not known" in words.data_limited(table[table["seed"] == 0])
 
 
+def test_on_further_tasks_robust_pre_training_stands_beside_std_over_shared_levels():
+    table = won_up_to(14)
+    said = words.more_tasks(pd.concat([table, table.assign(dataset="cifar10", RA=0.0)]))
+    assert said.startswith("Robust pre-training is ahead in 2 of 6 means over shared sparse levels. Less STD, on ")
+    assert "RA after AT FAT +10.0 points, beyond one std (0.0), AT +10.0 points" in said and "CIFAR" not in said
+    assert "on digits (2 seeds, 4 levels) SA after ST FAT +0.0 points" in said
+    assert words.more_tasks(table.assign(dataset="cifar10")) == words.NOTHING
+    alone = table[table["pretraining"] == "AT"]
+    assert words.more_tasks(alone) == "STD and robust pre-training share no level yet."
+    assert words.more_tasks(table[table["rounds"] == 0]) == "No sparse ticket has been transferred yet."
+
+
 def test_the_widest_basin_is_counted():
     areas = pd.DataFrame(dict(where=["clean"] * 2 + ["attacked"] * 2, pretraining=["FAT", "AT"] * 2,
                               area=[0.3, 0.2, 0.1, 0.4]))
@@ -139,7 +151,7 @@ def test_the_paradigm_counts_what_is_asked_for():
     assert percent(winning.ladder(6)) == "73.8" and percent(np.nan, " %") == "not known"
 
 
-@pytest.mark.parametrize("path", sorted((checkout() / "notebooks").glob("1[1-6]_*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((checkout() / "notebooks").glob("1[1-7]_*.ipynb")), ids=lambda path: path.stem)
 def test_beside_every_figure_of_the_report_stand_its_sentence_and_the_papers_finding(path):
     cells = [cell for cell in json.loads(path.read_text())["cells"] if "report" in cell["metadata"].get("tags", [])]
     sources = ["".join(cell["source"]) for cell in cells]
