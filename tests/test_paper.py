@@ -1,7 +1,7 @@
 """The paper's own scale: ResNet-50 at 224 pixels from official layouts, one record of each kind, by `dwlt run`.
 
-The recipes are the preset's, cut to a step or two; files are generated in the layouts of the real ones. Six minutes on
-two cores, 8 GiB: `make test-paper`.
+The recipes are the preset's, cut to a step or two; files are generated in the layouts of the real ones. Seven minutes
+on two free cores, 13 GiB: `make test-paper`.
 """
 
 import json
@@ -119,7 +119,7 @@ def test_robust_weights_transfer_by_pgd_10_in_batches_of_128(tmp_path):
         recipe = content["spec"]["recipe"]
         assert (recipe["attack"]["steps"], recipe["batch"], content["metrics"]["train_images"]) == (10, batch, batch)
         assert content["spec"]["evaluation"]["steps"] == 20
-    assert [content["spec"]["rounds"] for content in found["mask"]] == [1, 2, 3, 4, 5, 6]
+    assert sorted(content["spec"]["rounds"] for content in found["mask"]) == [1, 2, 3, 4, 5, 6]
 
 
 def test_every_kind_of_record_from_imagenets_cubs_and_visdas_layouts(tmp_path, monkeypatch):
