@@ -141,8 +141,10 @@ def more_tasks(table: pd.DataFrame, **how) -> Figure:
 
 
 def asked(params: dict, key: str) -> list:
-    """What a study asks for under `key`, over all blocks of its grid, each once, in the order of its file."""
-    values = [value for block in params.get("grid", [params]) for value in block.get(key, [])]
+    """What a study asks for under `key`, over all blocks of its grid, each once, in the order of its file; of a study
+    without a grid, over its other blocks."""
+    others = [block for name in ("masks", "landscapes", "transfer_attacks") for block in params.get(name, [])]
+    values = [value for block in params.get("grid", [params]) or others for value in block.get(key, [])]
     return sorted(set(values), key=values.index)
 
 

@@ -151,7 +151,7 @@ def _parameters(params: dict[str, Any]) -> str:
         asked["theta_p from files"] = ", ".join(f"{p}: {given['file']} ({(given['theta'] or 'not there yet')[:12]})"
                                                 for p, given in weights.items())
     for key in ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds"):
-        values = {value: None for block in params.get("grid", []) for value in block.get(key, [])}
+        values = plots.asked(params, key)
         asked[key] = ", ".join(map(str, values))
         if key == "rounds":
             asked["sparsity (%)"] = ", ".join(plots.percent(winning.ladder(value)) for value in values)

@@ -64,6 +64,8 @@ def _none() -> pd.DataFrame:
 
 
 def _playable(study: studies.Study) -> bool:
+    if not study.grid:
+        return False
     rows = [studies.dataset(study, name) for name in (study.source, study.grid[0].dataset[0])]
     weights = [records.path_of("pretraining", specs.record_id(spec)) / "weights.safetensors" for spec in _thetas(study)]
     return all(row.loader == "embedded" for row in rows) and all(path.exists() for path in weights)

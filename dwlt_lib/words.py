@@ -297,11 +297,13 @@ def paradigm(params: dict) -> str:
     sets = _and([name(d) for d in plots.asked(params, "dataset")])
     rounds = [r for r in plots.asked(params, "rounds") if r]
     what = dict(pretraining="pre-training", method="pruning method", fraction="fraction", seeds="seed")
-    starts, methods, fractions, seeds = (_times(len(plots.asked(params, key)), word) for key, word in what.items())
+    starts, methods, fractions, seeds = (
+        [_times(count, word)] if (count := len(plots.asked(params, key))) else [] for key, word in what.items())
     levels = f"{_times(len(rounds), 'level')} of sparsity"
     levels += f" ({percent(winning.ladder(min(rounds)))} to {percent(winning.ladder(max(rounds)))} %)" if rounds else ""
-    return (f"This study takes {params.get('arch')} from {name(params.get('source', ''))} to {sets}: {starts}, "
-            f"{methods}, {levels}, {fractions} of the data, {seeds}.")
+    fractions = [f"{fraction} of the data" for fraction in fractions]
+    return (f"This study takes {params.get('arch')} from {name(params.get('source', ''))}{f' to {sets}' * bool(sets)}: "
+            f"{', '.join([*starts, *methods, levels, *fractions, *seeds])}.")
 
 
 def headline(table: pd.DataFrame) -> str:

@@ -42,6 +42,13 @@ def test_a_study_that_ran_in_part_says_how_much_is_missing(small):
     assert found.live == small and "missing" in found.note and "dwlt run params/tiny.yaml" in found.note
 
 
+def test_a_study_without_transfers_is_opened_too(outputs, toy):
+    study = toy(grid=[], landscapes=[], transfer_attacks=[],
+                masks=[{"pretraining": ["AT"], "method": ["RP"], "rounds": [2]}])
+    records.write_study(study)
+    assert tour.opened(study.name).live.name == "tour"
+
+
 def test_what_the_tour_makes_is_planned_by_its_study(small):
     planned = studies.plan(small)
     assert all(make.record_id(spec) in planned for spec in tour.transfers(small))

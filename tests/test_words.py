@@ -148,6 +148,8 @@ def test_the_paradigm_counts_what_is_asked_for():
     assert words.paradigm(PARAMS) == (
         "This study takes resnet8 from MNIST-5k to digits and tiles: 2 pre-trainings, 2 pruning methods, "
         "2 levels of sparsity (48.8 to 73.8 %), 2 fractions of the data, 2 seeds.")
+    masks = dict(arch="resnet8", grid=[], masks=[dict(pretraining=["AT"], method=["RP"], rounds=[6])])
+    assert "1 pre-training, 1 pruning method, 1 level of sparsity (73.8 to 73.8 %)" in words.paradigm(masks)
     assert percent(winning.ladder(6)) == "73.8" and percent(np.nan, " %") == "not known"
 
 
