@@ -218,6 +218,8 @@ def test_the_sources_images_are_wanted_only_where_a_mask_retrains(home, written,
 
     assert "data set near" in run("OMP", 3)  # not far, which nothing reads
     assert "data set near" in run("IMP-ST", 1)
+    for split in ("train", "test"):
+        (tmp_path / f"near_{split}.npz").touch()
     assert "data set far" in run("IMP-ST", 2)
 
 
