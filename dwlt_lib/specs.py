@@ -21,6 +21,7 @@ Pictures = Literal["clean", "attacked"]
 Arch = Literal["resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32"]
 Precision = Literal["fp32", "bf16"]
 Positive = Annotated[int, Field(ge=1)]
+Positive2 = Annotated[int, Field(ge=2)]  # images that BatchNorm can train on
 Natural = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
@@ -61,10 +62,12 @@ class Attack(Frozen):
 
 
 class Recipe(Frozen):
-    """How to train; `attack` is what training faces (None for ST)."""
+    """How to train; `attack` is what training faces (None for ST). at_once: how many images of a batch go through the
+    network together, None for all: the parts' gradients are summed, and each part has BatchNorm statistics of its own,
+    as on each of several GPUs."""
 
     epochs: Positive
-    batch: Annotated[int, Field(ge=2)]
+    batch: Positive2
     lr: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "steps", "cosine", "one_cycle"]
     milestones: tuple[Positive, ...]
@@ -74,13 +77,15 @@ class Recipe(Frozen):
     attack: Attack | None
     precision: Precision = "fp32"
     deterministic: bool = True
+    at_once: Positive2 | None = None
 
 
 class Change(Frozen):
     """Some settings of a recipe; what is left out stays as it was. steps, eps, alpha: of the training attack."""
 
     epochs: Positive | None = None
-    batch: Annotated[int, Field(ge=2)] | None = None
+    batch: Positive2 | None = None
+    at_once: Positive2 | None = None
     lr: Annotated[float, Field(gt=0)] | None = None
     schedule: Literal["constant", "steps", "cosine", "one_cycle"] | None = None
     milestones: tuple[Positive, ...] | None = None
@@ -243,6 +248,9 @@ def record_id(spec: Spec) -> str:
            if not isinstance(getattr(spec, name), Spec) and name != "file"}
     if "data" in own:
         own["data"] = {key: value for key, value in own["data"].items() if key not in NOT_IDENTITY}
+    for how in ("recipe", "retrain"):  # ids from before it was a setting stand
+        if own.get(how) and own[how]["at_once"] is None:
+            del own[how]["at_once"]
     content = [spec.kind, FORMAT[spec.kind], own, [record_id(up) for up in upstream(spec)]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 

@@ -99,6 +99,8 @@ def _recipe(how: Computing, row: DataSet, regime: str, *changes: Change) -> Reci
     missing = {"epochs", "batch", "lr", "schedule", "momentum", "weight_decay"} - found.keys()
     if missing:
         raise ValueError(f"a {regime} recipe lacks {', '.join(sorted(missing))}; set them")
+    if found.get("at_once", 0) >= found["batch"]:
+        del found["at_once"]  # all of a batch
     return Recipe(**{"milestones": (), "validation": "tenth", **found}, attack=attack, precision=how.precision,
                   deterministic=how.deterministic)
 

@@ -66,7 +66,7 @@ class Regime:
     """How to train. name: ST, FAT or AT; schedule: constant, steps (lr x 0.1 at milestones), cosine (by epoch) or
     one_cycle (linear up for a quarter of the steps, linear down to 0); attack: what a training step faces (None for
     ST); judge: the attack that validation RA is measured by (None: select by SA); precision: of the update's forward
-    and backward pass, fp32 or bf16 (the attack has its own); deterministic: of a GPU's kernels."""
+    and backward pass, fp32 or bf16 (the attack has its own); deterministic: of a GPU's kernels; at_once: see `step`."""
 
     name: str
     epochs: int
@@ -80,6 +80,7 @@ class Regime:
     judge: PGD | None
     precision: str = "fp32"
     deterministic: bool = True
+    at_once: int | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _epoch(model: nn.Module, kept: Kept, train: Images, how: Regime, seed: int, 
         if device.type == "cuda" and len(y) == how.batch:
             loss = _on_gpu(model, kept, optimiser, x, y, how, noise, graph)
         else:
-            _, loss = step(model, kept, optimiser, x, y, how.attack, noise, how.precision)
+            _, loss = step(model, kept, optimiser, x, y, how.attack, noise, how.precision, at_once=how.at_once)
         total += loss * len(y)
     mean = (total / len(train)).item()
     if not math.isfinite(mean):
@@ -186,7 +187,7 @@ def _on_gpu(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, x: T
         start = (2 * torch.rand(x.shape, generator=noise, device=noise.device, dtype=x.dtype) - 1) * how.attack.eps
 
     def work(x: Tensor, y: Tensor, start: Tensor) -> Tensor:
-        return step(model, kept, optimiser, x, y, how.attack, None, how.precision, start)[1]
+        return step(model, kept, optimiser, x, y, how.attack, None, how.precision, start, how.at_once)[1]
 
     if x.shape not in graph:
         graph[x.shape] = captured(work, model, optimiser, x, y, start)
@@ -194,22 +195,32 @@ def _on_gpu(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, x: T
 
 
 def step(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, attack: PGD | None,
-         noise: torch.Generator | None, precision: str = "fp32", start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+         noise: torch.Generator | None, precision: str = "fp32", start: Tensor | None = None,
+         at_once: int | None = None) -> tuple[Tensor, Tensor]:
     """One training step, whatever the regime: attack (if any), gradient, update, mask. No value leaves the device.
 
-    kept: of `masked`; x: (B,3,H,W) in [0,1]; y: (B,); noise, start: of `attacks.perturb`. Returns the images that were
-    trained on and their mean loss, a scalar tensor. The model must be in train mode.
+    kept: of `masked`; x: (B,3,H,W) in [0,1]; y: (B,); noise, start: of `attacks.perturb`; at_once: with fewer than B,
+    equal parts of at most so many images go through the network one after another, each with BatchNorm statistics of
+    its own, and their gradients are summed. Returns the images that were trained on and their mean loss, a scalar
+    tensor. The model must be in train mode.
     """
-    if attack is not None:
-        x = perturb(model, x, y, attack, noise, start)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
-        logits = model(x)
-    loss = F.cross_entropy(logits.float() if precision == "bf16" else logits, y)
+    count = math.ceil(len(x) / (at_once or len(x)))
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    seen, total = [], torch.zeros((), device=x.device)
+    starts = (None,) * count if start is None else start.tensor_split(count)
+    for part, labels, begun in zip(x.tensor_split(count), y.tensor_split(count), starts, strict=True):
+        if attack is not None:
+            part = perturb(model, part, labels, attack, noise, begun)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+            logits = model(part)
+        loss = F.cross_entropy(logits.float() if precision == "bf16" else logits, labels)
+        loss = loss * (len(labels) / len(y))  # the batch's mean loss is the sum over its parts
+        loss.backward()
+        seen.append(part)
+        total += loss.detach()
     optimiser.step()
     _mask_(kept)  # neither momentum nor weight decay may revive a pruned weight
-    return x, loss.detach()
+    return torch.cat(seen) if count > 1 else seen[0], total
 
 
 def masked(model: nn.Module, m: Mask) -> Kept:

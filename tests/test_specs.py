@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from dwlt_lib import specs
+from dwlt_lib import parameters, specs, studies
 from dwlt_lib.catalogue import CATALOGUE, NOT_IDENTITY
 from dwlt_lib.specs import (
     Attack,
@@ -58,7 +59,7 @@ def test_an_id_changes_with_every_field(spec):
 
 def test_an_id_changes_with_every_number_of_a_recipe_an_attack_and_a_data_set():
     recipe = dict(epochs=5, batch=33, lr=0.2, schedule="cosine", milestones=(3,), momentum=0.8, weight_decay=1e-5,
-                  validation="none", attack=None, precision="bf16", deterministic=False)
+                  validation="none", attack=None, precision="bf16", deterministic=False, at_once=16)
     attack = dict(eps=0.2, alpha=0.03, steps=4, random_start=False, restarts=2, precision="bf16", bn="eval")
     data = dict(name="other", loader="npz", classes=11, size=9, mean=(0.1,) * 3, std=(0.1,) * 3, eps=0.2, alpha=0.1,
                 augment=("flip",), crop=0.5)
@@ -69,6 +70,17 @@ def test_an_id_changes_with_every_number_of_a_recipe_an_attack_and_a_data_set():
     ids += [record_id(changed(THETA, evaluation=changed(PGD, **{k: v}))) for k, v in attack.items()]
     ids += [record_id(changed(THETA, data=changed(row, **{k: v}))) for k, v in data.items()]
     assert len({record_id(THETA), *ids}) == 1 + len(ids)
+
+
+def test_a_batch_in_parts_is_another_recipe_and_parts_of_a_whole_batch_are_none():
+    def batch(**how):
+        text = yaml.safe_dump({"name": "s", "arch": "resnet8", "source": "mnist5k", "transfer": {"AT": how}, "grid": [
+            {"pretraining": ["AT"], "method": ["OMP"], "dataset": ["digits"], "rounds": [1], "seeds": [0]}]})
+        study = parameters.parse(text, "s.yaml")
+        return record_id(studies.transfer(study, "AT", "OMP", "digits", 1.0, "AT", 0, 0))
+
+    assert batch(batch=64) == batch(batch=64, at_once=64) == batch(batch=64, at_once=100)
+    assert batch(batch=64) != batch(batch=64, at_once=32) != batch(batch=64, at_once=16)
 
 
 def test_an_id_heeds_neither_the_path_nor_the_licence_nor_the_number_of_images():

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dwlt_lib import masks, models, specs, training
 from dwlt_lib.attacks import PGD
@@ -311,3 +312,45 @@ def test_training_leaves_torchs_global_generator_alone_and_does_not_heed_it(net,
     model = net()
     torch.manual_seed(12)
     assert same(run(model, digits, None, regime("AT", epochs=1), 0).last, one.last)
+
+
+# ------------------------------------------------------------------------------------------ a batch in parts
+
+
+def parts_step(net, digits, at_once, attack=None):
+    """A network after one step on twelve images, and what `step` returned."""
+    model, x, y = net(), digits.floats()[:12], digits.y[:12]
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    start = 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) if attack else None
+    found = training.step(model.train(), training.masked(model, {}), optimiser, x, y, attack, None, start=start,
+                          at_once=at_once)
+    return model, found
+
+
+@pytest.mark.parametrize("attack", [None, PGD2], ids=["ST", "AT"])
+def test_a_batch_in_one_part_is_the_batch_to_the_bit(net, digits, attack):
+    (whole, (x, loss)), (other, (z, same_loss)) = (parts_step(net, digits, at, attack) for at in (None, 12))
+    assert same(whole.state_dict(), other.state_dict()) and torch.equal(x, z) and torch.equal(loss, same_loss)
+
+
+@pytest.mark.parametrize("at_once, sizes", [(4, (4, 4, 4)), (5, (4, 4, 4)), (8, (6, 6))])
+def test_parts_of_a_batch_sum_to_its_mean_gradient_and_keep_their_own_statistics(net, digits, at_once, sizes):
+    model, (x, loss) = parts_step(net, digits, at_once)
+    by_hand, losses = net().train(), []
+    for part, labels in zip(digits.floats()[:12].split(sizes), digits.y[:12].split(sizes), strict=True):
+        losses.append(F.cross_entropy(by_hand(part), labels) * len(labels) / 12)
+        losses[-1].backward()
+    assert torch.equal(x, digits.floats()[:12]) and torch.allclose(loss, sum(losses))
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, weight in by_hand.named_parameters():
+        assert torch.allclose(state[name], weight - 0.1 * weight.grad, atol=1e-6), name
+    for name, value in by_hand.named_buffers():
+        assert torch.allclose(state[name], value), name
+
+
+def test_an_attack_on_parts_is_the_attack_on_each(net, digits):
+    _, (x, _) = parts_step(net, digits, 6, PGD2)
+    model, clean = net().train(), digits.floats()[:12]
+    start = 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    alone = training.perturb(model, clean[:6], digits.y[:6], PGD2, None, start[:6])
+    assert torch.equal(x[:6], alone)
