@@ -1,7 +1,7 @@
 """The paper's own scale: ResNet-50 at 224 pixels from official layouts, one record of each kind, by `dwlt run`.
 
-The recipes are the preset's, cut to a step or two; files are generated in the layouts of the real ones. Seven minutes
-on two free cores, 13 GiB: `make test-paper`.
+The recipes are the preset's, cut to a step or two; files are generated in the layouts of the real ones. Twelve minutes
+on two cores, 15 GiB: `make test-paper`.
 """
 
 import json
