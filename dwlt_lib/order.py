@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from dwlt_lib.specs import Spec, TransferSpec, record_id, upstream
+from dwlt_lib.specs import Spec, TransferSpec, with_upstream
 
 Turn = tuple[int, int]
 LAST: Turn = (2**31, 2**31)  # what a figure does not show by itself: made when something builds on it, or at the end
@@ -37,17 +37,7 @@ def turns(plan: Mapping[str, Spec]) -> Callable[[Spec], Turn]:
 
 def ordered(plan: Mapping[str, Spec]) -> list[Spec]:
     """The plan's records by their turns, each after those it builds on."""
-    found: dict[str, Spec] = {}
-
-    def add(spec: Spec) -> None:
-        if record_id(spec) not in found:
-            for up in upstream(spec):
-                add(up)
-            found[record_id(spec)] = spec
-
-    for spec in sorted(plan.values(), key=turns(plan)):
-        add(spec)
-    return list(found.values())
+    return list(with_upstream(sorted(plan.values(), key=turns(plan))).values())
 
 
 def _rounds(spec: TransferSpec) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -219,6 +220,21 @@ def upstream(spec: Spec) -> tuple[Spec, ...]:
     if isinstance(spec, AttackSpec):
         return spec.transfer, spec.surrogate
     return () if isinstance(spec, PretrainingSpec | ImportedSpec) else (spec.transfer,)
+
+
+def with_upstream(specs: Iterable[Spec]) -> dict[str, Spec]:
+    """These records and all that they build on, by id: in this order, but each after the records it builds on."""
+    found: dict[str, Spec] = {}
+
+    def add(spec: Spec) -> None:
+        if record_id(spec) not in found:
+            for up in upstream(spec):
+                add(up)
+            found[record_id(spec)] = spec
+
+    for spec in specs:
+        add(spec)
+    return found
 
 
 def retrains(spec: Spec) -> bool:

@@ -33,8 +33,7 @@ from dwlt_lib.specs import (
     TrajectorySpec,
     TransferSpec,
     WeightsFile,
-    record_id,
-    upstream,
+    with_upstream,
 )
 
 
@@ -279,15 +278,4 @@ def _transfer_jobs(block: Grid, kind: str) -> Iterator[Job]:
 
 def plan(study: Study) -> dict[str, Spec]:
     """Every record of the study by id, each after the records it builds on."""
-    found: dict[str, Spec] = {}
-
-    def add(spec: Spec) -> None:
-        if record_id(spec) not in found:
-            for up in upstream(spec):
-                add(up)
-            found[record_id(spec)] = spec
-
-    for job in jobs(study):
-        for spec in expand(study, job):
-            add(spec)
-    return found
+    return with_upstream(spec for job in jobs(study) for spec in expand(study, job))
