@@ -3,13 +3,15 @@
 An attack asks for this thousands of times and never for the weights' gradients. Written out, a pass pays neither for
 autograd's bookkeeping nor for work that no attack needs, and what is constant over an attack is prepared once: weights
 in the attack's precision and, where BatchNorm is frozen, BatchNorm folded into the convolutions. The kernels are those
-that autograd would call; other networks than ours are left to autograd.
+that autograd would call, or a matrix product where that is less work; other networks than ours are left to autograd.
+
+Every part of the network is a function x -> (value, pull), where pull takes the gradient of the value to that of x and
+may overwrite what it is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import product
 
@@ -21,35 +23,16 @@ from dwlt_lib.models import Normalised
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16}  # None: the weights' own
 Gradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Pull = Callable[[Tensor], Tensor]
+Part = Callable[[Tensor], tuple[Tensor, Pull]]
+There = Callable[[Tensor], Tensor]
+Back = Callable[[Tensor, Tensor], Tensor]
 Side = tuple[int, int]
-MATRIX = 2**18  # entries, the most that a convolution written as a matrix may have
+MATRIX = 2**16  # entries, the most that a convolution written as a matrix may have
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
+IMAGE = [True, False, False]  # of the three gradients that a layer has, the one that is wanted
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """A convolution and the BatchNorm after it; bn is None once it is folded into weight and bias.
-
-    every: the stride of a 1x1 convolution, which is taken on the picture beforehand; matrix: the whole convolution as
-    one (pixels and channels in, out) where that is less work, else None; laid_out: on a processor, the weights as its
-    convolutions want them, by the shape of their input. The same numbers, sooner.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    every: int
-    matrix: Tensor | None
-    bn: nn.BatchNorm2d | None
-    laid_out: dict[tuple, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Block:
-    units: tuple[_Unit, ...]
-    shortcut: _Unit | None
+through_relu = aten.threshold_backward.grad_input
 
 
 def input_gradient(model: nn.Module, side: Side, precision: str = "fp32", bn: str = "train") -> Gradient:
@@ -67,40 +50,24 @@ def input_gradient(model: nn.Module, side: Side, precision: str = "fp32", bn: st
     train = model.training and bn == "train"
     dtype = DTYPES[precision] or model.fc.weight.dtype
     with torch.no_grad():
-        stem, side = _unit(model.conv1, model.bn1, tuple(side), dtype, train, model.std)
-        pool = getattr(model, "maxpool", None)
-        pool = None if isinstance(pool, nn.Identity) else pool
-        if pool is not None:
-            side = _after(side, (pool.kernel_size,) * 2, (pool.stride,) * 2, (pool.padding,) * 2)
-        blocks = []
-        for block in (block for name in LAYERS for block in getattr(model, name, ())):
-            prepared, side = _block(block, side, dtype, train)
-            blocks.append(prepared)
-        fc, bias = model.fc.weight.detach(), model.fc.bias.detach()
+        parts = list(_parts(model, tuple(side), dtype, train))
+    mean, fc, bias = model.mean, model.fc.weight.detach(), model.fc.bias.detach()
     counters = [module.num_batches_tracked for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
     @torch.no_grad()
     def gradient(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        z, at_stem = _forward(stem, (x - model.mean).to(dtype).contiguous(memory_format=torch.channels_last))
-        first = z = z.relu_()
-        if pool is not None:
-            z, where = F.max_pool2d(z, pool.kernel_size, pool.stride, pool.padding, return_indices=True)
-        seen = []
-        for block in blocks:
-            z, saved = _forward_block(block, z)
-            seen.append(saved)
+        z, pulls = (x - mean).to(dtype).contiguous(memory_format=torch.channels_last), []
+        for part in parts:
+            z, pull = part(z)
+            pulls.append(pull)
         b, c, h, w = z.shape
         features = z.permute(0, 2, 3, 1).reshape(b, h * w, c).mean(1, dtype=fc.dtype)
         logits = torch.addmm(bias, features, fc.t())
         g = torch.log_softmax(logits, 1).exp_()  # of the sum: no gradient is flushed to zero by a small factor
         g.scatter_add_(1, y[:, None], g.new_full((1, 1), -1.0).expand(b, 1))
         g = ((g @ fc) / (h * w)).to(dtype)[:, None, None, :].expand(b, h, w, c).contiguous().permute(0, 3, 1, 2)
-        for block, saved in zip(reversed(blocks), reversed(seen), strict=True):
-            g = _backward_block(block, g, saved)
-        if pool is not None:
-            g = aten.max_pool2d_with_indices_backward(g, first, [pool.kernel_size] * 2, [pool.stride] * 2,
-                                                      [pool.padding] * 2, [1, 1], False, where)
-        g = _backward(stem, _through_relu(g, first), at_stem)
+        while pulls:  # and with each, what it kept
+            g = pulls.pop()(g)
         if train and counters:
             torch._foreach_add_(counters, 1)
         return g.to(x.dtype), logits
@@ -123,33 +90,178 @@ def _ours(model: nn.Module) -> bool:
     return True
 
 
-def _unit(conv: nn.Conv2d, bn: nn.BatchNorm2d, side: Side, dtype: torch.dtype, train: bool, std: Tensor | None = None
-          ) -> tuple[_Unit, Side]:
-    """The unit and the size of the map it makes of one of `side`; std: of images, which the stem divides by."""
-    weight, bias = conv.weight.detach(), None
-    after = _after(side, conv.kernel_size, conv.stride, conv.padding)
+def _parts(model: nn.Module, side: Side, dtype: torch.dtype, train: bool) -> Iterator[Part]:
+    """The network in order: stem, max pooling if any, residual blocks. side: (H,W) of what the stem sees."""
+    stem, side = _unit(model.conv1, model.bn1, side, dtype, train, True, model.std)
+    yield stem
+    pool = getattr(model, "maxpool", None)
+    if pool is not None and not isinstance(pool, nn.Identity):
+        yield _pooling(pool)
+        side = _after(side, (pool.kernel_size,) * 2, (pool.stride,) * 2, (pool.padding,) * 2)
+    for block in (block for name in LAYERS for block in getattr(model, name, ())):
+        part, side = _block(block, side, dtype, train)
+        yield part
+
+
+def _pooling(pool: nn.MaxPool2d) -> Part:
+    shape = [pool.kernel_size] * 2, [pool.stride] * 2, [pool.padding] * 2
+
+    def part(x: Tensor) -> tuple[Tensor, Pull]:
+        out, where = F.max_pool2d(x, *shape, return_indices=True)
+        return out, lambda g: aten.max_pool2d_with_indices_backward(g, x, *shape, [1, 1], False, where)
+
+    return part
+
+
+def _block(block: nn.Module, side: Side, dtype: torch.dtype, train: bool) -> tuple[Part, Side]:
+    """A residual block and the size of the map that it makes."""
+    names, at, units, shortcut, every = [i for i in (1, 2, 3) if hasattr(block, f"conv{i}")], side, [], None, 1
+    for i in names:
+        unit, at = _unit(getattr(block, f"conv{i}"), getattr(block, f"bn{i}"), at, dtype, train, i < names[-1])
+        units.append(unit)
+    if block.downsample is not None:
+        shortcut, every = _unit(*block.downsample, side, dtype, train, False)[0], block.downsample[0].stride[0]
+
+    def part(x: Tensor) -> tuple[Tensor, Pull]:
+        z, pulls, beside = x, [], None
+        for unit in units:
+            z, pull = unit(z)
+            pulls.append(pull)
+        if shortcut is None:
+            z.add_(x)
+        else:
+            other, beside = shortcut(x if every == 1 else x[:, :, ::every, ::every])
+            z.add_(other)
+        z.relu_()
+
+        def back(g: Tensor) -> Tensor:
+            g = inner = through_relu(g, z, 0, grad_input=g)
+            while pulls:
+                inner = pulls.pop()(inner)
+            if beside is None:
+                return inner.add_(g)
+            (inner if every == 1 else inner[:, :, ::every, ::every]).add_(beside(g))
+            return inner
+
+        return z, back
+
+    return part, at
+
+
+def _unit(conv: nn.Conv2d, bn: nn.BatchNorm2d, side: Side, dtype: torch.dtype, train: bool, fires: bool,
+          std: Tensor | None = None) -> tuple[Part, Side]:
+    """A convolution, its BatchNorm and, where it `fires`, a ReLU; and the size of the map it makes of one of `side`.
+
+    std: of images, which the stem divides by. Of a 1x1 convolution with a stride the part takes every n-th pixel only.
+    """
+    weight, bias, after = conv.weight.detach(), None, _after(side, conv.kernel_size, conv.stride, conv.padding)
     if std is not None:
         weight = weight / std
     if not train:
         scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
         weight, bias = weight * scale[:, None, None, None], (bn.bias - bn.running_mean * scale).to(dtype)
     weight = weight.to(dtype, memory_format=torch.channels_last)
-    every, matrix = 1, None
-    if conv.kernel_size == (1, 1) and conv.stride[0] > 1:
-        every, matrix = conv.stride[0], weight.flatten(1).t()
-    entries = conv.in_channels * side[0] * side[1] * conv.out_channels * after[0] * after[1]
-    if after[0] * after[1] <= 4 and side[0] * side[1] <= 16 and every == 1 and entries <= MATRIX:
-        matrix = _matrix(weight, _taps(side, after, conv.kernel_size, conv.stride, conv.padding, weight.device))
-        bias = None if bias is None else bias.repeat(after[0] * after[1])
-    return _Unit(weight, bias, conv.stride, conv.padding, every, matrix, bn if train else None), after
+    there, back = _convolution(weight, bias, side, after, conv.stride, conv.padding, fires and not train)
+    gamma, beta, mean, var, momentum, eps = bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.momentum, bn.eps
+
+    def part(x: Tensor) -> tuple[Tensor, Pull]:
+        out = z = there(x)
+        if train:
+            out, at, inverse = torch.native_batch_norm(z, gamma, beta, mean, var, True, momentum, eps)
+            if fires:
+                out.relu_()
+
+        def pull(g: Tensor) -> Tensor:
+            if fires:
+                g = through_relu(g, out, 0, grad_input=g)
+            if train:
+                g = aten.native_batch_norm_backward(g, z, gamma, mean, var, at, inverse, True, eps, IMAGE)[0]
+            return back(g, x)
+
+        return out, pull
+
+    return part, after
 
 
-def _matrix(weight: Tensor, taps: Tensor) -> Tensor:
-    """A convolution as one matrix, (pixels and channels of its input, pixels and channels of its output)."""
+def _convolution(weight: Tensor, bias: Tensor | None, side: Side, after: Side, stride: Side, padding: Side, fires: bool
+                 ) -> tuple[There, Back]:
+    """x -> its convolution, through a ReLU where it `fires`; and (gradient of that, x) -> gradient of x."""
+    (o, c), kernel = weight.shape[:2], tuple(weight.shape[2:])
+    if kernel == (1, 1) and stride != kernel:
+        return _product(weight.flatten(1).t(), bias, (*after, c), (*after, o), fires)
+    pixels, made = side[0] * side[1], after[0] * after[1]
+    if made <= 4 and pixels <= 16 and pixels * c * made * o <= MATRIX:
+        taps = _taps(side, after, kernel, stride, padding, weight.device)
+        matrix = _gathered(weight.permute(2, 3, 1, 0).reshape(-1, c, o), taps).permute(0, 2, 1, 3)
+        bias = None if bias is None else bias.repeat(made)
+        return _product(matrix.reshape(pixels * c, made * o), bias, (*side, c), (*after, o), fires)
+
+    kept = weight.device.type == "cpu" and weight.dtype in _kept_layouts()
+    if kept:
+        there = _laid_out(weight, bias, stride, padding, fires)
+    else:
+        def there(x: Tensor) -> Tensor:
+            z = torch.conv2d(x, weight, bias, stride, padding)
+            return z.relu_() if fires else z
+
+    if kernel == (3, 3) and padding == (1, 1) and stride[0] == stride[1] and side[0] == stride[0] * after[0] and (
+            c < 4 or stride[0] == 2) and after[1] * o * 3 * side[1] * c <= MATRIX:
+        back = _by_rows(weight, side[1], after[1], stride[0])
+    elif kept and stride == (1, 1):
+        around = tuple(k - 1 - p for k, p in zip(kernel, padding, strict=True))
+        turned = _laid_out(weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last), None,
+                           stride, around, False)
+
+        def back(g: Tensor, x: Tensor) -> Tensor:
+            return turned(g)
+    else:
+        def back(g: Tensor, x: Tensor) -> Tensor:
+            return aten.convolution_backward(g, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, IMAGE)[0]
+    return there, back
+
+
+def _product(matrix: Tensor, bias: Tensor | None, before: tuple[int, ...], after: tuple[int, ...], fires: bool
+             ) -> tuple[There, Back]:
+    """A convolution as one matrix, (in, out), over pixels and channels. before, after: (H,W,C) of the maps."""
+    turned = matrix.t()
+
+    def there(x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1).reshape(-1, len(matrix))
+        z = rows @ matrix if bias is None else torch.addmm(bias, rows, matrix)
+        return (z.relu_() if fires else z).view(-1, *after).permute(0, 3, 1, 2)
+
+    def back(g: Tensor, x: Tensor) -> Tensor:
+        return (g.permute(0, 2, 3, 1).reshape(-1, len(turned)) @ turned).view(-1, *before).permute(0, 3, 1, 2)
+
+    return there, back
+
+
+def _by_rows(weight: Tensor, width: int, made: int, stride: int) -> Back:
+    """The way back through a 3x3 convolution with one matrix for a row of its output: what each of its entries gives to
+    the three rows of input that it sees. Less work than a convolution makes of narrow maps with a stride, or of images.
+    """
     o, c = weight.shape[:2]
-    entries = F.pad(weight.permute(2, 3, 1, 0).reshape(-1, c * o), (0, 0, 0, 1))  # and a row of zeros: no tap
-    blocks = entries[taps].view(*taps.shape, c, o)
-    return blocks.permute(0, 2, 1, 3).reshape(taps.shape[0] * c, -1)
+    taps = _taps((1, width), (1, made), (1, 3), (1, stride), (0, 1), weight.device)
+    matrix = _gathered(weight.permute(3, 2, 1, 0).reshape(3, 3 * c, o), taps)  # (width, made, rows and channels, out)
+    matrix = matrix.view(width, made, 3, c, o).permute(1, 4, 2, 0, 3).reshape(made * o, 3, width * c)
+    above, below = matrix[:, 0].contiguous(), matrix[:, 2].contiguous()
+    own = matrix[:, 1:1 + stride].reshape(made * o, -1)  # output row r lies over the rows from stride r on
+
+    def back(g: Tensor, x: Tensor) -> Tensor:
+        b, _, h, _ = g.shape
+        rows = g.permute(0, 2, 3, 1).reshape(b * h, made * o)
+        out = (rows @ own).view(b, h, stride, width * c)
+        out[:, :-1, -1].add_((rows @ above).view(b, h, width * c)[:, 1:])
+        if stride == 1:
+            out[:, 1:, 0].add_((rows @ below).view(b, h, width * c)[:, :-1])
+        return out.view(b, h * stride, width, c).permute(0, 3, 1, 2)
+
+    return back
+
+
+def _gathered(entries: Tensor, taps: Tensor) -> Tensor:
+    """entries (taps, in, out) by which tap leads from input to output pixel: (inputs, outputs, in, out), 0 for none."""
+    return F.pad(entries, (0, 0, 0, 0, 0, 1))[taps]
 
 
 @cache
@@ -168,119 +280,29 @@ def _after(side: Side, kernel: Side, stride: Side, padding: Side) -> Side:
     return tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(side, kernel, stride, padding, strict=True))
 
 
-def _block(block: nn.Module, side: Side, dtype: torch.dtype, train: bool) -> tuple[_Block, Side]:
-    units, at = [], side
-    for i in (1, 2, 3):
-        if hasattr(block, f"conv{i}"):
-            unit, at = _unit(getattr(block, f"conv{i}"), getattr(block, f"bn{i}"), at, dtype, train)
-            units.append(unit)
-    shortcut = None if block.downsample is None else _unit(*block.downsample, side, dtype, train)[0]
-    return _Block(tuple(units), shortcut), at
+def _laid_out(weight: Tensor, bias: Tensor | None, stride: Side, padding: Side, fires: bool) -> There:
+    """torch.conv2d on a processor, through a ReLU where it `fires`; the weights are laid out for x once, not at every
+    call: a twentieth of a convolution's time. The same numbers."""
+    laid: dict[int, Tensor] = {}  # by the size of the batch
+    convolve, after = torch.ops.mkldnn._convolution_pointwise.default, "relu" if fires else "none"
 
+    def there(x: Tensor) -> Tensor:
+        ready = laid.get(len(x))
+        if ready is None:
+            ready = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), padding, stride, (1, 1), 1, x.shape)
+            laid[len(x)] = ready
+        return convolve(x, ready, bias, padding, stride, (1, 1), 1, after, [], "")
 
-def _forward(unit: _Unit, x: Tensor) -> tuple[Tensor, tuple]:
-    size = x.shape
-    if unit.every > 1:
-        x = x[:, :, ::unit.every, ::unit.every]
-    if unit.matrix is None:
-        z = _convolve(x, unit, unit.bias, unit.stride, unit.padding)
-    else:
-        b, _, h, w = x.shape
-        rows = x.permute(0, 2, 3, 1).reshape(-1, len(unit.matrix))
-        z = rows @ unit.matrix if unit.bias is None else torch.addmm(unit.bias, rows, unit.matrix)
-        after = (h, w) if unit.every > 1 else _after((h, w), unit.weight.shape[2:], unit.stride, unit.padding)
-        z = z.view(b, *after, len(unit.weight)).permute(0, 3, 1, 2)
-    if unit.bn is None:
-        return z, (x, size)
-    bn = unit.bn
-    out, mean, inverse = torch.native_batch_norm(z, bn.weight, bn.bias, bn.running_mean, bn.running_var, True,
-                                                 bn.momentum, bn.eps)
-    return out, (x, size, z, mean, inverse)
-
-
-def _backward(unit: _Unit, g: Tensor, saved: tuple, onto: Tensor | None = None) -> Tensor:
-    """The gradient of a unit's input, added to `onto` where that is given."""
-    x, size = saved[:2]
-    if unit.bn is not None:
-        z, mean, inverse = saved[2:]
-        bn = unit.bn
-        g = aten.native_batch_norm_backward(g, z, bn.weight, bn.running_mean, bn.running_var, mean, inverse, True,
-                                            bn.eps, [True, False, False])[0]
-    if unit.matrix is None and tuple(unit.stride) == (1, 1) and _lays_out(g):
-        around = tuple(k - 1 - p for k, p in zip(unit.weight.shape[2:], unit.padding, strict=True))
-        g = _convolve(g, unit, None, unit.stride, around, back=True)
-    elif unit.matrix is None:
-        g = aten.convolution_backward(g, x, unit.weight, None, unit.stride, unit.padding, [1, 1], False, [0, 0], 1,
-                                      [True, False, False])[0]
-    else:
-        rows = g.permute(0, 2, 3, 1).reshape(-1, unit.matrix.shape[1]) @ unit.matrix.t()
-        g = rows.view(x.shape[0], *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
-    if unit.every > 1:
-        if onto is None:
-            onto = torch.zeros(size, dtype=g.dtype, device=g.device).contiguous(memory_format=torch.channels_last)
-        onto[:, :, ::unit.every, ::unit.every] += g
-        return onto
-    return g if onto is None else onto.add_(g)
-
-
-def _convolve(x: Tensor, unit: _Unit, bias: Tensor | None, stride: Side, padding: Side, back: bool = False) -> Tensor:
-    """torch.conv2d of x with the unit's weights, or with them turned round: what comes back through a stride of 1.
-
-    On a processor the weights are laid out for x once, not at every call: a twentieth of the time of wide layers.
-    """
-    if not _lays_out(x):
-        return torch.conv2d(x, unit.weight, bias, stride, padding)
-    if (x.shape, back) not in unit.laid_out:
-        weight = unit.weight.flip(2, 3).transpose(0, 1) if back else unit.weight
-        weight = weight.contiguous(memory_format=torch.channels_last).to_mkldnn()
-        unit.laid_out[x.shape, back] = torch._C._nn.mkldnn_reorder_conv2d_weight(weight, padding, stride, (1, 1), 1,
-                                                                                 x.shape)
-    return torch.ops.mkldnn._convolution_pointwise(x, unit.laid_out[x.shape, back], bias, padding, stride, (1, 1), 1,
-                                                   "none", [], "")
-
-
-def _lays_out(x: Tensor) -> bool:
-    """Whether this torch can keep weights laid out for x."""
-    return x.device.type == "cpu" and x.dtype in _kept_layouts()
+    return there
 
 
 @cache
 def _kept_layouts() -> tuple[torch.dtype, ...]:
+    """The types of numbers for which this torch can keep weights laid out."""
     there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise") \
         and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")  # torch's own business: they may go
     bf16 = there and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return (torch.float32, torch.bfloat16) if bf16 else (torch.float32,) if there else ()
-
-
-def _through_relu(g: Tensor, out: Tensor) -> Tensor:
-    """g where the unit fired, in place."""
-    return aten.threshold_backward.grad_input(g, out, 0, grad_input=g)
-
-
-def _forward_block(block: _Block, x: Tensor) -> tuple[Tensor, tuple]:
-    saved, z, beside = [], x, None
-    for unit in block.units[:-1]:
-        z, kept = _forward(unit, z)
-        z.relu_()
-        saved.append(kept)
-    z, kept = _forward(block.units[-1], z)
-    saved.append(kept)
-    if block.shortcut is None:
-        z += x
-    else:
-        shortcut, beside = _forward(block.shortcut, x)
-        z += shortcut
-    z.relu_()
-    return z, (saved, beside, z)
-
-
-def _backward_block(block: _Block, g: Tensor, kept: tuple) -> Tensor:
-    saved, beside, out = kept
-    g = _through_relu(g, out)
-    inner = _backward(block.units[-1], g, saved[-1])
-    for unit, mine, after in zip(reversed(block.units[:-1]), reversed(saved[:-1]), reversed(saved[1:]), strict=True):
-        inner = _backward(unit, _through_relu(inner, after[0]), mine)
-    return inner.add_(g) if block.shortcut is None else _backward(block.shortcut, g, beside, onto=inner)
 
 
 def _by_autograd(model: nn.Module, precision: str, bn: str) -> Gradient:
@@ -293,11 +315,10 @@ def _by_autograd(model: nn.Module, precision: str, bn: str) -> Gradient:
             for module in norms:
                 module.training = False
         try:
-            with torch.enable_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16",
-                                                     cache_enabled=False):
+            with torch.inference_mode(False), torch.enable_grad():
                 image = x.detach().requires_grad_(True)
-                logits = model(image)
-            with torch.enable_grad():
+                with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+                    logits = model(image)
                 # the sum, not the mean: the same signs, and no gradient flushed to zero by a small factor
                 loss = F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), y, reduction="sum")
                 (found,) = torch.autograd.grad(loss, image)
