@@ -304,6 +304,7 @@ def _execute_once(notebook: str, parameters: dict, target: Path, basis: str) -> 
     if os.name == "posix":  # local sockets, each kernel its own: no port can be taken by another
         config.KernelManager.transport = "ipc"
         config.KernelManager.ip = f"{os.environ['DWLT_SOCKETS']}/{os.getpid()}-{time.monotonic_ns() % 10**9}"
+        config.KernelManager.client_factory = f"{kernels.__name__}.Client"
         kernels.from_nursery()
     braces = str(scratch).replace("{", "{{").replace("}", "}}")  # papermill formats output paths
     try:

@@ -73,7 +73,8 @@ TABLE = {
     "tab_pictures": {"cards", "controls", "planes", "records", "style", "winning"},
     "widgets": {"cards", "controls", "plots", "records", "tab_pictures", "tab_results", "tab_sparsity"},
     "report": {"records", "winning", "plots", "words"},
-    "kernels": {"records", "data"},  # and names, as text, what kernels are to have imported
+    "kernels": {"records"},
+    "nursery": {"kernels", "data"},  # and names, as text, what kernels are to have imported
     "runner": {"costs", "order", "parameters", "studies", "specs", "records", "make", "training", "kernels"},
     "forecast": {"costs", "specs", "records", "peers", "training"},  # the last two: only where speeds are measured
     "progress": {"plots"},
