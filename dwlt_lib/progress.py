@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SHARE = 0.1  # of the time, at most, goes into drawing
+SHARE = 0.02  # of the time, at most, goes into drawing
 
 
 def live(bar: Any = None) -> Callable[[dict[str, float]], None]:
