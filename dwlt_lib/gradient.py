@@ -188,13 +188,13 @@ def _convolution(weight: Tensor, bias: Tensor | None, side: Side, after: Side, s
     """x -> its convolution, through a ReLU where it `fires`; and (gradient of that, x) -> gradient of x."""
     (o, c), kernel = weight.shape[:2], tuple(weight.shape[2:])
     if kernel == (1, 1) and stride != kernel:
-        return _product(weight.flatten(1).t(), bias, (*after, c), (*after, o), fires)
+        return _product(weight.flatten(1), bias, (*after, c), (*after, o), fires)
     pixels, made = side[0] * side[1], after[0] * after[1]
     if made <= 4 and pixels <= 16 and pixels * c * made * o <= MATRIX:
         taps = _taps(side, after, kernel, stride, padding, weight.device)
-        matrix = _gathered(weight.permute(2, 3, 1, 0).reshape(-1, c, o), taps).permute(0, 2, 1, 3)
+        matrix = _gathered(weight.permute(2, 3, 0, 1).reshape(-1, o, c), taps).permute(1, 2, 0, 3)
         bias = None if bias is None else bias.repeat(made)
-        return _product(matrix.reshape(pixels * c, made * o), bias, (*side, c), (*after, o), fires)
+        return _product(matrix.reshape(made * o, pixels * c), bias, (*side, c), (*after, o), fires)
 
     kept = weight.device.type == "cpu" and weight.dtype in _kept_layouts()
     if kept:
@@ -222,16 +222,16 @@ def _convolution(weight: Tensor, bias: Tensor | None, side: Side, after: Side, s
 
 def _product(matrix: Tensor, bias: Tensor | None, before: tuple[int, ...], after: tuple[int, ...], fires: bool
              ) -> tuple[There, Back]:
-    """A convolution as one matrix, (in, out), over pixels and channels. before, after: (H,W,C) of the maps."""
+    """A convolution as one matrix, (out, in), over pixels and channels. before, after: (H,W,C) of the maps."""
     turned = matrix.t()
 
     def there(x: Tensor) -> Tensor:
-        rows = x.permute(0, 2, 3, 1).reshape(-1, len(matrix))
-        z = rows @ matrix if bias is None else torch.addmm(bias, rows, matrix)
+        rows = x.permute(0, 2, 3, 1).reshape(-1, len(turned))
+        z = rows @ turned if bias is None else torch.addmm(bias, rows, turned)
         return (z.relu_() if fires else z).view(-1, *after).permute(0, 3, 1, 2)
 
     def back(g: Tensor, x: Tensor) -> Tensor:
-        return (g.permute(0, 2, 3, 1).reshape(-1, len(turned)) @ turned).view(-1, *before).permute(0, 3, 1, 2)
+        return (g.permute(0, 2, 3, 1).reshape(-1, len(matrix)) @ matrix).view(-1, *before).permute(0, 3, 1, 2)
 
     return there, back
 
@@ -242,10 +242,9 @@ def _by_rows(weight: Tensor, width: int, made: int, stride: int) -> Back:
     """
     o, c = weight.shape[:2]
     taps = _taps((1, width), (1, made), (1, 3), (1, stride), (0, 1), weight.device)
-    matrix = _gathered(weight.permute(3, 2, 1, 0).reshape(3, 3 * c, o), taps)  # (width, made, rows and channels, out)
-    matrix = matrix.view(width, made, 3, c, o).permute(1, 4, 2, 0, 3).reshape(made * o, 3, width * c)
-    above, below = matrix[:, 0].contiguous(), matrix[:, 2].contiguous()
-    own = matrix[:, 1:1 + stride].reshape(made * o, -1)  # output row r lies over the rows from stride r on
+    above, at, below = (_gathered(row, taps).permute(1, 2, 0, 3).reshape(made * o, width * c)
+                        for row in weight.permute(2, 3, 0, 1))
+    own = at if stride == 1 else torch.cat((at, below), 1)  # output row r lies over the rows from stride r on
 
     def back(g: Tensor, x: Tensor) -> Tensor:
         b, _, h, _ = g.shape
@@ -260,7 +259,7 @@ def _by_rows(weight: Tensor, width: int, made: int, stride: int) -> Back:
 
 
 def _gathered(entries: Tensor, taps: Tensor) -> Tensor:
-    """entries (taps, in, out) by which tap leads from input to output pixel: (inputs, outputs, in, out), 0 for none."""
+    """entries (taps, out, in) by which tap leads from input to output pixel: (inputs, outputs, out, in), 0 for none."""
     return F.pad(entries, (0, 0, 0, 0, 0, 1))[taps]
 
 

@@ -18,7 +18,7 @@ from dwlt_lib.kernels import INLINE, die_with_parent, say_to
 
 FIRST = ("torch", "pandas", "tqdm.auto", "IPython", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell",
          "matplotlib_inline.backend_inline", "dwlt_lib.make", "dwlt_lib.plots")
-THEN = ("sklearn.datasets", "torchvision.utils", "torchvision.transforms.functional", "ipywidgets", "dwlt_lib.words")
+THEN = ("torchvision.utils", "torchvision.transforms.functional", "ipywidgets", "dwlt_lib.words")
 
 
 def serve(place: str, parent: int, log: str, datasets: Sequence[str]) -> None:
