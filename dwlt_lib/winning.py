@@ -148,14 +148,16 @@ def criteria(table: pd.DataFrame, rule: Literal["one_std", "eq3"] = "one_std", d
 
 
 def _extreme(levels: pd.DataFrame, status: str, names: list[str], extreme: str) -> int | None:
-    """Rounds of the extreme level by column `status`; 0 if only dense matches; None without a baseline."""
-    if levels[[f"{name}_threshold" for name in names]].isna().any(axis=None):
+    """Rounds of the extreme level by column `status`; 0 if only dense matches; None without a baseline.
+
+    levels: of one group, by rounds.
+    """
+    if any(pd.isna(levels[f"{name}_threshold"].to_numpy()).any() for name in names):
         return None
-    levels = levels.sort_values("rounds")
-    wins = levels[status] == "win"
+    wins = levels[status].to_numpy() == "win"
     if extreme == "prefix":
-        wins = wins.cummin()
-    return int(levels["rounds"].where(wins, 0).max())
+        wins = np.minimum.accumulate(wins)
+    return int(levels["rounds"].to_numpy()[wins].max(initial=0))
 
 
 def verdict(
@@ -172,7 +174,7 @@ def verdict(
     if extreme not in EXTREMES:
         raise ValueError(f"extreme={extreme!r}: want one of {EXTREMES}; 'max' is the largest winning level")
     rows = []
-    for key, levels in criteria(table, rule, ddof).groupby(GROUP, observed=True):
+    for key, levels in criteria(table, rule, ddof).sort_values("rounds").groupby(GROUP, observed=True):
         by = {name: _extreme(levels, f"{name}_status", [name], extreme) for name in CRITERIA}
         rounds = _extreme(levels, "double_win", list(CRITERIA), extreme)
         sparsities = [np.nan if r is None else ladder(r) for r in (rounds, *by.values())]

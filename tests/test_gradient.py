@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils import prune
 
-from dwlt_lib import attacks, gradient, models
+from dwlt_lib import attacks, layers, models
 from dwlt_lib.attacks import PGD
 from dwlt_lib.catalogue import CATALOGUE
 from dwlt_lib.gradient import input_gradient
@@ -50,14 +50,16 @@ def test_it_is_autograds_and_leaves_the_same_statistics(arch, train):
     assert all(weight.grad is None for weight in model.parameters())
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("arch", models.ARCHITECTURES)
-def test_weights_laid_out_once_are_as_near_the_truth_as_torchs_own(arch, train, monkeypatch):
+def test_weights_laid_out_once_and_sums_in_place_are_as_near_the_truth_as_torchs_own(
+        arch, train, precision, monkeypatch):
     model, x, y = network(arch, train, torch.float32)
     exact, _ = input_gradient(copy.deepcopy(model).double(), x.shape[2:])(x.double(), y)
-    found, _ = input_gradient(model, x.shape[2:])(x, y)
-    monkeypatch.setattr(gradient, "_kept_layouts", tuple)
-    plain, _ = input_gradient(model, x.shape[2:])(x, y)
+    found, _ = input_gradient(model, x.shape[2:], precision)(x, y)
+    monkeypatch.setattr(layers, "_kept_layouts", tuple)
+    plain, _ = input_gradient(model, x.shape[2:], precision)(x, y)
     assert (found - exact).norm() <= 2 * (plain - exact).norm() + 1e-6 * exact.norm()
 
 

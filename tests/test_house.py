@@ -32,7 +32,8 @@ TABLE = {
     "masks": set(),
     "imported": {"catalogue", "specs", "studies", "zoo"},  # only when a study asks: loading a ticket needs none
     "structure": {"masks"},
-    "gradient": {"models"},
+    "layers": set(),
+    "gradient": {"models", "layers"},
     "attacks": {"gradient"},
     "winning": set(),
     "models": set(),
