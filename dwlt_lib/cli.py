@@ -84,12 +84,12 @@ def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker
     """Make what is missing of a study, then its figures and report. 75: stopped by the budget; run again to go on."""
     seconds = _seconds(budget)
     study = _study(params)
-    from dwlt_lib import kernels, records, runner
+    from dwlt_lib import kernels, ready, records, runner
 
-    deadline = None if seconds is None else time.time() + seconds
+    deadline, todo = None if seconds is None else time.time() + seconds, runner.left(study)
     log, fork = records.study_dir(study.name) / "kernels.log", executor is Executor.papermill and device != Device.cuda
-    with kernels.nursery(log, fork and bool(runner.left(study)), runner.embedded(study)) as place:
-        chosen = _checked(study, device)
+    with kernels.nursery(log, fork and bool(todo), runner.embedded(study)) as place:
+        chosen = ready.check(todo, device.value)
         records.write_study(study)
         if executor is Executor.inline:
             raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
@@ -100,28 +100,6 @@ def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker
             else:
                 status = max(status, _report(study.name, pool))
     raise typer.Exit(status)
-
-
-def _checked(study, device: Device) -> str:
-    """The device that is there (cpu or cuda); refuses one that is not, and files of images or of theta_p that are
-    missing although a record that is left to make reads them."""
-    from dwlt_lib import data, imported, make, runner, specs
-
-    try:
-        chosen = make.resolve(device.value).type
-    except ValueError as error:
-        refuse(f"--device {device.value}: {error}")
-    todo = runner.left(study)
-    for spec in todo:
-        if isinstance(spec, specs.ImportedSpec) and (problem := imported.lacking(spec)):
-            refuse(problem)
-    try:
-        for row, split in dict.fromkeys(part for spec in todo for part in specs.reads(spec)):
-            if row.loader != "embedded":
-                data.source(row, split)
-    except ValueError as error:
-        refuse(str(error))
-    return chosen
 
 
 @app.command()

@@ -52,7 +52,7 @@ def serve(place: str, parent: int, log: str, datasets: Sequence[str]) -> None:
     watch.register(listener, selectors.EVENT_READ)
     watch.register(ended, selectors.EVENT_READ)
     while True:
-        events = watch.select(0 if later else None)
+        events = watch.select(0.3 if later else None)  # whoever waits for a kernel comes first
         if later and not events:  # idle: a later kernel will need it, and say so itself where it fails
             with suppress(Exception):
                 later.pop(0)()

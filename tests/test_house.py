@@ -55,6 +55,7 @@ TABLE = {
     "downloads": set(),
     "zoo": {"catalogue", "downloads"},
     "refusal": set(),
+    "ready": {"data", "imported", "make", "refusal", "specs"},
     "cli_weights": {"refusal", "weights", "zoo"},
     "cli_data": {"catalogue", "data", "inventory", "origins", "refusal"},
     "landscape": {"masks", "evaluation"},
