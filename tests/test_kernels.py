@@ -1,10 +1,13 @@
 """Theorems on forked kernels: they start as asked, and end when whoever asked or forked them ends."""
 
+import asyncio
 import json
 import os
 import signal
 import time
 from pathlib import Path
+from queue import Empty
+from types import SimpleNamespace
 
 import pytest
 
@@ -120,3 +123,37 @@ def test_none_wanted_starts_nothing(tmp_path):
     with kernels.nursery(tmp_path / "kernels.log", wanted=False) as place:
         assert place == ""
     assert not (tmp_path / "kernels.log").exists()
+
+
+def test_a_kernel_is_ready_once_both_channels_have_answered_the_same_question():
+    answers = iter([None, 0, 1])  # the first goes unheard: IOPub is not connected yet; then both questions are answered
+    asked = []
+
+    async def shell(timeout):
+        return {}
+
+    async def iopub(timeout):
+        about = next(answers)
+        if about is None:
+            raise Empty
+        return {"parent_header": {"msg_id": asked[about]}, "content": {"execution_state": "idle"}}
+
+    async def alive():
+        return True
+
+    def ask():
+        asked.append(f"question {len(asked)}")
+        return asked[-1]
+
+    fake = SimpleNamespace(parent=SimpleNamespace(is_alive=alive), kernel_info=ask, get_shell_msg=shell,
+                           get_iopub_msg=iopub)
+    asyncio.run(kernels.Client.wait_for_ready(fake, timeout=5))
+    assert len(asked) == 2 and next(answers, "none left") == "none left"
+
+
+def test_a_kernel_that_ends_before_it_is_ready_is_an_error_at_once():
+    async def dead():
+        return False
+
+    with pytest.raises(RuntimeError, match="before it was ready"):
+        asyncio.run(kernels.Client.wait_for_ready(SimpleNamespace(parent=SimpleNamespace(is_alive=dead)), timeout=60))
