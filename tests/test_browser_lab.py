@@ -40,10 +40,11 @@ def tour(request, lab, page):
         found.keyboard.press("Control+Shift+C")
         try:
             palette.fill("run all cells", timeout=3000)
+            run = found.locator(".lm-CommandPalette-item", has_text=re.compile("^Run All Cells")).first
+            run.click(timeout=3000)
             break
         except sync_api.TimeoutError:  # not ready to listen yet, or closed again
             continue
-    found.locator(".lm-CommandPalette-item", has_text=re.compile("^Run All Cells")).first.click()
     found.wait_for_function("""() => {
         const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')];
         return prompts.length > 15 && prompts.every(prompt => /\\[\\d+\\]/.test(prompt.textContent))
