@@ -51,8 +51,7 @@ def unit(conv: nn.Conv2d, bn: nn.BatchNorm2d, side: Side, dtype: torch.dtype, tr
         if train:
             z = there(x)
             out, at, inverse = torch.native_batch_norm(z, gamma, beta, mean, var, True, momentum, eps)
-            if onto is not None:
-                out.add_(onto)
+            _plus(out, onto)
             if fires:
                 out.relu_()
         else:
