@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from dwlt_lib import imported, landscape, records
@@ -39,11 +40,11 @@ from dwlt_lib.specs import (
     upstream,
 )
 from dwlt_lib.tickets import at_random, imp_round, one_shot, prunable_weights
-from dwlt_lib.training import Fitted, Regime, fit, generator, settle
+from dwlt_lib.training import Fitted, Regime, State, fit, generator, settle
 from dwlt_lib.weights import load_checkpoint
 
 Progress = Callable[[dict[str, float]], None]
-Made = tuple[dict[str, float], list[dict[str, float]], dict[str, bytes]]  # metrics, history, files
+Made = tuple[dict[str, float], list[dict[str, float]], dict[str, bytes | Path]]  # metrics, history, files
 
 
 def resolve(device: str) -> torch.device:
@@ -125,15 +126,25 @@ def _transfer(spec: TransferSpec, device: torch.device, progress: Progress | Non
     model = ticket(spec, device)
     m = _ticket_mask(spec, model)
     train, validation = _budget(spec.data, spec.fraction, spec.subset_rule, spec.subset_seed, spec.recipe, device)
-    found = _fit(model, m, train, validation, spec, spec.regime, device, progress, keep=spec.keep == "trajectory")
+    beside = records.partial(spec)  # where each state of a path is written once, as its epoch ends
+    beside.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(epoch: int, state: State) -> None:
+        scratch = beside.with_suffix(f".pt-{epoch}.{os.getpid()}")
+        save_file(_cpu(state), scratch)
+        os.replace(scratch, beside.with_suffix(f".pt-{epoch}"))
+
+    found = _fit(model, m, train, validation, spec, spec.regime, device, progress,
+                 keep if spec.keep == "trajectory" else None)
     metrics = {"sparsity": sparsity(m), **_tested(model, found, spec, device), "train_images": len(train),
                "validation_images": len(validation) if validation else 0}
     files = {}
     if spec.keep != "none":
         files["weights.safetensors"] = save(_cpu(found.selected))
     if spec.keep == "trajectory":
-        files["trajectory.safetensors"] = save({f"{epoch:04d}/{name}": value.contiguous() for epoch, state
-                                                in enumerate(found.checkpoints) for name, value in _cpu(state).items()})
+        files["trajectory.safetensors"] = whole = beside.with_suffix(".pt-path")
+        save_file({f"{epoch:04d}/{name}": value for epoch in range(len(found.history) + 1)
+                   for name, value in load_file(beside.with_suffix(f".pt-{epoch}")).items()}, whole)
     return metrics, found.history, files
 
 
@@ -149,7 +160,7 @@ def _surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None)
 
 
 def _trajectory(spec: TrajectorySpec, device: torch.device, progress: Progress | None) -> Made:
-    saved = load_file(records.read(spec.transfer).path / "trajectory.safetensors", device=str(device))
+    saved = load_file(records.read(spec.transfer).path / "trajectory.safetensors")  # from the disk as it is needed
     states: list[dict[str, Tensor]] = []
     for key in sorted(saved):
         epoch, name = key.split("/", 1)
@@ -282,7 +293,7 @@ def _deadline() -> float | None:
 
 
 def _fit(model: nn.Module, m: dict[str, Tensor], train: Images, validation: Images | None, spec, name: str,
-         device: torch.device, progress: Progress | None, keep: bool = False) -> Fitted:
+         device: torch.device, progress: Progress | None, keep: Callable[[int, State], None] | None = None) -> Fitted:
     how = _regime(spec.recipe, {"STD": "ST"}.get(name, name), spec.evaluation)
     return fit(model, m, train, validation, how, spec.seed, keep, records.partial(spec), _deadline(), progress)
 

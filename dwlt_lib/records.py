@@ -92,11 +92,12 @@ def exists(spec: Spec) -> bool:
 # ---------------------------------------------------------------------------------------------- writing
 
 
-def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, float]], files: Mapping[str, bytes],
-          made: Mapping[str, Any]) -> Path:
+def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, float]],
+          files: Mapping[str, bytes | Path], made: Mapping[str, Any]) -> Path:
     """One record, once: written aside, then renamed into place. If another process was faster, its record stays.
 
-    files: {name: content}; made: what is not part of the result's identity (seconds, device, code version...).
+    files: {name: content, or a file of this disk, which is moved in}; made: what is not part of the result's identity
+    (seconds, device, code version...).
     """
     kind, id = spec.kind, record_id(spec)
     target = path_of(kind, id)
@@ -105,13 +106,16 @@ def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, floa
     scratch.chmod(0o755)
     content = {"kind": kind, "id": id, "label": label(spec), "format": FORMAT[kind], "columns": columns(spec),
                "metrics": dict(metrics), "upstream": [record_id(up) for up in upstream(spec)],
-               "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+               "files": {name: _sha256(data) for name, data in files.items()},
                "history": history, "made": dict(made), "spec": spec.model_dump(mode="json")}
     content["digest"] = _digest(content)
     for name, data in {**files, "record.json": json.dumps(content, indent=1).encode()}.items():
-        with open(scratch / name, "wb") as file:
-            file.write(data)
-            file.flush()
+        if isinstance(data, Path):
+            os.replace(data, scratch / name)
+            (scratch / name).chmod(0o644)
+        else:
+            (scratch / name).write_bytes(data)
+        with open(scratch / name, "rb") as file:
             os.fsync(file.fileno())
     try:
         os.rename(scratch, target)
@@ -278,8 +282,10 @@ def publish(study_name: str, tables: Mapping[str, str]) -> Path:
     return target
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:  # a trajectory of a large network has gigabytes
+def _sha256(data: bytes | Path) -> str:
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    with open(data, "rb") as file:  # a trajectory of a large network has gigabytes
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

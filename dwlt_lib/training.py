@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -86,14 +86,12 @@ class Regime:
 @dataclass(frozen=True)
 class Fitted:
     """What training found. selected/last: state dictionaries; epoch: the selected one, from 1; history: one dict an
-    epoch (epoch, lr, loss and, where validated, SA and RA); checkpoints: the state before training and after every
-    epoch, if kept."""
+    epoch (epoch, lr, loss and, where validated, SA and RA)."""
 
     selected: State
     last: State
     epoch: int
     history: list[dict[str, float]]
-    checkpoints: list[State] = field(default_factory=list)
 
 
 def learning_rate(how: Regime, epoch: int, part: float) -> float:
@@ -109,14 +107,15 @@ def learning_rate(how: Regime, epoch: int, part: float) -> float:
 
 
 def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how: Regime, seed: int,
-        keep: bool = False, checkpoint: Path | None = None, deadline: float | None = None,
-        progress: Callable[[dict[str, float]], None] | None = None) -> Fitted:
+        keep: Callable[[int, State], None] | None = None, checkpoint: Path | None = None,
+        deadline: float | None = None, progress: Callable[[dict[str, float]], None] | None = None) -> Fitted:
     """Train f(x; m * theta) in place, pruned weights exactly zero throughout; returns one checkpoint for SA and RA.
 
     With `validation`, the epoch with the best SA (ST) or RA (FAT, AT) is selected among those `judged`, ties to the
-    earlier; without, the last one. FAT also stops early when RA collapses. `checkpoint`: a file written after every
-    epoch and continued from if it is there; the outcome is bit-equal on CPU to an uninterrupted run. Raises OutOfTime
-    when `deadline` (time.time()) would pass within the next epoch, FloatingPointError when the loss is not finite.
+    earlier; without, the last one. FAT also stops early when RA collapses. `keep`: called with 0 and the state
+    before training, then with each epoch and the state after it. `checkpoint`: a file written after every epoch and
+    continued from if it is there; the outcome is bit-equal on CPU to an uninterrupted run. Raises OutOfTime when
+    `deadline` (time.time()) would pass within the next epoch, FloatingPointError when the loss is not finite.
     """
     device = next(model.parameters()).device
     settle(device)
@@ -126,13 +125,14 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
     optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=how.momentum, weight_decay=how.weight_decay,
                                 fused=True)
     graph: dict[torch.Size, Work | None] = {}
-    state = {"epoch": 0, "history": [], "best": -1.0, "best_epoch": 0, "selected": {}, "stopped": False,
-             "checkpoints": [_snapshot(model)] if keep else []}
+    state = {"epoch": 0, "history": [], "best": -1.0, "best_epoch": 0, "selected": {}, "stopped": False}
     if checkpoint is not None and checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved.pop("model"))
         optimiser.load_state_dict(saved.pop("optimiser"))
         state = saved
+    elif keep is not None:
+        keep(0, _snapshot(model))
     seconds = 0.0
     while state["epoch"] < how.epochs and not state["stopped"]:
         if deadline is not None and time.time() + seconds > deadline:
@@ -143,8 +143,8 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
         row = {"epoch": state["epoch"], **row, **_validate(model, validation, how, seed, state["epoch"])}
         state["history"].append(row)
         _select(state, model, row, how, validation is not None)
-        if keep:
-            state["checkpoints"].append(_snapshot(model))
+        if keep is not None:
+            keep(state["epoch"], _snapshot(model))
         seconds = time.time() - began
         if checkpoint is not None and state["epoch"] < how.epochs:
             _save({**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, checkpoint)
@@ -153,8 +153,7 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
     last = _snapshot(model)
     chosen = validation is not None
     return Fitted(selected=state["selected"] if chosen else last, last=last,
-                  epoch=state["best_epoch"] if chosen else state["epoch"], history=state["history"],
-                  checkpoints=state["checkpoints"])
+                  epoch=state["best_epoch"] if chosen else state["epoch"], history=state["history"])
 
 
 def _epoch(model: nn.Module, kept: Kept, train: Images, how: Regime, seed: int, epoch: int,

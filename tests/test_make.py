@@ -1,5 +1,7 @@
 """Theorems on making records: once, with what they build on, each from the seeds that are its own."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -382,6 +384,27 @@ def test_out_of_time_keeps_the_checkpoint_and_the_next_time_ends_with_the_same_b
     epochs = []
     make.make(spec, progress=lambda row: epochs.append(row["epoch"]))
     assert epochs == [2] and records.read(spec).metrics == was.metrics and not records.partial(spec).exists()
+
+
+def test_a_path_that_was_interrupted_is_the_same_and_each_of_its_states_was_written_once(made, monkeypatch, tmp_path):
+    spec = one(made, "transfer", regime="AT", rounds=2)
+    was = records.read(spec)
+    shutil.copytree(records.outputs(), tmp_path / "outputs")
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
+    shutil.rmtree(records.path_of("transfer", was.id))
+
+    def kill(row):
+        raise Caught
+
+    with pytest.raises(Caught):
+        make.make(spec, progress=kill)
+    under_way = records.partial(spec).parent
+    assert {path.name for path in under_way.iterdir()} == {f"{was.id}.pt{part}" for part in ("", "-0", "-1")}
+    first = (under_way / f"{was.id}.pt-0").stat().st_mtime_ns
+    stamps = []
+    make.make(spec, progress=lambda row: stamps.append((under_way / f"{was.id}.pt-0").stat().st_mtime_ns))
+    assert records.read(spec).files == was.files and not list(under_way.iterdir()) and set(stamps) == {first}
+    assert (records.read(spec).path / "trajectory.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_failing_record_leaves_no_trace_of_itself(made, monkeypatch, tmp_path, ticket_spec):

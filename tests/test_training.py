@@ -43,10 +43,11 @@ def same(a, b):
 def test_pruned_weights_stay_exactly_zero_through_momentum_and_weight_decay(name, net, digits):
     model = net()
     m = half_mask(model)
-    found = fit(model, m, digits, digits, regime(name, epochs=2), 0, keep=True)
-    for state in (found.last, found.selected, *found.checkpoints, model.state_dict()):
+    states = {}
+    found = fit(model, m, digits, digits, regime(name, epochs=2), 0, keep=states.__setitem__)
+    for state in (found.last, found.selected, *states.values(), model.state_dict()):
         assert all((state[weight][~part] == 0).all() for weight, part in m.items())
-    moved = [(found.last[weight] - found.checkpoints[0][weight])[part] for weight, part in m.items()]
+    moved = [(found.last[weight] - states[0][weight])[part] for weight, part in m.items()]
     assert all((delta != 0).float().mean() > 0.99 for delta in moved)  # kept weights, all layers, are trained
 
 
@@ -67,9 +68,10 @@ def test_pruned_weights_are_zero_after_every_single_step(net, digits, monkeypatc
 
 def test_the_head_and_batchnorm_are_trained_too(net, digits):
     model = net()
-    found = fit(model, half_mask(model), digits, None, regime(epochs=1), 0, keep=True)
+    states = {}
+    found = fit(model, half_mask(model), digits, None, regime(epochs=1), 0, keep=states.__setitem__)
     for name in ("fc.weight", "fc.bias", "bn1.weight", "bn1.bias", "bn1.running_mean", "layer3.0.bn2.running_var"):
-        assert not torch.equal(found.last[name], found.checkpoints[0][name])
+        assert not torch.equal(found.last[name], states[0][name])
 
 
 def test_adversarial_training_with_10_steps_moves_batchnorm_11_times_a_step(net, digits):
@@ -105,7 +107,8 @@ def test_resuming_after_any_epoch_ends_with_the_same_bits(name, after, net, digi
     how = regime(name, epochs=4)
     model = net()
     m = half_mask(model)
-    whole = fit(model, m, train, validation, how, 7, keep=True)
+    states, parts = {}, {}
+    whole = fit(model, m, train, validation, how, 7, keep=states.__setitem__)
 
     def stop(row):
         if row["epoch"] == after:
@@ -113,15 +116,16 @@ def test_resuming_after_any_epoch_ends_with_the_same_bits(name, after, net, digi
 
     file = tmp_path / "part" / "run.pt"
     with pytest.raises(Killed):
-        fit(net(), m, train, validation, how, 7, keep=True, checkpoint=file, progress=stop)
+        fit(net(), m, train, validation, how, 7, keep=parts.__setitem__, checkpoint=file, progress=stop)
     assert file.exists() and len(list(file.parent.iterdir())) == 1
     rest = []
-    resumed = fit(net(seed=99), m, train, validation, how, 7, keep=True, checkpoint=file, progress=rest.append)
+    resumed = fit(net(seed=99), m, train, validation, how, 7, keep=parts.__setitem__, checkpoint=file,
+                  progress=rest.append)
     assert [row["epoch"] for row in rest] == list(range(after + 1, 5))  # nothing is trained twice
     assert resumed.history == whole.history and resumed.epoch == whole.epoch
     assert same(resumed.last, whole.last) and same(resumed.selected, whole.selected)
-    assert len(resumed.checkpoints) == 5
-    assert all(same(a, b) for a, b in zip(resumed.checkpoints, whole.checkpoints, strict=True))
+    assert list(parts) == list(states) == [0, 1, 2, 3, 4]
+    assert all(same(parts[epoch], states[epoch]) for epoch in states)
 
 
 def test_out_of_time_leaves_a_checkpoint_and_nothing_lost(net, digits, tmp_path, monkeypatch):
@@ -219,16 +223,18 @@ def judged(monkeypatch, sa, ra=None):
 
 def test_standard_training_selects_by_sa_ties_to_the_earlier_epoch(monkeypatch, net, digits):
     judged(monkeypatch, [0.5, 0.7, 0.7, 0.6])
-    found = run(net(), digits, digits, regime(epochs=4), 0, keep=True)
-    assert found.epoch == 2 and same(found.selected, found.checkpoints[2]) and same(found.last, found.checkpoints[4])
+    states = {}
+    found = run(net(), digits, digits, regime(epochs=4), 0, keep=states.__setitem__)
+    assert found.epoch == 2 and same(found.selected, states[2]) and same(found.last, states[4])
     assert [row["SA"] for row in found.history] == [0.5, 0.7, 0.7, 0.6]
 
 
 @pytest.mark.parametrize("name", ["AT", "FAT"])
 def test_robust_training_selects_by_ra_whatever_sa_says(name, monkeypatch, net, digits):
     judged(monkeypatch, [0.9, 0.8, 0.7], [0.3, 0.4, 0.4] if name == "FAT" else [0.4, 0.4])
-    found = run(net(), digits, digits, regime(name), 0, keep=True)
-    assert found.epoch == 2 and same(found.selected, found.checkpoints[2])
+    states = {}
+    found = run(net(), digits, digits, regime(name), 0, keep=states.__setitem__)
+    assert found.epoch == 2 and same(found.selected, states[2])
 
 
 def test_ra_is_validated_as_the_authors_do_in_55_of_100_epochs_and_for_fat_in_all():
@@ -246,8 +252,9 @@ def test_an_accuracy_of_zero_in_the_first_judged_epoch_is_still_a_selection(monk
 
 def test_fast_adversarial_training_stops_when_robustness_collapses(monkeypatch, net, digits):
     judged(monkeypatch, [0.5] * 9, [0.3, 0.5, 0.31, 0.29, 0.4])
-    found = run(net(), digits, digits, regime("FAT", epochs=9), 0, keep=True)
-    assert len(found.history) == 4 and found.epoch == 2 and same(found.selected, found.checkpoints[2])
+    states = {}
+    found = run(net(), digits, digits, regime("FAT", epochs=9), 0, keep=states.__setitem__)
+    assert len(found.history) == 4 and found.epoch == 2 and same(found.selected, states[2])
 
 
 def test_adversarial_training_does_not_stop_early(monkeypatch, net, digits):
@@ -277,10 +284,10 @@ def test_without_validation_the_last_epoch_counts(net, digits):
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_kept_checkpoints_are_the_start_and_every_epoch(epochs, net, digits):
-    found = run(net(), digits, None, regime(epochs=epochs), 0, keep=True)
-    assert len(found.checkpoints) == epochs + 1
-    assert same(found.checkpoints[0], net().state_dict()) and same(found.checkpoints[-1], found.last)
-    assert run(net(), digits, None, regime(epochs=1), 0).checkpoints == []
+    states = {}
+    found = run(net(), digits, None, regime(epochs=epochs), 0, keep=states.__setitem__)
+    assert list(states) == [*range(epochs + 1)]
+    assert same(states[0], net().state_dict()) and same(states[epochs], found.last)
 
 
 # ------------------------------------------------------------------------------------------ streams
