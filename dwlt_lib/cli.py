@@ -78,7 +78,8 @@ def _seconds(budget: str | None) -> float | None:
 
 
 @app.command()
-def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker processes")] = CORES,
+def run(params: Params,
+        workers: Annotated[int, typer.Option(min=1, help="processes; if left out, one a core or one a GPU")] = None,
         budget: Annotated[str, typer.Option(help="stop cleanly after this long (90s, 9m, 2h)")] = None,
         executor: Executor = Executor.papermill, device: Device = Device.auto) -> None:
     """Make what is missing of a study, then its figures and report. 75: stopped by the budget; run again to go on."""
@@ -93,11 +94,15 @@ def run(params: Params, workers: Annotated[int, typer.Option(min=1, help="worker
         records.write_study(study)
         if executor is Executor.inline:
             raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
-        with kernels.Pool(workers, deadline, log, place if chosen == "cpu" else "") as pool:
+        gpus = kernels.gpus() if chosen == "cuda" else []
+        with kernels.Pool(workers or len(gpus) or CORES, deadline, log, "" if gpus else place, gpus) as pool:
             status = runner.run_papermill(study, params.resolve(), pool, chosen, deadline, _say)
-            if status == runner.STOPPED:
-                _say("stopped by the budget; the same command goes on from here")
-            else:
+            if status != runner.STOPPED and not gpus:
+                status = max(status, _report(study.name, pool))
+        if status == runner.STOPPED:
+            _say("stopped by the budget; the same command goes on from here")
+        elif gpus:  # figures need none, but every core
+            with kernels.Pool(CORES, None, log) as pool:
                 status = max(status, _report(study.name, pool))
     raise typer.Exit(status)
 

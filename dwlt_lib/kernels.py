@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.metadata import EntryPoint
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from queue import Empty
 
@@ -78,15 +79,20 @@ def nursery(log: Path, wanted: bool = True, datasets: Sequence[str] = ()) -> Ite
 class Pool(ProcessPoolExecutor):
     """The standard library's pool; its workers and their kernels end when this process does, however it ends.
 
-    place: the socket of a nursery, or "". What workers and kernels say on stderr goes to `log`. Nothing is started
-    before the first task.
+    place: the socket of a nursery, or "". gpus: of `gpus`; each worker and its kernels see one of them, in turn. What
+    workers and kernels say on stderr goes to `log`. Nothing is started before the first task.
     """
 
-    def __init__(self, workers: int, deadline: float | None, log: Path, place: str = "") -> None:
+    def __init__(self, workers: int, deadline: float | None, log: Path, place: str = "", gpus: Sequence[str] = ()
+                 ) -> None:
         _lighten()
         self.workers, self.sockets = workers, tempfile.mkdtemp(prefix="dwlt-")
-        super().__init__(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin,
-                         initargs=(os.getpid(), str(records.outputs()), self.sockets, str(log), deadline, place))
+        context = multiprocessing.get_context("spawn")
+        turns = context.SimpleQueue() if gpus else None
+        for worker in range(workers if gpus else 0):
+            turns.put(gpus[worker % len(gpus)])
+        super().__init__(workers, mp_context=context, initializer=_begin, initargs=(
+            os.getpid(), str(records.outputs()), self.sockets, str(log), deadline, place, workers, turns))
 
     def __exit__(self, *error: object) -> None:
         interrupted = error[0] is not None
@@ -98,18 +104,29 @@ class Pool(ProcessPoolExecutor):
         shutil.rmtree(self.sockets, ignore_errors=True)
 
 
-def _begin(parent: int, outputs: str, sockets: str, log: str, deadline: float | None, place: str) -> None:
+def gpus() -> list[str]:
+    """The GPUs that there are for this process, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def _begin(parent: int, outputs: str, sockets: str, log: str, deadline: float | None, place: str, workers: int,
+           turns: SimpleQueue | None) -> None:
     die_with_parent(parent)
     _lighten()
     say_to(log, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    os.environ.update(QUIET, DWLT_OUTPUTS=outputs, DWLT_SOCKETS=sockets)
+    os.environ.update(QUIET, DWLT_OUTPUTS=outputs, DWLT_SOCKETS=sockets, DWLT_WORKERS=str(workers))
     os.environ.pop("DWLT_DEADLINE", None)
     os.environ.pop(PLACE, None)
     if place:
         os.environ[PLACE] = place
     if deadline is not None:
         os.environ["DWLT_DEADLINE"] = str(deadline)
+    if turns is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = turns.get()
 
 
 def _lighten() -> None:

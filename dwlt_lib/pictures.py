@@ -77,14 +77,14 @@ class _Decoder:
 
 
 def loaders() -> int:
-    """How many processes decode: DWLT_LOADERS, or this process's cores less one, 16 at most; 0: this one does."""
+    """How many processes decode: DWLT_LOADERS, or a worker's share of the cores less one, 16 at most; 0: this one."""
     asked = os.environ.get("DWLT_LOADERS", "")
     if asked and not asked.isdecimal():
         raise ValueError(f"DWLT_LOADERS={asked!r}: want a number of processes, 0 or more")
     if multiprocessing.current_process().daemon:  # may not have children
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(asked) if asked else min(16, cores - 1)
+    return int(asked) if asked else min(16, (cores - 1) // int(os.environ.get("DWLT_WORKERS", 1)))
 
 
 def stream(root: str | os.PathLike, names: np.ndarray, sizes: Sequence[int], side: int, seeds: Tensor | None = None,

@@ -4,6 +4,7 @@ import pytest
 from test_parameters import BAD
 from typer.testing import CliRunner
 
+from dwlt_lib import cli, kernels, ready, runner
 from dwlt_lib.cli import app
 
 
@@ -67,3 +68,28 @@ def test_data_that_are_not_there_are_named_before_anything_starts(request, tmp_p
     found = invoke("run", path)
     assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "mine/train" in found.stderr, found.stderr
     assert not empty_outputs.exists()
+
+
+@pytest.mark.parametrize("asked, workers", [((), 3), (("--workers", 5), 5)])
+@pytest.mark.parametrize("ends", ["DONE", "STOPPED"])
+def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(asked, workers, ends, request, monkeypatch):
+    pools = []
+
+    class Pool:
+        def __init__(self, workers, deadline, log, place="", gpus=()):
+            pools.append((workers, place, gpus))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(ready, "check", lambda *_: "cuda")
+    monkeypatch.setattr(kernels, "gpus", lambda: ["0", "1", "2"])
+    monkeypatch.setattr(kernels, "Pool", Pool)
+    monkeypatch.setattr(runner, "run_papermill", lambda *_: getattr(runner, ends))
+    monkeypatch.setattr(cli, "_report", lambda *_: runner.DONE)
+    tiny = request.config.rootpath / "tests" / "tiny.yaml"
+    assert invoke("run", tiny, "--device", "cuda", *asked).exit_code == getattr(runner, ends)
+    assert pools == [(workers, "", ["0", "1", "2"])] + [(cli.CORES, "", ())] * (ends == "DONE")

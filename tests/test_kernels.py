@@ -157,3 +157,35 @@ def test_a_kernel_that_ends_before_it_is_ready_is_an_error_at_once():
 
     with pytest.raises(RuntimeError, match="before it was ready"):
         asyncio.run(kernels.Client.wait_for_ready(SimpleNamespace(parent=SimpleNamespace(is_alive=dead)), timeout=60))
+
+
+# ------------------------------------------------------------------------------------------ workers
+
+
+def meet(folder, count):
+    """What this worker was told, once `count` workers have come together."""
+    (folder / str(os.getpid())).touch()
+    until = time.time() + 60
+    while len(list(folder.iterdir())) < count and time.time() < until:
+        time.sleep(0.05)
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["DWLT_WORKERS"]
+
+
+@pytest.mark.parametrize("gpus, wanted", [(["4", "GPU-7f"], ["4", "4", "GPU-7f"]), ([], ["", "", ""])])
+def test_workers_take_gpus_in_turn_and_know_how_many_they_are(gpus, wanted, tmp_path, outputs, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (tmp_path / "there").mkdir()
+    with kernels.Pool(3, None, tmp_path / "kernels.log", gpus=gpus) as pool:
+        told = [future.result() for future in [pool.submit(meet, tmp_path / "there", 3) for _ in range(3)]]
+    assert sorted(told) == [(gpu, "3") for gpu in wanted]
+
+
+@pytest.mark.parametrize("named, wanted", [(None, ["0", "1", "2"]), ("4,GPU-7f,2,-1", ["4", "GPU-7f", "2"])])
+def test_gpus_are_named_as_the_environment_names_them(named, wanted, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert kernels.gpus() == wanted

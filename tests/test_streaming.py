@@ -236,6 +236,14 @@ def test_a_number_of_loaders_that_is_none_is_refused(birds, monkeypatch, asked):
         streamed(birds, "train").floats()
 
 
+@pytest.mark.parametrize("cores, workers, wanted", [(1, 1, 0), (8, 1, 7), (64, 1, 16), (16, 8, 1), (2, 2, 0)])
+def test_workers_share_the_cores_for_decoding(cores, workers, wanted, monkeypatch):
+    monkeypatch.delenv("DWLT_LOADERS", raising=False)
+    monkeypatch.setenv("DWLT_WORKERS", str(workers))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
+    assert pictures.loaders() == wanted
+
+
 # ------------------------------------------------------------------------------------------ from end to end
 
 
