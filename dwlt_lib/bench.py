@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -45,16 +46,28 @@ def machine(device: torch.device) -> dict[str, object]:
 
 
 def ceilings(device: torch.device) -> dict[str, float]:
-    """TFLOP/s of a large matrix product in fp32 and bf16, GB/s of a large copy (read and written)."""
+    """TFLOP/s of a large matrix product in fp32 and bf16 (on CUDA also in TF32), GB/s of a large copy (read and
+    written)."""
     n = 8192 if device.type == "cuda" else 2048
     found = {}
-    for name, dtype in (("fp32 TFLOP/s", torch.float32), ("bf16 TFLOP/s", torch.bfloat16)):
-        a, b = torch.randn(2, n, n, device=device).to(dtype)
-        found[name] = round(2 * n**3 / _best(lambda a=a, b=b: a @ b, device) / 1e12, 3)
+    for name in ("fp32", "TF32", "bf16")[::1 if device.type == "cuda" else 2]:
+        a, b = torch.randn(2, n, n, device=device).to(torch.bfloat16 if name == "bf16" else torch.float32)
+        with _tf32(name == "TF32"):
+            found[f"{name} TFLOP/s"] = round(2 * n**3 / _best(lambda a=a, b=b: a @ b, device) / 1e12, 3)
     big = torch.empty(2**26, device=device)
     other = torch.empty_like(big)
     found["copy GB/s"] = round(2 * 4 * big.numel() / _best(lambda: other.copy_(big), device) / 1e9, 1)
     return found
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Whether a GPU takes TF32 for fp32, for a while; `training.settle` has it not."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _best(task: Callable[[], object], device: torch.device) -> float:
@@ -88,15 +101,17 @@ def _used() -> tuple[float, float]:
 def measure(variants: list[Variant], device: torch.device, seconds: float, images: float, gflop: float,
             gbyte: float, ceiling: dict[str, float], say: Say) -> list[dict[str, object]]:
     """A row a variant. images: that one run handles; gflop, gbyte: an image's arithmetic, and the least traffic."""
-    memory, results = {}, {}
+    memory, results, warm = {}, {}, {}
     for one in variants:  # what is compared, warm-up and memory
-        results[one.name] = (one.first or one.run)()
-        memory[one.name], _ = _peak(one.run, device)
+        with _tf32(one.tf32):
+            results[one.name] = (one.first or one.run)()
+            warm[one.name], (memory[one.name], _) = _timed(lambda run=one.run: _peak(run, device), device)
     began, turn = time.time(), 0
     while turn < LEAST or time.time() - began < seconds:
         for one in variants[turn % len(variants):] + variants[:turn % len(variants)]:
             all_before, own_before = _used()
-            taken, _ = _timed(one.run, device)
+            with _tf32(one.tf32):
+                taken, _ = _timed(one.run, device)
             all_after, own_after = _used()
             others = (all_after - all_before) - (own_after - own_before)
             quiet = others <= BUSY * taken + 0.02  # the clocks tick in hundredths
@@ -110,12 +125,13 @@ def measure(variants: list[Variant], device: torch.device, seconds: float, image
         speed = images / times
         median = float(np.median(speed))
         first = first or median
-        peak = ceiling["bf16 TFLOP/s" if "bf16" in one.name else "fp32 TFLOP/s"]
+        compiling = round(max(0.0, warm[one.name] - images / median), 1) if device.type == "cuda" else 0.0
+        peak = ceiling[f"{'bf16' if 'bf16' in one.name else 'TF32' if one.tf32 else 'fp32'} TFLOP/s"]
         arithmetic, traffic = (gflop, gbyte) if one.counted else (0, 0)
         row = {"variant": one.name, "img/s": round(median, 2),
                "IQR": round(float(np.subtract(*np.percentile(speed, [75, 25]))), 2),
                "ratio": round(median / first, 2) if one.same else None, "same": one.same,
-               "peak MB": memory[one.name], "compile s": one.compile_seconds,
+               "peak MB": memory[one.name], "compile s": compiling,
                "TFLOP/s": round(median * arithmetic / 1e3, 4) if arithmetic else None,
                "of product": round(median * arithmetic / 1e3 / peak, 3) if arithmetic else None,
                "of copy": round(median * traffic / ceiling["copy GB/s"], 3) if traffic else None,

@@ -164,6 +164,8 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> list[Ra
                    peers.training_steps(on, steps if kind.task == "at" else 0))
         run = next(one.run for one in offered if one.name == variant(kind))
         passes = {"pgd20": 1 + 2 * steps, "at": 3 + 2 * steps, "st": 3}[kind.task]
+        if device == "cuda":
+            run()  # captures its graph
         best, began = math.inf, time.perf_counter()
         while best == math.inf or time.perf_counter() - began < seconds:
             start = clock()

@@ -12,15 +12,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-Work = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, y, start) -> loss
+Work = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]  # (x, y, start) -> what a step returns
+Pool = tuple[int, int]  # of torch.cuda.graph_pool_handle
 
 
-def captured(work: Work, model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, start: Tensor
-             ) -> Work | None:
+def captured(work: Work, model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, start: Tensor,
+             pool: Pool | None = None) -> Work | None:
     """`work`, one step on batches of exactly these shapes, as a graph; None if it cannot be captured.
 
     The model and the optimiser are left as they were found; both must keep their tensors while the graph is used, and
-    the optimiser's rate must be a tensor. The loss is overwritten by the next call.
+    the optimiser's rate must be a tensor. What it returns is overwritten by the next call. pool: memory that it shares
+    with other graphs, of which one at least is still there; what they return may be overwritten by its next call, too.
     """
     static = tuple(value.clone() for value in (x, y, start))
     weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -34,8 +36,8 @@ def captured(work: Work, model: nn.Module, optimiser: torch.optim.Optimizer, x: 
                 work(*static)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            loss = work(*static)
+        with torch.cuda.graph(graph, pool=pool):
+            found = work(*static)
     except RuntimeError as error:
         print(f"training step by step, not as a CUDA graph: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
         graph = None
@@ -47,10 +49,10 @@ def captured(work: Work, model: nn.Module, optimiser: torch.optim.Optimizer, x: 
     if graph is None:
         return None
 
-    def replay(*values: Tensor) -> Tensor:
+    def replay(*values: Tensor) -> tuple[Tensor, ...]:
         for buffer, value in zip(static, values, strict=True):
             buffer.copy_(value)
         graph.replay()
-        return loss
+        return found
 
     return replay

@@ -29,7 +29,8 @@ class Variant:
     """One way to do a task. run: does it once; first: does what is compared with the first variant, run unless it is
     given (of an attack one step, since rounding grows with every sign), and returns (delta or alike, loss) or None.
 
-    same: whether it computes what the first variant computes; counted: whether its arithmetic is what the table counts.
+    same: whether it computes what the first variant computes; counted: whether its arithmetic is what the table counts;
+    tf32: whether a GPU may take TF32 for fp32.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Variant:
     first: Callable[[], Result] | None = None
     same: bool = True
     counted: bool = True
-    compile_seconds: float = 0.0
+    tf32: bool = False
     note: str = ""
     times: list[float] = field(default_factory=list)
     discarded: list[float] = field(default_factory=list)
@@ -139,13 +140,19 @@ def training_steps(on: Case, steps: int) -> Iterator[Variant]:
             return delta, loss.item()
         return run
 
+    pool = torch.cuda.graph_pool_handle() if on.x.is_cuda else None
+
     def ours(precision: str, bn: str = "train") -> Callable[..., Result]:
-        model = deepcopy(on.model)
+        model, ways = deepcopy(on.model), {}
         kept, optimiser = training.masked(model, on.m), _sgd(model, fused=True)
+        if on.x.is_cuda:
+            optimiser.param_groups[0]["lr"] = torch.tensor(optimiser.param_groups[0]["lr"], device=on.x.device)
 
         def run(steps: int = steps) -> Result:
-            attack = attacks.PGD(EPS, ALPHA, steps, precision=precision, bn=bn) if steps else None
-            moved, loss = training.step(model, kept, optimiser, on.x, on.y, attack, None, precision, on.start)
+            if steps not in ways:
+                attack = attacks.PGD(EPS, ALPHA, steps, precision=precision, bn=bn) if steps else None
+                ways[steps] = training.stepper(model, kept, optimiser, attack, len(on.x), precision, pool=pool)
+            moved, loss = ways[steps](on.x, on.y, None, on.start)
             return moved - on.x, loss.item()
         return run
 
@@ -168,6 +175,8 @@ def training_steps(on: Case, steps: int) -> Iterator[Variant]:
         return run
 
     yield _compared("authors' step, fp32", theirs(False), steps)
+    if on.x.is_cuda:
+        yield _compared("authors' step, TF32", theirs(False), steps, tf32=True)
     if steps:
         yield _compared("and gradients of the weights in the attack", theirs(True), steps)
         if (run := foolbox(steps)) is not None:
@@ -206,6 +215,8 @@ def evaluations(on: Case, steps: int = 20) -> Iterator[Variant]:
         return run
 
     yield _compared("authors' evaluation, fp32", theirs(True), steps)
+    if on.x.is_cuda:
+        yield _compared("authors' evaluation, TF32", theirs(True), steps, tf32=True)
     yield _compared("and no gradients of the weights", theirs(False), steps)
     yield _compared("ours, fp32", ours("fp32"), steps)
     yield _compared("ours, attack in bf16, score in fp32", ours("bf16"), steps)

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from dwlt_lib.attacks import PGD, perturb
 from dwlt_lib.data import Images, batches
 from dwlt_lib.evaluation import robust_accuracy, standard_accuracy
-from dwlt_lib.graphs import Work, captured
+from dwlt_lib.graphs import Pool, Work, captured
 from dwlt_lib.masks import Mask
 from dwlt_lib.specs import judged
 
 State = dict[str, Tensor]
 Kept = tuple[list[Tensor], list[Tensor]]
+Stepper = Callable[..., tuple[Tensor, Tensor]]  # (x, y, noise, start=None) -> the images trained on, and their loss
 
 COLLAPSE = 0.2  # FAT stops once validation RA lies this far below its best: catastrophic overfitting (section 3)
 
@@ -45,10 +46,13 @@ def generator(seed: int, purpose: str, epoch: int = 0, device: torch.device | st
 
 
 def settle(device: torch.device | str) -> None:
-    """One thread on the CPU, where bit-equality is promised, and memory that stays; on CUDA this changes nothing."""
+    """On the CPU one thread, as bit-equality is promised for, and memory that stays; on CUDA no TF32, which torch would
+    have convolutions take for fp32 (10 bits of 23)."""
     if torch.device(device).type == "cpu":
         torch.set_num_threads(1)
         _keep_memory()
+    else:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 @cache
@@ -124,7 +128,7 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
     rate = torch.tensor(how.lr, device=device) if device.type == "cuda" else how.lr
     optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=how.momentum, weight_decay=how.weight_decay,
                                 fused=True)
-    graph: dict[torch.Size, Work | None] = {}
+    go = stepper(model, kept, optimiser, how.attack, how.batch, how.precision, how.at_once)
     state = {"epoch": 0, "history": [], "best": -1.0, "best_epoch": 0, "selected": {}, "stopped": False}
     if checkpoint is not None and checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -138,7 +142,7 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
         if deadline is not None and time.time() + seconds > deadline:
             raise OutOfTime
         began = time.time()
-        row = _epoch(model, kept, train, how, seed, state["epoch"], optimiser, graph)
+        row = _epoch(model, train, how, seed, state["epoch"], optimiser, go)
         state["epoch"] += 1
         row = {"epoch": state["epoch"], **row, **_validate(model, validation, how, seed, state["epoch"])}
         state["history"].append(row)
@@ -156,8 +160,8 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
                   epoch=state["best_epoch"] if chosen else state["epoch"], history=state["history"])
 
 
-def _epoch(model: nn.Module, kept: Kept, train: Images, how: Regime, seed: int, epoch: int,
-           optimiser: torch.optim.Optimizer, graph: dict[torch.Size, Work | None]) -> dict[str, float]:
+def _epoch(model: nn.Module, train: Images, how: Regime, seed: int, epoch: int, optimiser: torch.optim.Optimizer,
+           go: Stepper) -> dict[str, float]:
     model.train()
     device = next(model.parameters()).device
     noise = generator(seed, "attack", epoch, device)
@@ -167,30 +171,42 @@ def _epoch(model: nn.Module, kept: Kept, train: Images, how: Regime, seed: int, 
         rate = learning_rate(how, epoch, (number + 1) / steps)
         for group in optimiser.param_groups:
             group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
-        if device.type == "cuda" and len(y) == how.batch:
-            loss = _on_gpu(model, kept, optimiser, x, y, how, noise, graph)
-        else:
-            _, loss = step(model, kept, optimiser, x, y, how.attack, noise, how.precision, at_once=how.at_once)
-        total += loss * len(y)
+        total += go(x, y, noise)[1] * len(y)
     mean = (total / len(train)).item()
     if not math.isfinite(mean):
         raise FloatingPointError(f"the loss is {mean} in epoch {epoch + 1}: want a finite one; lower lr={how.lr}")
     return {"lr": rate, "loss": mean}
 
 
-def _on_gpu(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, how: Regime,
-            noise: torch.Generator, graph: dict[torch.Size, Work | None]) -> Tensor:
-    """`step` as a graph, captured at the first whole batch. Written without a GPU at hand: not yet proved on one."""
-    start = torch.zeros_like(x)
-    if how.attack is not None and how.attack.random_start:
-        start = (2 * torch.rand(x.shape, generator=noise, device=noise.device, dtype=x.dtype) - 1) * how.attack.eps
+def stepper(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, attack: PGD | None, batch: int,
+            precision: str = "fp32", at_once: int | None = None, pool: Pool | None = None) -> Stepper:
+    """`step` for one batch after another: (x, y, noise, start=None) -> (images, loss).
 
-    def work(x: Tensor, y: Tensor, start: Tensor) -> Tensor:
-        return step(model, kept, optimiser, x, y, how.attack, None, how.precision, start, how.at_once)[1]
+    On CUDA it is captured as a graph at the first batch of `batch` images, and those that follow replay it; `optimiser`
+    must then have its rate in a tensor, and what is returned holds until the next call. pool: of `graphs.captured`.
+    Written without a GPU at hand: not yet proved on one.
+    """
+    graphs: dict[torch.Size, Work | None] = {}
 
-    if x.shape not in graph:
-        graph[x.shape] = captured(work, model, optimiser, x, y, start)
-    return (graph[x.shape] or work)(x, y, start)
+    def work(x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        return step(model, kept, optimiser, x, y, attack, None, precision, start, at_once)
+
+    def go(x: Tensor, y: Tensor, noise: torch.Generator | None, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if not _capturable(x) or len(x) != batch:
+            return step(model, kept, optimiser, x, y, attack, noise, precision, start, at_once)
+        if start is None:
+            start = torch.zeros_like(x)
+            if attack is not None and attack.random_start:
+                start = (2 * torch.rand(x.shape, generator=noise, device=noise.device, dtype=x.dtype) - 1) * attack.eps
+        if x.shape not in graphs:
+            graphs[x.shape] = captured(work, model, optimiser, x, y, start, pool)
+        return (graphs[x.shape] or work)(x, y, start)
+
+    return go
+
+
+def _capturable(x: Tensor) -> bool:
+    return x.device.type == "cuda"
 
 
 def step(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, attack: PGD | None,

@@ -1,0 +1,114 @@
+"""Theorems on captured steps, with a stand-in for CUDA that records a step and runs it again on its buffers."""
+
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dwlt_lib import graphs, masks, models, training
+from dwlt_lib.attacks import PGD
+from dwlt_lib.training import Regime, fit
+
+PGD2 = PGD(0.15, 0.075, 2)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """What `captured` asks of torch.cuda; `works` are the steps, and what they were last given and returned."""
+    found = SimpleNamespace(captures=0, replays=0, pools=[], fails=False, works={})
+
+    class Graph:
+        def replay(self):
+            found.replays += 1
+            work, given, returned = self.work
+            for old, new in zip(returned, work(*given), strict=True):
+                old.copy_(new)
+
+    @contextmanager
+    def graph(one, pool=None):
+        found.pools.append(pool)
+        if found.fails:
+            raise RuntimeError("operation not permitted when stream is capturing\nat a line of C++")
+        found.captures += 1
+        yield
+        one.work = found.works["last"]
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, value in {"Stream": lambda: stream, "current_stream": lambda: stream, "stream": lambda _: nullcontext(),
+                        "CUDAGraph": Graph, "graph": graph}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+    def recorded(work, *others):
+        def noted(*given):
+            returned = work(*given)
+            found.works["last"] = work, given, returned
+            return returned
+        return graphs.captured(noted, *others)
+
+    monkeypatch.setattr(training, "captured", recorded)
+    return found
+
+
+@pytest.fixture
+def trained(net, digits):
+    """A network after two steps, so that there are statistics and momenta; its mask, optimiser and a batch."""
+    model = net().train()
+    theta = {name: weight.detach() for name, weight in models.prunable(model).items()}
+    kept = training.masked(model, masks.magnitude_prune(theta, masks.dense_mask(theta), 0.5))
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-3, fused=True)
+    x, y = digits.floats()[:32], digits.y[:32]
+    for _ in range(2):
+        training.step(model, kept, optimiser, x, y, None, None)
+    return model, kept, optimiser, x, y
+
+
+def momenta(model, optimiser):
+    return {name: optimiser.state[weight]["momentum_buffer"].clone() for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_capturing_leaves_model_and_optimiser_as_it_found_them(cuda, trained, fails, capsys):
+    model, kept, optimiser, x, y = trained
+    state, moving = {name: value.clone() for name, value in model.state_dict().items()}, momenta(model, optimiser)
+    cuda.fails = fails
+
+    def work(x, y, start):
+        return training.step(model, kept, optimiser, x, y, PGD2, None, start=start)
+
+    assert (training.captured(work, model, optimiser, x, y, torch.zeros_like(x), (0, 7)) is None) == fails
+    assert same(model.state_dict(), state) and same(momenta(model, optimiser), moving) and cuda.pools == [(0, 7)]
+    assert capsys.readouterr().err.count("step by step") == fails
+
+
+def test_before_the_first_step_momenta_are_zero_which_is_the_same_as_none(cuda, net, digits):
+    model = net().train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+
+    def work(x, y, start):
+        return training.step(model, training.masked(model, {}), optimiser, x, y, None, None, start=start)
+
+    x = digits.floats()[:8]
+    training.captured(work, model, optimiser, x, digits.y[:8], torch.zeros_like(x))
+    assert all((value == 0).all() for value in momenta(model, optimiser).values())
+
+
+@pytest.mark.parametrize("name", ["ST", "FAT", "AT"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_training_by_replays_ends_with_the_same_bits(cuda, net, digits, name, fails, monkeypatch):
+    attack = {"ST": None, "FAT": PGD(0.15, 0.18, 1), "AT": PGD2}[name]
+    how = Regime(name=name, epochs=2, batch=64, lr=0.1, schedule="one_cycle", milestones=(), momentum=0.9,
+                 weight_decay=5e-3, attack=attack, judge=attack and PGD2)
+    train, validation = digits.take(torch.arange(150)), digits.take(torch.arange(150, 250))  # batches of 64, 64, 22
+    theta = {name: weight.detach() for name, weight in models.prunable(net()).items()}
+    m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.5)
+    wanted = fit(net(), m, train, validation, how, 7)
+    monkeypatch.setattr(training, "_capturable", lambda x: True)
+    cuda.fails = fails
+    found = fit(net(), m, train, validation, how, 7)
+    assert (cuda.captures, cuda.replays) == ((0, 0) if fails else (1, 4))
+    assert found.history == wanted.history and same(found.last, wanted.last) and same(found.selected, wanted.selected)
