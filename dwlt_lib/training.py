@@ -13,7 +13,8 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -124,16 +125,13 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
     device = next(model.parameters()).device
     settle(device)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = how.deterministic, not how.deterministic
-    kept = masked(model, m)
-    rate = torch.tensor(how.lr, device=device) if device.type == "cuda" else how.lr
-    optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=how.momentum, weight_decay=how.weight_decay,
-                                fused=True)
-    go = stepper(model, kept, optimiser, how.attack, how.batch, how.precision, how.at_once)
+    own, ready = model, _ready(model, m, how)
+    model, optimiser = ready.model, ready.optimiser
     state = {"epoch": 0, "history": [], "best": -1.0, "best_epoch": 0, "selected": {}, "stopped": False}
     if checkpoint is not None and checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved.pop("model"))
-        optimiser.load_state_dict(saved.pop("optimiser"))
+        _recall(optimiser, saved.pop("optimiser"))
         state = saved
     elif keep is not None:
         keep(0, _snapshot(model))
@@ -142,7 +140,7 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
         if deadline is not None and time.time() + seconds > deadline:
             raise OutOfTime
         began = time.time()
-        row = _epoch(model, train, how, seed, state["epoch"], optimiser, go)
+        row = _epoch(model, train, how, seed, state["epoch"], optimiser, ready.go)
         state["epoch"] += 1
         row = {"epoch": state["epoch"], **row, **_validate(model, validation, how, seed, state["epoch"])}
         state["history"].append(row)
@@ -154,10 +152,64 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
             _save({**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, checkpoint)
         if progress is not None:
             progress(row)
+    if model is not own:
+        own.train().load_state_dict(model.state_dict())
     last = _snapshot(model)
     chosen = validation is not None
     return Fitted(selected=state["selected"] if chosen else last, last=last,
                   epoch=state["best_epoch"] if chosen else state["epoch"], history=state["history"])
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A network that can be trained: its mask as `step` wants it, its optimiser and its steps."""
+
+    model: nn.Module
+    kept: Kept
+    optimiser: torch.optim.Optimizer
+    go: Stepper
+
+
+_WARM: dict[tuple, _Ready] = {}  # on CUDA, the last one
+
+
+def _ready(model: nn.Module, m: Mask, how: Regime) -> _Ready:
+    """The model itself, new to training; on CUDA a twin of it, whose steps the next ticket of its kind finds captured:
+    weights, statistics, mask and momenta are data in the tensors that the graph knows."""
+    if not _capturable(next(model.parameters())):
+        return _new(model, m, how)
+    like = replace(how, name="", epochs=0, lr=0.0, schedule="", milestones=(), judge=None)  # a step knows none of these
+    key = (str(model), tuple(m), like)
+    if key not in _WARM:
+        _WARM.clear()  # and with it a graph's memory
+        _WARM[key] = _new(deepcopy(model), m, how)
+    found = _WARM[key]
+    with torch.no_grad():
+        for mine, given in zip((*found.model.parameters(), *found.model.buffers(), *found.kept[1]),
+                               (*model.parameters(), *model.buffers(), *m.values()), strict=True):
+            mine.copy_(given)
+        for state in found.optimiser.state.values():
+            if state.get("momentum_buffer") is not None:
+                state["momentum_buffer"].zero_()  # before the first step the same as none
+    _mask_(found.kept)
+    return found
+
+
+def _new(model: nn.Module, m: Mask, how: Regime) -> _Ready:
+    kept, one = masked(model, m), next(model.parameters())
+    rate = torch.tensor(how.lr, device=one.device) if _capturable(one) else how.lr
+    optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=how.momentum, weight_decay=how.weight_decay,
+                                fused=True)
+    go = stepper(model, kept, optimiser, how.attack, how.batch, how.precision, how.at_once)
+    return _Ready(model, kept, optimiser, go)
+
+
+def _recall(optimiser: torch.optim.Optimizer, saved: dict) -> None:
+    """Momenta from an optimiser's state_dict, into the tensors that are there: a graph may know them."""
+    for number, weight in enumerate(optimiser.param_groups[0]["params"]):
+        momentum = saved["state"].get(number, {}).get("momentum_buffer")
+        if momentum is not None:
+            optimiser.state[weight].setdefault("momentum_buffer", torch.empty_like(weight)).copy_(momentum)
 
 
 def _epoch(model: nn.Module, train: Images, how: Regime, seed: int, epoch: int, optimiser: torch.optim.Optimizer,

@@ -19,7 +19,7 @@ def same(a, b):
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """What `captured` asks of torch.cuda; `works` are the steps, and what they were last given and returned."""
+    """What `captured` asks of torch.cuda; works: the last step, what it was given and what it returned."""
     found = SimpleNamespace(captures=0, replays=0, pools=[], fails=False, works={})
 
     class Graph:
@@ -43,14 +43,28 @@ def cuda(monkeypatch):
                         "CUDAGraph": Graph, "graph": graph}.items():
         monkeypatch.setattr(torch.cuda, name, value)
 
-    def recorded(work, *others):
+    def places(model, optimiser):
+        kept = [part for one in training._WARM.values() for part in one.kept[1]]
+        moving = [value for state in optimiser.state.values() for value in state.values() if value is not None]
+        rates = [group["lr"] for group in optimiser.param_groups if isinstance(group["lr"], torch.Tensor)]
+        return [value.data_ptr() for value in (*model.parameters(), *model.buffers(), *kept, *moving, *rates)]
+
+    def recorded(work, model, optimiser, *others):
         def noted(*given):
             returned = work(*given)
             found.works["last"] = work, given, returned
             return returned
-        return graphs.captured(noted, *others)
+
+        def checked(*given):
+            assert places(model, optimiser) == known, "a graph's tensor was replaced: it would not see the new one"
+            return replay(*given)
+
+        replay = graphs.captured(noted, model, optimiser, *others)
+        known = places(model, optimiser)
+        return replay and checked
 
     monkeypatch.setattr(training, "captured", recorded)
+    monkeypatch.setattr(training, "_WARM", {})
     return found
 
 
@@ -97,18 +111,57 @@ def test_before_the_first_step_momenta_are_zero_which_is_the_same_as_none(cuda, 
     assert all((value == 0).all() for value in momenta(model, optimiser).values())
 
 
+def regime(name, **changes):
+    attack = {"ST": None, "FAT": PGD(0.15, 0.18, 1), "AT": PGD2}[name]
+    settings = dict(name=name, epochs=2, batch=64, lr=0.1, schedule="one_cycle", milestones=(), momentum=0.9,
+                    weight_decay=5e-3, attack=attack, judge=attack and PGD2)
+    return Regime(**{**settings, **changes})
+
+
+def mask(model, fraction):
+    theta = {name: weight.detach() for name, weight in models.prunable(model).items()}
+    return masks.magnitude_prune(theta, masks.dense_mask(theta), fraction)
+
+
+def alike(found, wanted):
+    return found.history == wanted.history and same(found.last, wanted.last) and same(found.selected, wanted.selected)
+
+
 @pytest.mark.parametrize("name", ["ST", "FAT", "AT"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_training_by_replays_ends_with_the_same_bits(cuda, net, digits, name, fails, monkeypatch):
-    attack = {"ST": None, "FAT": PGD(0.15, 0.18, 1), "AT": PGD2}[name]
-    how = Regime(name=name, epochs=2, batch=64, lr=0.1, schedule="one_cycle", milestones=(), momentum=0.9,
-                 weight_decay=5e-3, attack=attack, judge=attack and PGD2)
     train, validation = digits.take(torch.arange(150)), digits.take(torch.arange(150, 250))  # batches of 64, 64, 22
-    theta = {name: weight.detach() for name, weight in models.prunable(net()).items()}
-    m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.5)
-    wanted = fit(net(), m, train, validation, how, 7)
+    m = mask(net(), 0.5)
+    wanted = fit(net(), m, train, validation, regime(name), 7)
     monkeypatch.setattr(training, "_capturable", lambda x: True)
-    cuda.fails = fails
-    found = fit(net(), m, train, validation, how, 7)
+    cuda.fails, model = fails, net()
+    found = fit(model, m, train, validation, regime(name), 7)
     assert (cuda.captures, cuda.replays) == ((0, 0) if fails else (1, 4))
-    assert found.history == wanted.history and same(found.last, wanted.last) and same(found.selected, wanted.selected)
+    assert alike(found, wanted) and same(model.state_dict(), wanted.last) and model.training
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_tickets_one_after_another_share_a_captured_step_and_nothing_else(cuda, net, digits, momentum, monkeypatch,
+                                                                          tmp_path):
+    """Other weights, mask, normalisation, seed, rate and length; one is interrupted, and resumed after another."""
+    train, validation = digits.take(torch.arange(150)), digits.take(torch.arange(150, 250))
+
+    def one(seed, **settings):
+        model = net(seed)
+        model.set_normalisation((0.1 * seed,) * 3, (0.3 + seed,) * 3)
+        how = regime("AT", epochs=2 + seed, lr=0.1 / (1 + seed), momentum=momentum)
+        return fit(model, mask(model, 0.2 * seed), train, validation, how, seed, **settings)
+
+    wanted = [one(seed) for seed in range(3)]
+    monkeypatch.setattr(training, "_capturable", lambda x: True)
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        one(2, checkpoint=tmp_path / "run.pt", progress=stop)
+    assert alike(one(0), wanted[0]) and alike(one(1), wanted[1])
+    assert alike(one(2, checkpoint=tmp_path / "run.pt"), wanted[2])
+    assert cuda.captures == 1
+    fit(net(), mask(net(), 0.5), train, None, regime("ST", epochs=1), 0)  # of another kind
+    assert cuda.captures == 2 and len(training._WARM) == 1
