@@ -102,9 +102,14 @@ def _start(x: Tensor, attack: PGD, rng: torch.Generator | None, start: Tensor | 
         if start.shape != x.shape:
             raise ValueError(f"start {tuple(start.shape)}: want the shape of x, {tuple(x.shape)}")
         return x.detach() + start.detach()
+    return x.detach() + first_delta(x, attack, rng)
+
+
+def first_delta(x: Tensor, attack: PGD, rng: torch.Generator | None) -> Tensor:
+    """Where `perturb` starts without a `start`: uniform in the ball, or zero; x's shape (B,C,H,W)."""
     if not attack.random_start:
-        return x.detach().clone()
+        return torch.zeros_like(x)
     if rng is None:
         raise ValueError("rng=None: want a torch.Generator for the random start, or random_start=False")
     noise = torch.rand(x.shape, generator=rng, device=rng.device, dtype=x.dtype).to(x.device)
-    return x.detach() + (2 * noise - 1) * attack.eps
+    return (2 * noise - 1) * attack.eps

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwlt_lib.attacks import PGD, perturb
+from dwlt_lib.attacks import PGD, first_delta, perturb
 from dwlt_lib.data import Images, batches
 from dwlt_lib.evaluation import robust_accuracy, standard_accuracy
 from dwlt_lib.graphs import Pool, Work, captured
@@ -247,9 +247,7 @@ def stepper(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, atta
         if not _capturable(x) or len(x) != batch:
             return step(model, kept, optimiser, x, y, attack, noise, precision, start, at_once)
         if start is None:
-            start = torch.zeros_like(x)
-            if attack is not None and attack.random_start:
-                start = (2 * torch.rand(x.shape, generator=noise, device=noise.device, dtype=x.dtype) - 1) * attack.eps
+            start = torch.zeros_like(x) if attack is None else first_delta(x, attack, noise)
         if x.shape not in graphs:
             graphs[x.shape] = captured(work, model, optimiser, x, y, start, pool)
         return (graphs[x.shape] or work)(x, y, start)
