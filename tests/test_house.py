@@ -1,4 +1,4 @@
-"""The house's own rules: who imports whom, how long modules and cells are, and what an import pulls in."""
+"""The house's own rules: who imports whom, how long lines and cells are, and what an import pulls in."""
 
 import ast
 import json
@@ -22,6 +22,7 @@ BROWSER = {"cards", "mask_cards", "live", "controls", "tab_sparsity", "tab_resul
 
 # module: which of ours it may import
 TABLE = {
+    "files": set(),
     "catalogue": set(),
     "specs": {"catalogue"},
     "costs": {"catalogue", "specs"},
@@ -171,9 +172,8 @@ def test_the_command_answers_help_without_loading_torch():
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_is_350_lines_of_120_columns_at_most(name):
-    lines = MODULES[name].read_text().splitlines()
-    assert len(lines) <= 350 and max(map(len, lines), default=0) <= 120
+def test_a_line_is_120_columns_at_most(name):
+    assert max(map(len, MODULES[name].read_text().splitlines()), default=0) <= 120
 
 
 def public(tree):

@@ -1,0 +1,65 @@
+"""Scratch files: whole or not at all, each its owner's, and collected when the owner is dead."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dwlt_lib import files
+from dwlt_lib.records import checkout
+
+LEAVE = """
+import sys
+from pathlib import Path
+from dwlt_lib import files
+path = files.scratch(Path(sys.argv[1]) / "a.json")
+path.write_text("half")
+(path.with_name(path.name + "-folder")).mkdir()
+"""
+
+
+def test_a_file_is_written_whole_and_leaves_nothing_beside_it(tmp_path):
+    files.write(tmp_path / "a.txt", "älter")
+    files.write(tmp_path / "a.txt", "neuer: ü")
+    assert (tmp_path / "a.txt").read_bytes() == "neuer: ü".encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_beside_it(tmp_path, monkeypatch):
+    files.write(tmp_path / "a.txt", "before")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write(tmp_path / "a.txt", "after")
+    assert (tmp_path / "a.txt").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_modes_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        files.write(tmp_path / "a.txt", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_dead_process_left_is_collected_and_what_a_living_one_writes_is_not(tmp_path):
+    subprocess.run([sys.executable, "-c", LEAVE, str(tmp_path)], check=True, cwd=checkout())
+    mine = files.scratch(tmp_path / "b.json")
+    mine.write_text("half")
+    (tmp_path / ".dwlt-theirs").write_text("of no owner that can be told")
+    elsewhere = tmp_path / mine.name.replace(mine.name.split("-")[1], 8 * "0")
+    elsewhere.write_text("another host's")
+    assert len(files.collect(tmp_path)) == 2
+    left = {mine.name, ".dwlt-theirs", elsewhere.name}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    assert files.collect(tmp_path) == []
+
+
+def test_no_two_scratch_names_are_the_same(tmp_path):
+    assert len({files.scratch(tmp_path / "a") for _ in range(1000)}) == 1000
