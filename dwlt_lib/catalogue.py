@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction01 = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Frozen(BaseModel):
@@ -25,8 +26,10 @@ class DataSet(Frozen):
     crop: the central part of a test image that is resized to `size` (0.875 is the ImageNet habit, 1 the whole image).
     loader, and what path is, absolute or beneath DWLT_DATA: npz, a file ({split} in it becomes train or test); folder,
     one that holds train/ and test/, a folder a class each; imagenet (train/ and val/), cub and visda, a folder laid out
-    as the data set's own archives; torchvision, what its readers of CIFAR and SVHN read. path, licence and the numbers
-    of images are not part of a record's identity.
+    as the data set's own archives; torchvision, what its readers of CIFAR and SVHN read.
+    train_sha256, test_sha256: which images the splits have (`fingerprints.of`); a study that states one demands it,
+    else they are read off the images themselves. A record's identity has them for the splits that it reads; path,
+    licence and the numbers of images are no part of it.
     """
 
     name: Name
@@ -43,6 +46,12 @@ class DataSet(Frozen):
     licence: str = "unknown"
     train_images: Annotated[int, Field(ge=1)] = 50_000
     test_images: Annotated[int, Field(ge=1)] = 10_000
+    train_sha256: Sha256 | None = None
+    test_sha256: Sha256 | None = None
+
+    def fingerprint(self, split: str) -> str | None:
+        """The sha256 of "train" or "test"; None while nobody has seen its images."""
+        return self.train_sha256 if split == "train" else self.test_sha256
 
 
 def data_root() -> Path:
@@ -53,7 +62,7 @@ def data_root() -> Path:
 
 LISTED = ("folder", "imagenet", "cub", "visda")  # loaders of picture files, which can be streamed
 
-NOT_IDENTITY = frozenset({"path", "licence", "train_images", "test_images"})
+NOT_IDENTITY = frozenset({"path", "licence", "train_images", "test_images", "train_sha256", "test_sha256"})
 
 
 # Sections 3 and A1 for the paper's data sets; the statistics of CIFAR and SVHN are those of its authors' code, which

@@ -91,7 +91,7 @@ def run(params: Params,
     log, fork = records.study_dir(study.name) / "kernels.log", executor is Executor.papermill and device != Device.cuda
     with kernels.nursery(log, fork and bool(todo), runner.embedded(study)) as place:
         chosen = ready.check(todo, device.value)
-        records.write_study(study)
+        records.write_study(study, params)
         if executor is Executor.inline:
             raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
         gpus = kernels.gpus() if chosen == "cuda" else []
@@ -112,11 +112,12 @@ def plan(params: Annotated[list[Path], typer.Argument(help="parameter files; wha
          devices: Annotated[list[int], typer.Option(min=1, help="for so many; may stand again")] = (1, 8, 64),
          rates: Annotated[Path, typer.Option(help="speeds that dwlt bench --json wrote elsewhere")] = None) -> None:
     """What studies make: records, bytes, and hours by speeds measured here now or elsewhere before."""
-    from dwlt_lib import forecast, imported, make, studies
+    from dwlt_lib import fingerprints, forecast, imported, make, studies
 
     found = {path: _study(path) for path in dict.fromkeys(params)}
     plans = {str(path): studies.plan(study) for path, study in found.items()}
-    for line in dict.fromkeys(line for study in found.values() for line in imported.unknown(study)):
+    for line in dict.fromkeys(line for study in found.values()
+                              for line in (*imported.unknown(study), *fingerprints.unknown(study))):
         print(line)
     left = forecast.left_of(forecast.union(plans.values()))
     kinds = forecast.kinds_of(left)
@@ -181,7 +182,7 @@ def report(params: Params) -> None:
     study = _study(params)
     from dwlt_lib import kernels, records
 
-    records.write_study(study)
+    records.write_study(study, params)
     log = records.study_dir(study.name) / "kernels.log"
     with kernels.nursery(log) as place, kernels.Pool(CORES, None, log, place) as pool:
         status = _report(study.name, pool)
@@ -285,10 +286,14 @@ def bench(device: Device = Device.auto,
 def _table(name: str, kind: str | None = None):
     from dwlt_lib import records
 
+    damaged: list[str] = []
     try:
-        return records.table(kind, study=name)
+        found = records.table(kind, study=name, damaged=damaged)
     except KeyError as error:
         refuse(str(error.args[0]))
+    for line in damaged:
+        print(f"dwlt: {line}", file=sys.stderr)
+    return found
 
 
 def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> None:

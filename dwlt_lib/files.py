@@ -62,10 +62,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def is_abandoned(path: Path) -> bool:
-    """Whether this is a scratch file or folder of a process of this host that is there no more."""
-    host, pid, start, *_ = [*path.name.removeprefix(MARK).split("-"), "", "", ""]
-    if not path.name.startswith(MARK) or host != _host() or not (pid.isdigit() and start.isdigit()):
+def is_dead(owner: str) -> bool:
+    """Whether this was an `owner` on this host that runs no more; of other hosts nobody can tell: False."""
+    host, _, rest = owner.partition("-")
+    pid, _, start = rest.partition("-")
+    if host != _host() or not (pid.isdigit() and start.isdigit()):
         return False
     try:
         return abs(psutil.Process(int(pid)).create_time() - int(start)) > 2
@@ -73,6 +74,12 @@ def is_abandoned(path: Path) -> bool:
         return True
     except psutil.Error:  # it is there, and not ours to look at
         return False
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether this is a scratch file or folder of a process of this host that is there no more."""
+    name = path.name
+    return name.startswith(MARK) and is_dead("-".join(name.removeprefix(MARK).split("-")[:3]))
 
 
 def collect(folder: Path) -> list[Path]:

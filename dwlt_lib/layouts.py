@@ -1,4 +1,4 @@
-"""Layouts: which picture files a split consists of, and their labels, read off a data set's own folders and lists.
+"""Layouts: which picture files or arrays a split consists of, and their labels, read off a data set's own files.
 
 No picture is opened here. Every error is a ValueError of one line: the place, what is wrong, the remedy.
 """
@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from zipfile import BadZipFile
+from zlib import error as BadStream
 
 import numpy as np
 
@@ -39,6 +41,20 @@ def read(row: DataSet, path: Path, split: str) -> Listing:
     if len(found) == 0:
         raise ValueError(f"{found.root}: no pictures of the {split} split; want {', '.join(PICTURES)} files")
     return found
+
+
+def packed(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """images, uint8 (N,S,S) or (N,S,S,3), and labels, int64 (N,), of an .npz; ValueError, one line, if it has none."""
+    want = "want an .npz with images uint8 (N,S,S) or (N,S,S,3) and labels, integers (N,)"
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            x, y = packed["images"], packed["labels"]
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile, BadStream) as error:
+        raise ValueError(f"{path}: {error}; {want}") from error
+    square = x.ndim in (3, 4) and x.shape[1] == x.shape[2] and x.shape[3:] in ((), (3,))
+    if x.dtype != np.uint8 or not square or len(x) == 0 or y.shape != x.shape[:1] or y.dtype.kind not in "iu":
+        raise ValueError(f"{path}: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}; {want}")
+    return x, y.astype(np.int64)
 
 
 def needed(row: DataSet, path: Path, split: str) -> Path:

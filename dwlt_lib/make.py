@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,12 +19,13 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from dwlt_lib import imported, landscape, records
+from dwlt_lib import files, fingerprints, imported, landscape, records, unfinished
 from dwlt_lib.attacks import PGD
+from dwlt_lib.catalogue import DataSet
 from dwlt_lib.costs import ENOUGH, cost
-from dwlt_lib.data import Images, images, subset
+from dwlt_lib.data import Images, Streamed, images, subset
 from dwlt_lib.evaluation import attacked, correct, mean_loss, robust_accuracy, robust_accuracy_any, standard_accuracy
-from dwlt_lib.masks import dense_mask, fingerprint, kept, pack, sparsity, unpack
+from dwlt_lib.masks import dense_mask, fingerprint, kept, pack, packed_header, sparsity, unpack
 from dwlt_lib.models import build, new_head, prunable
 from dwlt_lib.specs import (
     Attack,
@@ -35,12 +38,14 @@ from dwlt_lib.specs import (
     SurfaceSpec,
     TrajectorySpec,
     TransferSpec,
+    reads,
     record_id,
     retrains,
     upstream,
 )
 from dwlt_lib.tickets import at_random, imp_round, one_shot, prunable_weights
 from dwlt_lib.training import Fitted, Regime, State, fit, generator, settle
+from dwlt_lib.unfinished import CHECKPOINT
 from dwlt_lib.weights import load_checkpoint
 
 Progress = Callable[[dict[str, float]], None]
@@ -70,12 +75,13 @@ def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress | No
     device = device if isinstance(device, torch.device) else resolve(device)
     settle(device)
     began = time.time()
-    metrics, history, files = _KINDS[type(spec)](spec, device, progress)
-    records.write(spec, metrics, history, files, {"seconds": round(time.time() - began, 3), "gmac": cost(spec),
+    metrics, history, content = _KINDS[type(spec)](spec, device, progress)
+    for row, split in reads(spec):  # not while it was made, either
+        _demand(row, split)
+    records.write(spec, metrics, history, content, {"seconds": round(time.time() - began, 3), "gmac": cost(spec),
                                                   "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                                                   **_circumstances(device)})
-    for file in records.partial(spec).parent.glob(f"{record_id(spec)}.pt*"):  # and what a killed writer left of it
-        file.unlink(missing_ok=True)
+    unfinished.remove(records.unfinished_root(), record_id(spec))
     return record_id(spec)
 
 
@@ -110,13 +116,13 @@ def _mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -> Ma
     elif not retrains(spec):  # IMP's first round, too, prunes theta_p before any training
         m = one_shot(weights, spec.rounds, spec.prune_fraction)
     else:
-        before = _read_mask(upstream(spec)[1])
+        before = _read_mask(upstream(spec)[1], theta)
         train, _ = _budget(spec.theta.data, 1.0, "stratified", 0, spec.retrain, device)
         how = _regime(spec.retrain, spec.method.removeprefix("IMP-"), spec.theta.evaluation)
         m, found = imp_round(model, theta, before, spec.prune_fraction, how, train, spec.seed,
-                             records.partial(spec), _deadline(), progress)
+                             _checkpoint(spec), _deadline(), progress)
         history = found.history
-        test = images(spec.theta.data, "test", device)
+        test = _images(spec.theta.data, "test", device)
         metrics["SA_source"] = standard_accuracy(model, test.pages(), test.y)
     metrics |= {"sparsity": sparsity(m), "kept": kept(m)}
     return metrics, history, {"mask.safetensors": pack(m, fingerprint(theta))}
@@ -126,26 +132,42 @@ def _transfer(spec: TransferSpec, device: torch.device, progress: Progress | Non
     model = ticket(spec, device)
     m = _ticket_mask(spec, model)
     train, validation = _budget(spec.data, spec.fraction, spec.subset_rule, spec.subset_seed, spec.recipe, device)
-    beside = records.partial(spec)  # where each state of a path is written once, as its epoch ends
-    beside.parent.mkdir(parents=True, exist_ok=True)
-
-    def keep(epoch: int, state: State) -> None:
-        scratch = beside.with_suffix(f".pt-{epoch}.{os.getpid()}")
-        save_file(_cpu(state), scratch)
-        os.replace(scratch, beside.with_suffix(f".pt-{epoch}"))
-
+    folder = _checkpoint(spec).parent
     found = _fit(model, m, train, validation, spec, spec.regime, device, progress,
-                 keep if spec.keep == "trajectory" else None)
+                 partial(_keep, folder) if spec.keep == "trajectory" else None)
     metrics = {"sparsity": sparsity(m), **_tested(model, found, spec, device), "train_images": len(train),
                "validation_images": len(validation) if validation else 0}
-    files = {}
+    content: dict[str, bytes | Path] = {}
     if spec.keep != "none":
-        files["weights.safetensors"] = save(_cpu(found.selected))
+        content["weights.safetensors"] = save(_cpu(found.selected))
     if spec.keep == "trajectory":
-        files["trajectory.safetensors"] = whole = beside.with_suffix(".pt-path")
-        save_file({f"{epoch:04d}/{name}": value for epoch in range(len(found.history) + 1)
-                   for name, value in load_file(beside.with_suffix(f".pt-{epoch}")).items()}, whole)
-    return metrics, found.history, files
+        content["trajectory.safetensors"] = _path(folder, len(found.history))
+    return metrics, found.history, content
+
+
+def _keep(folder: Path, epoch: int, state: State) -> None:
+    """Each state of a path is written once, as its epoch ends; its name says what is in it."""
+    data = save(_cpu(state))
+    for before in folder.glob(f"state-{epoch:04d}-*"):  # of the same epoch, which a kill had repeated
+        before.unlink()
+    files.write(folder / f"state-{epoch:04d}-{hashlib.sha256(data).hexdigest()}", data)
+
+
+def _path(folder: Path, epochs: int) -> Path:
+    """One file of all states, from before training to after the last epoch."""
+    states = {}
+    for epoch in range(epochs + 1):
+        kept = sorted(folder.glob(f"state-{epoch:04d}-*"))
+        if len(kept) != 1 or hashlib.sha256(kept[0].read_bytes()).hexdigest() != kept[0].name[-64:]:
+            aside = folder.with_name(f"damaged-{folder.name}")
+            os.replace(folder, aside)
+            raise ValueError(f"{folder}: the state after epoch {epoch} is missing or changed since it was written; set "
+                             f"aside as {aside.name}: the same command trains this ticket anew")
+        states |= {f"{epoch:04d}/{name}": value for name, value in load_file(kept[0]).items()}
+    whole = folder / "trajectory"
+    save_file(states, whole)
+    shutil.copymode(kept[0], whole)  # safetensors does not ask the umask
+    return whole
 
 
 def _surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None) -> Made:
@@ -160,7 +182,7 @@ def _surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None)
 
 
 def _trajectory(spec: TrajectorySpec, device: torch.device, progress: Progress | None) -> Made:
-    saved = load_file(records.read(spec.transfer).path / "trajectory.safetensors")  # from the disk as it is needed
+    saved = load_file(records.read(spec.transfer).file("trajectory.safetensors"))  # from the disk as it is needed
     states: list[dict[str, Tensor]] = []
     for key in sorted(saved):
         epoch, name = key.split("/", 1)
@@ -183,7 +205,7 @@ def _attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -
     model.load_state_dict(_weights(of, device))
     unseen = _fresh(spec.surrogate, device)
     unseen.load_state_dict(_weights(spec.surrogate, device))
-    test = images(of.data, "test", device)
+    test = _images(of.data, "test", device)
     hits = correct(model, test.pages(), test.y, _pgd(of.evaluation), generator(of.seed, "transfer attack",
                                                                                 device=device), source=unseen)
     own = records.read(of).metrics
@@ -226,7 +248,8 @@ def ticket(spec: TransferSpec, device: torch.device | str = "cpu") -> nn.Module:
 
 
 def _ticket_mask(spec: TransferSpec, model: nn.Module) -> dict[str, Tensor]:
-    m = dense_mask(prunable(model)) if spec.mask is None else _read_mask(spec.mask)
+    m = (dense_mask(prunable(model)) if spec.mask is None
+         else _read_mask(spec.mask, _weights(spec.theta, "cpu")))
     device = next(model.parameters()).device
     return {name: part.to(device) for name, part in m.items()}
 
@@ -249,18 +272,41 @@ def _seeded(seed: int, purpose: str) -> Iterator[None]:
 
 
 def _weights(spec: PretrainingSpec | ImportedSpec | TransferSpec, device: torch.device | str) -> dict[str, Tensor]:
-    return load_file(records.read(spec).path / "weights.safetensors", device=str(device))
+    return load_file(records.read(spec).file("weights.safetensors"), device=str(device))
 
 
-def _read_mask(spec: MaskSpec) -> dict[str, Tensor]:
-    data = (records.read(spec).path / "mask.safetensors").read_bytes()
+def _read_mask(spec: MaskSpec, theta: dict[str, Tensor]) -> dict[str, Tensor]:
+    """m, which must have been drawn from this very theta_p."""
+    file = records.read(spec).file("mask.safetensors")
+    data = file.read_bytes()
+    of, given = packed_header(data)["theta"], fingerprint(theta)
+    if of != given:
+        raise ValueError(f"{file}: drawn from theta_p {of[:12]}, but the one there is {given[:12]}; delete its record "
+                         "and run the study again")
     return unpack(data)
+
+
+def _images(row: DataSet, split: str, device: torch.device | str) -> Images | Streamed:
+    """The images that the row says it has, or ValueError, one line."""
+    found = images(row, split, device)
+    _demand(row, split)
+    return found
+
+
+def _demand(row: DataSet, split: str) -> None:
+    if problem := fingerprints.changed(row, split):
+        raise ValueError(problem)
+
+
+def _checkpoint(spec: Spec) -> Path:
+    """Where this process leaves what it has of a training, and finds what others left."""
+    return unfinished.folder(records.unfinished_root(), record_id(spec)) / CHECKPOINT
 
 
 def _budget(row, fraction: float, rule: str, seed: int, recipe: Recipe, device: torch.device
             ) -> tuple[Images, Images | None]:
     """Training images, and validation images out of the same budget (section 3), or None where too few."""
-    everything = images(row, "train", device)
+    everything = _images(row, "train", device)
     every = torch.arange(len(everything))
     if recipe.validation == "held_5000":
         if len(everything) <= 5000:
@@ -295,12 +341,12 @@ def _deadline() -> float | None:
 def _fit(model: nn.Module, m: dict[str, Tensor], train: Images, validation: Images | None, spec, name: str,
          device: torch.device, progress: Progress | None, keep: Callable[[int, State], None] | None = None) -> Fitted:
     how = _regime(spec.recipe, {"STD": "ST"}.get(name, name), spec.evaluation)
-    return fit(model, m, train, validation, how, spec.seed, keep, records.partial(spec), _deadline(), progress)
+    return fit(model, m, train, validation, how, spec.seed, keep, _checkpoint(spec), _deadline(), progress)
 
 
 def _tested(model: nn.Module, found: Fitted, spec, device: torch.device) -> dict[str, float]:
     """SA and RA on the test images of one checkpoint, the selected one; the last epoch's beside them."""
-    test = images(spec.data, "test", device)
+    test = _images(spec.data, "test", device)
     x, y, attack = test.pages(), test.y, _pgd(spec.evaluation)
     metrics: dict[str, float] = {}
     for suffix, state in (("_last", found.last), ("", found.selected)):
@@ -323,7 +369,7 @@ def _landscape_of(spec: SurfaceSpec | TrajectorySpec, state: dict[str, Tensor], 
     model = ticket(of, device)
     model.load_state_dict(state)
     model.eval()
-    test = images(of.data, "test", device)
+    test = _images(of.data, "test", device)
     test = test.take(torch.arange(min(spec.count, len(test))))
     x, y = test.floats(), test.y
     if spec.images == "attacked":

@@ -15,7 +15,7 @@ from dwlt_lib.studies import Study, dataset, plan
 
 _CIFAR_AT = {"epochs": 100, "batch": 128, "lr": 0.1, "schedule": "steps", "milestones": [50, 75],
              "momentum": 0.9, "weight_decay": 5e-4, "steps": 10}
-_SVHN = {"lr": 0.01, "schedule": "cosine", "epochs": 80, "milestones": []}
+_SVHN = {"lr": 0.01, "schedule": "cosine", "epochs": 80, "milestones": [], "selection": "best"}
 # at_once is ours: 2048 images of 224 pixels fit no GPU, and several of them would share them out so
 _IMP = {"epochs": 30, "batch": 2048, "at_once": 256, "lr": 5e-4, "schedule": "constant", "milestones": [],
         "momentum": 0.9, "weight_decay": 1e-4, "validation": "none"}

@@ -1,7 +1,8 @@
 """Records: one small, self-describing, immutable result each, on disk; the only proof that work is done.
 
-outputs/records/KIND/ID/record.json describes; .safetensors files beside it hold arrays; every file's sha256 is in
-record.json. A record appears by one atomic rename, whole or not at all.
+outputs/records/KIND/ID/record.json describes; .safetensors files beside it hold arrays; record.json has every file's
+sha256, its own, and the digests of the results that it was built on. A record appears by one atomic rename, whole or
+not at all, and what is read of it is checked first.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from dwlt_lib import imported
+from dwlt_lib import files, fingerprints, imported
 from dwlt_lib.parameters import BadStudy, parse, place
 from dwlt_lib.specs import FORMAT, Spec, columns, label, record_id, upstream
 from dwlt_lib.studies import Study, dataset, plan
@@ -37,7 +38,9 @@ KEYS = ["kind", "pretraining", "method", "dataset", "fraction", "regime", "round
 
 @dataclass(frozen=True)
 class Record:
-    """One record. spec: its resolved description, nested; metrics: scalars; history: one dict an epoch."""
+    """One record. spec: its resolved description, nested; metrics: scalars; history: one dict an epoch; files, sizes:
+    sha256 and bytes by name; built_on: {upstream id: its result}; result: a digest of what was found here, without when
+    and where it was made."""
 
     kind: str
     id: str
@@ -49,10 +52,28 @@ class Record:
     history: list[dict[str, float]]
     made: dict[str, Any]
     files: dict[str, str]
+    sizes: dict[str, int]
+    built_on: dict[str, str]
+    result: str
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files, which is as it was written; else ValueError, one line."""
+        if problem := self.problem(name):
+            raise ValueError(problem)
+        return self.path / name
+
+    def problem(self, name: str) -> str | None:
+        """What is wrong with one of its files, in one line, if anything is."""
+        file = self.path / name
+        if name not in self.files:
+            return f"{file}: the record holds no such file; it has {', '.join(self.files) or 'none'}"
+        if file.is_file() and _sha256(file) == self.files[name]:
+            return None
+        return f"{file}: missing or changed since it was written; {_remedy(self.path)}"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The numbers too many for JSON (surfaces, trajectories), by name; empty if it has none."""
-        return load_file(self.path / "arrays.safetensors") if "arrays.safetensors" in self.files else {}
+        return load_file(self.file("arrays.safetensors")) if "arrays.safetensors" in self.files else {}
 
 
 def checkout() -> Path:
@@ -80,74 +101,148 @@ def path_of(kind: str, id: str) -> Path:
     return outputs() / "records" / kind / id
 
 
-def partial(spec: Spec) -> Path:
-    """Where a training that is under way leaves its checkpoint; gone once the record is there."""
-    return outputs() / "records" / ".partial" / f"{record_id(spec)}.pt"
+def unfinished_root() -> Path:
+    """Where trainings that are under way leave what they have (`unfinished`)."""
+    return outputs() / "records" / ".partial"
 
 
 def exists(spec: Spec) -> bool:
-    return (path_of(spec.kind, record_id(spec)) / "record.json").exists()
+    """Whether the record is there and whole, as far as record.json and the sizes of its files tell."""
+    return _is_whole(path_of(spec.kind, record_id(spec)))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        record = _load(path)
+        return all((path / name).stat().st_size == size for name, size in record.sizes.items())
+    except (ValueError, OSError):
+        return False
 
 
 # ---------------------------------------------------------------------------------------------- writing
 
 
 def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, float]],
-          files: Mapping[str, bytes | Path], made: Mapping[str, Any]) -> Path:
-    """One record, once: written aside, then renamed into place. If another process was faster, its record stays.
+          content: Mapping[str, bytes | Path], made: Mapping[str, Any]) -> Path:
+    """One record, once: written aside, then renamed into place. If another process was faster, its record stays; what
+    lies there without being a whole record gives way.
 
-    files: {name: content, or a file of this disk, which is moved in}; made: what is not part of the result's identity
+    content: {file name: its bytes, or a file of this disk, which is moved in}; made: what is no part of the result
     (seconds, device, code version...).
     """
     kind, id = spec.kind, record_id(spec)
     target = path_of(kind, id)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-    scratch.chmod(0o755)
-    content = {"kind": kind, "id": id, "label": label(spec), "format": FORMAT[kind], "columns": columns(spec),
-               "metrics": dict(metrics), "upstream": [record_id(up) for up in upstream(spec)],
-               "files": {name: _sha256(data) for name, data in files.items()},
-               "history": history, "made": dict(made), "spec": spec.model_dump(mode="json")}
-    content["digest"] = _digest(content)
-    for name, data in {**files, "record.json": json.dumps(content, indent=1).encode()}.items():
-        if isinstance(data, Path):
-            os.replace(data, scratch / name)
-            (scratch / name).chmod(0o644)
-        else:
-            (scratch / name).write_bytes(data)
-        with open(scratch / name, "rb") as file:
-            os.fsync(file.fileno())
+    aside = files.scratch(target)
+    aside.mkdir(parents=True)
     try:
-        os.rename(scratch, target)
-    except OSError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+        for name, data in content.items():
+            if isinstance(data, Path):
+                os.replace(data, aside / name)
+                files.sync(aside / name)
+            else:
+                files.write(aside / name, data)
+        there = [_load(path) for path in map(_folder, (record_id(up) for up in upstream(spec))) if path]
+        found = {"kind": kind, "id": id, "label": label(spec), "format": FORMAT[kind], "columns": columns(spec),
+                 "metrics": dict(metrics), "upstream": [record_id(up) for up in upstream(spec)],
+                 "built_on": {record.id: record.result for record in there},
+                 "files": {name: _sha256(aside / name) for name in content},
+                 "sizes": {name: (aside / name).stat().st_size for name in content},
+                 "history": history, "made": dict(made), "spec": spec.model_dump(mode="json")}
+        what = [found[name] for name in ("kind", "id", "metrics", "files", "history", "built_on")]
+        found["result"] = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        files.write(aside / "record.json", _sealed(found))
+        files.sync(aside)
+        _into_place(aside, target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     return target
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    """sha256 of everything else that record.json says."""
-    rest = {name: value for name, value in content.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+def _into_place(aside: Path, target: Path) -> None:
+    try:
+        os.rename(aside, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        if _is_whole(target):
+            shutil.rmtree(aside, ignore_errors=True)
+            return
+        broken = files.scratch(target)
+        os.rename(target, broken)
+        os.rename(aside, target)
+        shutil.rmtree(broken, ignore_errors=True)
+    files.sync(target.parent)
+
+
+SEAL = ',\n "digest": "'
+
+
+def _sealed(found: Mapping[str, Any]) -> str:
+    """record.json's text, which ends with the sha256 of all that stands before."""
+    text = json.dumps(found, indent=1)[:-2]
+    return f'{text}{SEAL}{hashlib.sha256(text.encode()).hexdigest()}"\n}}'
 
 
 # ---------------------------------------------------------------------------------------------- reading
 
 
 def _load(path: Path) -> Record:
-    content = json.loads((path / "record.json").read_bytes())
-    names = ("kind", "id", "spec", "upstream", "columns", "metrics", "history", "made", "files")
-    return Record(path=path, **{name: content[name] for name in names})
+    """The record in that folder; FileNotFoundError if it has no record.json, ValueError, one line, if it is damaged."""
+    return _loaded(path, _stamp(path / "record.json"))
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    stat = file.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@cache
+def _loaded(path: Path, stamp: tuple[int, ...]) -> Record:
+    data = (path / "record.json").read_bytes()
+    text, _, seal = data.rpartition(SEAL.encode())
+    names = ("kind", "id", "spec", "upstream", "columns", "metrics", "history", "made", "files", "sizes", "built_on",
+             "result")
+    if seal != f'{hashlib.sha256(text).hexdigest()}"\n}}'.encode():
+        raise ValueError(f"{path / 'record.json'}: {_what_is_wrong(data)}; {_remedy(path)}")
+    found = json.loads(data)
+    return Record(path=path, **{name: found[name] for name in names})
+
+
+def _what_is_wrong(data: bytes) -> str:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return f"cannot be read ({str(error).splitlines()[0]})"
+    if not isinstance(found, dict) or "digest" not in found:
+        return "is not what records.write wrote"
+    return "changed since it was written"
+
+
+def _remedy(path: Path) -> str:
+    return f"delete {path} and run its study again"
+
+
+def _folder(id: str) -> Path | None:
+    """Where the record of that id lies: in outputs/records, or else in a committed reference."""
+    for root in (outputs() / "records", *_references()):
+        for file in root.glob(f"*/{id}/record.json"):
+            return file.parent
+    return None
 
 
 def read(id: str | Spec) -> Record:
-    """The record of that id, in outputs/records or in a committed reference."""
+    """The record of that id, in outputs/records or in a committed reference.
+
+    Raises KeyError if there is none, ValueError if it is damaged, each of one line.
+    """
     id = id if isinstance(id, str) else record_id(id)
-    for root in (outputs() / "records", *_references()):
-        for path in root.glob(f"*/{id}/record.json"):
-            return _load(path.parent)
-    raise KeyError(f"record {id}: not under {outputs()}; run the study that plans it")
+    if not re.fullmatch("[0-9a-f]{20}", id):
+        raise KeyError(f"record {id[:40]!r}: want an id, 20 hexadecimal digits, as records.table() has them")
+    path = _folder(id)
+    if path is None:
+        raise KeyError(f"record {id}: not under {outputs()}; run the study that plans it")
+    return _load(path)
 
 
 def study_names() -> list[str]:
@@ -157,74 +252,110 @@ def study_names() -> list[str]:
 
 
 def study(name: str) -> dict[str, Any]:
-    """What a study plans: name, params (its resolved parameters) and ids (of all its records)."""
+    """What a study plans: name, params (its resolved parameters), ids (of all its records) and file (where they were
+    read from, if they were)."""
     for folder in (study_dir(name), *_references()):
         path = folder / "study.json"
         if folder.name == name and path.exists():
             try:
-                return json.loads(path.read_bytes())
-            except ValueError as error:
-                raise KeyError(f"study {name!r}: {path} cannot be read ({error}); delete it and run: dwlt report "
+                found = json.loads(path.read_bytes())
+                if not isinstance(found, dict) or not {"name", "params", "ids"} <= found.keys():
+                    raise ValueError("it is not what records.write_study wrote")
+                return found
+            except (ValueError, RecursionError) as error:
+                reason = str(error).splitlines()[0]
+                raise KeyError(f"study {name!r}: {path} cannot be read ({reason}); delete it and run: dwlt report "
                                f"params/{name}.yaml") from None
     raise KeyError(f"study {name!r}: not planned under {outputs()}; want one of {study_names() or 'none yet'}, "
                    "or run: dwlt run params/NAME.yaml")
 
 
-def write_study(found: Study) -> None:
-    """Notes what the study plans, so that figures can tell its records from others and say how many are missing."""
-    ids = list(plan(found))
-    content = {"name": found.name, "params": found.model_dump(mode="json"), "ids": ids}
+def _noted(name: str) -> dict[str, Any]:
+    """What `write_study` noted here of the study of that name; empty if it was never planned here, or is damaged."""
+    try:
+        return study(name) if (study_dir(name) / "study.json").exists() else {}
+    except KeyError:
+        return {}
+
+
+def write_study(found: Study, file: Path | None = None) -> None:
+    """Notes what the study plans, so that figures can tell its records from others and say how many are missing.
+
+    file: the parameter file, if it comes from one.
+    """
+    content = {"name": found.name, "file": str(file.resolve()) if file else None,
+               "params": found.model_dump(mode="json"), "ids": list(plan(found))}
     path = study_dir(found.name) / "study.json"
-    text = json.dumps(content, indent=1)
-    if path.exists() and path.read_text() == text:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".study-{os.getpid()}")
-    scratch.write_text(text)
-    os.replace(scratch, path)
+    if _noted(found.name) != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, json.dumps(content, indent=1))
 
 
 def read_study(path: str | Path) -> Study:
     """A parameter file; raises parameters.BadStudy, one line, if it cannot be run.
 
-    theta_p that come from files get their identity here, from the files, or else as study.json noted it before.
+    theta_p that come from files and images get their identity here, from the files and images, or else as study.json
+    noted it before. A study of the same name from another file, with other parameters, is refused.
     """
     path = Path(path)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     found = parse(text, str(path))
-    if not found.weights:
-        return found
-    for at, problem in imported.problems(found, dataset(found, found.source)):
-        raise BadStudy(f"{place(text, str(path), *at)}: {problem}")
+    noted = _noted(found.name)
+    params = noted.get("params", {})
+    if found.weights:
+        for at, problem in imported.problems(found, dataset(found, found.source)):
+            raise BadStudy(f"{place(text, str(path), *at)}: {problem}")
+        found = imported.known(found, params.get("weights", {}))
     try:
-        noted = study(found.name)["params"].get("weights", {})
-    except KeyError:  # never planned here, or its note is damaged
-        noted = {}
-    return imported.known(found, noted)
+        found = fingerprints.known(found, params.get("data", {}))
+    except ValueError as error:
+        raise BadStudy(f"{place(text, str(path), 'data')}: {error}") from None
+    other = Path(noted.get("file") or path)
+    if other.exists() and not other.samefile(path) and params != found.model_dump(mode="json"):
+        raise BadStudy(f"{place(text, str(path), 'name')}: name={found.name}: {other} is a study of that name with "
+                       "other parameters; give this one a name of its own")
+    return found
+
+
+def has_changed(found: Study) -> bool:
+    """Whether the study's file has other parameters than when the study was last planned here."""
+    params = _noted(found.name).get("params")
+    return params is not None and params != found.model_dump(mode="json")
 
 
 def missing(study_name: str) -> int:
     """How many of a study's records are not there yet."""
-    return len(study(study_name)["ids"]) - len(_paths(None, study_name))
+    return len(study(study_name)["ids"]) - sum(map(_is_whole, _paths(None, study_name)))
 
 
 def table(kind: str | None = None, study: str | None = None, damaged: list[str] | None = None) -> pd.DataFrame:
     """One row a record (of `kind`; of `study`), sorted: what it is and its metrics. Accuracies are in 0..1.
 
-    A record that cannot be read is an error; with `damaged`, a line about it is added there and the rest is returned.
+    A record that cannot be read is a ValueError of one line; with `damaged`, that line is added there and the rest is
+    returned.
     """
+    if kind is not None and kind not in FORMAT:
+        raise ValueError(f"kind={kind!r}: want one of {', '.join(FORMAT)}, or None for all")
     rows = []
     for path in _paths(kind, study):
         try:
-            record = _cached(path, (path / "record.json").stat().st_mtime_ns)
-        except (ValueError, KeyError) as error:
-            line = f"{path}: record.json cannot be read ({error}); delete the folder and run the study again"
+            record = _load(path)
+        except (ValueError, OSError) as error:
             if damaged is None:
-                raise ValueError(line) from None
-            damaged.append(line)
+                raise ValueError(str(error)) from None
+            damaged.append(str(error))
             continue
         rows.append({"kind": record.kind, **record.columns, **record.metrics, "id": record.id,
                      "seconds": record.made.get("seconds")})
+    return _frame(rows)
+
+
+def empty_table() -> pd.DataFrame:
+    """What `table` gives where there are no records."""
+    return _frame([])
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame(columns=[*ORDER, "id", "seconds"])
     found = pd.DataFrame(rows)
@@ -232,11 +363,6 @@ def table(kind: str | None = None, study: str | None = None, damaged: list[str] 
     gaps = {name: "Int64" for name in WHOLE if name in found and found[name].isna().any()}
     found = found.astype(gaps)  # whole numbers stay whole where other kinds have none
     return found.sort_values([key for key in KEYS if key in found], ignore_index=True, kind="stable")
-
-
-@cache
-def _cached(path: Path, stamp: int) -> Record:
-    return _load(path)
 
 
 def _paths(kind: str | None, study_name: str | None) -> list[Path]:
@@ -255,7 +381,7 @@ def mask(id: str) -> dict[str, Any]:
     """The mask of a mask record: {torchvision's parameter name: bool tensor}."""
     from dwlt_lib.masks import unpack
 
-    return unpack((read(id).path / "mask.safetensors").read_bytes())
+    return unpack(read(id).file("mask.safetensors").read_bytes())
 
 
 def publish(study_name: str, tables: Mapping[str, str]) -> Path:
@@ -263,8 +389,8 @@ def publish(study_name: str, tables: Mapping[str, str]) -> Path:
     `tables` ({file name: text}). It replaces an older one whole; returns the folder."""
     target = outputs() / "reference" / study_name
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-    scratch.chmod(0o755)
+    scratch = files.scratch(target)
+    scratch.mkdir()
     for path in _paths(None, study_name):
         for name in ("record.json", "mask.safetensors", "arrays.safetensors"):
             if (path / name).exists():
@@ -276,36 +402,71 @@ def publish(study_name: str, tables: Mapping[str, str]) -> Path:
         (scratch / "figures").mkdir(exist_ok=True)
         shutil.copyfile(figure, scratch / "figures" / figure.name)
     for name, text in tables.items():
-        (scratch / name).write_text(text)
+        files.write(scratch / name, text)
     shutil.rmtree(target, ignore_errors=True)
     os.rename(scratch, target)
     return target
 
 
-def _sha256(data: bytes | Path) -> str:
-    if isinstance(data, bytes):
-        return hashlib.sha256(data).hexdigest()
-    with open(data, "rb") as file:  # a trajectory of a large network has gigabytes
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as data:  # a trajectory of a large network has gigabytes
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def verify() -> list[str]:
-    """What is wrong with the records on disk, a line each: damaged, incomplete or misplaced ones; empty if none."""
-    problems = []
-    for path in _paths(None, None):
+    """What is wrong with the records on disk, a line each, empty if nothing is: damaged, incomplete or misplaced ones,
+    and all that builds on one of those, or on another result than the one that is there."""
+    problems: dict[str, list[str]] = {}
+    sound: dict[str, Record] = {}
+    for path in _folders():
         try:
-            record, content = _load(path), json.loads((path / "record.json").read_bytes())
-        except (ValueError, KeyError) as error:
-            problems.append(f"{path}: record.json cannot be read ({error}); delete the folder and run again")
-            continue
-        if content.get("digest") != _digest(content):
-            problems.append(f"{path / 'record.json'}: changed since it was written; delete {path} and run again")
-        if (record.kind, record.id) != (path.parent.name, path.name):
-            problems.append(f"{path}: says it is {record.kind} {record.id}; move it or delete it")
-        for name, digest in record.files.items():
-            file = path / name
-            if not file.exists() or _sha256(file) != digest:
-                problems.append(f"{file}: missing or changed since it was written; delete {path} and run again")
-        problems += [f"{path}: builds on {up}, which is not there; run its study again"
-                     for up in record.upstream if not any(outputs().glob(f"records/*/{up}/record.json"))]
-    return problems
+            record = _load(path)
+            found = [problem for name in record.files if (problem := record.problem(name))]
+            if (record.kind, record.id) != (path.parent.name, path.name):
+                found.append(f"{path}: says it is {record.kind} {record.id}; move it or delete it")
+            sound[path.name] = record
+        except OSError as error:
+            found = [f"{path}: has no record.json that can be read ({error.strerror}); {_remedy(path)}"]
+        except ValueError as error:
+            found = [str(error)]
+        problems[path.name] = found
+    own, dependent = [line for found in problems.values() for line in found], []
+    for id in _before(sound):
+        for up in sound[id].upstream:
+            if problem := _broken_link(sound[id], up, problems, sound):
+                problems[id].append(problem)
+                dependent.append(problem)
+    return own + dependent
+
+
+def _broken_link(record: Record, up: str, problems: Mapping[str, list[str]], sound: Mapping[str, Record]) -> str | None:
+    """Why what a record builds on is not what it was made of, in one line, if it is not."""
+    if up not in problems:
+        what = "is not there"
+    elif problems[up]:
+        what = "is damaged, or builds on what is"
+    elif record.built_on.get(up) != sound[up].result:
+        what = "is another result than the one that it was made of"
+    else:
+        return None
+    return f"{record.path}: builds on {up}, which {what}; {_remedy(record.path)}"
+
+
+def _folders() -> Iterable[Path]:
+    """Whatever lies where records do, with a record.json or without."""
+    return sorted(outputs().glob("records/[!.]*/[!.]*"))
+
+
+def _before(sound: Mapping[str, Record]) -> list[str]:
+    """Their ids, each after those that it builds on."""
+    found: dict[str, None] = {}
+
+    def add(id: str) -> None:
+        if id in sound and id not in found:
+            for up in sound[id].upstream:
+                add(up)
+            found[id] = None
+
+    for id in sound:
+        add(id)
+    return list(found)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dwlt_lib.catalogue import NOT_IDENTITY, DataSet, Frozen
+from dwlt_lib.catalogue import NOT_IDENTITY, DataSet, Frozen, Sha256
 
 Pretraining = Literal["STD", "FAT", "AT"]
 Method = Literal["IMP-ST", "IMP-AT", "OMP", "RP"]
@@ -21,16 +21,16 @@ RegimeName = Literal["ST", "FAT", "AT"]
 Pictures = Literal["clean", "attacked"]
 Arch = Literal["resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32"]
 Precision = Literal["fp32", "bf16"]
+Selection = Literal["last", "best"]
 Positive = Annotated[int, Field(ge=1)]
 Positive2 = Annotated[int, Field(ge=2)]  # images that BatchNorm can train on
 Natural = Annotated[int, Field(ge=0)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
 
 REGIME_OF: dict[str, str] = {"STD": "ST", "FAT": "FAT", "AT": "AT"}  # theta_p is trained so (section 3)
 
 # rises when the results of a kind would change
-FORMAT = {"pretraining": 3, "mask": 2, "transfer": 3, "surface": 2, "trajectory": 2, "attack": 2}
+FORMAT = {"pretraining": 4, "mask": 3, "transfer": 4, "surface": 3, "trajectory": 3, "attack": 3}
 
 
 class Computing(Frozen):
@@ -65,7 +65,8 @@ class Attack(Frozen):
 class Recipe(Frozen):
     """How to train; `attack` is what training faces (None for ST). at_once: how many images of a batch go through the
     network together, None for all: the parts' gradients are summed, and each part has BatchNorm statistics of its own,
-    as on each of several GPUs."""
+    as on each of several GPUs. selection: which epoch counts, the last one or the one that validates best (the paper's
+    early stopping: by SA for ST, by RA for FAT and AT, ties to the earlier)."""
 
     epochs: Positive
     batch: Positive2
@@ -79,6 +80,7 @@ class Recipe(Frozen):
     precision: Precision = "fp32"
     deterministic: bool = True
     at_once: Positive2 | None = None
+    selection: Selection = "best"
 
 
 class Change(Frozen):
@@ -93,6 +95,7 @@ class Change(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     validation: Literal["tenth", "held_5000", "none"] | None = None
+    selection: Selection | None = None
     steps: Positive | None = None
     eps: Annotated[float, Field(ge=0, le=1)] | None = None
     alpha: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -259,15 +262,14 @@ def judged(name: str, epoch: int, epochs: int) -> bool:
 
 @cache
 def record_id(spec: Spec) -> str:
-    """20 hexadecimal digits of sha256 over the kind, its FORMAT, the resolved description and the upstream ids."""
+    """20 hexadecimal digits of sha256 over the kind, its FORMAT, the resolved description, the fingerprints of the
+    images that it reads and the upstream ids. Where images have not been seen (UNKNOWN) it is provisional."""
     own = {name: value for name, value in spec.model_dump(mode="json").items()
            if not isinstance(getattr(spec, name), Spec) and name != "file"}
     if "data" in own:
         own["data"] = {key: value for key, value in own["data"].items() if key not in NOT_IDENTITY}
-    for how in ("recipe", "retrain"):  # ids from before it was a setting stand
-        if own.get(how) and own[how]["at_once"] is None:
-            del own[how]["at_once"]
-    content = [spec.kind, FORMAT[spec.kind], own, [record_id(up) for up in upstream(spec)]]
+    seen = [[row.name, split, row.fingerprint(split) or UNKNOWN] for row, split in reads(spec)]
+    content = [spec.kind, FORMAT[spec.kind], own, seen, [record_id(up) for up in upstream(spec)]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 

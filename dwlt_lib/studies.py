@@ -70,6 +70,12 @@ class Study(Computing):
             raise ValueError("nothing is asked for; want a block under grid, masks, landscapes or transfer_attacks")
         return self
 
+    def rows(self) -> list[DataSet]:
+        """The data sets whose images the study may read, the source first."""
+        blocks = (*self.grid, *self.landscapes, *self.transfer_attacks)
+        names = dict.fromkeys([self.source, *(name for block in blocks for name in block.dataset)])
+        return [dataset(self, name) for name in names]
+
 
 # ------------------------------------------------------------------------------------- recipes and descriptions
 
@@ -100,8 +106,11 @@ def _recipe(how: Computing, row: DataSet, regime: str, *changes: Change) -> Reci
         raise ValueError(f"a {regime} recipe lacks {', '.join(sorted(missing))}; set them")
     if found.get("at_once", 0) >= found["batch"]:
         del found["at_once"]  # all of a batch
-    return Recipe(**{"milestones": (), "validation": "tenth", **found}, attack=attack, precision=how.precision,
-                  deterministic=how.deterministic)
+    # where the rate ends at 0 the last epoch is as good as any, and choosing by few validation images adds noise; FAT
+    # may collapse on the way (section 3)
+    ends_at_zero = found["schedule"] in ("one_cycle", "cosine") and regime != "FAT"
+    return Recipe(**{"milestones": (), "validation": "tenth", "selection": "last" if ends_at_zero else "best", **found},
+                  attack=attack, precision=how.precision, deterministic=how.deterministic)
 
 
 def _evaluation(study: Study, row: DataSet) -> Attack:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dwlt_lib import unfinished
 from dwlt_lib.attacks import PGD, first_delta, perturb
 from dwlt_lib.data import Images, batches
 from dwlt_lib.evaluation import robust_accuracy, standard_accuracy
@@ -71,7 +71,8 @@ class Regime:
     """How to train. name: ST, FAT or AT; schedule: constant, steps (lr x 0.1 at milestones), cosine (by epoch) or
     one_cycle (linear up for a quarter of the steps, linear down to 0); attack: what a training step faces (None for
     ST); judge: the attack that validation RA is measured by (None: select by SA); precision: of the update's forward
-    and backward pass, fp32 or bf16 (the attack has its own); deterministic: of a GPU's kernels; at_once: see `step`."""
+    and backward pass, fp32 or bf16 (the attack has its own); deterministic: of a GPU's kernels; at_once: see `step`;
+    selection: which epoch counts, the one that validates best or the last."""
 
     name: str
     epochs: int
@@ -86,6 +87,7 @@ class Regime:
     precision: str = "fp32"
     deterministic: bool = True
     at_once: int | None = None
+    selection: str = "best"
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,12 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
         deadline: float | None = None, progress: Callable[[dict[str, float]], None] | None = None) -> Fitted:
     """Train f(x; m * theta) in place, pruned weights exactly zero throughout; returns one checkpoint for SA and RA.
 
-    With `validation`, the epoch with the best SA (ST) or RA (FAT, AT) is selected among those `judged`, ties to the
-    earlier; without, the last one. FAT also stops early when RA collapses. `keep`: called with 0 and the state
-    before training, then with each epoch and the state after it. `checkpoint`: a file written after every epoch and
-    continued from if it is there; the outcome is bit-equal on CPU to an uninterrupted run. Raises OutOfTime when
-    `deadline` (time.time()) would pass within the next epoch, FloatingPointError when the loss is not finite.
+    With `validation` and selection "best", the epoch with the best SA (ST) or RA (FAT, AT) is selected among those
+    `judged`, ties to the earlier; else the last one. FAT also stops early when RA collapses. `keep`: called with 0 and
+    the state before training, then with each epoch and the state after it. `checkpoint`: a file written after every
+    epoch and continued from if it is there and whole; the outcome is bit-equal on CPU to an uninterrupted run. Raises
+    OutOfTime when `deadline` (time.time()) would pass within the next epoch, FloatingPointError when the loss is not
+    finite.
     """
     device = next(model.parameters()).device
     settle(device)
@@ -128,8 +131,8 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
     own, ready = model, _ready(model, m, how)
     model, optimiser = ready.model, ready.optimiser
     state = {"epoch": 0, "history": [], "best": -1.0, "best_epoch": 0, "selected": {}, "stopped": False}
-    if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+    saved = unfinished.load(checkpoint, device) if checkpoint is not None else None
+    if saved is not None:
         model.load_state_dict(saved.pop("model"))
         _recall(optimiser, saved.pop("optimiser"))
         state = saved
@@ -149,13 +152,13 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
             keep(state["epoch"], _snapshot(model))
         seconds = time.time() - began
         if checkpoint is not None and state["epoch"] < how.epochs:
-            _save({**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, checkpoint)
+            unfinished.save({**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, checkpoint)
         if progress is not None:
             progress(row)
     if model is not own:
         own.train().load_state_dict(model.state_dict())
     last = _snapshot(model)
-    chosen = validation is not None
+    chosen = validation is not None and how.selection == "best"
     return Fitted(selected=state["selected"] if chosen else last, last=last,
                   epoch=state["best_epoch"] if chosen else state["epoch"], history=state["history"])
 
@@ -178,7 +181,8 @@ def _ready(model: nn.Module, m: Mask, how: Regime) -> _Ready:
     weights, statistics, mask and momenta are data in the tensors that the graph knows."""
     if not _capturable(next(model.parameters())):
         return _new(model, m, how)
-    like = replace(how, name="", epochs=0, lr=0.0, schedule="", milestones=(), judge=None)  # a step knows none of these
+    like = replace(how, name="", epochs=0, lr=0.0, schedule="", milestones=(), judge=None,
+                   selection="")  # a step knows none of these
     key = (str(model), tuple(m), like)
     if key not in _WARM:
         _WARM.clear()  # and with it a graph's memory
@@ -325,10 +329,3 @@ def _select(state: dict, model: nn.Module, row: dict[str, float], how: Regime, c
 
 def _snapshot(model: nn.Module) -> State:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _save(state: dict, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save(state, scratch)
-    os.replace(scratch, path)

@@ -80,7 +80,7 @@ def _read(page: SimpleNamespace, line: str) -> None:
         page.data.table = records.table(study=page.study.value, damaged=lines)
         planned = len(records.study(page.study.value)["ids"])
     except (KeyError, ValueError, OSError) as error:
-        page.data.table, planned = records.table("none"), 0
+        page.data.table, planned = records.empty_table(), 0
         lines.append(str(error.args[0] if error.args else error))
     here = len(page.data.table)
     if not lines and here < planned:

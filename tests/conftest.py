@@ -15,14 +15,15 @@ import pytest
 import torch
 import yaml
 
-from dwlt_lib import data, masks, models, parameters, training
+from dwlt_lib import data, fingerprints, masks, models, parameters, training
 from dwlt_lib.catalogue import CATALOGUE
 
 TOY = {
     "name": "toy", "arch": "resnet8", "source": "blobs", "evaluation_steps": 2,
     "pretraining": {p: {"epochs": 2, "batch": 32, "lr": 0.1, "schedule": "one_cycle"} for p in ("STD", "FAT", "AT")},
     "retraining": {m: {"epochs": 1, "batch": 32, "lr": 0.02, "steps": 2} for m in ("IMP-ST", "IMP-AT")},
-    "transfer": {r: {"epochs": 3, "batch": 32, "lr": 0.1, "schedule": "one_cycle", "steps": 2} for r in ("ST", "AT")},
+    "transfer": {r: {"epochs": 3, "batch": 32, "lr": 0.1, "schedule": "one_cycle", "steps": 2, "selection": selection}
+                 for r, selection in (("ST", "last"), ("AT", "best"))},
     "grid": [
         {"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [2], "seeds": [0]},
         {"pretraining": ["AT"], "method": ["RP", "OMP"], "dataset": ["stripes"], "regime": ["ST"], "fraction": [0.5],
@@ -77,7 +78,7 @@ def toy(toy_data):
     """toy(**changes): the tiny Study, with whole settings of its file replaced."""
     def study(**changes):
         settings = copy.deepcopy({**TOY, "data": toy_data, **changes})
-        return parameters.parse(yaml.safe_dump(settings), "toy.yaml")
+        return fingerprints.known(parameters.parse(yaml.safe_dump(settings), "toy.yaml"), {})
     return study
 
 

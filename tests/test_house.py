@@ -39,6 +39,8 @@ TABLE = {
     "winning": set(),
     "models": set(),
     "embedded": set(),
+    "unfinished": {"files"},
+    "fingerprints": {"catalogue", "embedded", "layouts", "studies"},
     "layouts": {"catalogue"},
     "pictures": set(),
     "data": {"catalogue", "embedded", "layouts", "pictures"},
@@ -47,7 +49,7 @@ TABLE = {
     "inventory": {"catalogue", "data", "origins"},
     "evaluation": {"attacks"},
     "graphs": set(),
-    "training": {"masks", "attacks", "evaluation", "data", "graphs", "specs"},
+    "training": {"masks", "attacks", "evaluation", "data", "graphs", "specs", "unfinished"},
     "tickets": {"data", "masks", "models", "training"},
     "pickles": set(),
     "containers": {"pickles"},
@@ -60,7 +62,8 @@ TABLE = {
     "cli_weights": {"refusal", "weights", "zoo"},
     "cli_data": {"catalogue", "data", "inventory", "origins", "refusal"},
     "landscape": {"masks", "evaluation"},
-    "records": {"imported", "parameters", "specs", "studies", "masks"},  # masks: only when a mask is read
+    # masks: only when a mask is read
+    "records": {"files", "fingerprints", "imported", "parameters", "specs", "studies", "masks"},
     "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "kernels", "report", "cli", "progress",
                    "tour", "play", "servers", "closed_voila", "bench", "peers", *BROWSER},
     "style": set(),

@@ -65,8 +65,7 @@ def test_a_write_that_is_killed_leaves_no_record(planned, monkeypatch, outputs):
     monkeypatch.undo()
     os.environ["DWLT_OUTPUTS"] = str(outputs)
     try:
-        left = list((outputs / "records" / planned[0].kind).iterdir())
-        assert len(left) == 1 and left[0].name.startswith(".new-") and (left[0] / "record.json").exists()
+        assert not list((outputs / "records" / planned[0].kind).iterdir())
         assert not records.exists(planned[0])
         assert len(records.table()) == len(records.table(planned[0].kind)) == 0
         assert records.verify() == []
@@ -79,9 +78,9 @@ def test_a_write_that_is_killed_leaves_no_record(planned, monkeypatch, outputs):
 
 
 def test_a_training_under_way_is_no_record(planned, outputs):
-    file = records.partial(planned[0])
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"half")
+    folder = records.unfinished_root() / f"{record_id(planned[0])}.somebody"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"half")
     assert len(records.table()) == 0 and records.verify() == []
 
 
@@ -128,6 +127,11 @@ def test_a_study_sees_its_own_records_and_counts_what_is_missing(toy, planned):
     assert "toy" in records.study_names() and "other" not in records.study_names()
 
 
+def ancestors(spec):
+    """Ids of all that a record builds on."""
+    return {id for up in upstream(spec) for id in (record_id(up), *ancestors(up))}
+
+
 def all_written(planned):
     for spec in planned:
         write(spec)
@@ -140,8 +144,10 @@ def test_verify_finds_a_flipped_byte(planned):
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    problem, = records.verify()
-    assert str(file) in problem and "run again" in problem
+    problem, *rest = records.verify()
+    assert str(file) in problem and "run its study again" in problem
+    dependent = {record_id(spec) for spec in planned if record_id(planned[3]) in ancestors(spec)}
+    assert {line.split(":")[0].split("/")[-1] for line in rest} == dependent
 
 
 def test_verify_finds_a_missing_file_and_a_missing_upstream(planned):

@@ -1,0 +1,89 @@
+"""Trainings that are under way: what a process leaves after every epoch, and how the next one takes it up.
+
+outputs/records/.partial/ID.OWNER/ is one process's own: nobody else writes or deletes there while it may be alive.
+What a dead process left is taken over, what one on another host left, or a living one, is copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dwlt_lib import files
+
+log = logging.getLogger(__name__)
+CHECKPOINT = "checkpoint.pt"
+
+
+def folder(root: Path, id: str) -> Path:
+    """This process's folder for the training of that record, with the newest of what others left of it.
+
+    root: outputs/records/.partial.
+    """
+    own = root / f"{id}.{files.owner()}"
+    if own.exists():
+        return own
+    root.mkdir(parents=True, exist_ok=True)
+    for other in sorted(root.glob(f"{id}.*/{CHECKPOINT}"), key=_age):
+        if _taken(other.parent, own):
+            break
+    own.mkdir(exist_ok=True)
+    return own
+
+
+def _age(checkpoint: Path) -> float:
+    try:
+        return -checkpoint.stat().st_mtime
+    except OSError:  # its owner has just finished
+        return 0.0
+
+
+def _taken(other: Path, own: Path) -> bool:
+    try:
+        if files.is_dead(other.name.partition(".")[2]):
+            os.rename(other, own)  # of several who try, one succeeds
+        else:
+            aside = files.scratch(own)
+            shutil.copytree(other, aside)
+            os.rename(aside, own)
+    except OSError:
+        return False
+    return True
+
+
+def remove(root: Path, id: str) -> None:
+    """The record is there: this process's folder goes, and those of dead processes."""
+    for path in root.glob(f"{id}.*"):
+        owner = path.name.partition(".")[2]
+        if owner == files.owner() or files.is_dead(owner):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """A checkpoint, whole on the disk: the sha256 of what follows, then torch's own format."""
+    data = io.BytesIO()
+    torch.save(state, data)
+    content = data.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, hashlib.sha256(content).digest() + content)
+
+
+def load(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """What `save` wrote; None if there is nothing, or if it is damaged: then it is named and set aside."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if hashlib.sha256(data[32:]).digest() == data[:32]:
+        return torch.load(io.BytesIO(data[32:]), map_location=device, weights_only=True)
+    aside = path.with_name(f"damaged-{path.name}")
+    os.replace(path, aside)
+    log.warning("%s: changed since it was written; set aside as %s, this training starts anew", path, aside.name)
+    return None
