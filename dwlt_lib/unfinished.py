@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,15 @@ def remove(root: Path, id: str) -> None:
     for path in root.glob(f"{id}.*"):
         owner = path.name.partition(".")[2]
         if owner == files.owner() or files.is_dead(owner):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep(root: Path, is_there: Callable[[str], bool]) -> None:
+    """What dead processes left of trainings whose record is there, and of copies, goes."""
+    files.collect(root)
+    for path in root.glob("*.*"):
+        id, _, owner = path.name.partition(".")
+        if id and files.is_dead(owner) and is_there(id):
             shutil.rmtree(path, ignore_errors=True)
 
 

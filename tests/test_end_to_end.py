@@ -76,6 +76,18 @@ def test_inline_and_papermill_make_identical_records_even_after_three_kills(inli
     assert contents(inline) == contents(papermill)
 
 
+def test_two_runs_of_one_study_at_once_make_what_one_makes_and_leave_nothing(inline, tmp_path):
+    command = [sys.executable, "-c", "from dwlt_lib.cli import main; main()", "run", str(TINY), "--executor", "inline",
+               "--device", "cpu"]
+    both = [subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            for _ in range(2)]
+    said = [one.communicate(timeout=600)[1].decode() for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    assert contents(tmp_path) == contents(inline)
+    assert dwlt(tmp_path, "verify").returncode == 0
+    assert not list(tmp_path.glob("records/.partial/*")) and not list(tmp_path.rglob(".dwlt-*"))
+
+
 def test_results_are_byte_identical_however_they_were_made(inline, papermill):
     tables = [dwlt(outputs, "results", TINY, "--format", "csv").stdout for outputs in (inline, papermill)]
     assert tables[0] == tables[1] and tables[0].count("\n") > 50

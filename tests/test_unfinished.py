@@ -43,6 +43,14 @@ def test_what_a_dead_process_left_is_taken_over(tmp_path):
     assert folder.name == f"{ID}.{files.owner()}" and unfinished.folder(tmp_path, ID) == folder
 
 
+def test_what_is_left_of_a_record_that_is_there_is_swept(tmp_path):
+    leave(tmp_path).wait()
+    unfinished.sweep(tmp_path, lambda id: False)
+    assert len(list(tmp_path.iterdir())) == 1
+    unfinished.sweep(tmp_path, lambda id: id == ID)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_a_living_process_has_is_copied_and_stays_its_own(tmp_path):
     other = leave(tmp_path, "stay")
     try:
