@@ -81,6 +81,8 @@ def split(data: DataSet, recipe: Recipe, fraction: float) -> tuple[float, float]
     if recipe.validation == "held_5000":
         return max(0, data.train_images - 5000) * fraction, 5000
     budget = data.train_images * fraction
+    if recipe.validation == "test":
+        return budget, data.test_images
     held = 0.1 * budget if recipe.validation == "tenth" and round(0.1 * budget) >= ENOUGH else 0.0
     return budget - held, held
 
@@ -105,7 +107,8 @@ def _training(arch: str, data: DataSet, recipe: Recipe, fraction: float, judge: 
     found = {step: epochs * images * passes * forward(arch, data.size)}
     if judge is None or not held:
         return found
-    times = sum(judged(name, epoch, epochs) for epoch in range(1, epochs + 1)) if attack else 0
+    times = sum(judged(name, epoch, epochs, recipe.validate_ra_from)
+                for epoch in range(1, epochs + 1)) if attack else 0
     return _sum(found, _passes(arch, data, epochs * held), _scoring(arch, data, times * held, judge))
 
 

@@ -6,6 +6,7 @@ not fit there, or of which each epoch wants other crops, are streamed: the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -120,7 +121,8 @@ def _decode(row: DataSet, found: layouts.Listing) -> tuple[Tensor, Tensor]:
     if need > free:
         raise ValueError(f"data set {row.name}: {len(found):,} images of {side} x {side} are {need / 1e9:,.0f} GB, and "
                          f"{free / 1e9:,.0f} GB of memory are free; use data.images, which streams them")
-    return next(pictures.stream(found.root, found.names, [len(found)], side)), torch.from_numpy(found.labels)
+    whole = next(pictures.stream(found.root, found.names, [len(found)], side, resize=row.resize))
+    return whole, torch.from_numpy(found.labels)
 
 
 def _resize(x: Tensor, side: int) -> Tensor:
@@ -227,7 +229,8 @@ class Streamed:
             row = row.model_copy(update={"augment": rest, "crop": 1.0})
         labels = whole.y.split([len(index) for index in indices])
         decoded = pictures.stream(self.root, whole.names, [len(index) for index in indices],
-                                  side or round(row.size / row.crop), seeds, pin=self.device.type == "cuda")
+                                  side or round(row.size / row.crop), seeds,
+                                  self.device.type == "cuda", row.resize, row.scale)
         for x, y in zip(decoded, labels, strict=True):
             yield Images(x.to(self.device, non_blocking=True), y, row)
 
@@ -283,25 +286,40 @@ def batches(source: Images | Streamed, batch: int, order_rng: torch.Generator, a
         yield _augment(part, augment_rng), part.y
 
 
+TRIES = 10  # windows that torchvision's RandomResizedCrop draws before it takes the middle
+# random numbers that an image takes, in this order
+_CHANCES = {"resized_crop": 2 * TRIES + 2, "crop": 2, "flip": 1}
+
+
 def _augment(part: Images, rng: torch.Generator) -> Tensor:
-    """A batch of uint8 images as training sees them: (B,3,size,size) float in [0,1]."""
-    names, size = part.row.augment, part.row.size
-    if "resized_crop" in names:
-        x = _resized_crop(part.x.float() / 255, size, rng)
+    """A batch of uint8 images as training sees them: (B,3,size,size) float in [0,1].
+
+    Every image has a row of random numbers of its own, so that batching changes none of them.
+    """
+    names, row = [name for name in _CHANCES if name in part.row.augment], part.row
+    widths = [_CHANCES[name] for name in names]
+    drawn = torch.rand(len(part), sum(widths), generator=rng).double()  # of doubles u * n < n
+    chances = dict(zip(names, drawn.split(widths, 1), strict=True)) if names else {}
+    if "resized_crop" in chances:
+        window = windows(chances["resized_crop"], part.x.shape[-2], part.x.shape[-1], row.scale)
+        x = resized(part.x.float() / 255, window, row.size)
     else:
         x = part.floats()
-    if "crop" in names:
-        x = _shift(x, max(1, size // 8), rng)
-    if "flip" in names:
-        flip = (torch.rand(len(x), generator=rng) < 0.5).to(x.device)
+    if "crop" in chances:
+        x = _shift(x, max(1, row.size // 8), chances["crop"])
+    if "flip" in chances:
+        flip = (chances["flip"][:, 0] < 0.5).to(x.device)
         x = torch.where(flip[:, None, None, None], x.flip(-1), x)
     return x
 
 
-def _shift(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
-    """Zero-pad by `pad` and cut a window of the old size at a random place, one an image."""
+def _shift(x: Tensor, pad: int, chances: Tensor) -> Tensor:
+    """Zero-pad by `pad` and cut a window of the old size at a random place, one an image.
+
+    chances: (B,2), float64, uniform in [0,1).
+    """
     b, _, h, w = x.shape
-    at = torch.randint(0, 2 * pad + 1, (2, b), generator=rng).to(x.device)
+    at = (chances.T * (2 * pad + 1)).long().to(x.device)
     rows = (at[0, :, None] + torch.arange(h, device=x.device))[:, None, :, None]
     cols = (at[1, :, None] + torch.arange(w, device=x.device))[:, None, None, :]
     image = torch.arange(b, device=x.device)[:, None, None, None]
@@ -309,15 +327,51 @@ def _shift(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
     return F.pad(x, (pad,) * 4)[image, channel, rows, cols]
 
 
-def _resized_crop(x: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    """A window of 8 to 100 % of the area and aspect 3/4 to 4/3, at a random place, resampled to (size, size)."""
-    b = len(x)
-    u = torch.rand(4, b, generator=rng)
-    area = 0.08 + 0.92 * u[0]
-    aspect = torch.exp((2 * u[1] - 1) * torch.log(torch.tensor(4 / 3)))
-    wide, high = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    theta = torch.zeros(b, 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = wide, high
-    theta[:, 0, 2], theta[:, 1, 2] = (1 - wide) * (2 * u[2] - 1), (1 - high) * (2 * u[3] - 1)
-    grid = F.affine_grid(theta.to(x.device), (b, x.shape[1], size, size), align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False).clamp(0, 1)
+def windows(chances: Tensor, high: int, wide: int, scale: tuple[float, float] = (0.08, 1.0)
+            ) -> Tensor:
+    """Windows as torchvision's RandomResizedCrop draws them, in whole pixels of (high, wide) ones.
+
+    Area uniform in `scale` times the picture's, aspect log-uniform in 3/4 to 4/3; of TRIES windows
+    the first that fits, at a uniform place; if none does, the largest central one of an allowed
+    aspect. chances: (B, 2 TRIES + 2), float64, uniform in [0,1). Returns int64 (B,4): top, left,
+    height, width.
+    """
+    narrow, broad = 3 / 4, 4 / 3
+    area = high * wide * (scale[0] + (scale[1] - scale[0]) * chances[:, :TRIES])
+    aspect = torch.exp(math.log(narrow) + math.log(broad / narrow) * chances[:, TRIES:-2])
+    h, w = (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
+    fits = (h > 0) & (h <= high) & (w > 0) & (w <= wide)
+    first = fits.int().argmax(1, keepdim=True)
+    middle_h, middle_w = min(high, round(wide / narrow)), min(wide, round(high * broad))
+    some = fits.any(1)
+    h = torch.where(some, h.gather(1, first)[:, 0], middle_h)
+    w = torch.where(some, w.gather(1, first)[:, 0], middle_w)
+    room = torch.stack([high - h, wide - w], 1)
+    at = torch.where(some[:, None], (chances[:, -2:] * (room + 1)).long(), room // 2)
+    return torch.cat([at, h[:, None], w[:, None]], 1)
+
+
+def resized(x: Tensor, window: Tensor, size: int) -> Tensor:
+    """Each image's window resampled to (size, size) as torchvision's resize does: bilinear,
+    antialiased, no pixel from outside the window.
+
+    What differs from torchvision on bytes or PIL pictures: the result is not rounded to bytes, nor
+    is what lies between its two passes (a step or two of 1/255 at most).
+
+    x: (B,C,H,W) in [0,1]; window: int64 (B,4), of `windows`. Returns (B,C,size,size) in [0,1].
+    """
+    top, left, high, wide = window.to(x.device, torch.float32).T
+    rows, cols = _triangles(top, high, x.shape[-2], size), _triangles(left, wide, x.shape[-1], size)
+    return (rows[:, None] @ x @ cols[:, None].mT).clamp(0, 1)
+
+
+def _triangles(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
+    """Weights (B,size,full) of `full` pixels in `size` new ones, which divide start to start +
+    length, (B,) each, evenly: a triangle as wide as the coarser of both grids; rows sum to 1."""
+    start, length = start[:, None, None], length[:, None, None]
+    end, step = start + length, length / size
+    centre = start + step * (torch.arange(size, device=start.device)[:, None] + 0.5)
+    pixel = torch.arange(full, device=start.device) + 0.5
+    weight = (1 - (pixel - centre).abs() / step.clamp(min=1)).clamp(min=0)
+    weight = weight * ((pixel > start) & (pixel < end))
+    return weight / weight.sum(-1, keepdim=True)

@@ -125,8 +125,8 @@ def _cub(path: Path, split: str) -> Listing:
 def _visda(path: Path, split: str) -> Listing:
     """VisDA-17 classification: train/image_list.txt and validation/image_list.txt, "CLASS/file label" a line.
 
-    The test split is `validation`: photographs with labels in their archive. The challenge's own `test` folder comes
-    without labels. The paper does not say which it used.
+    The test split is `validation`, as in the authors' code: photographs with labels in their
+    archive. The challenge's own `test` folder comes without labels.
     """
     root = (path / _NEEDED["visda"][split == "test"]).parent
     rows = _lines(root / "image_list.txt")

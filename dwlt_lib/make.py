@@ -305,7 +305,8 @@ def _checkpoint(spec: Spec) -> Path:
 
 def _budget(row, fraction: float, rule: str, seed: int, recipe: Recipe, device: torch.device
             ) -> tuple[Images, Images | None]:
-    """Training images, and validation images out of the same budget (section 3), or None where too few."""
+    """Training images, and validation images as the recipe says: out of the same budget
+    (section 3), None where too few."""
     everything = _images(row, "train", device)
     every = torch.arange(len(everything))
     if recipe.validation == "held_5000":
@@ -315,6 +316,8 @@ def _budget(row, fraction: float, rule: str, seed: int, recipe: Recipe, device: 
         pool = everything.take(every[:-5000])
         return pool.take(subset(pool.y, fraction, seed, rule)), everything.take(every[-5000:])
     chosen = everything.take(subset(everything.y, fraction, seed, rule))
+    if recipe.validation == "test":
+        return chosen, _images(row, "test", device)
     held = subset(chosen.y, 0.1, seed + 1)
     if recipe.validation == "none" or len(held) < ENOUGH:
         return chosen, None

@@ -22,6 +22,7 @@ _IMP = {"epochs": 30, "batch": 2048, "at_once": 256, "lr": 5e-4, "schedule": "co
 _FROM_SCRATCH = {"epochs": 90, "batch": 256, "lr": 0.1, "schedule": "steps", "milestones": [30, 60], "momentum": 0.9,
                  "weight_decay": 1e-4, "validation": "tenth"}  # ours: the paper starts from official weights
 _AT_224 = {"size": 224, "crop": 0.875, "augment": ["resized_crop", "flip"]}
+_VISDA = {**_AT_224, "crop": 1.0, "resize": "both", "scale": [0.75, 1.33]}
 _PRETRAINING = {"STD": _FROM_SCRATCH, "FAT": {**_FROM_SCRATCH, "steps": 1}, "AT": {**_FROM_SCRATCH, "steps": 3}}
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -33,7 +34,9 @@ PRESETS: dict[str, dict[str, Any]] = {
                      for regime in ("ST", "FAT", "AT")},
         "overrides": [{"dataset": "svhn", "recipe": _SVHN}],
     },
-    # the authors' scripts
+    # the authors' scripts. Ours in it: FAT downstream, which is AT but for its attack and for
+    # validating RA after every epoch; and VisDA-17's FAT and AT, of which the last 5,000 training
+    # images would all be of one class. VisDA-17's ST selects on its test images, as the scripts do.
     "as_code": {
         "pretraining": _PRETRAINING,
         "retraining": {"IMP-ST": _IMP, "IMP-AT": {**_IMP, "steps": 3, "alpha": 16 / (3 * 255)}},
@@ -41,11 +44,16 @@ PRESETS: dict[str, dict[str, Any]] = {
             "ST": {**_CIFAR_AT, "batch": 64, "lr": 0.001, "milestones": [50, 100], "epochs": 150,
                    "validation": "held_5000"},
             "FAT": {**_CIFAR_AT, "validation": "held_5000", "steps": 1},
-            "AT": {**_CIFAR_AT, "validation": "held_5000"},
+            "AT": {**_CIFAR_AT, "validation": "held_5000", "validate_ra_from": 46},
         },
-        "overrides": [{"dataset": "svhn", "regime": "AT", "recipe": _SVHN}],
+        "overrides": [
+            {"dataset": "svhn", "regime": "FAT", "recipe": _SVHN},
+            {"dataset": "svhn", "regime": "AT", "recipe": {**_SVHN, "validate_ra_from": 1}},
+            {"dataset": "visda17", "recipe": {"validation": "tenth"}},
+            {"dataset": "visda17", "regime": "ST", "recipe": {"validation": "test"}},
+        ],
         "subset_rule": "first_n",
-        "data": {"cifar10": _AT_224, "cifar100": _AT_224, "svhn": _AT_224},
+        "data": {"cifar10": _AT_224, "cifar100": _AT_224, "svhn": _AT_224, "visda17": _VISDA},
     },
 }
 
@@ -151,6 +159,10 @@ def _contradictions(study: Study) -> Iterator[tuple[tuple[str | int, ...], str]]
         if recipe.schedule == "steps" and max(recipe.milestones, default=0) >= recipe.epochs:
             yield (), (f"{label(spec)}: milestones {list(recipe.milestones)}, but training has only {recipe.epochs} "
                        "epochs; set milestones below that, or another schedule")
+        if (recipe.validate_ra_from or 0) > recipe.epochs:
+            yield (), (f"{label(spec)}: validate_ra_from={recipe.validate_ra_from}, but training "
+                       f"has only {recipe.epochs} epochs, so none could be selected; set it to "
+                       f"{recipe.epochs} or less")
         if recipe.validation == "held_5000" and row.train_images <= 5000:
             yield (), (f"{label(spec)}: validation=held_5000, but {row.name} has {row.train_images} training images; "
                        "write validation: tenth")

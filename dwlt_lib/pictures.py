@@ -22,24 +22,30 @@ CHUNK = 32  # pictures a process decodes at a time: 5 MB of shared memory at 224
 AHEAD = 4  # chunks that each process may be ahead
 
 
-def central(file: str, side: int) -> Tensor:
-    """As evaluated: the shorter side resized to `side` (bilinear, antialiased), its middle cut: uint8 (3,side,side)."""
+def central(file: str, side: int, resize: str = "shorter") -> Tensor:
+    """As evaluated: uint8 (3,side,side), resized bilinear and antialiased.
+
+    resize: "shorter", that side becomes `side` and the middle is cut; "both", the whole picture,
+    whatever its shape.
+    """
     from torchvision.transforms.v2 import functional as f
 
-    return f.center_crop(f.resize(_decode(file), [side], antialias=True), [side, side])
+    sides = [side] if resize == "shorter" else [side, side]
+    return f.center_crop(f.resize(_decode(file), sides, antialias=True), [side, side])
 
 
-def cropped(file: str, side: int, seed: int) -> Tensor:
-    """As trained on: torchvision's RandomResizedCrop (8 to 100 % of the area, aspect 3/4 to 4/3): uint8 (3,side,side).
+def cropped(file: str, side: int, seed: int, scale: tuple[float, float] = (0.08, 1.0)) -> Tensor:
+    """As trained on: torchvision's RandomResizedCrop (aspect 3/4 to 4/3): uint8 (3,side,side).
 
-    seed decides the crop; torch's global generator is left as it is found.
+    scale: the window's share of the picture's area, uniform between these before windows that do
+    not fit are drawn again. seed decides the crop; torch's global generator is left as it is found.
     """
     from torchvision.transforms.v2 import RandomResizedCrop
 
     picture = _decode(file)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return RandomResizedCrop(side, antialias=True)(picture)
+        return RandomResizedCrop(side, scale=scale, antialias=True)(picture)
 
 
 def _decode(file: str) -> Tensor:
@@ -55,12 +61,14 @@ def _decode(file: str) -> Tensor:
 
 @dataclass(frozen=True)
 class _Decoder:
-    """The pictures root/names[i], each cropped by its seed or cut in the middle; what is wrong comes back as text."""
+    """The pictures root/names[i], each cropped by its seed or as evaluated; what is wrong comes back as text."""
 
     root: str
     names: np.ndarray
     side: int
     seeds: Tensor | None
+    resize: str
+    scale: tuple[float, float]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,7 +81,9 @@ class _Decoder:
 
     def _one(self, i: int) -> Tensor:
         file = os.path.join(self.root, os.fsdecode(self.names[i]))
-        return central(file, self.side) if self.seeds is None else cropped(file, self.side, int(self.seeds[i]))
+        if self.seeds is None:
+            return central(file, self.side, self.resize)
+        return cropped(file, self.side, int(self.seeds[i]), self.scale)
 
 
 def loaders() -> int:
@@ -88,10 +98,12 @@ def loaders() -> int:
 
 
 def stream(root: str | os.PathLike, names: np.ndarray, sizes: Sequence[int], side: int, seeds: Tensor | None = None,
-           pin: bool = False) -> Iterator[Tensor]:
+           pin: bool = False, resize: str = "shorter", scale: tuple[float, float] = (0.08, 1.0)
+           ) -> Iterator[Tensor]:
     """The pictures root/names (N,) in this order as uint8 (B,3,side,side), one B out of sizes a time (sum(sizes) = N).
 
-    seeds: (N,) int64, a random crop each; None: the middle, as evaluated. pin: in page-locked memory, for a GPU. Raises
+    seeds: (N,) int64, a random crop each, of `scale`; None: as evaluated, by `resize`
+    (catalogue.DataSet says what both are). pin: in page-locked memory, for a GPU. Raises
     ValueError, one line, for a file that is missing or no whole picture.
     """
     import torchvision.transforms.v2  # noqa: F401 - before processes are forked, so that they have it
@@ -102,8 +114,9 @@ def stream(root: str | os.PathLike, names: np.ndarray, sizes: Sequence[int], sid
               for at in range(begin, end, CHUNK)]
     workers = min(loaders(), len(chunks) // 2)
     decoded = iter(DataLoader(
-        _Decoder(os.fspath(root), names, side, seeds), batch_sampler=chunks, num_workers=workers, collate_fn=_as_it_is,
-        prefetch_factor=AHEAD if workers else None, worker_init_fn=_ignore_interrupts,
+        _Decoder(os.fspath(root), names, side, seeds, resize, scale), batch_sampler=chunks,
+        num_workers=workers, collate_fn=_as_it_is, prefetch_factor=AHEAD if workers else None,
+        worker_init_fn=_ignore_interrupts,
         generator=torch.Generator()))  # its own: the global one is not drawn from
     for size in sizes:
         whole, at = torch.empty(size, 3, side, side, dtype=torch.uint8, pin_memory=pin), 0

@@ -72,7 +72,7 @@ class Regime:
     one_cycle (linear up for a quarter of the steps, linear down to 0); attack: what a training step faces (None for
     ST); judge: the attack that validation RA is measured by (None: select by SA); precision: of the update's forward
     and backward pass, fp32 or bf16 (the attack has its own); deterministic: of a GPU's kernels; at_once: see `step`;
-    selection: which epoch counts, the one that validates best or the last."""
+    validate_ra_from: of `specs.judged`; selection: which epoch counts, the one that validates best or the last."""
 
     name: str
     epochs: int
@@ -88,6 +88,7 @@ class Regime:
     deterministic: bool = True
     at_once: int | None = None
     selection: str = "best"
+    validate_ra_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _ready(model: nn.Module, m: Mask, how: Regime) -> _Ready:
     if not _capturable(next(model.parameters())):
         return _new(model, m, how)
     like = replace(how, name="", epochs=0, lr=0.0, schedule="", milestones=(), judge=None,
-                   selection="")  # a step knows none of these
+                   validate_ra_from=None, selection="")  # a step knows none of these
     key = (str(model), tuple(m), like)
     if key not in _WARM:
         _WARM.clear()  # and with it a graph's memory
@@ -313,7 +314,7 @@ def _validate(model: nn.Module, validation: Images | None, how: Regime, seed: in
         return {}
     x, y = validation.pages(), validation.y
     row = {"SA": standard_accuracy(model, x, y)}
-    if how.judge is not None and judged(how.name, epoch, how.epochs):
+    if how.judge is not None and judged(how.name, epoch, how.epochs, how.validate_ra_from):
         row["RA"] = robust_accuracy(model, x, y, how.judge, generator(seed, "validation", epoch, x.device))
     return row
 

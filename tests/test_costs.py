@@ -47,3 +47,15 @@ def test_work_is_told_apart_by_what_sets_its_speed():
                                  Work("pgd20", "resnet8", 8, "bf16"), Work("surface", "resnet8", 8)}
     assert Work("st", "resnet8", 8) in work(changed(ticket, recipe=changed(RECIPE, attack=None)))
     assert cost(changed(TRANSFER, ra="any")) > cost(TRANSFER)
+
+
+def test_validation_is_counted_from_the_epoch_a_recipe_names_and_on_the_images_it_names():
+    forward = 0.0125  # a ResNet-8 at 32x32, GMAC
+    how = changed(RECIPE, epochs=100, validation="held_5000")
+    ticket = changed(TRANSFER, data=CATALOGUE["cifar10"], fraction=1.0, recipe=how)
+    for start in (1, 46, 100):
+        later = changed(ticket, recipe=changed(how, validate_ra_from=start))
+        more = (101 - start) - 55  # validations of RA that the default does not have
+        assert cost(later) - cost(ticket) == pytest.approx(more * 5000 * 7 * forward, abs=1e-3)
+    ours = changed(how, validation="test")
+    assert split(ticket.data, ours, 0.5) == (25_000, 10_000)

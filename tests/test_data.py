@@ -334,3 +334,78 @@ def test_images_larger_than_shown_are_reduced_once_when_loaded(tmp_path):
     assert held.shape == (6, 3, 8, 8) and held.dtype == torch.uint8
     flat = write(tmp_path / "flat.npz", images=np.full((6, 32, 32), 77, np.uint8), labels=np.arange(6) % 3)
     assert (data.load(flat, "train")[0] == 77).all()
+
+
+# ---------------------------------------------------------------------------- torchvision's crops
+
+
+def drawn(n, high, wide, **scale):
+    """Windows (n,4) of ours and of torchvision's RandomResizedCrop, each from a seed of its own."""
+    from torchvision.transforms import RandomResizedCrop
+
+    chances = torch.rand(n, 2 * data.TRIES + 2, generator=rng(1)).double()
+    whole = torch.empty(1, high, wide)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        theirs = [RandomResizedCrop.get_params(whole, list(scale.get("scale", (0.08, 1.0))),
+                                               [3 / 4, 4 / 3]) for _ in range(n)]
+    return data.windows(chances, high, wide, **scale), torch.tensor(theirs)
+
+
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.75, 1.33)])
+@pytest.mark.parametrize("high, wide", [(32, 32), (256, 256), (40, 90), (120, 100), (30, 200)])
+def test_windows_are_distributed_as_torchvisions_and_lie_in_the_picture(high, wide, scale):
+    def measures(at):
+        top, left, h, w = at.double().T
+        return {"area": h * w / (high * wide), "log aspect": (w / h).log(),
+                "log aspect squared": (w / h).log() ** 2,
+                "area squared": (h * w / (high * wide)) ** 2,
+                "full side": ((h == high) | (w == wide)).double(), "top": top, "left": left,
+                "top edge": (top == 0).double(), "left edge": (left == 0).double(),
+                "bottom edge": (top + h == high).double(),
+                "right edge": (left + w == wide).double()}
+
+    ours, theirs = drawn(5000, high, wide, scale=scale)
+    top, left, h, w = ours.T
+    assert (top >= 0).all() and (left >= 0).all() and (h > 0).all() and (w > 0).all()
+    assert (top + h <= high).all() and (left + w <= wide).all()
+    one, other = measures(ours), measures(theirs)
+    for name in one:
+        error = ((one[name].var() + other[name].var()) / len(ours)).sqrt()
+        apart = (one[name].mean() - other[name].mean()).abs()
+        assert apart <= 4 * error + 1e-12, (name, one[name].mean(), other[name].mean())
+
+
+@pytest.mark.parametrize("high, wide", [(10, 300), (300, 10), (1, 40), (3, 100)])
+def test_where_no_window_fits_the_middle_one_is_torchvisions(high, wide):
+    ours, theirs = drawn(20, high, wide, scale=(0.5, 1.0))
+    assert torch.equal(ours, theirs) and len(ours.unique(dim=0)) == 1
+
+
+@pytest.mark.parametrize("size", [7, 24, 60])
+@pytest.mark.parametrize("high, wide", [(32, 32), (20, 50)])
+def test_a_window_is_resampled_as_torchvisions_antialiased_resize_does(high, wide, size):
+    from torchvision.transforms.v2.functional import resized_crop
+
+    x = torch.rand(12, 3, high, wide, generator=rng())
+    at, _ = drawn(12, high, wide)
+    at[0] = torch.tensor([0, 0, high, wide])
+    at[1] = torch.tensor([high - 1, wide - 1, 1, 1])
+    theirs = [resized_crop(image, *window, [size, size], antialias=True)
+              for image, window in zip(x, at.tolist(), strict=True)]
+    assert torch.allclose(data.resized(x, at, size), torch.stack(theirs), atol=1e-5)
+
+
+@pytest.mark.parametrize("augment", [("flip",), ("crop", "flip"), ("resized_crop", "flip"),
+                                     ("crop", "flip", "resized_crop")])
+def test_what_happens_to_an_image_does_not_depend_on_how_images_are_batched(augment):
+    source = data.Images(torch.from_numpy(pixels(30, 3, 8, 8)), torch.arange(30) % 3,
+                         row(augment=augment))
+    whole, parts = (torch.cat([x for x, _ in data.batches(source, batch, rng(1), rng(2))])
+                    for batch in (30, 7))
+    assert torch.allclose(whole, parts, atol=1e-6)
+
+
+def test_a_scale_that_falls_is_refused():
+    with pytest.raises(ValueError, match="smaller share"):
+        row(scale=(0.5, 0.4))

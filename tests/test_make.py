@@ -313,6 +313,14 @@ def test_the_authors_hold_out_the_last_5000_and_take_the_fraction_of_the_rest(ma
         make._budget(spec.data, 0.1, "first_n", 0, recipe, torch.device("cpu"))
 
 
+def test_validation_on_the_test_images_leaves_the_whole_budget_to_training(made):
+    spec = one(made, "transfer", fraction=0.5, rounds=3)
+    recipe = spec.recipe.model_copy(update={"validation": "test"})
+    train, held = make._budget(spec.data, 0.5, "first_n", 0, recipe, torch.device("cpu"))
+    test = data.images(spec.data, "test")
+    assert len(train) == 90 and torch.equal(held.x, test.x) and torch.equal(held.y, test.y)
+
+
 def test_imp_retraining_starts_from_theta_and_heeds_the_mask_seed_alone(made, monkeypatch):
     spec = one(made, "mask", method="IMP-ST", rounds=2)
     seen, before = [], records.mask(record_id(upstream(spec)[1]))

@@ -4,6 +4,7 @@ import pytest
 
 from dwlt_lib import records, studies
 from dwlt_lib.parameters import BadStudy, parse
+from dwlt_lib.specs import judged
 
 BASE = """\
 name: small
@@ -72,6 +73,10 @@ BAD = {
                                      "trajectory 2 or more"),
     "a grid without a centre": (BASE + LANDSCAPES + "landscape: {points: 10}\n", 14, "landscape.points=10 odd"),
     "too few images to hold out": (BASE + "transfer:\n  ST: {validation: held_5000}\n", None, "held_5000 1300 tenth"),
+    "validation that begins after training": (
+        BASE + "transfer:\n  AT: {validate_ra_from: 101}\n", None, "validate_ra_from=101 100"),
+    "shares of the area that fall": (BASE + "data:\n  digits: {scale: [0.9, 0.5]}\n", 13,
+                                     "data.digits scale=[0.9, 0.5] smaller"),
     "not YAML": ("name: [small\ngrid: }", 2, "not YAML"),
     "a tab": ("name: small\n\tarch: resnet8\n", 2, "not YAML"),
     "a tag that runs code": (BASE + "title: !!python/object/apply:os.system ['true']\n", 12, "not YAML"),
@@ -186,6 +191,34 @@ def test_as_code_is_what_the_authors_scripts_do():
     assert (ticket.data.size, ticket.data.crop, ticket.data.augment) == (224, 0.875, ("resized_crop", "flip"))
     assert ticket.data.mean == (0.4914, 0.4822, 0.4465)  # the catalogue's, where the preset says nothing
     assert (ticket.recipe.validation, ticket.subset_rule) == ("held_5000", "first_n")
+    svhn, fast = transfer(study, "svhn", "AT").recipe, transfer(study, "svhn", "FAT").recipe
+    assert values(fast) == values(svhn)  # ours: AT but for its attack
+
+
+def test_as_code_validates_ra_in_the_epochs_that_the_authors_scripts_do():
+    study = big("as_code")
+    for name, first, epochs in (("cifar10", 46, 100), ("svhn", 1, 80)):
+        start = transfer(study, name, "AT").recipe.validate_ra_from
+        asked = [epoch for epoch in range(1, epochs + 1) if judged("AT", epoch, epochs, start)]
+        assert asked == list(range(first, epochs + 1))
+    fast = transfer(study, "cifar10", "FAT").recipe
+    assert fast.validate_ra_from is None  # after each, to see a collapse
+    assert transfer(big("as_paper"), "cifar10", "AT").recipe.validate_ra_from is None
+
+
+def test_as_code_shows_visda17_as_the_authors_do_and_selects_its_st_on_the_test_images():
+    study = big("as_code")
+    st = transfer(study, "visda17", "ST")
+    row = st.data
+    assert (row.size, row.crop, row.resize, row.scale) == (224, 1.0, "both", (0.75, 1.33))
+    assert row.augment == ("resized_crop", "flip")
+    assert (row.mean, row.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert values(st.recipe) == (64, 0.001, "steps", (50, 100), 150, 5e-4, 0.9)
+    assert st.recipe.validation == "test"
+    for regime in ("FAT", "AT"):  # not in their code
+        assert transfer(study, "visda17", regime).recipe.validation == "tenth"
+    row = transfer(big("as_paper"), "visda17", "ST").data
+    assert (row.crop, row.resize, row.scale) == (0.875, "shorter", (0.08, 1.0))
 
 
 def test_a_file_lies_over_its_preset_setting_by_setting():

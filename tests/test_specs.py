@@ -59,10 +59,11 @@ def test_an_id_changes_with_every_field(spec):
 
 def test_an_id_changes_with_every_number_of_a_recipe_an_attack_and_a_data_set():
     recipe = dict(epochs=5, batch=33, lr=0.2, schedule="cosine", milestones=(3,), momentum=0.8, weight_decay=1e-5,
-                  validation="none", attack=None, precision="bf16", deterministic=False, at_once=16, selection="last")
+                  validation="none", attack=None, precision="bf16", deterministic=False, at_once=16,
+                  validate_ra_from=2, selection="last")
     attack = dict(eps=0.2, alpha=0.03, steps=4, random_start=False, restarts=2, precision="bf16", bn="eval")
     data = dict(name="other", loader="npz", classes=11, size=9, mean=(0.1,) * 3, std=(0.1,) * 3, eps=0.2, alpha=0.1,
-                augment=("flip",), crop=0.5)
+                augment=("flip",), crop=0.5, resize="both", scale=(0.2, 0.9))
     assert set(recipe) == set(Recipe.model_fields) and set(attack) == set(Attack.model_fields)
     row = CATALOGUE["mnist5k"]
     assert set(data) == set(type(row).model_fields) - NOT_IDENTITY

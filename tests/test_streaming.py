@@ -118,6 +118,29 @@ def test_what_fits_and_is_not_cropped_anew_is_resident_the_rest_is_streamed(bird
     assert isinstance(data.images(birds, "test"), data.Streamed)
 
 
+def test_a_rows_resize_and_scale_are_torchvisions_resize_of_both_sides_and_scale(tmp_path, loaders):
+    from torchvision.io import decode_image
+    from torchvision.transforms import v2
+
+    row = visda(tmp_path).model_copy(update={"crop": 1.0, "resize": "both", "scale": (0.75, 1.33),
+                                             "augment": ("resized_crop",)})
+    for split in ("train", "test"):
+        source, squeeze = streamed(row, split), v2.Resize((28, 28))
+        files = [str(source.root / os.fsdecode(name)) for name in source.names]
+        wanted = torch.stack([squeeze(decode_image(file)) for file in files]).float() / 255
+        assert torch.equal(source.floats(), wanted)
+        assert torch.equal(resident(row, split).floats(), wanted)
+    source, order = streamed(row, "train"), torch.randperm(12, generator=rng(1))
+    seeds = torch.randint(2**62, (12,), generator=rng(2)).tolist()
+    found = torch.cat([x for x, _ in data.batches(source, 5, rng(1), rng(2))])
+    for x, i, seed in zip(found, order, seeds, strict=True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            picture = decode_image(str(source.root / os.fsdecode(source.names[i])))
+            wanted = v2.RandomResizedCrop(28, scale=(0.75, 1.33))(picture)
+        assert torch.equal(x, wanted.float() / 255)
+
+
 # ------------------------------------------------------------------------------------------ order and augmentation
 
 

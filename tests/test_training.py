@@ -237,11 +237,20 @@ def test_robust_training_selects_by_ra_whatever_sa_says(name, monkeypatch, net, 
     assert found.epoch == 2 and same(found.selected, states[2])
 
 
-def test_ra_is_validated_as_the_authors_do_in_55_of_100_epochs_and_for_fat_in_all():
+def test_ra_is_validated_in_55_of_100_epochs_and_for_fat_in_all_unless_a_recipe_says_from_when():
     asked = [epoch for epoch in range(1, 101) if specs.judged("AT", epoch, 100)]
     assert asked == [10, 20, 30, 40, 50, *range(51, 101)]
     assert all(specs.judged("FAT", epoch, 100) for epoch in range(1, 101))
     assert all(specs.judged("AT", epochs, epochs) for epochs in range(1, 30))  # something is always selected
+    for name in ("AT", "FAT"):
+        asked = [epoch for epoch in range(1, 101) if specs.judged(name, epoch, 100, 46)]
+        assert asked == list(range(46, 101))
+
+
+def test_training_validates_ra_from_the_epoch_its_recipe_names(monkeypatch, net, digits):
+    judged(monkeypatch, [0.5] * 5, [0.2, 0.4, 0.3])
+    found = run(net(), digits, digits, regime("AT", epochs=5, validate_ra_from=3), 0)
+    assert [row["epoch"] for row in found.history if "RA" in row] == [3, 4, 5] and found.epoch == 4
 
 
 def test_an_accuracy_of_zero_in_the_first_judged_epoch_is_still_a_selection(monkeypatch, net, digits):
