@@ -324,7 +324,7 @@ def test_validation_on_the_test_images_leaves_the_whole_budget_to_training(made)
 def test_imp_retraining_starts_from_theta_and_heeds_the_mask_seed_alone(made, monkeypatch):
     spec = one(made, "mask", method="IMP-ST", rounds=2)
     seen, before = [], records.mask(record_id(upstream(spec)[1]))
-    monkeypatch.setattr(make, "_read_mask", lambda _: before)
+    monkeypatch.setattr(make, "_read_mask", lambda *_: before)
 
     def spy(model, m, train, validation, how, seed, **settings):
         assert m is before
