@@ -11,6 +11,7 @@ import os
 import platform
 import secrets
 import shutil
+import stat
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +37,23 @@ def _host() -> str:
 def scratch(path: Path) -> Path:
     """A new name beside `path` for writing it: this process's own, never given twice."""
     return path.with_name(f"{MARK}{owner()}-{secrets.token_hex(4)}-{path.name}")
+
+
+def regular(path: str | Path) -> Path:
+    """`path`, if it is a file or a link to one; asked before a file of the user's is opened.
+
+    Raises ValueError, one line: nothing there, a folder, or something whose reading may wait for
+    ever or never end (a pipe, a socket, a device).
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a path that no system takes
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{str(path)!r}: cannot be read ({reason}); want a file") from error
+    if stat.S_ISREG(mode):
+        return Path(path)
+    what = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "socket or device"
+    raise ValueError(f"{str(path)!r}: is a {what}; want a file")
 
 
 def write(path: Path, data: bytes | str) -> Path:

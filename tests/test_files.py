@@ -63,3 +63,19 @@ def test_what_a_dead_process_left_is_collected_and_what_a_living_one_writes_is_n
 
 def test_no_two_scratch_names_are_the_same(tmp_path):
     assert len({files.scratch(tmp_path / "a") for _ in range(1000)}) == 1000
+
+
+def test_only_a_file_or_a_link_to_one_is_opened_all_else_is_refused_in_a_line(tmp_path):
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.touch()
+    link.symlink_to(file)
+    assert files.regular(file) == file and files.regular(str(link)) == link
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    wrong = {tmp_path: "is a folder", tmp_path / "pipe": "is a pipe", "/dev/zero": "device",
+             tmp_path / "none": "cannot be read", tmp_path / "loop": "cannot be read",
+             file / "below": "cannot be read", "a\0b": "cannot be read", "x" * 5000: "cannot be read"}
+    for path, said in wrong.items():
+        with pytest.raises(ValueError, match=f"{said}.*; want a file") as refusal:
+            files.regular(path)
+        assert "\n" not in str(refusal.value)
