@@ -20,7 +20,6 @@ There = Callable[..., Tensor]  # (x, onto=None)
 Back = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (gradient, x, onto)
 Side = tuple[int, int]
 MATRIX = 2**16  # entries, the most that a convolution written as a matrix may have
-WIDE, TILES = 128, 128  # channels from which a convolution by tiles is faster; tiles at a time, about a cache full
 IMAGE = [True, False, False]  # of the three gradients that a layer has, the one that is wanted
 aten = torch.ops.aten
 through_relu = aten.threshold_backward.grad_input
@@ -84,11 +83,7 @@ def _convolution(weight: Tensor, bias: Tensor | None, side: Side, after: Side, s
         return _product(matrix.reshape(made * o, pixels * c), bias, (*side, c), (*after, o), fires)
 
     kept = weight.device.type == "cpu" and weight.dtype in _kept_layouts()
-    tiled = kept and weight.dtype == torch.float32 and kernel == (3, 3) and stride == padding == (1, 1) and \
-        side[0] % 2 == side[1] % 2 == 0 and min(o, c) >= WIDE
-    if tiled:
-        there = _by_tiles(weight, bias, fires, over)
-    elif kept:
+    if kept:
         there = _laid_out(weight, bias, stride, padding, fires, over)
     else:
         def there(x: Tensor, onto: Tensor | None = None) -> Tensor:
@@ -101,7 +96,7 @@ def _convolution(weight: Tensor, bias: Tensor | None, side: Side, after: Side, s
     elif kept and stride == (1, 1):
         around = tuple(k - 1 - p for k, p in zip(kernel, padding, strict=True))
         turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
-        turned = _by_tiles(turned, None, False, True) if tiled else _laid_out(turned, None, stride, around, False, True)
+        turned = _laid_out(turned, None, stride, around, False, True)
 
         def back(g: Tensor, x: Tensor, onto: Tensor | None) -> Tensor:
             return turned(g, onto)
@@ -132,46 +127,6 @@ def _product(matrix: Tensor, bias: Tensor | None, before: tuple[int, ...], after
         return _plus(g.view(-1, *before).permute(0, 3, 1, 2), onto)
 
     return there, back
-
-
-def _by_tiles(weight: Tensor, bias: Tensor | None, fires: bool, over: bool) -> There:
-    """A padded 3x3 convolution of a map with even sides by Winograd's F(2x2, 3x3): 16 products, not 36, for the four
-    pixels of a tile and a pair of channels (Lavin and Gray, 2016, section 4.1). On average its sums, being shorter,
-    round no worse than the convolution's own. What a few tiles need at a time stays in a processor's cache.
-    """
-    of_maps, of_kernels, of_products = (torch.kron(each, each) for each in (
-        weight.new_tensor([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
-        weight.new_tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
-        weight.new_tensor([[1, 1, 1, 0], [0, 1, -1, -1]])))
-    o, c = weight.shape[:2]
-    kernels = (of_kernels @ weight.permute(2, 3, 1, 0).reshape(9, c * o)).view(16, c, o)
-
-    def made(x: Tensor) -> Tensor:  # (b,H,W,c) -> (b, tiles down, 2, tiles across, 2, o)
-        x = F.pad(x, (0, 0, 1, 1, 1, 1))
-        (b, h, w, _), (image, row, pixel, _) = x.shape, x.stride()
-        tiles = b, h // 2 - 1, w // 2 - 1
-        seen = x.as_strided((4, 4, *tiles, c), (row, pixel, image, 2 * row, 2 * pixel, 1)).reshape(16, -1)
-        products = torch.bmm((of_maps @ seen).view(16, -1, c), kernels)
-        if bias is not None:
-            products[5].add_(bias)  # the one that each of the four pixels takes as it is
-        return (of_products @ products.view(16, -1)).view(2, 2, *tiles, o).permute(2, 3, 0, 4, 1, 5)
-
-    def there(x: Tensor, onto: Tensor | None = None) -> Tensor:
-        b, _, h, w = x.shape
-        z = onto if over and onto is not None else x.new_empty(b, h, w, o).permute(0, 3, 1, 2)
-        images = max(1, TILES * 4 // (h * w))
-        for at in range(0, b, images):
-            some, sums, begin = (None if t is None else t[at:at + images].permute(0, 2, 3, 1) for t in (x, z, onto))
-            tiles = sums.view(-1, h // 2, 2, w // 2, 2, o)
-            if begin is None:
-                tiles.copy_(made(some))
-            else:
-                torch.add(begin.view(tiles.shape), made(some), out=tiles)
-            if fires:
-                sums.relu_()
-        return z
-
-    return there
 
 
 def _by_rows(weight: Tensor, width: int, made: int, stride: int) -> Back:

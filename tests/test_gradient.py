@@ -63,36 +63,6 @@ def test_weights_laid_out_once_and_sums_in_place_are_as_near_the_truth_as_torchs
     assert (found - exact).norm() <= 2 * (plain - exact).norm() + 1e-6 * exact.norm()
 
 
-@pytest.mark.parametrize("over", [True, False])
-@pytest.mark.parametrize("fires", [True, False])
-def test_a_convolution_by_tiles_is_the_convolution(fires, over):
-    rng = torch.Generator().manual_seed(0)
-    x, onto = (torch.randn(5, c, 6, 4, generator=rng, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-               for c in (3, 7))
-    weight, bias = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in ((7, 3, 3, 3), (7,)))
-    wanted, begin = F.conv2d(x, weight, bias, padding=1), onto.clone()
-    for sum_, found in ((wanted, layers._by_tiles(weight, bias, fires, over)(x)),
-                        (wanted + begin, layers._by_tiles(weight, bias, fires, over)(x, onto))):
-        assert torch.allclose(found, sum_.relu() if fires else sum_, atol=1e-12)
-    assert (found.data_ptr() == onto.data_ptr()) == over and torch.equal(onto, found if over else begin)
-
-
-def test_a_wide_convolution_goes_by_tiles_there_and_back_and_rounds_no_worse(monkeypatch):
-    rng = torch.Generator().manual_seed(0)
-    conv = torch.nn.Conv2d(128, 130, 3, padding=1, bias=False)
-    x, g = (torch.randn(40, c, 4, 8, generator=rng).contiguous(memory_format=torch.channels_last) for c in (128, 130))
-    ways = {}
-    for wide in (layers.WIDE, 10**9):
-        monkeypatch.setattr(layers, "WIDE", wide)
-        there, back = layers._convolution(conv.weight.detach(), None, (4, 8), (4, 8), (1, 1), (1, 1), False, False)
-        ways[wide] = there(x), back(g, x, None)
-    exact = conv.weight.detach().double()
-    for tiled, plain, wanted in zip(*ways.values(), (F.conv2d(x.double(), exact, padding=1), F.conv_transpose2d(
-            g.double(), exact, padding=1)), strict=True):
-        assert not torch.equal(tiled, plain)
-        assert (tiled - wanted).norm() <= 1.5 * (plain - wanted).norm()
-
-
 def test_one_gradient_takes_batches_of_several_sizes():
     model, x, y = network("resnet8", False, torch.float32)
     once = input_gradient(model, x.shape[2:])
