@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +12,15 @@ from torch import Tensor, nn
 
 from dwlt_lib.gradient import input_gradient
 
+ROUNDING = 1e-5  # by how much a pixel of [0,1] may miss it
+
 
 @dataclass(frozen=True)
 class PGD:
     """delta <- proj(delta + alpha * sgn(grad L)) in |delta| <= eps, `steps` times; one step is FGSM.
 
-    eps, alpha in [0,1] pixels; random_start: uniform in the ball; restarts: the strongest of so many starts counts.
+    eps, alpha in [0,1] pixels; random_start: uniform in the ball; restarts: from how many starts each
+    image is attacked, of which its worst outcome counts.
     precision: fp32 or bf16, that the gradient is computed in. bn: of a model in train mode, whether BatchNorm takes the
     batch's statistics during the attack (train, the authors' way) or its running ones (eval; another algorithm).
     """
@@ -40,33 +45,96 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Gene
             start: Tensor | None = None) -> Tensor:
     """x + delta, the last iterate of PGD against mean cross-entropy (equation 2).
 
-    x: (B,C,H,W) in [0,1]; y: (B,); start: a first delta of x's shape, in place of the random one; rng: where the
-    random one comes from (on the CPU or on x's device). Returns (B,C,H,W) within eps of x and within [0,1].
-    The model's mode, gradients and, in eval mode, buffers are left as found; in train mode BatchNorm's statistics move
-    once a step, as in the authors' adversarial training. With several restarts, each image keeps its largest loss.
+    x: (B,C,H,W) float in [0,1]; y: (B,) int64, classes of the model's; start: a first delta of x's
+    shape, in place of the random one; rng: where the random one comes from (on the CPU or on x's
+    device). Returns (B,C,H,W) within eps of x and within [0,1].
+    The model's mode, gradients and, in eval mode, buffers are left as found; in train mode
+    BatchNorm's statistics move once a step, as in the authors' adversarial training. With several
+    restarts each image keeps its worst outcome: a start whose last iterate is misclassified before
+    one whose is not, among equals the larger loss.
+    Raises ValueError, one line, before anything is attacked (see `check`). That reads values, so it
+    waits for a GPU and cannot be captured in a CUDA graph; `perturb_unchecked` does neither.
+    """
+    check(model, x, y)
+    if start is not None and not bool(start.isfinite().all()):
+        raise ValueError("start holds a NaN or an infinity: want a finite first delta")
+    return perturb_unchecked(model, x, y, attack, rng, start)
+
+
+def perturb_unchecked(model: nn.Module, x: Tensor, y: Tensor, attack: PGD,
+                      rng: torch.Generator | None, start: Tensor | None = None) -> Tensor:
+    """What `perturb` computes, of images and labels that are known to be good; no value is read.
+
+    For a training step, which may be under capture in a CUDA graph, and for the batches of an
+    evaluation, which checks all of its images at once.
     """
     x = x.detach()
     low, high = (x - attack.eps).clamp_(min=0), (x + attack.eps).clamp_(max=1)
-    best, best_loss = None, None
+    worst = worst_wrong = worst_loss = None
     for _ in range(attack.restarts):
         adversarial = _one_start(model, x, y, attack, rng, start, low, high)
         if attack.restarts == 1:
             return adversarial
         with torch.no_grad():
-            loss = F.cross_entropy(model(adversarial), y, reduction="none")
-        if best is None:
-            best, best_loss = adversarial, loss
-        else:
-            worse = loss > best_loss
-            best = torch.where(worse[:, None, None, None], adversarial, best)
-            best_loss = torch.where(worse, loss, best_loss)
-    return best
+            logits = model(adversarial)
+            wrong = logits.argmax(1) != y
+            loss = F.cross_entropy(logits, y, reduction="none")
+        if worst is None:
+            worst, worst_wrong, worst_loss = adversarial, wrong, loss
+            continue
+        worse = (wrong & ~worst_wrong) | ((wrong == worst_wrong) & (loss > worst_loss))
+        worst = torch.where(worse[:, None, None, None], adversarial, worst)
+        worst_wrong = torch.where(worse, wrong, worst_wrong)
+        worst_loss = torch.where(worse, loss, worst_loss)
+    return worst
+
+
+def check(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Raises ValueError, one line, if these are no images and labels for this network.
+
+    x: (B,C,H,W) float in [0,1], B at least 1; y: (B,) int64 below the number of logits that the
+    network has. One pass over the values and, in eval mode, one image through the network.
+    """
+    for name, value in (("x", x), ("y", y)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} is a {type(value).__name__}: want a torch.Tensor")
+    if x.ndim != 4 or x.numel() == 0 or not x.is_floating_point():
+        raise ValueError(f"x {tuple(x.shape)} {x.dtype}: want images (B,C,H,W) as floats in [0,1]")
+    low, high = (value.item() for value in x.detach().aminmax())  # of a NaN both are NaN
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise ValueError(f"x lies in {low:.4g}..{high:.4g}: want pixels in 0..1 and no NaN; the "
+                         "network normalises by itself, and bytes are to be divided by 255")
+    if y.shape != x.shape[:1] or y.dtype != torch.int64 or y.device != x.device:
+        raise ValueError(f"y {tuple(y.shape)} {y.dtype} on {y.device}: want a class an image, "
+                         f"({len(x)},) torch.int64 on {x.device}")
+    with eval_mode(model), torch.no_grad():
+        shape = tuple(model(x[:1]).shape)
+    if len(shape) != 2 or shape[0] != 1:
+        raise ValueError(f"the network makes {shape} of one image: want logits (1, classes)")
+    low, high = (value.item() for value in y.aminmax())
+    if low < 0 or high >= shape[1]:
+        raise ValueError(f"y lies in {low}..{high}: want classes 0..{shape[1] - 1} of this network")
+
+
+@contextmanager
+def eval_mode(*models: nn.Module | None) -> Iterator[None]:
+    """Models in eval mode for a while; each module's own mode is restored afterwards."""
+    were = [(module, module.training)
+            for model in models if model is not None for module in model.modules()]
+    try:
+        for module, _ in were:
+            module.training = False
+        yield
+    finally:
+        for module, was in were:
+            module.training = was
 
 
 def stands(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator | None) -> Tensor:
     """Which images stay rightly classified at the start and after every single step: (B,) bool.
 
-    A stronger demand than the last iterate's (what `perturb` returns). Images that fall are attacked no further.
+    A stronger demand than the last iterate's (what `perturb` returns). Images that fall are attacked no further. What
+    `check` refuses is the caller's to keep out.
     """
     low, high = (x - attack.eps).clamp_(min=0), (x + attack.eps).clamp_(max=1)
     gradient = input_gradient(model, x.shape[2:], attack.precision, attack.bn)

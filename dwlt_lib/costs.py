@@ -119,13 +119,21 @@ def _testing(arch: str, data: DataSet, attack: Attack, ra: str) -> dict[Work, fl
 
 
 def _scoring(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
-    one = 1 + 2 * attack.steps * attack.restarts
+    """An attack and its score."""
+    one = 1 + _attack_passes(attack)
     return {Work("pgd20", arch, data.size, attack.precision): count * one * forward(arch, data.size)}
 
 
 def _attacking(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
-    return {key: gmac * (1 - 1 / (1 + 2 * attack.steps * attack.restarts))
-            for key, gmac in _scoring(arch, data, count, attack).items()}
+    """An attack alone."""
+    one = _attack_passes(attack)
+    return {Work("pgd20", arch, data.size, attack.precision): count * one * forward(arch, data.size)}
+
+
+def _attack_passes(attack: Attack) -> int:
+    """Forward passes that an attack costs; several starts are scored to keep the worst outcome."""
+    scores = attack.restarts if attack.restarts > 1 else 0
+    return 2 * attack.steps * attack.restarts + scores
 
 
 def _passes(arch: str, data: DataSet, count: float) -> dict[Work, float]:

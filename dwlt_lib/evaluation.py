@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwlt_lib.attacks import PGD, perturb, stands
+from dwlt_lib.attacks import PGD, check, eval_mode, perturb_unchecked, stands
 
 BATCH = 512  # of images of 64 x 64 pixels at most, fewer of larger ones; fixed, so that the random starts of an
 # evaluation do not depend on who calls it
@@ -20,13 +19,14 @@ def correct(model: nn.Module, x: Tensor, y: Tensor, attack: PGD | None = None, r
     """Which images are classified rightly: (N,) bool. BatchNorm in eval mode; the model's mode is put back.
 
     x: (N,C,H,W) in [0,1]; y: (N,). attack: perturb the images first, with gradients of `source` (a transfer attack) or
-    of the model itself; the last iterate counts.
+    of the model itself; the last iterate counts. Raises ValueError, one line, for anything else (`attacks.check`).
     """
-    with _eval_mode(model, source):
+    _check(x, y, model, source)
+    with eval_mode(model, source):
         hits = []
         for part, labels in _parts(x, y):
             if attack is not None:
-                part = perturb(source or model, part, labels, attack, rng)
+                part = perturb_unchecked(source or model, part, labels, attack, rng)
             with torch.no_grad():
                 hits.append(model(part).argmax(1) == labels)
     return torch.cat(hits)
@@ -47,39 +47,38 @@ def robust_accuracy_any(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng
 
     A stronger statement than the paper's RA, and never mixed with it. x: (N,C,H,W) in [0,1]; y: (N,).
     """
-    with _eval_mode(model):
+    _check(x, y, model)
+    with eval_mode(model):
         hits = torch.cat([stands(model, part, labels, attack, rng) for part, labels in _parts(x, y)])
     return hits.double().mean().item()
 
 
 def attacked(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator) -> Tensor:
     """The adversarial images themselves, (N,C,H,W), made in eval mode."""
-    with _eval_mode(model):
-        return torch.cat([perturb(model, part, labels, attack, rng) for part, labels in _parts(x, y)])
+    _check(x, y, model)
+    with eval_mode(model):
+        return torch.cat([perturb_unchecked(model, part, labels, attack, rng) for part, labels in _parts(x, y)])
 
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Mean cross-entropy in nats over x (N,C,H,W), summed in float64; the model's mode is left as it is."""
+    _check(x, y, model)
     total = 0.0
     for part, labels in _parts(x, y):
         total += F.cross_entropy(model(part), labels, reduction="none").double().sum().item()
     return total / len(y)
 
 
+def _check(x: Tensor, y: Tensor, *models: nn.Module | None) -> None:
+    """Once for all of an evaluation's images. A split's own pages are not decoded for it."""
+    if not isinstance(x, Tensor) and hasattr(x, "split"):
+        return
+    for model in models:
+        if model is not None:
+            check(model, x, y)
+
+
 def _parts(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     size = max(32, min(BATCH, BATCH * 64 * 64 // (x.shape[-1] * x.shape[-2])))
     return zip(x.split(size), y.split(size), strict=True)
-
-
-@contextmanager
-def _eval_mode(*models: nn.Module | None) -> Iterator[None]:
-    """Models in eval mode for a while; each module's own mode is restored afterwards."""
-    were = [(module, module.training) for model in models if model is not None for module in model.modules()]
-    try:
-        for module, _ in were:
-            module.training = False
-        yield
-    finally:
-        for module, was in were:
-            module.training = was

@@ -51,6 +51,7 @@ class Study(Computing):
     subset_rule: Literal["stratified", "first_n"] = "stratified"
     prune_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     evaluation_steps: Positive = 20
+    evaluation_restarts: Positive = 1
     pretraining: dict[Pretraining, Change] = {}
     weights: dict[Pretraining, WeightsFile] = {}  # theta_p that are not trained, but come from files
     retraining: dict[Literal["IMP-ST", "IMP-AT"], Change] = {}
@@ -114,8 +115,8 @@ def _recipe(how: Computing, row: DataSet, regime: str, *changes: Change) -> Reci
 
 
 def _evaluation(study: Study, row: DataSet) -> Attack:
-    return Attack(eps=row.eps, alpha=row.alpha, steps=study.evaluation_steps, precision=study.evaluation_precision,
-                  bn="eval")
+    return Attack(eps=row.eps, alpha=row.alpha, steps=study.evaluation_steps,
+                  restarts=study.evaluation_restarts, precision=study.evaluation_precision, bn="eval")
 
 
 def theta(study: Study, pretraining: str) -> PretrainingSpec | ImportedSpec:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dwlt_lib import unfinished
-from dwlt_lib.attacks import PGD, first_delta, perturb
+from dwlt_lib.attacks import PGD, first_delta, perturb_unchecked
 from dwlt_lib.data import Images, batches
 from dwlt_lib.evaluation import robust_accuracy, standard_accuracy
 from dwlt_lib.graphs import Pool, Work, captured
@@ -280,7 +280,7 @@ def step(model: nn.Module, kept: Kept, optimiser: torch.optim.Optimizer, x: Tens
     starts = (None,) * count if start is None else start.tensor_split(count)
     for part, labels, begun in zip(x.tensor_split(count), y.tensor_split(count), starts, strict=True):
         if attack is not None:
-            part = perturb(model, part, labels, attack, noise, begun)
+            part = perturb_unchecked(model, part, labels, attack, noise, begun)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
             logits = model(part)
         loss = F.cross_entropy(logits.float() if precision == "bf16" else logits, labels)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dwlt_lib import attacks, evaluation
+from dwlt_lib import attacks, evaluation, training
 from dwlt_lib.attacks import PGD, perturb
 
 
@@ -143,15 +143,56 @@ def test_it_works_inside_no_grad_and_returns_a_plain_tensor():
     assert not out.requires_grad and torch.equal(out, perturb(model, x, y, PGD(0.1, 0.02, 3), rng()))
 
 
-def test_restarts_never_weaken_the_attack_on_any_image():
-    model, (x, y) = small_net(), batch(64)
+def single_starts(model, x, y, restarts):
+    """What each start of an attack with restarts does alone: a list of its last iterates."""
+    draws, found = rng(4), []
+    for _ in range(restarts):
+        found.append(perturb(model, x, y, PGD(0.1, 0.06, 2), draws))  # it draws what one start does
+    return found
 
-    def loss(restarts):
-        out = perturb(model, x, y, PGD(0.1, 0.06, 2, restarts=restarts), rng(4))
-        return F.cross_entropy(model(out), y, reduction="none")
 
-    one, three = loss(1), loss(3)
-    assert (three >= one).all() and (three > one).any()
+def test_with_restarts_each_image_has_the_worst_outcome_of_the_single_starts():
+    model, (x, y) = small_net(), batch(256)
+    y = model(x).argmax(1)
+    together = perturb(model, x, y, PGD(0.1, 0.06, 2, restarts=4), rng(4))
+    singles = single_starts(model, x, y, 4)
+    right = torch.stack([model(moved).argmax(1) == y for moved in singles])
+    assert torch.equal(model(together).argmax(1) == y, right.all(0))
+    assert right.all(0).sum() < min(alone.sum() for alone in right)  # or it would show nothing
+    loss = torch.stack([F.cross_entropy(model(moved), y, reduction="none") for moved in singles])
+    worst = torch.where(right != right.all(0), -torch.inf, loss).amax(0)  # among the equally bad
+    assert torch.allclose(F.cross_entropy(model(together), y, reduction="none"), worst, atol=1e-9)
+
+
+class Corner(nn.Module):
+    """Three classes by the mean pixel m: 0 is right at y = 0. Near 0.4 the loss is large and 0
+    still wins; near 0.6 class 1 wins by a hair, with a smaller loss."""
+
+    def forward(self, x):
+        m = x.mean((1, 2, 3))
+        crowded = torch.stack([m - m + 1.1, m - m + 1.0, m - m + 1.0], 1)
+        beaten = torch.stack([m - m + 1.0, m - m + 1.1, m - m - 9.0], 1)
+        return torch.where((m > 0.5)[:, None], beaten, crowded)
+
+
+def test_a_start_that_breaks_an_image_counts_before_one_of_a_larger_loss(monkeypatch):
+    model, x, y = Corner(), torch.full((1, 3, 2, 2), 0.5), torch.zeros(1, dtype=torch.int64)
+    for order in ((0.1, -0.1), (-0.1, 0.1)):
+        levels = iter(order)
+        monkeypatch.setattr(attacks, "first_delta", lambda x, *_: torch.full_like(x, next(levels)))
+        assert perturb(model, x, y, PGD(0.1, 0.0, 0, restarts=2), None).mean() > 0.5, order
+    loss = F.cross_entropy(model(torch.cat([x - 0.1, x + 0.1])), y.expand(2), reduction="none")
+    assert loss[0] > loss[1] and model(x + 0.1).argmax() != 0 == model(x - 0.1).argmax()
+
+
+def test_restarts_never_raise_the_robust_accuracy_of_any_image():
+    model, (x, y) = small_net(), batch(256)
+    y = model(x).argmax(1)
+    together = evaluation.correct(model, x, y, PGD(0.1, 0.06, 2, restarts=4), rng(4))
+    draws = rng(4)
+    for _ in range(4):
+        alone = evaluation.correct(model, x, y, PGD(0.1, 0.06, 2), draws)
+        assert (together <= alone).all() and together.sum() < alone.sum()
 
 
 def test_same_generator_same_images_another_generator_others():
@@ -197,3 +238,69 @@ def test_bad_attacks_are_refused_with_the_remedy():
         perturb(model, x, y, PGD(0.1, 0.1, 1), None, start=torch.zeros(1))
     with pytest.raises(ValueError, match="rng"):
         attacks.perturb(model, x, y, PGD(0.1, 0.1, 1), None)
+
+
+WRONG = {
+    "bytes": (lambda x, y: (255 * x, y), "want pixels in 0..1"),
+    "normalised": (lambda x, y: (x - 0.5, y), "want pixels in 0..1"),
+    "a NaN": (lambda x, y: (x.where(x < x.max(), torch.nan), y), "want pixels in 0..1 and no NaN"),
+    "an infinity": (lambda x, y: (x.where(x < x.max(), torch.inf), y), "want pixels in 0..1"),
+    "integers": (lambda x, y: (x.byte(), y), r"uint8: want images \(B,C,H,W\) as floats"),
+    "one image": (lambda x, y: (x[0], y), r"x \(3, 6, 6\)"),
+    "no image": (lambda x, y: (x[:0], y[:0]), r"x \(0, 3, 6, 6\)"),
+    "an array": (lambda x, y: (x.numpy(), y), "x is a ndarray"),
+    "a label less": (lambda x, y: (x, y[1:]), r"y \(15,\) .*want a class an image, \(16,\)"),
+    "one-hot labels": (lambda x, y: (x, F.one_hot(y, 4)), r"y \(16, 4\)"),
+    "labels as floats": (lambda x, y: (x, y.double()), "torch.float64 .*want a class an image"),
+    "labels as int32": (lambda x, y: (x, y.int()), "torch.int32"),
+    "a list of labels": (lambda x, y: (x, y.tolist()), "y is a list"),
+    "a class too high": (lambda x, y: (x, y + 1), r"y lies in 1..4: want classes 0..3"),
+    "a negative class": (lambda x, y: (x, y - 1), r"y lies in -1..2: want classes 0..3"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_no_image_or_no_label_is_refused_in_a_line_by_attacks_and_accuracies(what):
+    model, (x, y) = small_net(), batch()
+    y[:2] = torch.tensor([0, 3])
+    seen = [value.clone() for value in model.state_dict().values()]
+    change, said = WRONG[what]
+    x, y = change(x, y)
+    attack = PGD(0.1, 0.05, 1)
+    for attempt in (lambda: perturb(model.train(), x, y, attack, rng()),
+                    lambda: perturb(model.eval(), x, y, attack, rng()),
+                    lambda: evaluation.standard_accuracy(model, x, y),
+                    lambda: evaluation.robust_accuracy(model, x, y, attack, rng()),
+                    lambda: evaluation.robust_accuracy_any(model, x, y, attack, rng()),
+                    lambda: evaluation.correct(model, x, y, attack, rng(), source=small_net(1)),
+                    lambda: evaluation.attacked(model, x, y, attack, rng()),
+                    lambda: evaluation.mean_loss(model, x, y)):
+        with pytest.raises(ValueError, match=said) as refusal:
+            attempt()
+        assert "\n" not in str(refusal.value)
+    assert all(map(torch.equal, seen, model.state_dict().values()))  # BatchNorm saw nothing
+
+
+def test_rounding_is_no_fault_and_a_network_without_logits_is_one():
+    model, (x, y) = small_net(), batch()
+    attack = PGD(0.1, 0.05, 1)
+    assert torch.equal(perturb(model, x, y, attack, rng()), perturb(model, x, y, attack, rng()))
+    x[0] = 1 + 1e-7
+    assert perturb(model, x, y, attack, rng()).max() <= 1
+    with pytest.raises(ValueError, match=r"makes \(1, 6, 6, 6\) of one image: want logits"):
+        perturb(model[:2], x, y, attack, rng())
+    with pytest.raises(ValueError, match="start holds a NaN"):
+        perturb(model, x, y, attack, None, start=torch.full_like(x, torch.nan))
+
+
+def test_a_training_step_and_an_evaluations_batches_read_no_value_of_their_images(monkeypatch):
+    """Reading one would wait for a GPU and cannot be captured; an evaluation checks once."""
+    model, (x, y) = small_net(), batch(evaluation.BATCH + 5)
+    calls, real = [], attacks.check
+    monkeypatch.setattr(attacks, "check", lambda *given: calls.append(given) or real(*given))
+    monkeypatch.setattr(evaluation, "check", attacks.check)
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    training.step(model.train(), ([], []), optimiser, x[:8], y[:8], PGD(0.1, 0.05, 1), rng())
+    assert calls == []
+    evaluation.robust_accuracy(model, x, y, PGD(0.1, 0.05, 1), rng())
+    assert len(calls) == 1

@@ -59,3 +59,15 @@ def test_validation_is_counted_from_the_epoch_a_recipe_names_and_on_the_images_i
         assert cost(later) - cost(ticket) == pytest.approx(more * 5000 * 7 * forward, abs=1e-3)
     ours = changed(how, validation="test")
     assert split(ticket.data, ours, 0.5) == (25_000, 10_000)
+
+
+def test_restarts_cost_their_attacks_and_the_scores_that_tell_them_apart():
+    score = (1, 1 + 2 * 3)  # forward passes of a score alone and under the attack of three steps
+    forward, row = 0.0125 * (8 / 32) ** 2, CATALOGUE["digits"]
+
+    def tested(restarts):
+        again = changed(TRANSFER, evaluation=changed(TRANSFER.evaluation, restarts=restarts))
+        return cost(again) / (2 * row.test_images * forward)
+
+    assert TRANSFER.evaluation.steps == 3 and score[1] == 7
+    assert tested(3) - tested(1) == pytest.approx(2 * 2 * 3 + 3)  # two attacks more, three scores

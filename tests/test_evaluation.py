@@ -61,7 +61,7 @@ def test_each_modules_mode_and_buffers_are_left_as_found():
 def test_the_mode_is_restored_even_when_the_network_fails():
     model = nn.Linear(3, 2).train()
     try:
-        evaluation.standard_accuracy(model, torch.rand(4, 3, 2, 2), torch.zeros(4))
+        evaluation.standard_accuracy(model, torch.rand(4, 3, 2, 2), torch.zeros(4).long())
     except RuntimeError:
         pass
     assert model.training

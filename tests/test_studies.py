@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from dwlt_lib import records, specs, studies
+from dwlt_lib import costs, records, specs, studies
 from dwlt_lib.catalogue import CATALOGUE
 from dwlt_lib.specs import record_id, upstream
 from dwlt_lib.studies import NOTEBOOKS, Job, expand, jobs, plan
@@ -209,6 +209,8 @@ def test_how_a_study_computes_reaches_every_description_and_changes_its_id(toy):
             ({"precision": "bf16"}, lambda spec: spec.recipe.precision == "bf16" == spec.recipe.attack.precision),
             ({"attack_bn": "eval"}, lambda spec: spec.recipe.attack.bn == "eval"),
             ({"evaluation_precision": "bf16"}, lambda spec: spec.evaluation.precision == "bf16"),
+            ({"evaluation_restarts": 3}, lambda spec: spec.evaluation.restarts == 3 and
+             spec.recipe.attack.restarts == 1),
             ({"ra": "any"}, lambda spec: spec.ra == "any"),
             ({"deterministic": False}, lambda spec: not spec.recipe.deterministic)):
         adversarial = [spec for spec in plan(toy(**setting)).values()
@@ -220,3 +222,14 @@ def test_how_a_study_computes_reaches_every_description_and_changes_its_id(toy):
             assert (spec.recipe.precision, spec.recipe.attack.precision, spec.recipe.attack.bn) == ("fp32", "fp32",
                                                                                                     "train")
             assert (spec.evaluation.precision, spec.ra) == ("fp32", "last")
+
+
+def test_one_start_is_the_default_of_an_evaluation_and_costs_what_it_did(toy):
+    """Ids hash the attack with its restarts, so the default's stay what they were before."""
+    plain, once = toy(), toy(evaluation_restarts=1)
+    assert list(plan(plain)) == list(plan(once))
+    assert all(spec.evaluation.restarts == 1 for spec in plan(plain).values()
+               if spec.kind in ("pretraining", "transfer"))
+    transfers = [of_kind(toy(evaluation_restarts=n), "transfer")[0] for n in (1, 2, 3)]
+    costs_of = [costs.cost(spec) for spec in transfers]
+    assert costs_of[2] > costs_of[1] > costs_of[0]

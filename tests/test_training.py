@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dwlt_lib import masks, models, specs, training
+from dwlt_lib import attacks, masks, models, specs, training
 from dwlt_lib.attacks import PGD
 from dwlt_lib.training import OutOfTime, Regime, fit, generator, learning_rate
 
@@ -368,5 +368,5 @@ def test_an_attack_on_parts_is_the_attack_on_each(net, digits):
     _, (x, _) = parts_step(net, digits, 6, PGD2)
     model, clean = net().train(), digits.floats()[:12]
     start = 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    alone = training.perturb(model, clean[:6], digits.y[:6], PGD2, None, start[:6])
+    alone = attacks.perturb(model, clean[:6], digits.y[:6], PGD2, None, start[:6])
     assert torch.equal(x[:6], alone)
