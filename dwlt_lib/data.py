@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -133,21 +134,29 @@ def _resize(x: Tensor, side: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------- subsets
 
 
-def subset(labels: Tensor, fraction: float, seed: int, rule: str = "stratified") -> Tensor:
+def subset(labels: Tensor | Sequence[int] | np.ndarray, fraction: float, seed: int, rule: str = "stratified") -> Tensor:
     """Indices, ascending, of int(fraction * N) images; those of a smaller fraction lie within those of a larger one.
 
-    labels: (N,) int64. stratified: a seeded order in which every class keeps its share, so per-class counts of any
-    prefix differ from their share by about one at most. first_n: the first images in file order (the authors' way).
+    labels: (N,), a tensor, an array or a list. seed: 0 or more. stratified: a seeded order in which every class keeps
+    its share, so per-class counts of any prefix differ from their share by about one at most. first_n: the first
+    images in file order (the authors' way). Raises ValueError, one line.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction={fraction}: want 0 < fraction <= 1 (the paper uses 1.0, 0.1 and 0.01)")
-    n = max(1, int(round(len(labels) * fraction, 6)))
+    if not isinstance(fraction, Real) or not 0 < fraction <= 1:
+        raise ValueError(f"fraction={fraction!r}: want 0 < fraction <= 1 (the paper uses 1.0, 0.1 and 0.01)")
+    if rule not in ("stratified", "first_n"):
+        raise ValueError(f"rule={rule!r}: want 'stratified' or 'first_n'")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed={seed!r}: want an integer, 0 or more")
+    try:
+        y = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"labels, a {type(labels).__name__}: want a class an image, (N,)") from error
+    if y.ndim != 1 or len(y) == 0 or y.dtype.kind not in "iuf" or not np.isfinite(y).all():
+        raise ValueError(f"labels {y.shape} {y.dtype}: want a class an image, (N,), N at least 1")
+    n = max(1, int(round(len(y) * fraction, 6)))
     if rule == "first_n":
         return torch.arange(n)
-    if rule != "stratified":
-        raise ValueError(f"rule={rule!r}: want 'stratified' or 'first_n'")
     rng = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((seed, 0x5AB5E7))))
-    y = labels.cpu().numpy()
     key = np.empty(len(y))
     for label in np.unique(y):
         where = np.flatnonzero(y == label)

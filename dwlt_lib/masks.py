@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from math import prod
+from numbers import Real
 
 import torch
 from safetensors import SafetensorError
@@ -27,16 +28,19 @@ _EIGHT = torch.arange(7, -1, -1, dtype=torch.uint8)
 
 def dense_mask(theta: Mapping[str, Tensor]) -> Mask:
     """m = 1 everywhere. theta: {name: (*shape,)}."""
+    _check_tensors("theta", theta)
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in theta.items()}
 
 
 def kept(m: Mask) -> int:
     """|m|, the number of weights kept."""
+    _check_mask(m)
     return sum(int(part.sum()) for part in m.values())
 
 
 def sparsity(m: Mask) -> float:
-    """1 - |m| / d, the fraction of prunable weights that m removes."""
+    """1 - |m| / d, the fraction of prunable weights that m removes; ValueError for a mask of no weight."""
+    _check_mask(m, of_something=True)
     return 1 - kept(m) / sum(part.numel() for part in m.values())
 
 
@@ -47,6 +51,8 @@ def magnitude_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
     Returns m' <= m with exactly round(fraction * |m|) fewer ones; ties break by position in m's order.
     """
     _check_fraction(fraction)
+    _check_mask(m, of_something=True)
+    _check_tensors("theta", theta)
     _check_shapes(theta, m)
     flat = _flatten(m)
     magnitude = torch.cat([theta[name].detach().reshape(-1) for name in m]).abs_()
@@ -95,6 +101,9 @@ def random_prune(m: Mask, fraction: float, rng: torch.Generator) -> Mask:
     rng: a generator on the CPU, so that a mask does not depend on the device.
     """
     _check_fraction(fraction)
+    _check_mask(m, of_something=True)
+    if not isinstance(rng, torch.Generator) or rng.device.type != "cpu":
+        raise ValueError(f"rng={rng!r}: want a torch.Generator on the CPU, with a seed of your own")
     flat = _flatten(m)
     positions = flat.nonzero().squeeze(1)
     drop = torch.randperm(len(positions), generator=rng)[: round(fraction * len(positions))]
@@ -105,6 +114,9 @@ def random_prune(m: Mask, fraction: float, rng: torch.Generator) -> Mask:
 @torch.no_grad()
 def apply_(model: nn.Module, m: Mask) -> None:
     """theta <- m * theta, in place, for the parameters m names; the rest of the model is left alone."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is a {type(model).__name__}: want the network, a torch.nn.Module")
+    _check_mask(m)
     parameters = dict(model.named_parameters())
     _check_shapes(parameters, m)
     for name, part in m.items():
@@ -123,6 +135,7 @@ def fingerprint(theta: Mapping[str, Tensor]) -> str:
 
 def pack(m: Mask, theta: str = "") -> bytes:
     """m as a safetensors file of bits (2.9 MB for ResNet-50); `theta` names the theta_p it was drawn from."""
+    _check_mask(m)
     bits = {name: to_bits(part) for name, part in m.items()}
     shapes = {name: list(part.shape) for name, part in m.items()}
     data = save(bits, {"format": "dwlt-mask-1", "shapes": json.dumps(shapes), "theta": theta})
@@ -136,14 +149,13 @@ def unpack(data: bytes) -> Mask:
     """The mask that `pack` wrote, in the order of its names there; refuses anything else with a ValueError."""
     header = packed_header(data)
     try:
-        bits = load(data)
-    except SafetensorError as error:
-        raise ValueError(f"mask: the file is damaged ({error}); make its record again") from error
-    m = {}
-    for name, shape in json.loads(header["shapes"]).items():
-        if name not in bits or len(bits[name]) != (prod(shape) + 7) // 8:
-            raise ValueError(f"mask: {name} does not hold {prod(shape)} bits; the file is damaged")
-        m[name] = from_bits(bits[name], shape)
+        shapes, bits = json.loads(header["shapes"]), load(data)
+        m = {name: from_bits(bits[name], shape) for name, shape in shapes.items()}
+    except (SafetensorError, LookupError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise ValueError(f"mask: the file is damaged ({line}); make its record again") from error
+    if bits.keys() != m.keys():
+        raise ValueError(f"mask: the file holds {len(bits)} tensors of {len(m)} names; make its record again")
     return m
 
 
@@ -155,25 +167,48 @@ def to_bits(part: Tensor) -> Tensor:
 
 
 def from_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    """What `to_bits` was given: (*shape,) bool."""
-    if bits.dtype != torch.uint8 or len(bits) != (prod(shape) + 7) // 8:
-        raise ValueError(f"mask: {len(bits)} {bits.dtype}; want {prod(shape)} bits in uint8; the file is damaged")
-    return ((bits[:, None] >> _EIGHT) & 1).reshape(-1)[: prod(shape)].bool().reshape(tuple(shape))
+    """What `to_bits` was given: (*shape,) bool. Nothing is allocated that `bits` do not fill."""
+    count = prod(shape)
+    if bits.dtype != torch.uint8 or bits.shape != (-(-count // 8),) or any(n < 0 for n in shape):
+        raise ValueError(f"{tuple(bits.shape)} {bits.dtype}: want the {count} bits of {tuple(shape)} in uint8")
+    return ((bits[:, None] >> _EIGHT) & 1).reshape(-1)[:count].bool().reshape(tuple(shape))
 
 
 def packed_header(data: bytes) -> dict[str, str]:
     """What `pack` wrote beside the bits: format, shapes (JSON) and theta (the hash of theta_p, or empty)."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ValueError(f"mask: a {type(data).__name__}; want bytes, what masks.pack wrote")
     try:
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    except (ValueError, AttributeError) as error:
+        header = json.loads(bytes(data[8 : 8 + size])).get("__metadata__")
+        found = header.get("format")
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError("mask: not a packed mask (want what masks.pack wrote)") from error
-    if header.get("format") != "dwlt-mask-1":
-        raise ValueError(f"mask: format {header.get('format')!r}; want 'dwlt-mask-1', what masks.pack wrote")
+    if found != "dwlt-mask-1":
+        raise ValueError(f"mask: format {found!r}; want 'dwlt-mask-1', what masks.pack wrote")
     return header
 
 
+def _check_tensors(what: str, tensors: Mapping[str, Tensor]) -> None:
+    if not isinstance(tensors, Mapping):
+        raise ValueError(f"{what} is a {type(tensors).__name__}: want tensors by name, as models.prunable gives them")
+    for name, part in tensors.items():
+        if not isinstance(part, Tensor):
+            raise ValueError(f"{what}[{name!r}] is a {type(part).__name__}: want a torch.Tensor")
+
+
+def _check_mask(m: Mask, of_something: bool = False) -> None:
+    _check_tensors("m", m)
+    for name, part in m.items():
+        if part.dtype != torch.bool:
+            raise ValueError(f"m[{name!r}] is {part.dtype}: want torch.bool (masks.dense_mask(theta) starts one)")
+    if of_something and not any(part.numel() for part in m.values()):
+        raise ValueError("m names no weight: want a mask of a network's convolutions (masks.dense_mask)")
+
+
 def _check_fraction(fraction: float) -> None:
+    if not isinstance(fraction, Real):
+        raise ValueError(f"fraction={fraction!r}: want a number, 0 <= fraction < 1 (the paper prunes 0.2 a round)")
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction={fraction}: want 0 <= fraction < 1 (the paper prunes 0.2 a round)")
 

@@ -178,8 +178,8 @@ class Corner(nn.Module):
 def test_a_start_that_breaks_an_image_counts_before_one_of_a_larger_loss(monkeypatch):
     model, x, y = Corner(), torch.full((1, 3, 2, 2), 0.5), torch.zeros(1, dtype=torch.int64)
     for order in ((0.1, -0.1), (-0.1, 0.1)):
-        levels = iter(order)
-        monkeypatch.setattr(attacks, "first_delta", lambda x, *_: torch.full_like(x, next(levels)))
+        starts = iter([torch.full_like(x, level) for level in order])
+        monkeypatch.setattr(attacks, "first_delta", lambda *_, starts=starts: next(starts))
         assert perturb(model, x, y, PGD(0.1, 0.0, 0, restarts=2), None).mean() > 0.5, order
     loss = F.cross_entropy(model(torch.cat([x - 0.1, x + 0.1])), y.expand(2), reduction="none")
     assert loss[0] > loss[1] and model(x + 0.1).argmax() != 0 == model(x - 0.1).argmax()

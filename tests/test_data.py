@@ -236,7 +236,29 @@ def test_first_n_is_the_authors_way():
     assert len(data.subset(torch.zeros(100), 0.29, 0, "first_n")) == 29  # in spite of 0.29 * 100 = 28.999...
 
 
-@pytest.mark.parametrize("fraction", [0, -0.1, 1.01])
+@pytest.mark.parametrize("rule", ["stratified", "first_n"])
+def test_labels_are_a_tensor_an_array_or_a_list_alike(rule):
+    labels = LABELS["unbalanced"]
+    wanted = data.subset(labels, 0.1, 2, rule)
+    for same in (labels.numpy(), labels.tolist(), labels.int(), tuple(labels.tolist())):
+        assert torch.equal(data.subset(same, 0.1, 2, rule), wanted)
+
+
+@pytest.mark.parametrize("rule", ["stratified", "first_n"])
+def test_what_are_no_labels_or_no_seed_is_refused_in_a_line(rule):
+    labels = LABELS["balanced"]
+    for wrong, seed, said in ((labels.view(10, 100), 0, r"labels \(10, 100\) int64: want a class an image"),
+                              (torch.tensor(3), 0, "want a class an image"), ([], 0, "want a class an image"),
+                              ([[0, 1], [2]], 0, "want a class an image"), (None, 0, "want a class an image"),
+                              (["cat", "dog"], 0, "want a class an image"), ([0.0, float("nan")], 0, "a class an"),
+                              (labels, -1, "seed=-1: want an integer, 0 or more"), (labels, None, "seed=None"),
+                              (labels, 0.5, "seed=0.5")):
+        with pytest.raises(ValueError, match=said) as refusal:
+            data.subset(wrong, 0.1, seed, rule)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan"), "0.1", None])
 def test_fractions_outside_0_to_1_are_refused(fraction):
     with pytest.raises(ValueError, match="fraction"):
         data.subset(LABELS["sorted"], fraction, 0)

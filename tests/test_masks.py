@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 from torch.nn.utils import prune
 
@@ -232,3 +233,59 @@ def test_a_large_mask_is_bit_equal_to_the_one_by_a_stable_sort():
     flat[order.sort(stable=True).indices[: round(0.2 * int(flat.sum()))]] = False
     found = masks.magnitude_prune(theta, m, 0.2)
     assert torch.equal(torch.cat([part.flatten() for part in found.values()]), flat)
+
+
+def refused(attempt, said):
+    with pytest.raises(ValueError, match=said) as refusal:
+        attempt()
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_is_no_mask_no_weights_or_no_generator_is_refused_in_a_line(net):
+    theta, rng = weights(), torch.Generator()
+    m = masks.dense_mask(theta)
+    numbers = {name: part.float() for name, part in m.items()}
+    for wrong, said in ((net(), "m is a SmallResNet: want tensors by name"), (None, "m is a NoneType"),
+                        (numbers, r"m\['a.weight'\] is torch.float32: want torch.bool"),
+                        ({"a.weight": [True]}, r"m\['a.weight'\] is a list")):
+        for attempt in (lambda w=wrong: masks.magnitude_prune(theta, w, 0.2), lambda w=wrong: masks.kept(w),
+                        lambda w=wrong: masks.random_prune(w, 0.2, rng), lambda w=wrong: masks.sparsity(w),
+                        lambda w=wrong: masks.apply_(net(), w), lambda w=wrong: masks.pack(w)):
+            refused(attempt, said)
+    for attempt in (lambda: masks.sparsity({}), lambda: masks.magnitude_prune(theta, {}, 0.2),
+                    lambda: masks.random_prune({}, 0.2, rng),
+                    lambda: masks.sparsity({"a": torch.ones(0, dtype=torch.bool)})):
+        refused(attempt, "m names no weight")
+    assert masks.kept({}) == 0
+    for wrong in (None, 3, torch.default_generator.get_state()):
+        refused(lambda w=wrong: masks.random_prune(m, 0.2, w), "want a torch.Generator on the CPU")
+    refused(lambda: masks.magnitude_prune(net(), m, 0.2), "theta is a SmallResNet")
+    refused(lambda: masks.dense_mask(net()), "theta is a SmallResNet")
+    refused(lambda: masks.apply_(dict(net().named_parameters()), m), "model is a dict: want the network")
+    refused(lambda: masks.magnitude_prune(theta, m, "0.2"), "fraction='0.2'")
+
+
+def packed_as(tensors, **header):
+    return save(tensors, {"format": "dwlt-mask-1", "shapes": '{"a": [12]}', "theta": "", **header})
+
+
+@pytest.mark.parametrize("tensors, header", [
+    ({"b": 2}, {}), ({"a": 2, "b": 2}, {}), ({"a": 2}, {"shapes": "{"}), ({"a": 2}, {"shapes": "[12]"}),
+    ({"a": 2}, {"shapes": '{"a": 12}'}), ({"a": 2}, {"shapes": '{"a": ["12"]}'}),
+    ({"a": 2}, {"shapes": '{"a": [-3, -4]}'}), ({"a": 2}, {"shapes": '{"a": [1000000000000]}'}),
+    ({"a": 2}, {"shapes": '{"a": ' + "[" * 99_999}), ({"a": (2, 5)}, {}), ({"a": 0}, {})])
+def test_bits_that_contradict_their_header_are_refused_in_a_line(tensors, header):
+    data = packed_as({name: torch.zeros(size, dtype=torch.uint8) for name, size in tensors.items()}, **header)
+    refused(lambda: masks.unpack(data), "mask: the file")
+
+
+def test_what_is_no_packed_mask_is_refused_in_a_line():
+    whole = packed_as({"a": torch.zeros(2, dtype=torch.uint8)})
+    assert masks.unpack(whole)["a"].shape == (12,)
+    refused(lambda: masks.unpack(packed_as({"a": torch.zeros(2)})), "want the 12 bits")
+    for wrong in ("text", None, 3, torch.zeros(4)):
+        refused(lambda w=wrong: masks.unpack(w), "want bytes, what masks.pack wrote")
+    for header in (b"[]", b"3", b'{"__metadata__": []}', b"{}", b"[" * 99_999, b"\xff"):
+        refused(lambda h=header: masks.unpack(len(h).to_bytes(8, "little") + h), "not a packed mask")
+    short = packed_as({"a": torch.zeros(2, dtype=torch.uint8)}).replace(b'"shapes"', b'"sharps"')
+    refused(lambda: masks.unpack(short), "mask: the file is damaged")
