@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dwlt_lib import containers, masks, models
+from dwlt_lib import containers, files, masks, models
 from dwlt_lib.containers import Contents
 from dwlt_lib.masks import Weights
 from dwlt_lib.pickles import BadCheckpoint, Inert, Stored, plain
@@ -21,6 +21,7 @@ SOURCES = {"std": ("STD", "plain", "torchvision"),
            "at": ("AT", "robustness", "microsoft/robust-models-transfer or MadryLab/robustness"),
            "fat": ("FAT", "parallel", "locuslab/fast_adversarial")}
 NORMALISERS = {f"{of}.new_{what}" for of in ("normalizer", "attacker.normalize") for what in ("mean", "std")}
+MOST_CLASSES = 100_000
 COUNTER = "num_batches_tracked"  # BatchNorm's; torch before 0.4.1 has none, and nothing reads it with a momentum
 Demand = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
@@ -39,11 +40,17 @@ def read_checkpoint(path: str | Path, source: str, arch: str | None = None) -> C
         raise ValueError(f"source={source!r}: want one of {', '.join(SOURCES)}")
     if arch is not None and arch not in models.ARCHITECTURES:
         raise ValueError(f"arch={arch!r}: want one of {', '.join(models.ARCHITECTURES)}")
-    path = Path(path)
+    try:
+        path = files.regular(path)
+    except ValueError as error:
+        raise BadCheckpoint(f"{error} that torch.save wrote") from error
     try:
         if (size := path.stat().st_size) > containers.MOST_BYTES:
             raise BadCheckpoint(f"{size:,} bytes, more than any checkpoint of these networks; want an official one")
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            containers.recognise(file.read(512), size)  # before it is read whole
+            file.seek(0)
+            data = file.read(size)
         contents = containers.parse(data)
         described, layout, normalisers = _network_of(contents, source)
         arch, wanted = _fitting({name: part.shape for name, part in described.items()}, arch)
@@ -109,7 +116,7 @@ def _same(contents: Contents, a: Stored, b: Stored) -> bool:
 def _fitting(shapes: dict[str, tuple[int, ...]], arch: str | None) -> tuple[str, Demand]:
     """The network that fits best (or `arch`) and what it demands: {name: (shape, dtype)}; refuses what differs."""
     head = shapes.get("fc.weight", ())
-    classes = head[0] if len(head) == 2 and 0 < head[0] <= 100_000 else 1000
+    classes = head[0] if len(head) == 2 and 0 < head[0] <= MOST_CLASSES else 1000
     demands = {name: demand(name, classes) for name in ([arch] if arch else models.ARCHITECTURES)}
 
     def fit(name: str) -> int:

@@ -50,7 +50,7 @@ def parse(data: bytes) -> Contents:
 
     Raises BadCheckpoint, one line: not such a file, damaged, too large, or a trap.
     """
-    _recognise(data)
+    recognise(data[:512], len(data))
     try:
         return _zip(data) if data.startswith(b"PK") else _legacy(data)
     except BadCheckpoint:
@@ -60,9 +60,9 @@ def parse(data: bytes) -> Contents:
         raise BadCheckpoint(f"damaged or cut short ({plain(str(error))}); fetch it again") from error
 
 
-def _recognise(data: bytes) -> None:
-    """Refuses what is plainly something else."""
-    start = data[:512].lstrip().lower()
+def recognise(data: bytes, size: int) -> None:
+    """Refuses what is plainly something else. data: the first 512 bytes of a file of `size` bytes."""
+    start = data.lstrip().lower()
     found = None
     if not data:
         found = "an empty file"
@@ -76,7 +76,7 @@ def _recognise(data: bytes) -> None:
         found = "a tar archive (that format of torch ended in 2017; a .pth.tar of later years is none)"
     elif data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
         found = "a compressed file (unpack it first)"
-    elif data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
+    elif data[8:9] == b"{" and int.from_bytes(data[:8], "little") < size:
         found = "a safetensors file, which needs no import"
     elif not data.startswith((b"PK", b"\x80")):
         found = "no file of torch.save"

@@ -15,6 +15,8 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from dwlt_lib import files
+
 CHUNK = 2**20
 TIMEOUT = 30  # seconds without a byte
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if the server says so
@@ -46,7 +48,7 @@ def download(url: str, target: Path, pin: str | None = None, progress: Progress 
 
 def sha256(path: Path) -> str:
     """Of a whole file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with open(files.regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -15,8 +15,6 @@ import stat
 from functools import cache
 from pathlib import Path
 
-import psutil
-
 MARK = ".dwlt-"  # every scratch name starts so
 
 
@@ -27,6 +25,8 @@ def owner() -> str:
 
 @cache
 def _owner(pid: int) -> str:
+    import psutil  # here, so that a ticket can be loaded where only torch and safetensors are
+
     return f"{_host()}-{pid}-{int(psutil.Process(pid).create_time())}"
 
 
@@ -45,6 +45,8 @@ def regular(path: str | Path) -> Path:
     Raises ValueError, one line: nothing there, a folder, or something whose reading may wait for
     ever or never end (a pipe, a socket, a device).
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"{path!r:.80}: is a {type(path).__name__}; want the path of a file")
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # ValueError: a path that no system takes
@@ -82,6 +84,8 @@ def sync(path: Path) -> None:
 
 def is_dead(owner: str) -> bool:
     """Whether this was an `owner` on this host that runs no more; of other hosts nobody can tell: False."""
+    import psutil
+
     host, _, rest = owner.partition("-")
     pid, _, start = rest.partition("-")
     if host != _host() or not (pid.isdigit() and start.isdigit()):

@@ -6,11 +6,14 @@ Only a file's header is read here: what it says of itself. Making its record rea
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
+
+from dwlt_lib import files
 
 if TYPE_CHECKING:
     from dwlt_lib.catalogue import DataSet
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
 WEIGHTS = "dwlt-weights-1"  # rises when the layout of such a file changes
 
 SAID = {"pretraining", "arch", "classes", "theta"}
+
+
+def normalises(value: object) -> bool:
+    """Whether this is a mean or a std: three finite numbers, one a channel."""
+    return (isinstance(value, list | tuple) and len(value) == 3
+            and all(type(each) in (int, float) and abs(each) < 1e6 for each in value))
 
 
 def path_of(file: str) -> Path:
@@ -32,15 +41,26 @@ def path_of(file: str) -> Path:
 def about(path: Path) -> dict[str, Any]:
     """What a file of theta_p says of itself (pretraining, arch, classes, theta...); ValueError, one line, if it is not
     one that `dwlt weights import` wrote."""
+    path = files.regular(path)
     try:
         with safe_open(path, "np") as file:
             said = json.loads((file.metadata() or {}).get("dwlt", "null"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as safetensors ({error}); write it again with dwlt weights import"
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: cannot be read as safetensors ({line}); write it again with dwlt weights import"
                          ) from error
-    if not isinstance(said, dict) or said.get("format") != WEIGHTS or not SAID <= said.keys():
+    if not isinstance(said, dict) or said.get("format") != WEIGHTS or not _sound(said):
         raise ValueError(f"{path}: not a file of format {WEIGHTS}; want one that dwlt weights import wrote")
     return said
+
+
+def _sound(said: Mapping[str, Any]) -> bool:
+    """Whether what a file says of itself is what such files say, each thing of its kind."""
+    if not SAID <= said.keys() or said["pretraining"] not in ("STD", "FAT", "AT"):
+        return False
+    return (isinstance(said["arch"], str) and len(said["arch"]) < 50 and type(said["classes"]) is int
+            and isinstance(said["theta"], str) and re.fullmatch("[0-9a-f]{64}", said["theta"]) is not None
+            and all(normalises(said[name]) for name in ("mean", "std") if name in said))
 
 
 def problem(said: Mapping[str, Any], pretraining: str, arch: str, row: DataSet, theta: str | None) -> str | None:

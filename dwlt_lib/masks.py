@@ -125,6 +125,7 @@ def apply_(model: nn.Module, m: Mask) -> None:
 
 def fingerprint(theta: Mapping[str, Tensor]) -> str:
     """sha256 over names, shapes, types and bytes, in sorted order: which theta_p is this?"""
+    _check_tensors("theta", theta)
     digest = hashlib.sha256()
     for name in sorted(theta):
         weight = theta[name].detach().cpu().contiguous()

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +22,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dwlt_lib import masks, models
-from dwlt_lib.checkpoints import Checkpoint, demand, few, read_checkpoint
-from dwlt_lib.imported import WEIGHTS
+from dwlt_lib import files, masks, models
+from dwlt_lib.checkpoints import MOST_CLASSES, Checkpoint, demand, few, read_checkpoint
+from dwlt_lib.imported import WEIGHTS, normalises
 from dwlt_lib.masks import Mask, Weights
+from dwlt_lib.pickles import plain
 
 TICKET = "dwlt-ticket-1"  # rises when a file's layout changes
 OURS = "weights.safetensors"  # a record's
+TYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}  # in a file's header
+Header = dict[str, tuple[tuple[int, ...], str]]  # {name: (shape, type)}
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,8 @@ def load_ticket(path: str | Path, theta: Mapping[str, Tensor] | str | Path | Non
 
     theta: theta_p, as a state dictionary or a safetensors file; one with another hash than the ticket's is refused.
     A transferred ticket has its own weights and needs none. None: its own weights, or theta_p's record on this
-    machine. Raises ValueError, one line: no ticket, damaged, no theta_p or a wrong one.
+    machine. Raises ValueError, one line: no ticket, damaged, no theta_p or a wrong one. Nothing that a file claims is
+    allocated on its word: its header must be that of the network it names before any of its numbers are read.
     """
     ticket = read_ticket(path)
     about, state = ticket.about, ticket.weights
@@ -128,7 +135,7 @@ def load_ticket(path: str | Path, theta: Mapping[str, Tensor] | str | Path | Non
             raise ValueError(f"{path}: a mask of theta_p {about['theta'][:12]}, whose record {about['theta_record']} "
                              "is not on this machine; give theta=, its weights or their safetensors file")
     if theta is not None:
-        given = dict(theta) if isinstance(theta, Mapping) else _tensors(Path(theta))[0]
+        given = dict(theta) if isinstance(theta, Mapping) else _theta(theta, about["arch"])
         if (found := masks.fingerprint(given)) != about["theta"]:
             raise ValueError(f"{path}: drawn from theta_p {about['theta'][:12]}, but the one given is {found[:12]}; "
                              "want the very weights that it was drawn from")
@@ -152,7 +159,10 @@ def read_ticket(path: str | Path) -> Ticket:
             part = tensors.get(f"weights/{name}")
             if len(shape) == 4:
                 m[name] = masks.from_bits(tensors[f"mask/{name}"], shape)
-                part = part if part is None else torch.zeros(shape, dtype=dtype).masked_scatter_(m[name], part)
+                if part is not None:
+                    if len(part) != (count := int(m[name].sum())):
+                        raise ValueError(f"{name} has {len(part)} weights, its mask {count}")
+                    part = torch.zeros(shape, dtype=dtype).masked_scatter_(m[name], part)
             if part is not None and (tuple(part.shape), part.dtype) != (shape, dtype):
                 raise ValueError(f"{name} is {tuple(part.shape)} {part.dtype}")
             weights[name] = part
@@ -193,25 +203,108 @@ def _write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
 
 
 def _read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors, metadata = _tensors(Path(path))
-    try:
-        about = json.loads(metadata.get("dwlt", "null"))
-    except ValueError:
-        about = None
-    if not isinstance(about, dict) or about.get("format") != format:
-        raise ValueError(f"{path}: not a file of format {format}; want one that "
-                         f"{'dwlt weights import' if format == WEIGHTS else 'weights.export_ticket'} wrote")
+    with _opened(path) as (file, header, said):
+        try:
+            about = json.loads(said.get("dwlt", "null"))
+        except (ValueError, RecursionError):
+            about = None
+        if not isinstance(about, dict) or about.get("format") != format:
+            raise ValueError(f"{path}: not a file of format {format}; want one that "
+                             f"{'dwlt weights import' if format == WEIGHTS else 'weights.export_ticket'} wrote")
+        try:
+            _check_about(about, format)
+            _check_header(header, _expected(about, format, header))
+        except ValueError as error:
+            what = "theta_p" if format == WEIGHTS else "ticket"
+            raise ValueError(f"{path}: holds no {what} of the network that it names ({error}); want the file as it "
+                             "was first written") from error
+        tensors = {name: file.get_tensor(name) for name in header}
     if about.pop("digest", None) != _digest(tensors, about):
         raise ValueError(f"{path}: damaged or changed since it was written; write it again")
     return tensors, about
 
 
-def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _theta(path: str | Path, arch: str) -> Weights:
+    """theta_p of that network out of a safetensors file, whoever wrote it."""
+    with _opened(path) as (file, header, _):
+        shape, _ = header.get("fc.bias", ((), ""))
+        classes = shape[0] if len(shape) == 1 and 0 < shape[0] <= MOST_CLASSES else 1000
+        try:
+            _check_header(header, _state(arch, classes))
+        except ValueError as error:
+            raise ValueError(f"{path}: not the weights of a {arch} ({error}); want theta_p as a safetensors file"
+                             ) from error
+        return {name: file.get_tensor(name) for name in header}
+
+
+def _check_about(about: Mapping[str, Any], format: str) -> None:
+    """What a file says of itself is complete and of use, before anything is built by it."""
+    wanted = {"arch": lambda value: value in models.ARCHITECTURES,
+              "classes": lambda value: type(value) is int and 0 < value <= MOST_CLASSES,
+              "theta": lambda value: re.fullmatch("[0-9a-f]{64}", value)}
+    if format == TICKET:
+        wanted |= {"kind": lambda value: value in ("mask", "transfer"), "mean": normalises,
+                   "std": lambda value: normalises(value) and all(0 < each <= 1 for each in value),
+                   "theta_record": lambda value: re.fullmatch("[0-9a-f]+", value)}
+    for name, good in wanted.items():
+        if name not in about:
+            raise ValueError(f"it does not say its {name}")
+        try:
+            fine = good(about[name])
+        except TypeError:  # a list where a text should be
+            fine = False
+        if not fine:
+            raise ValueError(f"{name} is {plain(str(about[name]))}")
+
+
+def _state(arch: str, classes: int) -> Header:
+    return {name: (shape, TYPES[dtype]) for name, (shape, dtype) in demand(arch, classes).items()}
+
+
+def _expected(about: Mapping[str, Any], format: str, header: Header) -> Header:
+    """The header that a file has which says this of itself; how many weights a mask keeps is the file's to say."""
+    state = _state(about["arch"], about["classes"])
+    if format == WEIGHTS:
+        return state
+    expected = {}
+    for name, (shape, dtype) in state.items():
+        if len(shape) == 4:
+            expected[f"mask/{name}"] = (-(-prod(shape) // 8),), TYPES[torch.uint8]
+            found, _ = header.get(f"weights/{name}", (shape, dtype))
+            shape = found if len(found) == 1 and found[0] <= prod(shape) else (prod(shape),)
+        if about["kind"] == "transfer":
+            expected[f"weights/{name}"] = shape, dtype
+    return expected
+
+
+def _check_header(header: Header, expected: Header) -> None:
+    missing = [name for name in expected if name not in header]
+    extra = [plain(name) for name in header if name not in expected]
+    other = [f"{name} {header[name]} instead of {want}" for name, want in expected.items()
+             if header.get(name, want) != want]
+    for what, names in (("missing", missing), ("extra", extra), ("misshapen", other)):
+        if names:
+            raise ValueError(f"{what}: {few(names)}")
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[Any, Header, dict[str, str]]]:
+    """A safetensors file, its header {name: (shape, type)} and what it says; no number of it is read yet."""
+    path = files.regular(path)
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: no safetensors file, or a damaged one ({error})") from error
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            header = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+            yield file, header, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        line = plain(" ".join(str(error).split()), 300)
+        raise ValueError(f"{path}: no safetensors file, or a damaged one ({line})") from error
+
+
+def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All of a file of our own."""
+    with _opened(path) as (file, header, said):
+        return {name: file.get_tensor(name) for name in header}, said
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:

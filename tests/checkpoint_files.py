@@ -1,8 +1,14 @@
 """Checkpoints of theta_p in the layouts that their authors publish, out of any network's state dictionary."""
 
+import json
+import os
+import subprocess
+import sys
 from collections import OrderedDict
 
 import torch
+
+from dwlt_lib.records import checkout
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
@@ -44,3 +50,60 @@ def parallel(state):
     return {"epoch": 15, "arch": "resnet50", "state_dict": OrderedDict((f"module.{name}", part) for name, part in
                                                                        state.items()),
             "best_prec1": torch.tensor(55.62), "optimizer": rest["optimizer"]}
+
+
+READER = """if True:
+    import json, resource, sys, time
+    import torch
+    from dwlt_lib import weights
+    read = eval(sys.argv[1])
+    def most():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    for path in sys.argv[2:]:  # the first is sound: what reading needs is imported then
+        before, began = most(), time.process_time()
+        try:
+            read(path)
+            said = None
+        except ValueError as error:
+            said = str(error)
+        print(json.dumps([said, time.process_time() - began, most() - before]), flush=True)
+    """
+
+
+def outcomes(read, sound, paths):
+    """(what was said, seconds of processor time, bytes more than ever before) of each path.
+
+    read: an expression, given `weights`; all paths are read in one process of their own, after
+    `sound`, which has to be read. Whatever happens to that process, this one lives.
+    """
+    done = subprocess.run([sys.executable, "-c", READER, read, sound, *paths], capture_output=True,
+                          text=True, timeout=300, stdin=subprocess.DEVNULL, cwd=checkout())
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and len(found) == 1 + len(paths), (len(found), done.stderr[-2000:])
+    assert found[0][0] is None, found[0]
+    return found[1:]
+
+
+def refused_in_a_line(read, sound, paths):
+    """{name: what was said}: every path was refused in one line, in 2 s, all in 200 MB."""
+    found = dict(zip(paths, outcomes(read, sound, list(paths.values())), strict=True))
+    for name, (said, seconds, _) in found.items():
+        assert said is not None, f"{name}: was taken"
+        assert "\n" not in said and len(said) < 800 and str(paths[name])[:50] in said, (name, said)
+        assert seconds < 2, (name, seconds)
+    assert sum(more for _, _, more in found.values()) < 200e6, found
+    return {name: said for name, (said, _, _) in found.items()}
+
+
+def pretend(folder):
+    """{name: path} of what is no file: its reading would wait or never end."""
+    os.mkfifo(folder / "pipe")
+    (folder / "folder").mkdir()
+    (folder / "a link to a pipe").symlink_to(folder / "pipe")
+    (folder / "a link in a circle").symlink_to(folder / "a link in a circle")
+    with open(folder / "zeros", "wb") as file:
+        file.truncate(2**31 - 1)  # a hole, no bytes
+    (folder / "empty").touch()
+    names = ("pipe", "folder", "a link to a pipe", "a link in a circle", "zeros", "empty", "missing")
+    return {"/dev/zero": "/dev/zero", "/dev/stdin": "/dev/stdin"} | {
+        name: str(folder / name) for name in names}

@@ -31,7 +31,7 @@ TABLE = {
     "studies": {"blocks", "catalogue", "specs"},
     "parameters": {"catalogue", "specs", "studies"},
     "masks": set(),
-    "imported": {"catalogue", "specs", "studies", "zoo"},  # only when a study asks: loading a ticket needs none
+    "imported": {"catalogue", "files", "specs", "studies", "zoo"},  # not for tickets
     "structure": {"masks"},
     "layers": set(),
     "gradient": {"models", "layers"},
@@ -53,9 +53,10 @@ TABLE = {
     "tickets": {"data", "masks", "models", "training"},
     "pickles": set(),
     "containers": {"pickles"},
-    "checkpoints": {"containers", "masks", "models", "pickles"},
-    "weights": {"checkpoints", "imported", "masks", "models", "records"},  # records: only when a ticket is written
-    "downloads": set(),
+    "checkpoints": {"containers", "files", "masks", "models", "pickles"},
+    "weights": {"checkpoints", "files", "imported", "masks", "models", "pickles",
+                "records"},  # only when a ticket is written
+    "downloads": {"files"},
     "zoo": {"catalogue", "downloads"},
     "refusal": set(),
     "ready": {"data", "imported", "make", "refusal", "specs"},

@@ -9,7 +9,7 @@ from collections import OrderedDict
 import dill
 import pytest
 import torch
-from checkpoint_files import older_robust, parallel, parameters, plain, robust
+from checkpoint_files import older_robust, parallel, parameters, plain, pretend, refused_in_a_line, robust
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -17,6 +17,7 @@ from dwlt_lib import masks, models, records, specs, studies, weights
 from dwlt_lib.cli import app
 from dwlt_lib.data import images
 from dwlt_lib.evaluation import standard_accuracy
+from dwlt_lib.imported import WEIGHTS
 from dwlt_lib.make import make
 from dwlt_lib.pickles import BadCheckpoint
 
@@ -292,9 +293,149 @@ def test_a_ticket_that_contradicts_itself_is_refused_before_anything_large_is_bu
             weights.load_ticket(path)
     path = weights.export_ticket(ids["mask"], tmp_path / "mask.safetensors")
     tensors, about = weights._read(path, weights.TICKET)
-    weights._write(path, tensors, {**about, "classes": 10**9})
-    with pytest.raises(ValueError, match="1000000000 classes, which theta_p is not"):
+    weights._write(path, tensors, {**about, "classes": 7})
+    with pytest.raises(ValueError, match="with 7 classes, which theta_p is not"):
         weights.load_ticket(path)
+
+
+def as_file(header, data=b""):
+    """A safetensors file by hand."""
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def hostile_tickets(path):
+    """{what it is: its bytes}, made out of a good transferred ticket."""
+    good = path.read_bytes()
+    tensors, about = weights._read(path, weights.TICKET)
+    size = int.from_bytes(good[:8], "little")
+    header = json.loads(good[8 : 8 + size])
+    first, name = next(iter(header["__metadata__"])), "weights/conv1.weight"
+
+    def says(**change):  # with a digest that is right, as its author can make it
+        weights._write(path, tensors, {key: value for key, value in {**about, **change}.items()
+                                       if value is not NOTHING})
+        return path.read_bytes()
+
+    def holds(change):
+        found = dict(tensors)
+        change(found)
+        weights._write(path, found, about)
+        return path.read_bytes()
+
+    def metadata(text):
+        return as_file({**header, "__metadata__": {first: text}}, good[8 + size:])
+
+    def claims(what, **change):
+        return as_file({**header, what: {**header[what], **change}}, good[8 + size:])
+
+    whole = 2**42  # bytes
+    huge = {"dtype": "F32", "shape": [whole // 4], "data_offsets": [0, whole]}
+    empty = {"dtype": "F32", "shape": [0, 2**60], "data_offsets": [0, 0]}
+    found = {
+        "cut in its numbers": good[:-1], "cut in its header": good[: size // 2], "cut to 8 bytes": good[:8],
+        "one byte more": good + b"x", "a bit of its numbers": good[:-3] + bytes([good[-3] ^ 1]) + good[-2:],
+        "a bit of its header": good.replace(b"conv1", b"conv0", 1), "a web page": b"<html>Sign in</html>",
+        "a pickle": b"\x80\x02cos\nsystem\n(X\x04\x00\x00\x00truetR.",
+        "a header of 11 TB": b"\x00" * 5 + b"\x0a\0\0",
+        "a header nested 99,999 deep": as_file(b"[" * 99_999),
+        "a tensor of 4 TB": as_file({**header, "fc": huge}), "a tensor of 4 TB alone": as_file({"fc": huge}),
+        "a tensor of no row and 2^60 columns": as_file({**header, "fc": empty}, good[8 + size:]),
+        "nothing but a header": as_file({"__metadata__": header["__metadata__"]}),
+        "no metadata": as_file({name: part for name, part in header.items() if name != "__metadata__"},
+                               good[8 + size:]),
+        "metadata not JSON": metadata("{"), "metadata a list": metadata("[]"),
+        "metadata nested 99,999 deep": metadata("[" * 99_999), "metadata with a number of a million digits":
+        metadata('{"classes": ' + "9" * 10**6 + "}"), "another format": says(format="dwlt-ticket-9"),
+        "floats as integers": claims(name, dtype="I32"), "a type of four bits": claims(name, dtype="F4"),
+        "a shape transposed": claims("weights/fc.weight", shape=header["weights/fc.weight"]["shape"][::-1]),
+        "a mask not of bytes": holds(lambda found: found.update({"mask/conv1.weight": torch.zeros(54)})),
+        "a mask too short": holds(lambda found: found.update({"mask/conv1.weight": found["mask/conv1.weight"][1:]})),
+        "fewer weights than its mask keeps": holds(lambda found: found.update({name: found[name][1:]})),
+        "more weights than its mask keeps": holds(lambda found: found.update({name: torch.zeros(432)})),
+        "a mask missing": holds(lambda found: found.pop("mask/conv1.weight")),
+        "a weight missing": holds(lambda found: found.pop("weights/bn1.bias")),
+        "a tensor more": holds(lambda found: found.update({"weights/x": torch.zeros(1)})),
+        "a tensor of a name of a million letters": holds(lambda found: found.update({10**6 * "x": torch.zeros(1)})),
+    }
+    for what, change in {
+            "kind": "pretraining", "arch": "vgg", "classes": 10**9, "std": [0.0, 0.2, 0.2], "mean": [0.5, 0.5],
+            "theta": 64 * "A", "theta_record": "../../*"}.items():
+        found |= {f"no {what}": says(**{what: NOTHING}), f"{what} {change}": says(**{what: change}),
+                  f"{what} a dictionary": says(**{what: {}})}
+    for what, change in (("classes", -1), ("classes", 0), ("classes", True), ("classes", 10.0), ("classes", 2**70),
+                         ("arch", "resnet50"), ("arch", "x\n" * 10**5), ("std", [float("nan")] * 3), ("std", [0.2] * 4),
+                         ("std", [-0.2] * 3), ("std", [1e-400] * 3), ("mean", [float("inf")] * 3), ("mean", ["0.5"] * 3),
+                         ("mean", [10**400] * 3), ("kind", "mask")):
+        found[f"{what} {str(change)[:20]!r}"] = says(**{what: change})
+    return found
+
+
+NOTHING = object()
+
+
+def test_no_hostile_ticket_is_taken_allocated_for_or_run(ids, tmp_path):
+    """Each is refused in one line, in little time and memory, by both doors."""
+    sound = weights.export_ticket(ids["kept"], tmp_path / "ticket.safetensors")
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    paths = pretend(folder)
+    work = tmp_path / "work.safetensors"
+    work.write_bytes(sound.read_bytes())
+    for i, (what, data) in enumerate(hostile_tickets(work).items()):
+        (folder / f"{i}.safetensors").write_bytes(data)
+        paths[what] = str(folder / f"{i}.safetensors")
+    assert len(paths) > 50
+    for read in ("weights.load_ticket", "weights.read_ticket"):
+        said = refused_in_a_line(read, str(sound), paths)
+        assert "is a pipe; want a file" in said["pipe"] and "is a folder" in said["folder"]
+        assert "it does not say its kind" in said["no kind"]
+        assert "(std is [0.0, 0.2, 0.2])" in said["std [0.0, 0.2, 0.2]"]
+        assert "extra: weights/x" in said["a tensor more"]
+
+
+def test_what_is_no_theta_is_refused_in_a_line_before_its_numbers_are_read(ids, tmp_path):
+    mask, kept = (weights.export_ticket(ids[one], tmp_path / one) for one in ("mask", "kept"))
+    theta = records.read(records.read(ids["mask"]).upstream[0]).path / "weights.safetensors"
+    state, folder = load_file(theta), tmp_path / "hostile"
+    folder.mkdir()
+    paths = pretend(folder)
+    wide = as_file({"fc.bias": {"dtype": "F32", "shape": [2**31], "data_offsets": [0, 2**33]}})
+    with open(folder / "wide", "wb") as file:  # as large as it claims: a hole
+        file.write(wide)
+        file.truncate(len(wide) + 2**33)
+    save_file({**state, "x": torch.zeros(1)}, folder / "more")
+    save_file({**state, "fc.bias": state["fc.bias"].double()}, folder / "double")
+    paths |= {name: str(folder / name) for name in ("wide", "more", "double")} | {"a ticket": str(kept)}
+    read = f"lambda path: weights.load_ticket({str(mask)!r}, path)"
+    said = refused_in_a_line(read, str(theta), paths)
+    assert "extra: x" in said["more"] and "want theta_p as a safetensors file" in said["wide"]
+    for wrong in ({"fc.bias": [0.0]}, 3, torch.zeros(3)):
+        with pytest.raises(ValueError) as refusal:
+            weights.load_ticket(mask, wrong)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_file_of_theta_that_says_nonsense_is_refused_by_studies_and_by_its_reader(tmp_path):
+    torch.save(trained_state(), tmp_path / "std.pth")
+    sound = weights.write_checkpoint(weights.read_checkpoint(tmp_path / "std.pth", "std"), tmp_path / "std.safetensors")
+    tensors, about = weights._read(sound, WEIGHTS)
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    paths = pretend(folder)
+    changes = {"classes 10^9": {"classes": 10**9}, "classes a text": {"classes": "10"}, "arch a list": {"arch": []},
+               "theta no hash": {"theta": "x"}, "arch with lines": {"arch": "x\n" * 10**5},
+               "theta a list": {"theta": []}, "pretraining with lines": {"pretraining": "STD\n"},
+               "mean of two": {"mean": [0.5, 0.5]}}
+    for i, (what, change) in enumerate(changes.items()):
+        paths[what] = str(weights._write(folder / f"{i}", tensors, {**about, **change}))
+    deep = as_file({"__metadata__": {"dwlt": "[" * 99_999}})
+    (folder / "deep").write_bytes(deep)
+    paths["metadata nested 99,999 deep"] = str(folder / "deep")
+    for name in ("classes 10^9", "arch with lines"):  # for a study they are another network than its own
+        refused_in_a_line("weights.load_checkpoint", str(sound), {name: paths[name]})
+    del paths["classes 10^9"]
+    refused_in_a_line("lambda path: __import__('dwlt_lib.imported').imported.about(path)", str(sound), paths)
 
 
 def test_what_is_no_ticket_or_kept_no_weights_is_not_exported(ids, tmp_path):
