@@ -11,7 +11,6 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from dwlt_lib.downloads import sha256
+from dwlt_lib.files import collect, scratch
 
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, OSError,
           NotImplementedError, RuntimeError, ValueError)
@@ -49,11 +49,16 @@ def unpack(archive: Path, into: Path, files: int, size: int) -> list[Path]:
                 raise _Refused(f"{there} is there already; remove it to unpack {archive.name} anew")
             if total > shutil.disk_usage(into).free:
                 raise _Refused(f"{archive}: unpacks to {total:,} bytes; {into} has less free; make room")
-            with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=into) as scratch:
+            collect(into)
+            aside = scratch(into / "unpacked")
+            aside.mkdir()
+            try:
                 second = isinstance(opened, tarfile.TarFile) and hasattr(tarfile, "data_filter")  # Python 3.11.4
-                opened.extractall(scratch, **({"filter": "data"} if second else {}))
+                opened.extractall(aside, **({"filter": "data"} if second else {}))
                 for top in tops:
-                    os.replace(Path(scratch) / top, into / top)
+                    os.replace(aside / top, into / top)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
     except _Refused:
         raise
     except BROKEN as error:

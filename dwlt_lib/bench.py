@@ -39,7 +39,7 @@ def machine(device: torch.device) -> dict[str, object]:
         return {**found, "gpu": torch.cuda.get_device_name()}
     flags: set[str] = set()
     if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         flags = set(next((line for line in lines if line.startswith("flags")), "").split())
     sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
     return {**found, "architecture": platform.machine(), "cores": os.cpu_count(), "instruction sets": sets}
@@ -88,7 +88,7 @@ def _used() -> tuple[float, float]:
     """Seconds of processor time: of everybody (stolen time too), and of this process."""
     own = sum(os.times()[:2])
     try:
-        numbers = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        numbers = [int(word) for word in Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]]
     except OSError:  # not Linux: nobody is seen
         return own, own
     user, nice, system, _, _, irq, soft, steal = numbers
@@ -162,7 +162,7 @@ def _peak(task: Callable[[], object], device: torch.device) -> tuple[float | Non
         torch.cuda.synchronize()
         return round((torch.cuda.max_memory_allocated() - before) / 1e6, 1), found
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the high-water mark starts anew
         before = _status("VmRSS")
         found = task()
         return round((_status("VmHWM") - before) / 1e3, 1), found
@@ -171,7 +171,7 @@ def _peak(task: Callable[[], object], device: torch.device) -> tuple[float | Non
 
 
 def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 

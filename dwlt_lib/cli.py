@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import stat
 import sys
 import time
 from collections import Counter
@@ -13,11 +15,46 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from dwlt_lib import cli_data, cli_weights
 from dwlt_lib.refusal import refuse
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+INTERRUPTED = "dwlt: interrupted; the same command goes on from here"
+
+
+class Commands(TyperGroup):
+    """What all commands have in common: how they end when they are interrupted or files cannot be written."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        """The command's result; an interrupt, a full disk and the like become one line and an exit status."""
+        from dwlt_lib import files
+
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            print(INTERRUPTED, file=sys.stderr)
+            raise typer.Exit(75) from None
+        except BrokenPipeError:  # whoever read the output has gone: nothing is said, to nobody
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(75) from None
+        except files.Unusable as error:
+            refuse(str(error))
+        except OSError as error:
+            if not files.is_full(error) and error.filename is None:
+                raise
+            from dwlt_lib import records
+
+            place = error.filename or records.outputs()
+            line = files.no_space(place) if files.is_full(error) else f"{place}: {error.strerror}"
+            print(f"dwlt: {line}", file=sys.stderr)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Double-win lottery tickets: run a study's parameter file, read its results.")
 app.add_typer(cli_weights.app, name="weights")
 app.add_typer(cli_data.app, name="data")
@@ -60,6 +97,8 @@ def _study(params: Path):
     from dwlt_lib.parameters import BadStudy
 
     try:
+        if not stat.S_ISREG(params.stat().st_mode):  # what it holds is read more than once
+            refuse(f"{params}: a folder, a pipe or a device; want a parameter file such as params/tour.yaml")
         return records.read_study(params)
     except BadStudy as error:
         refuse(str(error))
@@ -82,28 +121,34 @@ def run(params: Params,
         workers: Annotated[int, typer.Option(min=1, help="processes; if left out, one a core or one a GPU")] = None,
         budget: Annotated[str, typer.Option(help="stop cleanly after this long (90s, 9m, 2h)")] = None,
         executor: Executor = Executor.papermill, device: Device = Device.auto) -> None:
-    """Make what is missing of a study, then its figures and report. 75: stopped by the budget; run again to go on."""
+    """Make what is missing of a study, then its figures and report. 75: stopped by the budget or a signal; run again to
+    go on."""
     seconds = _seconds(budget)
     study = _study(params)
     from dwlt_lib import kernels, ready, records, runner
 
     deadline, todo = None if seconds is None else time.time() + seconds, runner.left(study)
-    log, fork = records.study_dir(study.name) / "kernels.log", executor is Executor.papermill and device != Device.cuda
-    with kernels.nursery(log, fork and bool(todo), runner.embedded(study)) as place:
-        chosen = ready.check(todo, device.value)
-        records.write_study(study, params)
-        if executor is Executor.inline:
-            raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
-        gpus = kernels.gpus() if chosen == "cuda" else []
-        with kernels.Pool(workers or len(gpus) or CORES, deadline, log, "" if gpus else place, gpus) as pool:
-            status = runner.run_papermill(study, params.resolve(), pool, chosen, deadline, _say)
-            if status != runner.STOPPED and not gpus:
-                status = max(status, _report(study.name, pool))
-        if status == runner.STOPPED:
-            _say("stopped by the budget; the same command goes on from here")
-        elif gpus:  # figures need none, but every core
-            with kernels.Pool(CORES, None, log) as pool:
-                status = max(status, _report(study.name, pool))
+    log, inline = records.study_dir(study.name) / "kernels.log", executor is Executor.inline
+    fork = not inline and device != Device.cuda and bool(todo)
+    try:
+        with kernels.nursery(log, fork, runner.embedded(study)) as place:
+            chosen = ready.check(todo, device.value)
+            runner.prepare(study, shared=not inline)
+            records.write_study(study, params)
+            if inline:
+                raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
+            gpus = kernels.gpus() if chosen == "cuda" else []
+            with kernels.Pool(workers or len(gpus) or CORES, deadline, log, "" if gpus else place, gpus) as pool:
+                status = runner.run_papermill(study, params.resolve(), pool, chosen, deadline, _say)
+                if status != runner.STOPPED and not gpus:
+                    status = max(status, _report(study.name, pool))
+            if status == runner.STOPPED:
+                _say("stopped by the budget; the same command goes on from here")
+            elif gpus:  # figures need none, but every core
+                with kernels.Pool(CORES, None, log) as pool:
+                    status = max(status, _report(study.name, pool))
+    finally:
+        runner.tidy(study)
     raise typer.Exit(status)
 
 
@@ -180,12 +225,16 @@ def verdict(params: Params, rule: Rule = Rule.one_std, ddof: Annotated[int, type
 def report(params: Params) -> None:
     """Figures and the one-page report over what is there now."""
     study = _study(params)
-    from dwlt_lib import kernels, records
+    from dwlt_lib import kernels, records, runner
 
-    records.write_study(study, params)
+    runner.prepare(study, of_figures=True)
     log = records.study_dir(study.name) / "kernels.log"
-    with kernels.nursery(log) as place, kernels.Pool(CORES, None, log, place) as pool:
-        status = _report(study.name, pool)
+    try:
+        records.write_study(study, params)
+        with kernels.nursery(log) as place, kernels.Pool(CORES, None, log, place) as pool:
+            status = _report(study.name, pool)
+    finally:
+        runner.tidy(study)
     raise typer.Exit(status)
 
 
@@ -193,10 +242,12 @@ def report(params: Params) -> None:
 def publish(params: Params) -> None:
     """Copy a finished study's records (without weights), tables and figures to outputs/reference, to be committed."""
     study = _study(params)
-    from dwlt_lib import records, runner, winning
+    from dwlt_lib import files, records, runner, winning
 
     if todo := runner.left(study):
         refuse(f"{study.name}: {len(todo)} records are missing; finish it first: dwlt run {params}")
+    files.check(records.outputs() / "reference")
+    files.collect(records.outputs() / "reference", old=runner.OLD)
     tables = {"results.csv": _table(study.name).drop(columns="seconds").to_csv(index=False),
               "verdict.csv": winning.verdict(_table(study.name, "transfer")).to_csv(index=False)}
     print(records.publish(study.name, tables))
@@ -263,7 +314,7 @@ def bench(device: Device = Device.auto,
           seconds: Annotated[float, typer.Option(min=1, help="for each table")] = 60,
           json: Annotated[Path, typer.Option(help="write the tables there too")] = None) -> None:
     """Time this code's steps against its peers' on this machine. precision: bf16 against fp32 on trained networks."""
-    from dwlt_lib import bench, make, models
+    from dwlt_lib import bench, files, make, models
 
     asked = {"--task": (task.split(","), bench.TASKS), "--network": (network.split(","), models.ARCHITECTURES)}
     for option, (values, known) in asked.items():
@@ -273,14 +324,17 @@ def bench(device: Device = Device.auto,
     sizes = size.split(",")
     if not all(one.isdigit() and 8 <= int(one) <= 1024 for one in sizes):
         refuse(f"--size {size}: want pixels such as 32,224")
+    if json is not None:
+        if json.exists() and not json.is_file():
+            refuse(f"--json {json}: a folder, a pipe or a device; want a file's name")
+        files.check(json.absolute().parent)
     try:
         found = bench.bench(make.resolve(device.value), task.split(","), network.split(","), [*map(int, sizes)], batch,
                             seconds, _say)
     except ValueError as error:
         refuse(str(error))
     if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(dumps(found, indent=1))
+        files.write(json, dumps(found, indent=1))
 
 
 def _table(name: str, kind: str | None = None):
@@ -327,10 +381,28 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+_interrupted = 0.0  # when a signal last ended the command (time.monotonic)
+
+
+def _interrupt(*_: object) -> None:
+    """Ends the command as Ctrl-C does; a second signal while it cleans up, for a few seconds, is not heard."""
+    global _interrupted
+    if time.monotonic() - _interrupted > 5:
+        _interrupted = time.monotonic()
+        raise KeyboardInterrupt
+
+
 def main() -> None:
-    """The entry point: an interrupt ends with one line and loses nothing."""
+    """The entry point. Signals end a command alike; what it prints is UTF-8 whatever the locale."""
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+            signal.signal(number, _interrupt)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        getattr(sys, name).reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
-    except KeyboardInterrupt:
-        print("dwlt: interrupted; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt:  # before or after the command itself
+        print(INTERRUPTED, file=sys.stderr)
+        raise SystemExit(75) from None

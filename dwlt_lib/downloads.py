@@ -87,7 +87,7 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
     """Appends to `part` what is missing. What is noted beside it keeps halves of two different files apart."""
     beside = part.with_name(f"{part.name}.json")
     try:
-        noted = json.loads(beside.read_text()) if part.exists() else {}
+        noted = json.loads(beside.read_text(encoding="utf-8")) if part.exists() else {}
     except (FileNotFoundError, ValueError):
         noted = {}
     have = part.stat().st_size if noted else 0
@@ -113,7 +113,8 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
         length = answer.headers.get("Content-Length")
         whole = have + int(length) if length else None
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        beside.write_text(json.dumps({"tag": "" if tag.startswith("W/") else tag, "whole": whole}))
+        note = {"tag": "" if tag.startswith("W/") else tag, "whole": whole}
+        beside.write_text(json.dumps(note), encoding="utf-8")
         with open(part, "ab" if going_on else "wb") as file:
             while chunk := answer.read(CHUNK):
                 have += file.write(chunk)
@@ -131,13 +132,11 @@ def _drop(part: Path) -> None:
 def _noted(target: Path) -> dict[str, str]:
     path = target.with_name("hashes.json")
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise BadDownload(f"{path}: cannot be read ({error}); repair or delete it") from error
 
 
 def _note(target: Path, found: str) -> None:
     path = target.with_name("hashes.json")
-    scratch = path.with_name(f".hashes-{os.getpid()}")
-    scratch.write_text(json.dumps({**_noted(target), target.name: found}, indent=1, sort_keys=True) + "\n")
-    os.replace(scratch, path)
+    files.write(path, json.dumps({**_noted(target), target.name: found}, indent=1, sort_keys=True) + "\n")

@@ -6,16 +6,30 @@ for their own, and what a dead process left can be told from what a living one i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
 import secrets
 import shutil
 import stat
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 MARK = ".dwlt-"  # every scratch name starts so
+TRIAL = 2**18  # bytes that there must be room for where files are to be made
+SHORT = 70  # bytes of a private folder's path: a socket's, within it, has a limit of 104 or 108
+DAY = 86_400  # seconds
+# how a full disk, or a quota that is used up, is said: by the system, and by torch.save, which only counts
+FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "os error 28", "unexpected pos")
+
+
+class Unusable(ValueError):
+    """A place where files cannot be made, in one line: what it is, what is wrong, the remedy."""
 
 
 def owner() -> str:
@@ -59,7 +73,7 @@ def regular(path: str | Path) -> Path:
 
 
 def write(path: Path, data: bytes | str) -> Path:
-    """`path` holds all of `data` (text as UTF-8), on the disk, or what it held before."""
+    """`path` holds all of `data` (text as UTF-8), on the disk, or what it held before; an OSError names it."""
     aside = scratch(path)
     try:
         with open(aside, "wb") as file:
@@ -67,8 +81,11 @@ def write(path: Path, data: bytes | str) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
         raise
     return path
 
@@ -91,7 +108,9 @@ def is_dead(owner: str) -> bool:
     if host != _host() or not (pid.isdigit() and start.isdigit()):
         return False
     try:
-        return abs(psutil.Process(int(pid)).create_time() - int(start)) > 2
+        process = psutil.Process(int(pid))
+        dead = process.status() == psutil.STATUS_ZOMBIE
+        return dead or abs(process.create_time() - int(start)) > 2
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:  # it is there, and not ours to look at
@@ -104,12 +123,104 @@ def is_abandoned(path: Path) -> bool:
     return name.startswith(MARK) and is_dead("-".join(name.removeprefix(MARK).split("-")[:3]))
 
 
-def collect(folder: Path) -> list[Path]:
-    """Removes what dead processes of this host left directly in `folder`; returns what that was."""
-    left = [path for path in sorted(folder.glob(f"{MARK}*")) if is_abandoned(path)]
+def collect(folder: Path, own: bool = False, old: Sequence[str] = ()) -> list[Path]:
+    """Removes what dead processes of this host left directly in `folder`; returns what that was.
+
+    own: what this process left, too. old: patterns of scratch names that say no owner (of former
+    versions); these go a day after they were last written.
+    """
+    mine = f"{MARK}{owner()}-"
+    left = [path for path in sorted(folder.glob(f"{MARK}*"))
+            if is_abandoned(path) or (own and path.name.startswith(mine))]
+    left += [path for pattern in old for path in sorted(folder.glob(pattern)) if _age(path) > DAY]
     for path in left:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's, in a folder that all share
+                path.unlink()
     return left
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+# --------------------------------------------------------------------- places that can be used
+
+
+def check(folder: Path) -> None:
+    """Makes `folder`, and in it a file that is filled, renamed and removed again.
+
+    Raises Unusable if that cannot be done; folders that were made for it are then removed.
+    """
+    made: list[Path] = []
+    trials = [scratch(folder / (64 * "0")) for _ in range(2)]  # as long as a record's
+    try:
+        for path in [*reversed(folder.parents), folder]:
+            if not path.is_dir():
+                if os.path.lexists(path):
+                    raise NotADirectoryError(errno.ENOTDIR, f"{path} is no folder")
+                with suppress(FileExistsError):  # another process was faster
+                    path.mkdir()
+                    made.append(path)
+        with open(trials[0], "wb") as file:
+            file.write(secrets.token_bytes(TRIAL))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(*trials)
+        trials[1].unlink()
+    except OSError as error:
+        for path in trials:
+            with suppress(OSError):
+                path.unlink()
+        for path in reversed(made):
+            with suppress(OSError):
+                path.rmdir()
+        if is_full(error):
+            raise Unusable(no_space(folder)) from error
+        raise Unusable(f"{folder}: cannot be written to ({error.strerror}); want a folder in which "
+                       "files can be made") from error
+
+
+def is_full(problem: BaseException | str) -> bool:
+    """Whether this error, or one that it comes from, or the text of one, is that of a full disk."""
+    while isinstance(problem, BaseException):
+        if any(words in str(problem) for words in FULL):
+            return True
+        problem = problem.__cause__ or problem.__context__
+    return problem is not None and any(words in problem for words in FULL)
+
+
+def no_space(path: str | Path) -> str:
+    """The line about a full disk."""
+    return f"No space left on the disk of {path}; free some and run the same command again"
+
+
+def temporary() -> list[Path]:
+    """Folders for short-lived files that this machine may have, the preferred first."""
+    found = []
+    with suppress(OSError):  # none that Python could use
+        found.append(tempfile.gettempdir())
+    found += [os.environ.get("XDG_RUNTIME_DIR"), "/tmp" if os.name == "posix" else None]
+    return [Path(place) for place in dict.fromkeys(found) if place]
+
+
+def private() -> Path:
+    """A new folder, open to this user only, for sockets and what lies with them.
+
+    It has a scratch name, and stands where its path is short enough: in TMPDIR, or else elsewhere.
+    Raises Unusable if no temporary folder can be used.
+    """
+    places = temporary()
+    for place in places:
+        folder = scratch(place / "run")
+        if os.name != "posix" or len(os.fsencode(folder)) <= SHORT:
+            with suppress(OSError):
+                folder.mkdir(mode=0o700)
+                return folder
+    raise Unusable(f"{', '.join(map(str, places))}: no folder can be made there, or its path is too "
+                   "long for a socket; want a TMPDIR that is short and can be written to")

@@ -100,8 +100,10 @@ def read_rates(path: Path) -> list[Rate]:
     """The speeds in a file of `dwlt bench --json`, or one of its form written by hand; ValueError, one line, if it
     holds none."""
     want = "want what dwlt bench --json writes"
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: a folder, a pipe or a device; {want}")
     try:
-        tables = json.loads(path.read_text())["tables"]
+        tables = json.loads(path.read_text(encoding="utf-8"))["tables"]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); {want}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -17,10 +17,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.metadata import EntryPoint
@@ -28,10 +27,11 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from queue import Empty
 
+import psutil
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
-from dwlt_lib import records
+from dwlt_lib import files, records
 
 PLACE = "DWLT_NURSERY"  # environment: the nursery's socket
 NAME = "dwlt-nursery"
@@ -63,15 +63,15 @@ def nursery(log: Path, wanted: bool = True, datasets: Sequence[str] = ()) -> Ite
     if not wanted or not hasattr(os, "fork") or sys.platform == "darwin":  # Apple's libraries do not survive a fork
         yield ""
         return
-    folder = tempfile.mkdtemp(prefix="dwlt-")  # short: a socket's path has a limit
+    folder = files.private()
     place = f"{folder}/nursery"
     code = f"from dwlt_lib.nursery import serve; serve({place!r}, {os.getpid()}, {str(log)!r}, {list(datasets)!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               env={**os.environ, **QUIET, "MPLBACKEND": INLINE})
+                               env={**os.environ, **QUIET, "MPLBACKEND": INLINE, "TMPDIR": str(folder)})
     try:
         yield place
     finally:
-        process.kill()
+        end([process.pid])
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -86,7 +86,7 @@ class Pool(ProcessPoolExecutor):
     def __init__(self, workers: int, deadline: float | None, log: Path, place: str = "", gpus: Sequence[str] = ()
                  ) -> None:
         _lighten()
-        self.workers, self.sockets = workers, tempfile.mkdtemp(prefix="dwlt-")
+        self.workers, self.sockets = workers, str(files.private())
         context = multiprocessing.get_context("spawn")
         turns = context.SimpleQueue() if gpus else None
         for worker in range(workers if gpus else 0):
@@ -96,12 +96,34 @@ class Pool(ProcessPoolExecutor):
 
     def __exit__(self, *error: object) -> None:
         interrupted = error[0] is not None
-        children = list((self._processes or {}).values())
-        if interrupted:
-            for process in children:
-                process.kill()
-        self.shutdown(wait=not interrupted, cancel_futures=True)
-        shutil.rmtree(self.sockets, ignore_errors=True)
+        try:
+            if interrupted:
+                end(list(self._processes or {}))
+            self.shutdown(wait=not interrupted, cancel_futures=True)
+        finally:
+            shutil.rmtree(self.sockets, ignore_errors=True)
+
+
+def end(pids: Iterable[int]) -> None:
+    """Kills these processes and all that they started; they are gone when this returns."""
+    found = []
+    for pid in pids:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            found += [process, *process.children(recursive=True)]
+    for process in found:
+        with suppress(psutil.Error):
+            process.kill()
+    until = time.monotonic() + 5
+    while any(map(_runs, found)) and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def gpus() -> list[str]:
@@ -118,7 +140,7 @@ def _begin(parent: int, outputs: str, sockets: str, log: str, deadline: float | 
     _lighten()
     say_to(log, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    os.environ.update(QUIET, DWLT_OUTPUTS=outputs, DWLT_SOCKETS=sockets, DWLT_WORKERS=str(workers))
+    os.environ.update(QUIET, DWLT_OUTPUTS=outputs, DWLT_SOCKETS=sockets, DWLT_WORKERS=str(workers), TMPDIR=sockets)
     os.environ.pop("DWLT_DEADLINE", None)
     os.environ.pop(PLACE, None)
     if place:
@@ -137,7 +159,7 @@ def _lighten() -> None:
 def say_to(log: str, *channels: int) -> None:
     """What goes to these channels (1: stdout, 2: stderr) of this process is added to the file `log`."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for channel in channels:
         os.dup2(file, channel)
     os.close(file)

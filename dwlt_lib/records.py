@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from dwlt_lib import files, fingerprints, imported
+from dwlt_lib import files, fingerprints, imported, unfinished
 from dwlt_lib.parameters import BadStudy, parse, place
 from dwlt_lib.specs import FORMAT, Spec, columns, label, record_id, upstream
 from dwlt_lib.studies import Study, dataset, plan
@@ -104,6 +104,11 @@ def path_of(kind: str, id: str) -> Path:
 def unfinished_root() -> Path:
     """Where trainings that are under way leave what they have (`unfinished`)."""
     return outputs() / "records" / ".partial"
+
+
+def sweep() -> None:
+    """What dead processes left of trainings whose record is there goes."""
+    unfinished.sweep(unfinished_root(), lambda id: any(map(_is_whole, (outputs() / "records").glob(f"*/{id}"))))
 
 
 def exists(spec: Spec) -> bool:

@@ -4,7 +4,6 @@ Whatever comes from records or notebooks is escaped or sanitised: names and text
 """
 
 import base64
-import os
 import re
 from html import escape
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.sanitize import SanitizeHTML
 
-from dwlt_lib import plots, records, winning, words
+from dwlt_lib import files, plots, records, winning, words
 
 PAPER = r"(?ms)^\*\*What the paper found\*\*.*?(?:\n\n|\Z)"
 HEAVY = 400_000  # bytes of SVG: a picture that takes more comes as PNG
@@ -84,10 +83,7 @@ def build(study: str) -> Path:
             f'<nav aria-label="Contents">{links}</nav>', *parts, "</body></html>"]
     target = records.study_dir(study) / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".report-{os.getpid()}")
-    scratch.write_text("\n".join(page), encoding="utf-8")
-    os.replace(scratch, target)
-    return target
+    return files.write(target, "\n".join(page))
 
 
 def _html(frame: pd.DataFrame, look: str = "") -> str:

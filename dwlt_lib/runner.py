@@ -5,10 +5,12 @@ A record on disk is the only proof that a job is done; an executed notebook is h
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from dwlt_lib import kernels, records
+from dwlt_lib import files, kernels, records
 from dwlt_lib.costs import cost
 from dwlt_lib.order import bisection, ordered, turns
 from dwlt_lib.specs import Spec, label, record_id, upstream
@@ -25,8 +27,11 @@ from dwlt_lib.studies import NOTEBOOKS, Job, Study, expand, jobs, plan
 FIGURES = ("00_tour", "11_existence", "12_pruning_methods", "13_data_limited", "14_landscapes", "15_mask_patterns",
            "16_transfer_attack", "17_more_tasks")
 LONGEST = ("00_tour", "14_landscapes")  # to draw: they start first
-DONE, FAILED, STOPPED = 0, 1, 75  # exit statuses; 75: stopped by the budget, resumable
+DONE, FAILED, STOPPED = 0, 1, 75  # exit statuses; 75: stopped by the budget or a signal, resumable
+# scratch of former versions, whose names say no owner
+OLD = (".new-*", ".study-*", ".report-*", ".*.[0-9]*.ipynb")
 
+DIED = "its worker process died (killed, or out of memory); run the same command again to resume"
 STALL = 120.0  # seconds
 LARGE = 1e6  # GMAC: hours of a core, tens of seconds of a fast GPU; beside that, starting a kernel is nothing
 LOOK = 10.0  # seconds after which a worker without work looks what has become possible
@@ -78,6 +83,59 @@ def embedded(study: Study) -> list[str]:
     return [row.name for row in rows if row.loader == "embedded"]
 
 
+# ---------------------------------------------------------------------------------------------- where it writes
+
+
+def folders(study: Study, of_figures: bool = False) -> list[Path]:
+    """Where a run of the study writes; of_figures: where its figures and report alone do."""
+    place = records.study_dir(study.name)
+    kinds = [] if of_figures else sorted({spec.kind for spec in plan(study).values()})
+    made = [records.outputs() / "records" / name for name in (*kinds, ".partial")] if kinds else []
+    return [place, place / "notebooks", place / "figures", *made]
+
+
+def prepare(study: Study, of_figures: bool = False, shared: bool = True) -> None:
+    """Raises files.Unusable, before anything is started, if the study's folders cannot be written to; removes what dead
+    runs left in them. shared: processes will share memory, semaphores at least."""
+    for folder in folders(study, of_figures):
+        files.check(folder)
+    if shared and Path("/dev/shm").is_dir():
+        files.check(Path("/dev/shm"))
+    for folder in (*files.temporary(), *folders(study)):
+        files.collect(folder, old=OLD if folder.is_relative_to(records.outputs()) else ())
+    records.sweep()
+
+
+def tidy(study: Study) -> None:
+    """Removes what this run, which is over, and its workers left half made."""
+    for folder in folders(study):
+        files.collect(folder, own=True)
+
+
+def stop_if_full(problem: BaseException | str) -> None:
+    """Raises OSError with the place whose disk is full, if that was the problem: nothing else could be made there."""
+    if not files.is_full(problem):
+        return
+    for place in (Path("/dev/shm"), Path(tempfile.gettempdir())):
+        if place.is_dir():
+            try:
+                files.check(place)
+            except files.Unusable:
+                break
+    else:
+        place = records.outputs()
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+
+
+def _finished(study: Study, status: int) -> int:
+    """The status, but never DONE while a record is not there."""
+    missing = left(study) if status == DONE else []
+    if missing:
+        print(f"failed: {len(missing)} records are not there although nothing said why, the first {label(missing[0])} "
+              f"({record_id(missing[0])}); dwlt verify looks for what is wrong", file=sys.stderr, flush=True)
+    return FAILED if missing else status
+
+
 # ---------------------------------------------------------------------------------------------- inline
 
 
@@ -86,7 +144,7 @@ def run_inline(study: Study, device: str, deadline: float | None, say: Say) -> i
     if deadline is not None:
         os.environ["DWLT_DEADLINE"] = str(deadline)
     try:
-        return _inline(study, device, deadline, say)
+        return _finished(study, _inline(study, device, deadline, say))
     finally:
         os.environ.pop("DWLT_DEADLINE", None)
 
@@ -109,6 +167,7 @@ def _inline(study: Study, device: str, deadline: float | None, say: Say) -> int:
         except OutOfTime:
             return STOPPED
         except Exception as error:  # one failure must not take the rest with it
+            stop_if_full(error)
             failed[record_id(spec)] = f"{type(error).__name__}: {error}"
             print(f"failed: {label(spec)}: {failed[record_id(spec)]}", file=sys.stderr)
         done += cost(spec)
@@ -135,14 +194,15 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
     while waiting or running:
         ready = sorted((job for job, wanted in waiting.items() if _ready(wanted)), key=urgent.get)
         out_of_time = deadline is not None and time.time() > deadline
-        while ready and len(running) < workers and not (stopped or out_of_time):
+        broken = DIED in failed.values()  # and the pool with it
+        while ready and len(running) < workers and not (stopped or out_of_time or broken):
             job = ready.pop(0)
             waiting.pop(job)
             running[pool.submit(_compute, study.name, params, job, device)] = job
             say(f"  start {_job_label(job)}")
         if not running:
             break
-        idle = waiting and len(running) < workers and not (stopped or out_of_time)
+        idle = waiting and len(running) < workers and not (stopped or out_of_time or broken)
         finished, _ = wait(running, timeout=LOOK if idle else None, return_when=FIRST_COMPLETED)
         for future in finished:
             job = running.pop(future)
@@ -151,6 +211,7 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
             if problem == "OutOfTime":
                 stopped = True
             elif missing or problem:
+                stop_if_full(problem)
                 failed[job] = problem or f"its notebook ended without {label(missing[0])}"
                 print(f"failed: {_job_label(job)}: {failed[job]}", file=sys.stderr, flush=True)
             done = sum(cost(spec) for spec in todo.values() if records.exists(spec))
@@ -160,9 +221,10 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
     blocked = 0 if stopped else len(waiting)
     if failed:
         if blocked:
-            print(f"not started: {blocked} notebook runs that build on a failed one", file=sys.stderr)
+            why = "" if DIED in failed.values() else " that build on a failed one"
+            print(f"not started: {blocked} notebook runs{why}", file=sys.stderr)
         return FAILED
-    return STOPPED if waiting or stopped else DONE
+    return STOPPED if waiting or stopped else _finished(study, DONE)
 
 
 def run_figures(study: str, pool: kernels.Pool, say: Say) -> tuple[int, bool]:
@@ -175,11 +237,16 @@ def run_figures(study: str, pool: kernels.Pool, say: Say) -> tuple[int, bool]:
         return DONE, False
     say(f"drawing {len(stale)} figure notebooks")
     status = DONE
-    running = {pool.submit(_execute, name, {"study": study}, folder / f"{name}.ipynb", basis): name
-               for name in sorted(stale, key=lambda name: name not in LONGEST)}
+    try:
+        running = {pool.submit(_execute, name, {"study": study}, folder / f"{name}.ipynb", basis): name
+                   for name in sorted(stale, key=lambda name: name not in LONGEST)}
+    except BrokenProcessPool:
+        print(f"failed: figures: {DIED}", file=sys.stderr, flush=True)
+        return FAILED, False
     for future, name in running.items():
         _, problem = _outcome(future)
         if problem:
+            stop_if_full(problem)
             status = FAILED
             print(f"failed: notebook {name}: {problem}", file=sys.stderr, flush=True)
     return status, True
@@ -298,12 +365,14 @@ def _execute_once(notebook: str, parameters: dict, target: Path, basis: str) -> 
 
     source = records.checkout() / "notebooks" / f"{notebook}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
+    scratch = files.scratch(target)
     problem = ""
     config = Config()
     if os.name == "posix":  # local sockets, each kernel its own: no port can be taken by another
+        mine = f"{os.environ['DWLT_SOCKETS']}/{os.getpid()}-{time.monotonic_ns() % 10**9}"
         config.KernelManager.transport = "ipc"
-        config.KernelManager.ip = f"{os.environ['DWLT_SOCKETS']}/{os.getpid()}-{time.monotonic_ns() % 10**9}"
+        config.KernelManager.ip = mine
+        config.KernelManager.connection_file = f"{mine}.json"
         config.KernelManager.client_factory = f"{kernels.__name__}.Client"
         kernels.from_nursery()
     braces = str(scratch).replace("{", "{{").replace("}", "}}")  # papermill formats output paths
@@ -314,13 +383,13 @@ def _execute_once(notebook: str, parameters: dict, target: Path, basis: str) -> 
         problem = "OutOfTime" if error.ename == "OutOfTime" else f"{error.ename}: {error.evalue} (see {target})"
     except Exception as error:  # a kernel that died, a disk that is full: named, and the rest goes on
         problem = f"{type(error).__name__}: {error}"
-    if problem == "OutOfTime":
+    try:
+        if problem != "OutOfTime" and scratch.exists() and not files.is_full(problem):
+            content = json.loads(scratch.read_bytes())
+            content["metadata"]["dwlt_basis"] = "" if problem else basis
+            files.write(target, json.dumps(content, indent=1))
+    finally:
         scratch.unlink(missing_ok=True)
-    elif scratch.exists():
-        content = json.loads(scratch.read_bytes())
-        content["metadata"]["dwlt_basis"] = "" if problem else basis
-        scratch.write_text(json.dumps(content, indent=1))
-        os.replace(scratch, target)
     return problem
 
 
@@ -328,6 +397,6 @@ def _outcome(future: Future) -> tuple[float, str]:
     try:
         return future.result()
     except BrokenProcessPool:
-        return 0.0, "its worker process died (killed, or out of memory); run the same command again to resume"
+        return 0.0, DIED
     except Exception as error:
         return 0.0, f"{type(error).__name__}: {error}"

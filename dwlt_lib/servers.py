@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import socket
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dwlt_lib import records
+from dwlt_lib import files, records
 
 SHORTEST = 16  # characters of a token that somebody chose
 TRIES = 50  # ports
@@ -85,7 +86,7 @@ def announce(where: str, browser: bool) -> None:
     print(f"open {where}\n(Ctrl-C ends the server and its kernels)", flush=True)
     if browser:
         file = Path(tempfile.mkstemp(prefix="dwlt-server-", suffix=".html")[1])
-        file.write_text(f'<meta http-equiv="refresh" content="0; url={where}">')
+        file.write_text(f'<meta http-equiv="refresh" content="0; url={where}">', encoding="utf-8")
         threading.Timer(30, file.unlink, kwargs={"missing_ok": True}).start()
         threading.Thread(target=webbrowser.open, args=(file.as_uri(),), daemon=True).start()
 
@@ -99,18 +100,22 @@ def no_configuration() -> Iterator[str]:
     mine = Path(jupyter_config_dir()) / "lab"
     os.environ.setdefault("JUPYTERLAB_SETTINGS_DIR", str(mine / "user-settings"))
     os.environ.setdefault("JUPYTERLAB_WORKSPACES_DIR", str(mine / "workspaces"))
-    short = "/tmp" if os.name == "posix" else None  # the path of a socket has a limit of some 100 characters
-    with tempfile.TemporaryDirectory(prefix="dwlt-server-", dir=short, ignore_cleanup_errors=True) as private:
+    private = str(files.private())
+    try:
+        for folder in files.temporary():
+            files.collect(folder)
         os.environ.update(JUPYTER_NO_CONFIG="1", JUPYTER_RUNTIME_DIR=private, PYDEVD_DISABLE_FILE_VALIDATION="1",
                           DWLT_OUTPUTS=str(records.outputs()))  # kernels start in another folder
         logging.getLogger("tornado").setLevel(logging.ERROR)  # not a line for every request that is refused
         warnings.filterwarnings("ignore", "Extension endpoints without")  # these are closed by a setting below
         tempfile.tempdir = private
         quiet = Path(jupyter_config_dir()) / "labconfig" / "default_setting_overrides.json"
-        quiet.parent.mkdir(exist_ok=True)
-        quiet.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}))
+        quiet.parent.mkdir(parents=True, exist_ok=True)
+        files.write(quiet, json.dumps({"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}))
         os.chdir(private)  # the working directory is searched for configuration, too
         yield private
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def kernels() -> dict[str, dict]:

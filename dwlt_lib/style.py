@@ -7,11 +7,14 @@ FAT green, AT blue, RP rust. Widths are 3.4 in (a column) and 7 in (a page).
 import functools
 import os
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
+
+from dwlt_lib import files
 
 # A notebook learns from its inline backend how to show a Figure, and pyplot, which would load that, is not used here.
 if "inline" in os.environ.get("MPLBACKEND", ""):
@@ -92,11 +95,13 @@ def save(fig: Figure, path: str | Path) -> list[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     clean = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
-    files = [path.with_name(f"{path.name}.{kind}") for kind in clean]
+    drawn = []
     with style():
-        for file, metadata in zip(files, clean.values(), strict=True):
-            fig.savefig(file, dpi=200, metadata=metadata)
-    return files
+        for kind, metadata in clean.items():
+            picture = BytesIO()
+            fig.savefig(picture, format=kind, dpi=200, metadata=metadata)
+            drawn.append(files.write(path.with_name(f"{path.name}.{kind}"), picture.getvalue()))
+    return drawn
 
 
 def percent(fraction: float, unit: str = "") -> str:

@@ -13,11 +13,12 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from dwlt_lib import files
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
@@ -78,6 +79,8 @@ def sweep(root: Path, is_there: Callable[[str], bool]) -> None:
 
 def save(state: dict[str, Any], path: Path) -> None:
     """A checkpoint, whole on the disk: the sha256 of what follows, then torch's own format."""
+    import torch
+
     data = io.BytesIO()
     torch.save(state, data)
     content = data.getvalue()
@@ -87,6 +90,8 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     """What `save` wrote; None if there is nothing, or if it is damaged: then it is named and set aside."""
+    import torch
+
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -191,15 +190,13 @@ def _theta_here(id: str) -> Path | None:
 
 def _write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
     """One metadata entry, sorted: safetensors leaves the order of several to chance."""
+    from dwlt_lib import files  # loading a ticket does without
+
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"{path}: {path.parent} is not there; want a path in a folder that is")
     text = json.dumps({**about, "digest": _digest(tensors, about)}, sort_keys=True)
-    data = save({name: part.contiguous() for name, part in tensors.items()}, {"dwlt": text})
-    scratch = path.with_name(f".{path.name}-{os.getpid()}")
-    scratch.write_bytes(data)
-    os.replace(scratch, path)
-    return path
+    return files.write(path, save({name: part.contiguous() for name, part in tensors.items()}, {"dwlt": text}))
 
 
 def _read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -120,7 +120,7 @@ def _notebook(study: str, id: str) -> Path | None:
     """The executed compute notebook that names a record."""
     folder = records.study_dir(study) / "notebooks"
     paths = sorted(folder.glob("0[1-9]_*.ipynb"))
-    return next((path for path in paths if id in path.read_text(errors="replace")), None)
+    return next((path for path in paths if id in path.read_text(encoding="utf-8", errors="replace")), None)
 
 
 def _executed(path: Path) -> str:
