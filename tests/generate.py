@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from safetensors.numpy import save
+from seeds import numpy_rng, torch_rng
 
 from dwlt_lib import masks, records, studies
 
@@ -11,7 +12,7 @@ DROP = {"IMP-ST": 0.001, "IMP-AT": 0.0011, "OMP": 0.0016, "RP": 0.004}
 
 def records_of(study, seed=0):
     """Writes every record that a study plans."""
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    rng, generator = numpy_rng(seed), torch_rng(seed)
     records.write_study(study)
     for spec in studies.plan(study).values():
         files, metrics, history = {}, {"SA": 0.95, "RA": 0.4, "epoch": 2}, []

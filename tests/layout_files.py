@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 from PIL import Image
+from seeds import numpy_rng
 
 from dwlt_lib.catalogue import CATALOGUE
 
@@ -19,7 +20,7 @@ SCALE = 1  # sides of pictures are so many times those written below, once a mod
 def picture(path, seed, size=(48, 36)):
     """A smooth picture of noise, so that JPEG keeps it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    noise = numpy_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     size = tuple(SCALE * side for side in size)
     Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR).save(path, quality=95)
     return path
@@ -95,7 +96,7 @@ def cifar(root, monkeypatch, name="cifar10"):
     from torchvision import datasets
 
     reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    rng, key = np.random.default_rng(0), {"cifar10": b"labels", "cifar100": b"fine_labels"}[name]
+    rng, key = numpy_rng(0), {"cifar10": b"labels", "cifar100": b"fine_labels"}[name]
     classes, folder, wholes = CATALOGUE[name].classes, root / reader.base_folder, {}
     folder.mkdir(parents=True)
 
@@ -121,7 +122,7 @@ def svhn(root, monkeypatch):
     from scipy.io import savemat
     from torchvision import datasets
 
-    rng, wholes, table = np.random.default_rng(1), {}, dict(datasets.SVHN.split_list)
+    rng, wholes, table = numpy_rng(1), {}, dict(datasets.SVHN.split_list)
     root.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", 30), ("test", 20)):
         x, y = rng.integers(0, 256, (32, 32, 3, count), dtype=np.uint8), np.arange(count) % 10 + 1

@@ -3,18 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from seeds import set_global
+from seeds import torch_rng as rng
 from torch import nn
 
 from dwlt_lib import attacks, evaluation, training
 from dwlt_lib.attacks import PGD, perturb
 
 
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def small_net(seed=0, classes=4):
-    torch.manual_seed(seed)
+    set_global(seed)
     return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Tanh(), nn.Flatten(),
                          nn.Linear(6 * 36, classes)).double().eval()
 

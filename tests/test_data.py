@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from seeds import numpy_rng
+from seeds import torch_rng as rng
 
 from dwlt_lib import catalogue, data, embedded
 from dwlt_lib.catalogue import CATALOGUE, DataSet
 
 EMBEDDED = ("mnist5k", "digits", "tiles")
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def row(**settings):
@@ -25,7 +23,7 @@ def write(path, **arrays):
 
 
 def pixels(n, *shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
+    return numpy_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
 
 
 # ------------------------------------------------------------------------------------------ embedded data sets

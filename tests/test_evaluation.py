@@ -2,14 +2,11 @@
 
 import torch
 import torch.nn.functional as F
+from seeds import torch_rng as rng
 from torch import nn
 
 from dwlt_lib import evaluation
 from dwlt_lib.attacks import PGD
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Brightness(nn.Module):

@@ -8,6 +8,7 @@ import torch
 import yaml
 from checkpoint_files import robust
 from safetensors.torch import load_file, save_file
+from seeds import set_global
 from typer.testing import CliRunner
 
 from dwlt_lib import bench, costs, data, imported, make, masks, models, plots, records, specs, studies, widgets
@@ -29,7 +30,7 @@ PARAMS = {
 
 def checkpoint(path, source="std", seed=0, arch="resnet8", classes=10, mean=0.252):
     """A file in torchvision's or MadryLab's layout, of a network with random weights."""
-    torch.manual_seed(seed)
+    set_global(seed)
     state = models.build(arch, classes, (0.5,) * 3, (0.5,) * 3).state_dict()
     found = robust(state) if source == "at" else state
     for name, part in found.get("model", {}).items():

@@ -3,12 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from seeds import torch_rng as rng
 
 from dwlt_lib import evaluation, landscape, masks, models
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture
@@ -61,7 +58,7 @@ def test_the_surface_is_the_loss_at_every_point_by_hand_and_at_the_centre_exactl
     for i, a in enumerate(grid):  # a along the first axis, b along the second
         for j, b in enumerate(grid[:2]):
             model.load_state_dict({**state, **{n: state[n] + a * d1[n] + b * d2[n] for n in d1}})
-            assert loss[i, j] == pytest.approx(evaluation.mean_loss(model, x, y), abs=1e-6)
+            assert loss[i, j] == pytest.approx(evaluation.mean_loss(model, x, y), rel=1e-5)
     model.load_state_dict(state)
     assert torch.equal(landscape.surface(model, m, d1, d2, x, y, grid)[:, :2], loss)
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import save
+from seeds import torch_rng
 from torch import nn
 from torch.nn.utils import prune
 
@@ -13,7 +14,7 @@ from dwlt_lib import masks, models
 
 
 def weights(seed=0):
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch_rng(seed)
     shapes = {"a.weight": (8, 3, 3, 3), "b.weight": (16, 8, 1, 1), "c.weight": (5, 7)}
     return {name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}
 
@@ -39,7 +40,7 @@ def test_resnet50_has_53_convolutions_of_23454912_weights(resnet50):
 
 def test_resnet50_follows_the_papers_ladder_to_the_weight(resnet50, monkeypatch):
     monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.arange(n))  # which weights go is nothing here
-    m, rng, counts = masks.dense_mask(resnet50), torch.Generator().manual_seed(0), {}
+    m, rng, counts = masks.dense_mask(resnet50), torch_rng(0), {}
     for k in range(1, 20):
         m = masks.random_prune(m, masks.PRUNE_FRACTION, rng)
         counts[k] = masks.kept(m)
@@ -52,7 +53,7 @@ def test_magnitude_and_random_keep_the_same_counts_round_by_round():
     by_size = at_random = masks.dense_mask(theta)
     for k in range(1, 15):
         by_size = masks.magnitude_prune(theta, by_size, 0.2)
-        at_random = masks.random_prune(at_random, 0.2, torch.Generator().manual_seed(k))
+        at_random = masks.random_prune(at_random, 0.2, torch_rng(k))
         assert masks.kept(by_size) == masks.kept(at_random) == ladder(379, k)
 
 
@@ -77,7 +78,7 @@ def test_only_weights_still_kept_are_counted_and_ranked():
 
 @pytest.mark.parametrize("method", ["magnitude", "random"])
 def test_masks_nest_and_their_input_is_left_alone(method):
-    theta, rng = weights(), torch.Generator().manual_seed(1)
+    theta, rng = weights(), torch_rng(1)
     m = masks.dense_mask(theta)
     for _ in range(8):
         before = {name: part.clone() for name, part in m.items()}
@@ -103,7 +104,7 @@ def test_one_shot_equals_torchs_global_unstructured():
 
 
 def test_every_weight_is_equally_likely_to_go_at_random():
-    m, rng, gone = {"a": torch.ones(5, dtype=torch.bool)}, torch.Generator().manual_seed(0), torch.zeros(5)
+    m, rng, gone = {"a": torch.ones(5, dtype=torch.bool)}, torch_rng(0), torch.zeros(5)
     for _ in range(2000):
         gone += ~masks.random_prune(m, 0.2, rng)["a"]
     assert gone.sum() == 2000
@@ -112,7 +113,7 @@ def test_every_weight_is_equally_likely_to_go_at_random():
 
 def test_random_masks_depend_on_the_generator_alone():
     m = masks.dense_mask(weights())
-    one, same, other = (masks.random_prune(m, 0.5, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    one, same, other = (masks.random_prune(m, 0.5, torch_rng(s)) for s in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in m)
     assert not all(torch.equal(one[name], other[name]) for name in m)
 
@@ -214,7 +215,7 @@ def test_a_packed_mask_has_the_same_bytes_in_every_process():
 
 @pytest.mark.parametrize("n", [1, 100, 2**16, 300_001])
 def test_the_threshold_is_the_sorted_lists_kth_whatever_the_order_and_the_ties(n):
-    g = torch.Generator().manual_seed(n)
+    g = torch_rng(n)
     normal = torch.randn(n, generator=g).abs()
     few = torch.randint(0, 3, (n,), generator=g).float()
     misleading = torch.arange(n).float().reshape(-1)
@@ -225,7 +226,7 @@ def test_the_threshold_is_the_sorted_lists_kth_whatever_the_order_and_the_ties(n
 
 
 def test_a_large_mask_is_bit_equal_to_the_one_by_a_stable_sort():
-    g = torch.Generator().manual_seed(0)
+    g = torch_rng(0)
     theta = {"a": torch.randn(40, 50, 60, generator=g).round(decimals=2), "b": torch.randn(99_999, generator=g)}
     m = {"a": torch.rand(40, 50, 60, generator=g) < 0.7, "b": torch.rand(99_999, generator=g) < 0.7}
     flat = torch.cat([part.flatten() for part in m.values()])

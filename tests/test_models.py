@@ -30,7 +30,9 @@ def test_state_is_torchvisions_name_by_name_and_gives_the_same_logits(arch):
     x = torch.rand(2, 3, 64, 64)
     normalised = torchvision.transforms.functional.normalize(x, MEAN, STD)
     with torch.no_grad():
-        assert torch.allclose(ours(x), theirs(normalised), atol=1e-5)
+        found, wanted = ours(x), theirs(normalised)
+    # 24 bits through fifty layers: errors are relative to the largest logit, which may be 26
+    assert (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
 
 def test_normalisation_is_inside_once_per_channel_and_not_part_of_the_state():

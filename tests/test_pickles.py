@@ -12,6 +12,7 @@ from pickletools import genops
 import dill
 import pytest
 import torch
+from seeds import torch_rng
 
 from dwlt_lib import containers, pickles, weights
 from dwlt_lib.pickles import BadCheckpoint
@@ -319,7 +320,7 @@ def test_a_flipped_bit_of_a_zips_tensors_is_noticed(state):
 def test_a_spoilt_pickle_ends_in_a_line_or_in_other_plain_values(zipped, state):
     data = saved({"state_dict": {"fc.bias": state["fc.bias"]}, "optimizer": {"lr": 0.1, "state": [1, (2, "x")]}},
                  zipped)
-    draw = torch.Generator().manual_seed(0)
+    draw = torch_rng()
 
     def spoil(main):
         at, byte = (int(torch.randint(n, (), generator=draw)) for n in (len(main), 256))

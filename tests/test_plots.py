@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from seeds import torch_rng
 
 from dwlt_lib import plots, structure, winning
 from dwlt_lib.style import PRETRAININGS, ROLES
@@ -45,7 +46,7 @@ def subsets(table):
 def mask_records():
     shapes = {"conv1.weight": (4, 3, 3, 3), "layer1.0.conv1.weight": (4, 4, 3, 3)}
     shapes["layer2.0.downsample.0.weight"] = (8, 4, 1, 1)
-    rng, found = torch.Generator().manual_seed(0), {}
+    rng, found = torch_rng(), {}
     for p in PRETRAININGS:
         for r in (3, 10):
             found[f"{p}{r}"] = {name: torch.rand(shape, generator=rng) < 0.8**r for name, shape in shapes.items()}

@@ -7,14 +7,12 @@ import pytest
 import torch
 from layout_files import cub, imagenet, visda
 from PIL import Image
+from seeds import numpy_rng, set_global
+from seeds import torch_rng as rng
 
 from dwlt_lib import data, make, masks, models, pictures, records, studies, training
 from dwlt_lib.catalogue import CATALOGUE
 from dwlt_lib.evaluation import correct, standard_accuracy
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(params=[0, 2], ids=["here", "two processes"])
@@ -46,7 +44,7 @@ def test_a_picture_is_evaluated_as_torchvisions_resize_256_and_centercrop_224_sh
     from torchvision.io import decode_image
     from torchvision.transforms import v2
 
-    noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    noise = numpy_rng().integers(0, 256, (9, 9, 3), dtype=np.uint8)
     Image.fromarray(noise).resize(size).save(tmp_path / "a.jpg", quality=95)
     ours = data.Images(pictures.central(str(tmp_path / "a.jpg"), 256)[None], torch.zeros(1), CATALOGUE["imagenet"])
     shown, theirs = (255 * ours.floats()[0]).round(), v2.Compose([v2.Resize(256), v2.CenterCrop(224)])
@@ -59,7 +57,7 @@ def test_a_random_crop_is_torchvisions_for_that_seed_and_leaves_the_global_gener
     from torchvision.io import decode_image
     from torchvision.transforms import v2
 
-    noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    noise = numpy_rng().integers(0, 256, (9, 9, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((120, 90)).save(tmp_path / "a.png")
     torch.manual_seed(3)
     state = torch.get_rng_state()
@@ -71,7 +69,7 @@ def test_a_random_crop_is_torchvisions_for_that_seed_and_leaves_the_global_gener
 
 
 def test_cmyk_grey_palette_and_misnamed_pictures_become_rgb(tmp_path):
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    noise = Image.fromarray(numpy_rng().integers(0, 256, (40, 40, 3), dtype=np.uint8))
     noise.convert("CMYK").save(tmp_path / "cmyk.JPEG")
     noise.convert("L").save(tmp_path / "grey.JPEG")
     noise.convert("P").save(tmp_path / "palette.png")
@@ -199,7 +197,7 @@ def test_resumed_training_on_streamed_pictures_is_bit_equal(birds, tmp_path, mon
     how = training.Regime("ST", 3, 4, 0.05, "constant", (), 0.9, 5e-4, None, None)
 
     def fit(progress=None, checkpoint=None):
-        torch.manual_seed(0)
+        set_global()
         model = models.build("resnet8", 3, birds.mean, birds.std)
         source = streamed(birds, "train")
         return training.fit(model, masks.dense_mask(models.prunable(model)), source, source.take(torch.arange(4)), how,
@@ -219,7 +217,7 @@ def test_resumed_training_on_streamed_pictures_is_bit_equal(birds, tmp_path, mon
 
 
 def test_evaluation_takes_pages_in_the_place_of_a_tensor(birds, loaders):
-    torch.manual_seed(0)
+    set_global()
     model = models.build("resnet8", 3, birds.mean, birds.std)
     one, other = streamed(birds, "test"), resident(birds, "test")
     assert torch.equal(correct(model, one.pages(), one.y), correct(model, other.floats(), other.y))

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from seeds import numpy_rng, torch_rng
 
 from dwlt_lib import structure
 
@@ -17,7 +18,7 @@ SHAPES = {
 
 
 def random_mask(seed, keep=0.25, shapes=SHAPES):
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch_rng(seed)
     return {name: torch.rand(shape, generator=rng) < keep for name, shape in shapes.items()}
 
 
@@ -69,7 +70,7 @@ def test_chance_is_the_mean_over_masks_with_the_same_layerwise_densities():
     a, b = random_mask(0, 0.1), random_mask(1, 0.1)
     a["layer2.0.conv1.weight"] |= random_mask(2, 0.7)["layer2.0.conv1.weight"]
     b["layer2.0.conv1.weight"] |= random_mask(3, 0.7)["layer2.0.conv1.weight"]
-    rng = torch.Generator().manual_seed(4)
+    rng = torch_rng(4)
 
     def shuffle(m):
         return {n: k.flatten()[torch.randperm(k.numel(), generator=rng)].view(k.shape) for n, k in m.items()}
@@ -111,7 +112,7 @@ def test_zero_pointwise_kernels_only_restate_the_sparsity():
 
 
 def test_chance_of_zero_kernels_is_what_random_placement_gives():
-    shape, kept, rng = (20, 20, 3, 3), 500, np.random.default_rng(0)
+    shape, kept, rng = (20, 20, 3, 3), 500, numpy_rng(0)
     counts = []
     for _ in range(200):
         flat = torch.zeros(3600, dtype=torch.bool)

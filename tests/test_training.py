@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import without_kinks
+from seeds import torch_rng
 
 from dwlt_lib import attacks, masks, models, specs, training
 from dwlt_lib.attacks import PGD
@@ -195,7 +197,7 @@ def test_constant_stays_and_history_reports_the_rate_used(net, digits):
 
 def test_one_step_is_sgd_by_hand(net, digits):
     few = digits.take(torch.arange(20))
-    model, by_hand = net(), net()
+    model, by_hand = without_kinks(net()), without_kinks(net())
     how = regime(epochs=1, lr=0.1, schedule="constant", weight_decay=0.01, batch=20)
     run(model, few, None, how, 0)
     order = torch.randperm(20, generator=generator(0, "order", 0))
@@ -203,7 +205,7 @@ def test_one_step_is_sgd_by_hand(net, digits):
     torch.nn.functional.cross_entropy(by_hand(few.floats()[order]), few.y[order]).backward()
     for mine, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
         expected = theirs - 0.1 * (theirs.grad + 0.01 * theirs)
-        assert torch.allclose(mine, expected, atol=1e-6)
+        assert torch.allclose(mine, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_remedy(net, digits):
@@ -335,9 +337,9 @@ def test_training_leaves_torchs_global_generator_alone_and_does_not_heed_it(net,
 
 def parts_step(net, digits, at_once, attack=None):
     """A network after one step on twelve images, and what `step` returned."""
-    model, x, y = net(), digits.floats()[:12], digits.y[:12]
+    model, x, y = without_kinks(net()), digits.floats()[:12], digits.y[:12]
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    start = 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) if attack else None
+    start = 0.1 * torch.randn(x.shape, generator=torch_rng()) if attack else None
     found = training.step(model.train(), training.masked(model, {}), optimiser, x, y, attack, None, start=start,
                           at_once=at_once)
     return model, found
@@ -352,21 +354,22 @@ def test_a_batch_in_one_part_is_the_batch_to_the_bit(net, digits, attack):
 @pytest.mark.parametrize("at_once, sizes", [(4, (4, 4, 4)), (5, (4, 4, 4)), (8, (6, 6))])
 def test_parts_of_a_batch_sum_to_its_mean_gradient_and_keep_their_own_statistics(net, digits, at_once, sizes):
     model, (x, loss) = parts_step(net, digits, at_once)
-    by_hand, losses = net().train(), []
+    by_hand, losses = without_kinks(net()).train(), []
     for part, labels in zip(digits.floats()[:12].split(sizes), digits.y[:12].split(sizes), strict=True):
         losses.append(F.cross_entropy(by_hand(part), labels) * len(labels) / 12)
         losses[-1].backward()
     assert torch.equal(x, digits.floats()[:12]) and torch.allclose(loss, sum(losses))
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, weight in by_hand.named_parameters():
-        assert torch.allclose(state[name], weight - 0.1 * weight.grad, atol=1e-6), name
+        moved = 0.1 * weight.grad
+        assert torch.allclose(state[name], weight - moved, rtol=1e-4, atol=1e-5 * moved.abs().max().item()), name
     for name, value in by_hand.named_buffers():
-        assert torch.allclose(state[name], value), name
+        assert torch.allclose(state[name], value, atol=1e-5), name
 
 
 def test_an_attack_on_parts_is_the_attack_on_each(net, digits):
     _, (x, _) = parts_step(net, digits, 6, PGD2)
-    model, clean = net().train(), digits.floats()[:12]
-    start = 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    model, clean = without_kinks(net()).train(), digits.floats()[:12]
+    start = 0.1 * torch.randn(clean.shape, generator=torch_rng())
     alone = attacks.perturb(model, clean[:6], digits.y[:6], PGD2, None, start[:6])
     assert torch.equal(x[:6], alone)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from checkpoint_files import older_robust, parallel, parameters, plain, pretend, refused_in_a_line, robust
 from safetensors.torch import load_file, save_file
+from seeds import set_global
 from typer.testing import CliRunner
 
 from dwlt_lib import masks, models, records, specs, studies, weights
@@ -24,7 +25,7 @@ from dwlt_lib.pickles import BadCheckpoint
 
 def trained_state(arch="resnet8", classes=10):
     """A network's state as training leaves it: no two entries alike, counters above 0."""
-    torch.manual_seed(3)
+    set_global(3)
     model = models.build(arch, classes, (0.5,) * 3, (0.5,) * 3)
     state = OrderedDict((name, part.clone()) for name, part in model.state_dict().items())
     for name, part in state.items():

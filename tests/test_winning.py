@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from seeds import numpy_rng
 
 from dwlt_lib import winning
 
@@ -166,7 +167,7 @@ def test_a_group_is_judged_by_its_own_dense_network_only():
 
 
 def test_the_order_of_rows_changes_nothing():
-    rng = np.random.default_rng(0)
+    rng = numpy_rng()
     table = frame(*(
         rows(r, rng.uniform(0.85, 0.95, 3), rng.uniform(0.6, 0.7, 3), rng.uniform(0.9, 1, 3), method=m, pretraining=p)
         for r in range(6) for m in ("IMP-ST", "RP") for p in ("STD", "AT")
