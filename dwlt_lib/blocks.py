@@ -61,6 +61,21 @@ class TransferAttacks(Grid):
     regime: tuple[RegimeName, ...] = ("AT",)
 
 
+def asked(block: Masks) -> int:
+    """How many records a block asks for at most, ladders and dense networks among them, by arithmetic: nothing of it
+    is written out."""
+    found = len(block.pretraining) * len(block.method)
+    ladders = found * max(block.rounds)
+    if not isinstance(block, Grid):
+        return ladders
+    tickets = found * (len(block.rounds) + 1)
+    for values in (block.dataset, block.fraction, block.regime, block.seeds):
+        tickets *= len(values)
+    if isinstance(block, Landscapes):
+        return ladders + tickets * (1 + 2 * len(block.images))
+    return ladders + tickets * (2 if isinstance(block, TransferAttacks) else 1)
+
+
 class Landscape(Frozen):
     """points x points over [-span, span] in units of the filters' norms, on the first `count` test images."""
 

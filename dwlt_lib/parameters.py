@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from dwlt_lib import files
+from dwlt_lib.blocks import asked
 from dwlt_lib.catalogue import CATALOGUE
 from dwlt_lib.specs import MaskSpec, TrajectorySpec, label
 from dwlt_lib.studies import Study, dataset, plan
+
+# what a parameter file may hold at most: the longest of the paper's studies has 2 kB, 200 nodes and 4 levels, and all
+# of them together ask for 5,000 records
+MOST_BYTES = 2**18
+MOST_NODES = 20_000  # settings, entries and lists; an alias (*) counts as all that it stands for
+MOST_LEVELS = 20
+MOST_RECORDS = 100_000
+MOST_DIGITS = 18  # of a whole number
 
 _CIFAR_AT = {"epochs": 100, "batch": 128, "lr": 0.1, "schedule": "steps", "milestones": [50, 75],
              "momentum": 0.9, "weight_decay": 5e-4, "steps": 10}
@@ -62,24 +75,30 @@ class BadStudy(ValueError):
     """A parameter file that cannot be run; its message is one line that says where, what and the remedy."""
 
 
+def read(path: str | Path) -> str:
+    """A parameter file's text; raises BadStudy, one line, if it is no file, too large or no text."""
+    try:
+        with open(files.regular(path), "rb") as file:
+            found = file.read(MOST_BYTES + 1)
+        if len(found) > MOST_BYTES:
+            raise BadStudy(f"{path}: larger than {MOST_BYTES:,} bytes; want a parameter file such as params/tour.yaml")
+        return found.decode("utf-8-sig")  # some editors begin a file with a mark of its encoding
+    except UnicodeDecodeError as error:
+        line = found.count(b"\n", 0, error.start) + 1
+        raise BadStudy(f"{path}:{line}: byte 0x{found[error.start]:02x} is not UTF-8 ({error.reason}); save the file as "
+                       "UTF-8") from error
+    except BadStudy:
+        raise
+    except (OSError, ValueError) as error:
+        reason = f"{path}: {error.strerror}; want a file" if isinstance(error, OSError) else str(error)
+        raise BadStudy(f"{reason} of parameters such as params/tour.yaml") from error
+
+
 def parse(text: str, origin: str) -> Study:
     """A study out of a parameter file's text; raises BadStudy before anything starts. origin: the file's name."""
-    try:
-        tree = yaml.compose(text, yaml.SafeLoader)
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{origin}:{mark.line + 1}" if mark else origin
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise BadStudy(f"{where}: not YAML ({problem}); mend that line") from error
-    except RecursionError as error:
-        raise BadStudy(f"{origin}: nested too deep; want the few levels that the README shows") from error
-    if not isinstance(raw, dict):
-        raise BadStudy(f"{origin}: holds {type(raw).__name__}; want a mapping with name, arch, source and grid")
-    try:
-        lines = _lines(tree, origin)
-    except RecursionError as error:
-        raise BadStudy(f"{origin}: an anchor (&) holds itself (*); write it out") from error
+    loader, tree = _composed(text, origin)
+    lines = _lines(tree, origin)
+    raw = loader.construct_document(tree)
     preset = raw.get("preset", "as_paper")
     base = PRESETS.get(preset, PRESETS["as_paper"]) if isinstance(preset, str) else PRESETS["as_paper"]
     merged, offset = _over(base, raw), len(base["overrides"])
@@ -90,10 +109,10 @@ def parse(text: str, origin: str) -> Study:
     try:
         study = Study.model_validate_json(json.dumps(_with_catalogue(merged), default=str))
     except ValidationError as error:
-        found = error.errors()
+        found = error.errors(include_url=False)
         # a list of which an entry is wrong is not too short besides; a misspelt key says more than the missing one
-        found = [one for one in found if not any(one["loc"] == other["loc"][: len(one["loc"])] != other["loc"]
-                                                 for other in found)]
+        around = {one["loc"][:n] for one in found for n in range(len(one["loc"]))}
+        found = [one for one in found if one["loc"] not in around]
         first = min(found, key=lambda one: one["type"] != "extra_forbidden")
         at = tuple(part for part in first["loc"] if part != "[key]")
         if at[:1] == ("overrides",) and len(at) > 1:  # counted as in the file, without the preset's
@@ -107,7 +126,7 @@ def parse(text: str, origin: str) -> Study:
 
 def place(text: str, origin: str, *at: str | int) -> str:
     """origin:LINE of a setting of a parameter file's text, or of the innermost one around it that is written there."""
-    return _where(_lines(yaml.compose(text, yaml.SafeLoader), origin), origin, *at)
+    return _where(_lines(_composed(text, origin)[1], origin), origin, *at)
 
 
 def _where(lines: dict[tuple, int], origin: str, *at: str | int) -> str:
@@ -118,6 +137,13 @@ def _where(lines: dict[tuple, int], origin: str, *at: str | int) -> str:
 
 def _contradictions(study: Study) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What no single setting can tell, each with its place: data sets that exist, recipes that can be carried out."""
+    for field in ("grid", "masks", "landscapes", "transfer_attacks"):
+        counts = [asked(block) for block in getattr(study, field)]
+        if sum(counts) > MOST_RECORDS:
+            worst = counts.index(max(counts))
+            yield (field, worst), (f"{field} asks for {sum(counts):,} records, {counts[worst]:,} of them here; want "
+                                   f"{MOST_RECORDS:,} at most; shorten its lists, or split the study")
+            return
     for name, row in study.data.items():
         at = ("data", name)
         if row.name != name:
@@ -179,10 +205,9 @@ def _sentence(error: dict, place: str) -> str:
         return f"{place + ': ' if place else ''}{error['ctx']['error']}"
     remedy = ""
     if isinstance(value, str) and error["type"] in ("float_type", "int_type"):
-        try:
+        remedy = "; write a number (YAML does not divide: 8/255 is 0.031373)"
+        if _NUMBER.fullmatch(value) and isfinite(float(value)):
             remedy = f"; write {float(value)!r}, a number (YAML reads 5e-4 as text, 5.0e-4 as a number)"
-        except ValueError:
-            remedy = "; write a number (YAML does not divide: 8/255 is 0.031373)"
     elif place.endswith(("eps", "alpha")) and error["type"] == "less_than_equal":
         remedy = "; it is measured in [0,1] pixels: for 8/255 write 0.031373"
     elif isinstance(value, bool):
@@ -217,24 +242,117 @@ def _with_catalogue(raw: dict) -> dict:
     return {**raw, "data": full}
 
 
-def _lines(tree: yaml.Node | None, origin: str) -> dict[tuple, int]:
+# ---------------------------------------------------------------------------------------------- YAML
+
+
+class _TooMuch(yaml.MarkedYAMLError):
+    """Well-formed YAML of a kind that no study needs; its problem is a sentence for people."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Nodes, refused while they are read if they are too many, too deep, tagged or hold themselves."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.level = self.count = 0
+        self.sizes: dict[yaml.Node, int] = {}  # of each node that is whole: how many it is, written out
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event, before = self.peek_event(), self.count
+        self.level, self.count = self.level + 1, self.count + 1
+        if getattr(event, "tag", None) is not None:
+            raise _TooMuch(problem=f"not YAML of a parameter file (tag {event.tag[:60]!r}); take the tag out",
+                           problem_mark=event.start_mark)
+        if self.level > MOST_LEVELS:
+            raise _TooMuch(problem=f"nested more than {MOST_LEVELS} deep; want the few levels that the README shows",
+                           problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        if isinstance(event, yaml.AliasEvent):
+            if node not in self.sizes:
+                raise _TooMuch(problem="an anchor (&) holds itself (*); write it out", problem_mark=event.start_mark)
+            self.count += self.sizes[node]
+        if self.count > MOST_NODES:
+            raise _TooMuch(problem=f"more than {MOST_NODES:,} settings and entries, with every alias (*) written out; "
+                                   "want fewer", problem_mark=event.start_mark)
+        self.sizes[node] = self.count - before
+        self.level -= 1
+        return node
+
+
+def _composed(text: str, origin: str) -> tuple[_Loader, yaml.MappingNode]:
+    """The file's one mapping, as nodes, with what constructs values of them; nothing is constructed yet."""
+    try:
+        loader = _Loader(text)
+        tree = loader.get_single_node()
+    except _TooMuch as error:
+        raise BadStudy(f"{origin}:{error.problem_mark.line + 1}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        mark, at = getattr(error, "problem_mark", None), getattr(error, "position", None)
+        line = mark.line if mark else None if at is None else text.count("\n", 0, at)
+        problem = " ".join(str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).split())
+        where = origin if line is None else f"{origin}:{line + 1}"
+        raise BadStudy(f"{where}: not YAML ({problem[:120]}); mend that line") from error
+    if not isinstance(tree, yaml.MappingNode):
+        found = "nothing" if tree is None else {"sequence": "a list", "scalar": "a string"}[tree.id]
+        raise BadStudy(f"{origin}: holds {found}; want a mapping with name, arch, source and grid")
+    return loader, tree
+
+
+def _lines(tree: yaml.Node, origin: str) -> dict[tuple, int]:
     lines: dict[tuple, int] = {}
     _walk(tree, (), lines, origin)
     return lines
 
 
-def _walk(node: yaml.Node | None, at: tuple, lines: dict[tuple, int], origin: str) -> None:
-    """Notes the line of every place in the file, and refuses a key that stands twice."""
+def _walk(node: yaml.Node, at: tuple, lines: dict[tuple, int], origin: str) -> None:
+    """Notes the line of every place in the file; refuses a key that stands twice or is no name, and a value that YAML
+    reads otherwise than people do."""
     if isinstance(node, yaml.MappingNode):
-        seen = set()
         for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not (isinstance(key, yaml.ScalarNode) and key.tag.endswith(":str") and _KEY.fullmatch(key.value)):
+                shown = repr(key.value)[:60] if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
+                raise BadStudy(f"{origin}:{line}: {shown} as a key: YAML reads a {key.tag.rpartition(':')[2]}; want a "
+                               "setting's name, of letters, digits, _ and -, each written out")
             name = key.value
-            if name in seen:
-                raise BadStudy(f"{origin}:{key.start_mark.line + 1}: {name} stands twice; take one of them out")
-            seen.add(name)
-            lines[(*at, name)] = key.start_mark.line + 1
+            if (*at, name) in lines:
+                raise BadStudy(f"{origin}:{line}: {name} stands twice; take one of them out")
+            lines[(*at, name)] = line
             _walk(value, (*at, name), lines, origin)
     elif isinstance(node, yaml.SequenceNode):
         for i, value in enumerate(node.value):
             lines[(*at, i)] = value.start_mark.line + 1
             _walk(value, (*at, i), lines, origin)
+    elif problem := _misread(node.value, node.tag.rpartition(":")[2], bool(node.style), at == ("title",)):
+        raise BadStudy(f"{origin}:{node.start_mark.line + 1}: {'.'.join(map(str, at))}{problem}")
+
+
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_PLAIN = {  # what people and YAML read alike, by what YAML takes it for
+    "int": re.compile(r"[-+]?(0|[1-9][0-9]*)"), "bool": re.compile(r"true|false", re.I),
+    "float": re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.I),
+    "null": re.compile(r".*"), "str": re.compile(r".*", re.S)}
+
+
+def _misread(text: str, kind: str, quoted: bool, lines: bool) -> str | None:
+    """What to say of a scalar that YAML 1.1 does not read as it looks; None if all is well. kind: what YAML takes it
+    for; lines: whether it may have several."""
+    short = text if len(text) <= 40 else f"{text[:40]}..."
+    odd = _CONTROL.search(text.replace("\n", "") if lines else text)
+    if odd:
+        return f"={short!r}: holds the control character {odd[0]!r}; take it out"
+    if quoted:
+        return None
+    if kind not in _PLAIN:
+        return f": YAML reads {short} as a {'date' if kind == 'timestamp' else kind}; put a word in quotes"
+    if kind in ("int", "float") and len(text) > MOST_DIGITS + (8 if kind == "float" else 0):
+        return f": a number of {len(text):,} characters, {short}; want {MOST_DIGITS} digits at most"
+    if not _PLAIN[kind].fullmatch(text):
+        value = yaml.safe_load(text)
+        shown = str(value).lower() if kind == "bool" else repr(value)
+        return f"={value!r}: YAML reads {short} as {shown}; write {shown}, or '{short}' in quotes for the word"
+    if kind in ("int", "float") and text.startswith("-") and yaml.safe_load(text) == 0:
+        return f": {short} is a negative zero; write 0"
+    return None

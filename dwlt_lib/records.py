@@ -25,6 +25,7 @@ from safetensors.numpy import load_file
 
 from dwlt_lib import files, fingerprints, imported, unfinished
 from dwlt_lib.parameters import BadStudy, parse, place
+from dwlt_lib.parameters import read as read_text
 from dwlt_lib.specs import FORMAT, Spec, columns, label, record_id, upstream
 from dwlt_lib.studies import Study, dataset, plan
 
@@ -303,7 +304,7 @@ def read_study(path: str | Path) -> Study:
     noted it before. A study of the same name from another file, with other parameters, is refused.
     """
     path = Path(path)
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     found = parse(text, str(path))
     noted = _noted(found.name)
     params = noted.get("params", {})

@@ -22,8 +22,8 @@ Pictures = Literal["clean", "attacked"]
 Arch = Literal["resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32"]
 Precision = Literal["fp32", "bf16"]
 Selection = Literal["last", "best"]
-Positive = Annotated[int, Field(ge=1)]
-Positive2 = Annotated[int, Field(ge=2)]  # images that BatchNorm can train on
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+Positive2 = Annotated[int, Field(ge=2, le=1_000_000)]  # images that BatchNorm can train on
 Natural = Annotated[int, Field(ge=0)]
 UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
 

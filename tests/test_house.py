@@ -29,7 +29,7 @@ TABLE = {
     "order": {"specs"},
     "blocks": {"catalogue", "specs"},
     "studies": {"blocks", "catalogue", "specs"},
-    "parameters": {"catalogue", "specs", "studies"},
+    "parameters": {"blocks", "catalogue", "files", "specs", "studies"},
     "masks": set(),
     "imported": {"catalogue", "files", "specs", "studies", "zoo"},  # not for tickets
     "structure": {"masks"},
