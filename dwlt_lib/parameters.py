@@ -85,8 +85,8 @@ def read(path: str | Path) -> str:
         return found.decode("utf-8-sig")  # some editors begin a file with a mark of its encoding
     except UnicodeDecodeError as error:
         line = found.count(b"\n", 0, error.start) + 1
-        raise BadStudy(f"{path}:{line}: byte 0x{found[error.start]:02x} is not UTF-8 ({error.reason}); save the file as "
-                       "UTF-8") from error
+        raise BadStudy(f"{path}:{line}: byte 0x{found[error.start]:02x} is not UTF-8 ({error.reason}); save the file "
+                       "as UTF-8") from error
     except BadStudy:
         raise
     except (OSError, ValueError) as error:
