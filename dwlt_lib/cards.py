@@ -55,10 +55,12 @@ def key(pretraining: str, method: str = "") -> str:
     return f'<span class="key" style="background:{color}"></span>{text}'
 
 
-def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int) -> str:
-    """Which criteria each ticket wins at `rounds`. levels: winning.criteria, extremes: winning.verdict, one data set
-    and fraction of both."""
-    at = f"{percent(winning.ladder(rounds))} % sparsity"
+def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity: float) -> str:
+    """Which criteria each ticket wins at `rounds`, which have that sparsity (in [0,1]).
+
+    levels: winning.criteria, extremes: winning.verdict, one data set and fraction of both.
+    """
+    at = f"{percent(sparsity)} % sparsity"
     if rounds == 0:
         return box(f"<h4>Verdict at {at}</h4><p>The dense networks: what every ticket is judged against. Move the "
                    "slider to prune.</p>", "verdict")
@@ -83,7 +85,8 @@ def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int) -> str:
         rows.append(f"<tr data-ticket=\"{escape(row['pretraining'])},{escape(row['method'])}\">{''.join(cells)}</tr>")
     note = ("<p><small>Mean over seeds in percent, difference to dense in points; ✓ matches dense, ✗ does not, ? not "
             "known. Extreme: the sparsest double win, in percent.</small></p>")
-    return box(f"<h4>Verdict at {at}</h4>{head}{rows_of(titles, rows)}{note}", "verdict")
+    lost = "".join(f'<p class="bad">{escape(line)}</p>' for line in winning.at_chance(levels))
+    return box(f"<h4>Verdict at {at}</h4>{head}{rows_of(titles, rows)}{note}{lost}", "verdict")
 
 
 def rows_of(titles: list[str], rows: list[str]) -> str:

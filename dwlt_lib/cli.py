@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 import time
+import warnings
 from collections import Counter
 from enum import StrEnum
 from json import dumps
@@ -342,6 +343,8 @@ def _table(name: str, kind: str | None = None):
 
     damaged: list[str] = []
     try:
+        if line := records.where(name):
+            print(line, file=sys.stderr)
         found = records.table(kind, study=name, damaged=damaged)
     except KeyError as error:
         refuse(str(error.args[0]))
@@ -353,7 +356,13 @@ def _table(name: str, kind: str | None = None):
 def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> None:
     from dwlt_lib import winning
 
-    found = winning.verdict(_table(name, "transfer"), rule=rule, ddof=ddof, extreme=extreme)
+    table = _table(name, "transfer")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            found = winning.verdict(table, rule=rule, ddof=ddof, extreme=extreme)
+        lines = winning.at_chance(winning.criteria(table, rule, ddof))
+    except ValueError as error:
+        refuse(str(error))
     if found.empty:
         print("no verdict yet: no ticket has been transferred under ST and AT")
         return
@@ -363,6 +372,8 @@ def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> None:
         found[column] = ["unknown" if value != value else f"{100 * value:.2f} %" for value in values]
     print(f"extreme double-win sparsity (rule {rule}, ddof {ddof}, extreme {extreme})")
     print(found.drop(columns="extreme_rounds").to_string(index=False))
+    for line in lines:
+        print(f"warning: {line}")
 
 
 def _report(name: str, pool) -> int:

@@ -52,7 +52,7 @@ def curves(table: pd.DataFrame, judged: pd.DataFrame, rounds: int) -> tuple[list
     The last three traces are the slider's marks at `rounds` (marks_at).
     """
     shown, traces, axes = first_shown(tickets(table)), [], {}
-    levels = winning.spread(table)
+    levels, at = winning.spread(table), winning.sparsities(table)
     based: set[tuple[str, str]] = set()
     for i, (c, (regime, metric)) in enumerate(winning.CRITERIA.items(), 1):
         n = "" if i == 1 else str(i)
@@ -76,7 +76,7 @@ def curves(table: pd.DataFrame, judged: pd.DataFrame, rounds: int) -> tuple[list
             traces.append(how | dict(
                 x=seeds["rounds"].tolist(), y=(100 * seeds[metric]).tolist(), mode="markers", name=f"{p}, {m}",
                 customdata=seeds["id"].tolist(), marker=dict(size=5, color=color, opacity=0.45),
-                text=[f"{p}, {m}, {percent(winning.ladder(r))} %, seed {s}"
+                text=[f"{p}, {m}, {percent(at[r])} %, seed {s}"
                       for r, s in zip(seeds["rounds"], seeds["seed"], strict=True)],
                 hovertemplate="%{text}: %{y:.1f} %<br>click: its record<extra></extra>"))
             traces.append(how | dict(
@@ -87,7 +87,7 @@ def curves(table: pd.DataFrame, judged: pd.DataFrame, rounds: int) -> tuple[list
     run = sorted(levels["rounds"].unique())
     shown = [r for r, gap in zip(run, [9, *np.diff(run)], strict=True) if gap > 1 or len(run) < 9]
     axes["xaxis"] = dict(GRID, title="sparsity (%)", tickfont=dict(size=11), tickvals=shown, anchor="y3",
-                         ticktext=[percent(winning.ladder(r)) for r in shown])
+                         ticktext=[percent(at[r]) for r in shown])
     marks = [dict(type="scatter", xaxis="x", yaxis=f"y{'' if i == 1 else i}", mode="markers", name="level",
                   hoverinfo="skip", showlegend=False, marker=dict(symbol="circle-open", size=15, color="#222",
                                                                   line_width=2), **mark)
@@ -136,11 +136,12 @@ def scatter(table: pd.DataFrame, x: str, y: str, color: str) -> tuple[list[Trace
                                          "<extra></extra>"))
     axes = dict(xaxis=dict(GRID, title=x), yaxis=dict(GRID, title=y + " (%)" * (share > 1), automargin=True))
     if x == "rounds" and len(table):
-        ticks = sorted(table[x].unique())
+        ticks, at = sorted(table[x].unique()), winning.sparsities(table)
         axes["xaxis"] |= dict(title="sparsity (%)", tickvals=ticks,
-                              ticktext=[percent(winning.ladder(r)) for r in ticks])
+                              ticktext=[percent(at[r]) for r in ticks])
     legend = dict(orientation="h", yanchor="bottom", y=1.01, x=0)
     return traces, LAYOUT | axes | dict(height=340, legend=legend)
 
 
-SHARES = ("SA", "RA", "SA_last", "RA_last", "SA_source", "transfer_accuracy", "surrogate_RA", "sparsity")
+SHARES = ("SA", "RA", "SA_last", "RA_last", "SA_source", "transfer_accuracy", "surrogate_RA", "sparsity",
+          "chance")

@@ -362,7 +362,9 @@ def _tested(model: nn.Module, found: Fitted, spec, device: torch.device) -> dict
     if spec.ra == "any":
         rng = generator(spec.seed, "test", device=device)
         metrics["RA_any"] = robust_accuracy_any(model, x, y, attack, rng)
-    return {**metrics, "epoch": found.epoch, "epochs_run": len(found.history)}
+    commonest = test.y.bincount().max().item() / len(test)  # SA of saying the same of every image
+    return {**metrics, "chance": commonest, "test_images": len(test), "epoch": found.epoch,
+            "epochs_run": len(found.history)}
 
 
 def _landscape_of(spec: SurfaceSpec | TrajectorySpec, state: dict[str, Tensor], device: torch.device

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from dwlt_lib import structure, winning
+from dwlt_lib import structure
 from dwlt_lib.cards import box, key, picture, rows_of
 from dwlt_lib.masks import Mask
 from dwlt_lib.style import PRETRAININGS, percent
@@ -57,9 +57,12 @@ def similarity(masks: Mapping[str, Mask]) -> str:
     return rows_of(["masks of", "similar (%)", "by chance", ""], rows) if rows else ""
 
 
-def masks_at(masks: Mapping[str, Mask], method: str, rounds: int) -> str:
-    """All that the browser says of the masks of one method and level, {pretraining: mask}."""
-    head = f"<h4>Masks by {escape(method)} at {percent(winning.ladder(rounds))} % sparsity</h4>"
+def masks_at(masks: Mapping[str, Mask], method: str, rounds: int, sparsity: float) -> str:
+    """All that the browser says of the masks of one method and level, {pretraining: mask}.
+
+    sparsity: that of the level, in [0,1].
+    """
+    head = f"<h4>Masks by {escape(method)} at {percent(sparsity)} % sparsity</h4>"
     if not masks:
         found = "Dense: nothing is pruned." if rounds == 0 else "No mask record at this level."
         return box(f"{head}<p>{found}</p>", "masks")

@@ -63,7 +63,7 @@ def _ticket(row: dict) -> dict[str, str]:
     dense = not row["rounds"]
     return {
         "theta": f"theta_{row['pretraining']}", "method": "dense" if dense else row["method"],
-        "sparsity": "" if dense else f"{percent(winning.ladder(row['rounds']))} %",
+        "sparsity": "" if dense else f"{percent(winning.sparsity_of(row))} %",
         "data": f"{100 * row['fraction']:g} % {name(row['dataset'])}", "regime": row.get("regime", ""),
         "images": row["images"], "seed": f"seed {row['seed']}", "kind": row.get("kind", ""),
         **{key: f"{key.replace('_', ' ')} {row[key]:g}" if pd.notna(row.get(key)) and row[key] else ""

@@ -11,7 +11,7 @@ from ipywidgets import HTML, Box, Button, Image, SelectionSlider, ToggleButtons,
 from torch import nn
 
 from dwlt_lib import plots, studies, tour
-from dwlt_lib.winning import ladder, spread
+from dwlt_lib.winning import ladder, sparsities, spread
 
 ROUNDS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18)
 ROOMY = "<style>.dwlt th, .dwlt td {padding: 0 0.8em 0 0; text-align: left; line-height: 1.7}</style>"
@@ -45,13 +45,14 @@ def pruning(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
         rows = [(f"theta_{p}", *tour.judge(tour.pruned(network, rounds), x, y, eps)) for p, network in networks.items()]
         text.value = _table(pd.DataFrame(rows, columns=["pruned, not retrained", "SA", "RA"]))
 
-    return VBox([_slider("sparsity", _levels(ROUNDS), show), text, picture])
+    return VBox([_slider("sparsity", _levels(_ladder(study)), show), text, picture])
 
 
 def transfer(study: studies.Study) -> VBox:
     """A sparsity, a regime and a button: the ticket is trained downstream while you watch; results add up below."""
     picture, text, rows = _picture(), HTML(), []
-    slider = SelectionSlider(description="sparsity", options=list(_levels(ROUNDS).items()), layout=WIDE)
+    levels = list(_levels(_ladder(study)).items())
+    slider = SelectionSlider(description="sparsity", options=levels, layout=WIDE)
     regime, button = ToggleButtons(options=["ST", "AT"]), Button(description="transfer", button_style="primary")
 
     def start(_: Button) -> None:
@@ -75,12 +76,12 @@ def transfer(study: studies.Study) -> VBox:
 def results(table: pd.DataFrame) -> VBox:
     """A slider over the sparsities of a table of transfers: mean and deviation of every curve there."""
     found, text = spread(table) if len(table) else table.reindex(columns=["rounds", *COLUMNS]), HTML()
-    rounds = sorted(found["rounds"].unique()) or [0]
+    at = sparsities(found) or {0: 0.0}
 
     def show(at: int) -> None:
         text.value = _table(found.loc[found["rounds"] == at, COLUMNS])
 
-    return VBox([_slider("sparsity", _levels(rounds), show), text])
+    return VBox([_slider("sparsity", _levels(at), show), text])
 
 
 def _slider(name: str, options: dict[str, Any], show: Any, start: int = 0) -> SelectionSlider:
@@ -91,8 +92,13 @@ def _slider(name: str, options: dict[str, Any], show: Any, start: int = 0) -> Se
     return slider
 
 
-def _levels(rounds: Any) -> dict[str, int]:
-    return {f"{100 * ladder(r):.1f} %": int(r) for r in rounds}
+def _ladder(study: studies.Study) -> dict[int, float]:
+    return {r: ladder(r, study.prune_fraction) for r in ROUNDS}
+
+
+def _levels(at: dict[int, float]) -> dict[str, int]:
+    """A slider's options. at: the sparsity of each of the rounds."""
+    return {f"{100 * at[r]:.1f} %": r for r in sorted(at)}
 
 
 def _table(frame: pd.DataFrame) -> str:

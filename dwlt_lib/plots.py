@@ -22,14 +22,17 @@ PAIRS = {"STD and FAT": ("#000000", "o"), "STD and AT": ("#56B4E9", "D"), "FAT a
 CRITERIA = {"ST_SA": "SA after ST", "AT_SA": "SA after AT", "AT_RA": "RA after AT"}
 
 
-def ladder_ticks(ax, rounds, most: int = 7) -> None:
-    """Ticks at rounds, labels in percent of sparsity: all levels, or every so many that the labels do not touch."""
-    rounds = np.unique(np.asarray(list(rounds), int))
+def ladder_ticks(ax, at: dict[int, float], most: int = 7) -> None:
+    """Ticks at rounds, labels in percent of sparsity: all levels, or every so many that the labels do not touch.
+
+    at: the sparsity of each of the rounds (winning.sparsities).
+    """
+    rounds = np.unique(np.asarray(list(at), int))
     gap, shown = max(1.0, (rounds.max() - rounds.min()) / most), []
     for r in rounds:
         if not shown or r - shown[-1] >= gap:
             shown.append(r)
-    ax.set_xticks(shown, [percent(winning.ladder(r)) for r in shown])
+    ax.set_xticks(shown, [percent(at[r]) for r in shown])
     ax.set_xticks(rounds, minor=True)
 
 
@@ -71,6 +74,7 @@ def _curves(ax, levels: pd.DataFrame, verdicts: pd.DataFrame, curves: list, crit
 def _grid(table: pd.DataFrame, cells: list, titles: list, labels: list, curves: list, how: dict) -> Figure:
     """Rows and columns of curves; cells[i][j] is (dataset, fraction, criterion)."""
     levels, verdicts = winning.spread(table), winning.verdict(table, **how)
+    at = winning.sparsities(levels)
     shape = len(cells), len(cells[0])
     width = PAGE if shape[1] > 1 else COLUMN
     fig = Figure((width, 1.35 * shape[0] + 0.65), layout="constrained")
@@ -79,7 +83,7 @@ def _grid(table: pd.DataFrame, cells: list, titles: list, labels: list, curves: 
         for ax, title, (data, fraction, criterion) in zip(axes[i], titles, row, strict=True):
             here, judged = (f[(f["dataset"] == data) & (f["fraction"] == fraction)] for f in (levels, verdicts))
             _curves(ax, here, judged, curves, criterion)
-            ladder_ticks(ax, levels["rounds"], most=6 if width == COLUMN or shape[1] == 3 else 9)
+            ladder_ticks(ax, at, most=6 if width == COLUMN or shape[1] == 3 else 9)
             _room(ax)
             ax.set(title=title if i == 0 else None, xlabel="sparsity (%)" if i == shape[0] - 1 else None)
         axes[i, 0].set_ylabel(labels[i])
@@ -148,10 +152,23 @@ def asked(params: dict, key: str) -> list:
     return sorted(set(values), key=values.index)
 
 
+def asked_sparsities(params: dict) -> dict[int, float]:
+    """The rounds that a study asks for, and the sparsity that its own prune_fraction gives each."""
+    share = params.get("prune_fraction", winning.PRUNE_FRACTION)
+    return {r: winning.ladder(r, share) for r in asked(params, "rounds")}
+
+
+def span(at: dict[int, float]) -> str:
+    """The least and the largest sparsity of the sparse levels, in percent; "none" if there are none."""
+    sparse = [at[r] for r in sorted(at) if r]
+    return f"{percent(sparse[0])} to {percent(sparse[-1])} %" if sparse else "none"
+
+
 @figure
 def paradigm(params: dict) -> Figure:
     """Figure 1: the work paradigm, drawn from a study's own parameters (records.study(NAME)["params"])."""
-    rounds, seeds = [r for r in asked(params, "rounds") if r], len(asked(params, "seeds"))
+    at, seeds = asked_sparsities(params), len(asked(params, "seeds"))
+    share = params.get("prune_fraction", winning.PRUNE_FRACTION)
     fractions = " / ".join(f"{100 * f:g} %" for f in sorted(asked(params, "fraction"), reverse=True))
     sets = "\n".join(wrap(", ".join(map(name, asked(params, "dataset"))), 30)[:3])
     fig = Figure((PAGE, 2.2))
@@ -173,11 +190,11 @@ def paradigm(params: dict) -> Figure:
     for p, y in zip(PRETRAININGS, (2.1, 1.3, 0.5), strict=True):
         box(0.15, y, 1.75, 0.6, f"{theta(p)}\n{texts[p]}", ROLES[p][0])
         arrow(1.95, y + 0.3, (2.5, 1.6))
-    for k, r in enumerate(np.linspace(0, max(rounds, default=6), 6)):
-        ax.add_patch(Rectangle((2.75 + 0.3 * k, 0.95), 0.2, 1.5 * 0.8**r, color="#56B4E9"))
+    for k, r in enumerate(np.linspace(0, max(at, default=6), 6)):
+        kept = 1.5 * (1 - winning.ladder(r, share))
+        ax.add_patch(Rectangle((2.75 + 0.3 * k, 0.95), 0.2, kept, color="#56B4E9"))
         ax.add_patch(Rectangle((2.75 + 0.3 * k, 0.95), 0.2, 1.5, fill=False, edgecolor="#999999", linewidth=0.5))
-    span = f"{percent(winning.ladder(min(rounds)))} to {percent(winning.ladder(max(rounds)))} %" if rounds else "none"
-    write(3.6, 0.55, f"sparsity {span}\n{', '.join(asked(params, 'method'))}")
+    write(3.6, 0.55, f"sparsity {span(at)}\n{', '.join(asked(params, 'method'))}")
     for y, text in ((2.15, "standard training (ST)"), (0.5, "adversarial training (AT)")):
         box(5.2, y, 1.95, 0.6, text)
         arrow(4.6, 1.6, (5.15, y + 0.3))
@@ -230,7 +247,7 @@ def _ladder_lines(table: pd.DataFrame, value: str, by: str, roles: dict, label: 
         lower.axhline(0, color="#666666", **dashed, zorder=1)
         lower.set(ylabel="above chance\n(points)")
         fig.align_ylabels([ax, lower])
-    ladder_ticks(ax, table["rounds"], most=8)
+    ladder_ticks(ax, winning.sparsities(table), most=8)
     ax.set(ylabel=label)
     (below or [ax])[-1].set_xlabel("sparsity (%)")
     handles = [*ax.get_legend_handles_labels()[0], Line2D([], [], color="#666666", **dashed)]
@@ -246,10 +263,12 @@ def similarity(table: pd.DataFrame) -> Figure | None:
 
 
 def zero_shares(table: pd.DataFrame, larger: bool = True) -> pd.DataFrame:
-    """Share of zero kernels and its chance level, a (pretraining, rounds, seed): larger than 1x1, or the 1x1."""
+    """Share of zero kernels, its chance level and the sparsity, a (pretraining, rounds, seed): of those larger than
+    1x1, or of the 1x1."""
     table = table[(table["kernel"] > 1) == larger]
     total = table.groupby(["pretraining", "rounds", "seed"])[["kernels", "zero", "chance"]].sum().astype(float)
-    return total[["zero", "chance"]].div(total["kernels"], axis=0).reset_index()
+    shares = total[["zero", "chance"]].div(total["kernels"], axis=0).reset_index()
+    return shares.assign(sparsity=shares["rounds"].map(winning.sparsities(table)).astype(float))
 
 
 @figure
@@ -305,9 +324,10 @@ def transfer_attack(table: pd.DataFrame) -> "pd.io.formats.style.Styler":
     """Table A2: accuracy on images attacked through an unseen robust model, beside RA, mean over seeds, in percent."""
     numbers = ["sparsity", "transfer-attack accuracy", "RA", "SA"]
     keys = ["dataset", "pretraining", "rounds", "method"]
-    table = table.reindex(columns=[*keys, "transfer_accuracy", "RA", "SA"])
+    table = table.reindex(columns=[*keys, "sparsity", "transfer_accuracy", "RA", "SA"])
+    at = winning.sparsities(table)
     means = table.rename(columns={"transfer_accuracy": numbers[1]}).groupby(keys)[numbers[1:]].mean().reset_index()
-    means.insert(4, "sparsity", winning.ladder(means.pop("rounds").astype(float)))
+    means.insert(4, "sparsity", means.pop("rounds").astype(int).map(at).astype(float))
     shown = means.style.set_uuid("attack").format(dict.fromkeys(numbers, percent))
     return shown.hide(axis="index").set_caption("accuracies and sparsity in percent")
 
@@ -326,7 +346,7 @@ def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
         for metric, (marker, line, text) in kinds.items():
             _shade(ax, means[metric], stds[metric], color)
             ax.plot(means[metric], color=color, marker=marker, linestyle=line, label=f"{theta(p)}, {text}")
-    ladder_ticks(ax, table["rounds"])
+    ladder_ticks(ax, winning.sparsities(table))
     _room(ax)
     ax.set(xlabel="sparsity (%)", ylabel="accuracy (%)")
     fig.legend(loc="outside lower center", ncols=1)

@@ -33,7 +33,7 @@ from dwlt_lib.studies import Study, dataset, plan
 ORDER = ["kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds", "sparsity", "seed", "images",
          "SA", "RA"]
 WHOLE = ("rounds", "seed", "mask_seed", "subset_seed", "epoch", "epochs", "epochs_run", "kept", "train_images",
-         "validation_images", "images_used")
+         "validation_images", "test_images", "images_used")
 KEYS = ["kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds", "seed", "images", "id"]
 
 
@@ -332,6 +332,17 @@ def has_changed(found: Study) -> bool:
 def missing(study_name: str) -> int:
     """How many of a study's records are not there yet."""
     return len(study(study_name)["ids"]) - sum(map(_is_whole, _paths(None, study_name)))
+
+
+def where(study_name: str) -> str:
+    """A line if a committed study stands in for records that are not under outputs(), else ""."""
+    paths = _paths(None, study_name)
+    folders = [path.parent.parent for path in paths if path.parent.parent != outputs() / "records"]
+    if not folders:
+        return ""
+    own = len(paths) - len(folders)
+    return (f"reading the committed study {folders[0]}: {own or 'none'} of its {len(paths)} records "
+            f"{'is' if own == 1 else 'are'} under {outputs()}")
 
 
 def table(kind: str | None = None, study: str | None = None, damaged: list[str] | None = None) -> pd.DataFrame:

@@ -5,6 +5,7 @@ Whatever comes from records or notebooks is escaped or sanitised: names and text
 
 import base64
 import re
+import warnings
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def build(study: str) -> Path:
     """Write outputs/studies/NAME/report.html from the records and executed notebooks there are; returns its path."""
     noted, missing = records.study(study), records.missing(study)
     found, folder = records.table(study=study), records.study_dir(study) / "notebooks"
-    chapters = {"Verdict": _verdict(records.table("transfer", study=study))}
+    with warnings.catch_warnings(action="ignore"):  # the page says it
+        chapters = {"Verdict": _verdict(records.table("transfer", study=study))}
     for path in sorted([*folder.glob("00_tour.ipynb"), *folder.glob("1[0-9]_*.ipynb")]):
         if chapter := _chapter(path, records.study_dir(study) / "figures"):
             chapters[chapter[0]] = chapter[1]
@@ -74,6 +76,7 @@ def build(study: str) -> Path:
     chapters = {name: text for name, text in chapters.items() if text}
     title, state = noted["params"].get("title") or f"Study {study}", f"{len(found)} of {len(noted['ids'])} records"
     state += f' are there; <strong class="problem">{missing} are missing</strong>' if missing else ", none missing"
+    state += f" ({escape(line)})" if (line := records.where(study)) else ""
     parts = [f'<h2 id="part-{i}">{escape(name)}</h2>\n{text}' for i, (name, text) in enumerate(chapters.items())]
     links = " ".join(f'<a href="#part-{i}">{escape(name)}</a>' for i, name in enumerate(chapters))
     page = ['<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
@@ -124,8 +127,10 @@ def _verdict(table: pd.DataFrame) -> str:
     shown[("double win", "one std")] = _percent(found[first])
     shown |= {("by one criterion alone", plots.CRITERIA[c]): _percent(found[c]) for c in winning.CRITERIA}
     shown |= {("double win, other readings", name.replace("_", " ")): _percent(found[name]) for name in others}
+    lost = "".join(f'<p class="problem">{escape(line)}</p>\n'
+                   for line in winning.at_chance(winning.criteria(table)))
     note = f"Seeds: {table['seed'].nunique()}; levels not known: {found['unknown'].sum()}. {DOUBT}"
-    return (f'{headline}{_html(pd.DataFrame(shown), "who verdict")}{RULE}\n<p class="note">{note}</p>\n'
+    return (f'{headline}{_html(pd.DataFrame(shown), "who verdict")}{RULE}\n{lost}<p class="note">{note}</p>\n'
             "<details><summary>Every level: difference to dense in points, with its 90 % interval</summary>\n"
             f"{_levels(winning.criteria(table))}</details>\n{paper}")
 
@@ -150,7 +155,7 @@ def _parameters(params: dict[str, Any]) -> str:
         values = plots.asked(params, key)
         asked[key] = ", ".join(map(str, values))
         if key == "rounds":
-            asked["sparsity (%)"] = ", ".join(plots.percent(winning.ladder(value)) for value in values)
+            asked["sparsity (%)"] = ", ".join(map(plots.percent, plots.asked_sparsities(params).values()))
     full = re.sub(r"(?m)^.*: null\n", "", yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
     return (f"{_html(pd.DataFrame({'parameter': asked.keys(), 'value': asked.values()}), 'left')}<details><summary>All "
             f"parameters, with presets and defaults</summary>\n<pre>{escape(full)}</pre></details>\n")

@@ -21,7 +21,7 @@ from pathlib import Path
 from dwlt_lib import files, kernels, records
 from dwlt_lib.costs import cost
 from dwlt_lib.order import bisection, ordered, turns
-from dwlt_lib.specs import Spec, label, record_id, upstream
+from dwlt_lib.specs import Spec, label, ladder, record_id, upstream
 from dwlt_lib.studies import NOTEBOOKS, Job, Study, expand, jobs, plan
 
 FIGURES = ("00_tour", "11_existence", "12_pruning_methods", "13_data_limited", "14_landscapes", "15_mask_patterns",
@@ -199,7 +199,7 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
             job = ready.pop(0)
             waiting.pop(job)
             running[pool.submit(_compute, study.name, params, job, device)] = job
-            say(f"  start {_job_label(job)}")
+            say(f"  start {_job_label(job, study)}")
         if not running:
             break
         idle = waiting and len(running) < workers and not (stopped or out_of_time or broken)
@@ -213,11 +213,11 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
             elif missing or problem:
                 stop_if_full(problem)
                 failed[job] = problem or f"its notebook ended without {label(missing[0])}"
-                print(f"failed: {_job_label(job)}: {failed[job]}", file=sys.stderr, flush=True)
+                print(f"failed: {_job_label(job, study)}: {failed[job]}", file=sys.stderr, flush=True)
             done = sum(cost(spec) for spec in todo.values() if records.exists(spec))
             there = sum(map(records.exists, todo.values()))
             say(f"[{there}/{total} records, {_clock(time.time() - began)} gone, {_left(began, done, whole)}] "
-                f"{'stop' if problem == 'OutOfTime' else 'done'} {_job_label(job)} ({seconds:.0f} s)")
+                f"{'stop' if problem == 'OutOfTime' else 'done'} {_job_label(job, study)} ({seconds:.0f} s)")
     blocked = 0 if stopped else len(waiting)
     if failed:
         if blocked:
@@ -289,14 +289,14 @@ def _urgency(study: Study, waiting: dict[Job, list[Spec]]) -> dict[Job, tuple]:
             for job, wanted in waiting.items()}
 
 
-def _job_label(job: Job) -> str:
+def _job_label(job: Job, study: Study) -> str:
     parts = [job.kind.replace("_", " "), job.pretraining]
     if job.kind == "pretrain":
         return " ".join(parts) + (f", unseen robust model on {job.dataset}" if job.dataset else "")
     parts.append("dense" if job.rounds == (0,) else job.method)
     if job.kind != "prune":
         parts.append(f"on {job.dataset} {100 * job.fraction:g} % {job.regime}")
-    percents = [f"{100 * (1 - 0.8**rounds):.1f}" for rounds in job.rounds]
+    percents = [f"{100 * ladder(rounds, study.prune_fraction):.1f}" for rounds in job.rounds]
     parts.append(f"at {percents[0]}-{percents[-1]} %" if len(percents) > 1 else f"at {percents[0]} %")
     return " ".join(parts) + (f", seeds {' '.join(map(str, job.seeds))}" if job.seeds else "")
 

@@ -27,6 +27,8 @@ Positive2 = Annotated[int, Field(ge=2, le=1_000_000)]  # images that BatchNorm c
 Natural = Annotated[int, Field(ge=0)]
 UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
 
+PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
+
 REGIME_OF: dict[str, str] = {"STD": "ST", "FAT": "FAT", "AT": "AT"}  # theta_p is trained so (section 3)
 
 # rises when the results of a kind would change
@@ -284,6 +286,17 @@ def record_id(spec: Spec) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 
+def ladder(rounds, prune_fraction: float = PRUNE_FRACTION):
+    """Sparsity after `rounds` rounds that each prune that share of what remains, elementwise: in the
+    paper 1 - 0.8^rounds (section 3)."""
+    return 1 - (1 - prune_fraction) ** rounds
+
+
+def _sparsity(m: MaskSpec | None) -> float:
+    """What is asked of a mask; a record of it tells what came of it, whose weights are whole."""
+    return 0.0 if m is None else ladder(m.rounds, m.prune_fraction)
+
+
 def columns(spec: Spec) -> dict[str, object]:
     """What a table says of a description: the paper's names, one flat row."""
     if isinstance(spec, PretrainingSpec):
@@ -293,13 +306,14 @@ def columns(spec: Spec) -> dict[str, object]:
         return {"pretraining": spec.pretraining, "dataset": spec.data.name, "arch": spec.arch, "theta": spec.theta[:12]}
     if isinstance(spec, MaskSpec):
         return {"pretraining": spec.theta.pretraining, "method": spec.method, "dataset": spec.theta.data.name,
-                "rounds": spec.rounds, "seed": spec.seed}
+                "rounds": spec.rounds, "sparsity": _sparsity(spec), "seed": spec.seed}
     if isinstance(spec, TransferSpec):
         mask = spec.mask
         return {"pretraining": spec.theta.pretraining, "method": mask.method if mask else "dense",
                 "dataset": spec.data.name, "fraction": spec.fraction, "regime": spec.regime,
-                "rounds": mask.rounds if mask else 0, "seed": spec.seed, "mask_seed": mask.seed if mask else 0,
-                "subset_seed": spec.subset_seed, "arch": spec.theta.arch, "epochs": spec.recipe.epochs}
+                "rounds": mask.rounds if mask else 0, "sparsity": _sparsity(mask), "seed": spec.seed,
+                "mask_seed": mask.seed if mask else 0, "subset_seed": spec.subset_seed,
+                "arch": spec.theta.arch, "epochs": spec.recipe.epochs}
     row = {name: value for name, value in columns(spec.transfer).items() if name != "epochs"}
     if isinstance(spec, AttackSpec):
         return {**row, "surrogate": f"{spec.surrogate.arch}, {spec.surrogate.pretraining} on "
@@ -315,8 +329,7 @@ def label(spec: Spec) -> str:
     if isinstance(spec, ImportedSpec):
         which = "not there yet" if spec.theta == UNKNOWN else spec.theta[:12]
         return f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, imported ({which})"
-    percent = 100 * (1 - 0.8 ** row["rounds"])
-    ticket = f"{row['pretraining']} {row.get('method')} {percent:.1f} %"
+    ticket = f"{row['pretraining']} {row.get('method')} {100 * row['sparsity']:.1f} %"
     if isinstance(spec, MaskSpec):
         return f"mask {ticket}"
     rest = f"{row['dataset']} {100 * row['fraction']:g} % {row['regime']}, seed {row['seed']}"

@@ -95,23 +95,32 @@ def kernel_map(m: Mask, pointwise: bool = False) -> dict[str, np.ma.MaskedArray]
     return maps
 
 
+def _with_sparsity(table: pd.DataFrame) -> pd.DataFrame:
+    return table if "sparsity" in table.columns else table.assign(sparsity=np.nan)
+
+
 def similarity_table(table: pd.DataFrame, load: Callable[[str], Mask]) -> pd.DataFrame:
     """Figure A8, top. table: mask records (id, pretraining, method, rounds, seed); load: id -> Mask (records.mask).
 
-    One row a (method, rounds, seed) and pair of pre-trainings: pair ("STD and FAT"), similarity, chance (fractions).
+    One row a (method, rounds, seed) and pair of pre-trainings: sparsity (the records', NaN where they
+    say none), pair ("STD and FAT"), similarity, chance (fractions).
     """
-    rows = []
+    rows, table = [], _with_sparsity(table)
     for (method, rounds, seed), group in table.groupby(["method", "rounds", "seed"]):
         found = {row.pretraining: load(row.id) for row in group.itertuples()}
         for p, q in combinations([p for p in ("STD", "FAT", "AT") if p in found], 2):
             pair = found[p], found[q]
-            rows.append([method, rounds, seed, f"{p} and {q}", relative_similarity(*pair), chance_similarity(*pair)])
-    return pd.DataFrame(rows, columns=["method", "rounds", "seed", "pair", "similarity", "chance"])
+            at = group["sparsity"].median()
+            rows.append([method, rounds, seed, at, f"{p} and {q}", relative_similarity(*pair),
+                         chance_similarity(*pair)])
+    columns = ["method", "rounds", "seed", "sparsity", "pair", "similarity", "chance"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def zero_kernel_table(table: pd.DataFrame, load: Callable[[str], Mask]) -> pd.DataFrame:
-    """Figure A8, bottom: zero_kernels of every mask record, with its pretraining, method, rounds and seed in front."""
-    keys = ["pretraining", "method", "rounds", "seed"]
+    """Figure A8, bottom: zero_kernels of every mask record, with its pretraining, method, rounds,
+    seed and sparsity in front."""
+    keys, table = ["pretraining", "method", "rounds", "seed", "sparsity"], _with_sparsity(table)
     found = [zero_kernels(load(row["id"])).assign(**{k: row[k] for k in keys}) for row in table.to_dict("records")]
     columns = [*keys, *zero_kernels({}).columns]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)

@@ -27,7 +27,8 @@ def png(fig: Any, alt: str, width: int = 1100) -> str:
 
 
 def _ticket(found: dict) -> str:
-    return (f"θ_{found['pretraining']}, {found['method']}, {percent(winning.ladder(found['rounds']))} %, "
+    """A row of a table as one line; its sparsity is the record's, or the paper's ladder's in records without one."""
+    return (f"θ_{found['pretraining']}, {found['method']}, {percent(winning.sparsity_of(found))} %, "
             f"{name(found['dataset'])} {100 * found['fraction']:g} %, {found['regime']}, seed {found['seed']}")
 
 
@@ -122,8 +123,8 @@ def images(page: SimpleNamespace) -> SimpleNamespace:
             return
         now.busy = True
         if part.who.value:
-            found = sorted(of_ticket()["rounds"].unique())
-            part.level.options = [(f"{percent(winning.ladder(r))} %", int(r)) for r in found if r] or [("dense", 0)]
+            at = winning.sparsities(of_ticket().reset_index(drop=True))
+            part.level.options = [(f"{percent(at[r])} %", r) for r in sorted(at) if r] or [("dense", 0)]
         now.busy = False
         if page.is_open(part):
             draw()
@@ -146,7 +147,7 @@ def images(page: SimpleNamespace) -> SimpleNamespace:
         for r in (0, part.level.value):
             if r in table.index and _whole(table.loc[r, "id"], lines):
                 record = records.read(table.loc[r, "id"])
-                label = f"{percent(winning.ladder(r))} %" if r else "dense"
+                label = f"{percent(winning.sparsity_of(table.loc[r]))} %" if r else "dense"
                 if "image" in (arrays := record.arrays()):
                     found[label] = arrays | {"eps": record.spec["transfer"]["evaluation"]["eps"]}
         lines += [] if found else [cards.problem("No images are kept with these records; run the study again.")]

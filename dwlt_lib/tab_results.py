@@ -37,7 +37,8 @@ def results(page: SimpleNamespace) -> SimpleNamespace:
         now.busy, table = True, of_kind(page, part.kind.value)
         for key, box in part.filters.items():
             values = sorted(table[key].dropna().unique()) if key in table else []
-            box.options = [(_value(key, v), v) for v in values]
+            at = winning.sparsities(table.dropna(subset=key)) if key == "rounds" and values else {}
+            box.options = [(_value(key, v, at), v) for v in values]
             box.value = ()
             part.lists[key].layout.display = None if values else "none"
         part.group.options, part.group.value = [k for k in KEYS if k in table], ()
@@ -90,9 +91,10 @@ def results(page: SimpleNamespace) -> SimpleNamespace:
     return part
 
 
-def _value(key: str, value: Any) -> str:
+def _value(key: str, value: Any, at: dict[int, float]) -> str:
+    """How a filter names a value. at: the sparsity of each of the rounds."""
     if key == "rounds":
-        return f"{value} ({percent(winning.ladder(int(value)))} %)"
+        return f"{value} ({percent(at[int(value)])} %)"
     return f"{100 * value:g} %" if key == "fraction" else str(value)
 
 

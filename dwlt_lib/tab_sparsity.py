@@ -40,9 +40,11 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
         offer(part.data, [(f"{name(d)}, {100 * f:g} %", (d, f)) for d, f in groups.itertuples(index=False)])
         methods = set(now.mask_table["method"]) if len(now.mask_table) else set()
         offer(part.method, [m for m in plots.METHODS if m in methods])
-        rounds = sorted({0, *(r for found in (table, now.mask_table) if len(found) for r in found["rounds"])})
+        both = [found[["rounds", "sparsity"]] for found in (table, now.mask_table) if len(found)]
+        now.at = {0: 0.0} | (winning.sparsities(pd.concat(both)) if both else {})
+        rounds = sorted(now.at)
         was = part.slider.value
-        part.slider.options = [(f"{percent(winning.ladder(r))} %", int(r)) for r in rounds]
+        part.slider.options = [(f"{percent(now.at[r])} %", r) for r in rounds]
         part.slider.value = was if was in rounds and was else 6 if 6 in rounds else rounds[-1]
         now.busy = False
         redraw()
@@ -72,7 +74,7 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
                 for trace, mark in zip(part.figure.widget.data[-3:], marks, strict=True):
                     trace.update(mark)
                 part.figure.widget.layout.shapes = [live.line_at(r)]
-            part.verdict.value = cards.verdict(now.levels, now.ends, r)
+            part.verdict.value = cards.verdict(now.levels, now.ends, r, now.at[r])
         if now.ready:
             masks()
 
@@ -82,10 +84,10 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
             len(now.mask_table)) else now.mask_table
         found = found.sort_values("seed").drop_duplicates("pretraining") if len(found) else found
         ids = tuple(zip(found["pretraining"], found["id"], strict=True)) if len(found) else ()
-        part.masks_html.value = _masks_at(ids, method, r)
+        part.masks_html.value = _masks_at(ids, method, r, now.at[r])
 
     @lru_cache(64)
-    def _masks_at(ids: tuple, method: str, r: int) -> str:
+    def _masks_at(ids: tuple, method: str, r: int, sparsity: float) -> str:
         from dwlt_lib import mask_cards  # with it comes torch, a second that the curves need not wait for
 
         read, lines = {}, []
@@ -94,7 +96,7 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
                 read[p] = records.mask(id)
             except Exception as error:  # safetensors' own, OSError, KeyError: a damaged file has many faces
                 lines.append(cards.problem(f"mask {id} cannot be read: {error}"))
-        return "".join(lines) + mask_cards.masks_at(read, method, r)
+        return "".join(lines) + mask_cards.masks_at(read, method, r, sparsity)
 
     for control in (part.data, part.rule, part.extreme):
         control.observe(redraw, names="value")

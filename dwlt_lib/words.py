@@ -136,7 +136,7 @@ def data_limited(table: pd.DataFrame) -> str:
     levels, found = levels.sort_values(["dataset", "fraction"], ascending=[True, False]), []
     for (d, f), part in levels.groupby(["dataset", "fraction"], sort=False):
         best = part.loc[part.groupby("pretraining")["RA"].idxmax()].set_index("pretraining")
-        each = [f"{p} {percent(best['RA'][p])} % at {percent(winning.ladder(best['rounds'][p]))} %"
+        each = [f"{p} {percent(best['RA'][p])} % at {percent(best['sparsity'][p])} %"
                 for p in PRETRAININGS if p in best.index]
         found.append(f"with {100 * f:g} % of {name(d)} {', '.join(each)}{_ahead(best['RA'])}")
     if not found:
@@ -223,6 +223,12 @@ def paths(table: pd.DataFrame) -> str:
     return f"The loss at the end of the path is, {'. And '.join(found)}. {planes}"
 
 
+def _sparsest(table: pd.DataFrame) -> str:
+    """The sparsity of a table's sparsest level, in percent."""
+    at = winning.sparsities(table)
+    return percent(at[max(at)])
+
+
 def masks(pairs: pd.DataFrame, kernels: pd.DataFrame) -> str:
     """Figures 7 and A8 in a sentence, at the sparsest level."""
     return NOTHING if pairs.empty or kernels.empty else f"{overlap(pairs)} {zeros(kernels)}"
@@ -237,7 +243,7 @@ def overlap(pairs: pd.DataFrame) -> str:
             for r in means.sort_values("similarity", ascending=False).itertuples()]
     times = means["similarity"] / means["chance"]
     span = " to ".join(dict.fromkeys([f"{times.min():.1f}", f"{times.max():.1f}"]))
-    at = percent(winning.ladder(pairs["rounds"].max()))
+    at = _sparsest(pairs)
     return f"At {at} % sparsity masks overlap {span} times as much as by chance: {', '.join(each)}."
 
 
@@ -250,7 +256,7 @@ def zeros(kernels: pd.DataFrame) -> str:
     last = last.sort_values("zero", ascending=False, kind="stable")
     each = [f"{p} {percent(r.zero)} % ({_points(r.zero - r.chance)} to chance)" for p, r in last.iterrows()]
     spread = f"; the most and the fewest differ by {100 * (last['zero'].max() - last['zero'].min()):.1f} points"
-    at = percent(winning.ladder(shares["rounds"].max()))
+    at = _sparsest(shares)
     return f"At {at} % sparsity kernels above 1x1 are zero in {', '.join(each)}{spread * (len(last) > 1)}."
 
 
@@ -265,7 +271,7 @@ def blocks(kernels: pd.DataFrame) -> str:
     for block, part in share.groupby(level="block"):
         span = " to ".join(dict.fromkeys(percent(part["zero"].agg(end)) for end in ("min", "max")))
         parts.append(f"{block} {span} % (chance {percent(part['chance'].mean())} %)")
-    at = percent(winning.ladder(kernels["rounds"].max()))
+    at = _sparsest(kernels)
     return f"At {at} % sparsity the kernels of a block that are zero, over the pre-trainings: {', '.join(parts)}."
 
 
@@ -295,12 +301,12 @@ def transfer_attack(table: pd.DataFrame) -> str:
 def paradigm(params: dict) -> str:
     """Figure 1 and Table 1 in a sentence: what the study asks for (records.study(NAME)["params"])."""
     sets = _and([name(d) for d in plots.asked(params, "dataset")])
-    rounds = [r for r in plots.asked(params, "rounds") if r]
+    at = {r: sparsity for r, sparsity in plots.asked_sparsities(params).items() if r}
     what = dict(pretraining="pre-training", method="pruning method", fraction="fraction", seeds="seed")
     starts, methods, fractions, seeds = (
         [_times(count, word)] if (count := len(plots.asked(params, key))) else [] for key, word in what.items())
-    levels = f"{_times(len(rounds), 'level')} of sparsity"
-    levels += f" ({percent(winning.ladder(min(rounds)))} to {percent(winning.ladder(max(rounds)))} %)" if rounds else ""
+    levels = f"{_times(len(at), 'level')} of sparsity"
+    levels += f" ({plots.span(at)})" if at else ""
     fractions = [f"{fraction} of the data" for fraction in fractions]
     return (f"This study takes {params.get('arch')} from {name(params.get('source', ''))}{f' to {sets}' * bool(sets)}: "
             f"{', '.join([*starts, *methods, levels, *fractions, *seeds])}.")

@@ -5,13 +5,13 @@ import torch
 from safetensors.numpy import save
 from seeds import numpy_rng, torch_rng
 
-from dwlt_lib import masks, records, studies
+from dwlt_lib import masks, records, specs, studies
 
 DROP = {"IMP-ST": 0.001, "IMP-AT": 0.0011, "OMP": 0.0016, "RP": 0.004}
 
 
-def records_of(study, seed=0):
-    """Writes every record that a study plans."""
+def records_of(study, same=(), seed=0):
+    """Writes every record that a study plans; all transfers have the metrics `same`, if that is given."""
     rng, generator = numpy_rng(seed), torch_rng(seed)
     records.write_study(study)
     for spec in studies.plan(study).values():
@@ -19,14 +19,16 @@ def records_of(study, seed=0):
         if spec.kind == "transfer":
             r, drop = (spec.mask.rounds, DROP[spec.mask.method]) if spec.mask else (0, 0.0)
             fall, noise = drop * r**1.6 / 4, rng.normal(0, 0.004, 2)
-            metrics = {"sparsity": 1 - 0.8**r, "SA": 0.95 - fall + noise[0],
+            metrics = {"sparsity": specs.columns(spec)["sparsity"], "SA": 0.95 - fall + noise[0],
                        "RA": (0.7 if spec.regime == "AT" else 0.1) - 2 * fall + noise[1], "epoch": 2}
+            metrics |= dict(same)
             history = [{"epoch": e, "lr": 0.1, "loss": 2.0 / e, "SA": 0.3 * e, "RA": 0.2 * e} for e in (1, 2)]
         elif spec.kind == "mask":
             shapes = {"conv1.weight": (8, 3, 3, 3), "layer1.0.conv1.weight": (8, 8, 3, 3),
                       "layer2.0.conv1.weight": (16, 8, 3, 3), "layer2.0.downsample.0.weight": (16, 8, 1, 1)}
-            m = {name: torch.rand(shape, generator=generator) < 0.8**spec.rounds for name, shape in shapes.items()}
-            files, metrics = {"mask.safetensors": masks.pack(m)}, {"sparsity": 1 - 0.8**spec.rounds, "kept": 10}
+            share = specs.columns(spec)["sparsity"]
+            m = {name: torch.rand(shape, generator=generator) >= share for name, shape in shapes.items()}
+            files, metrics = {"mask.safetensors": masks.pack(m)}, {"sparsity": share, "kept": 10}
         elif spec.kind in ("surface", "trajectory"):
             g = np.linspace(-1, 1, 9)
             bowl = {"loss": 0.2 + 3 * g[:, None] ** 2 + 2 * g[None] ** 2 + rng.random()}

@@ -1,10 +1,14 @@
 """The command's promises: exit statuses, one line on bad input, nothing written."""
 
+import html
+
 import pytest
+import yaml
+from generate import records_of
 from test_parameters import BAD
 from typer.testing import CliRunner
 
-from dwlt_lib import cli, kernels, ready, runner
+from dwlt_lib import cli, kernels, ready, records, report, runner, studies
 from dwlt_lib.cli import app
 
 
@@ -49,6 +53,38 @@ def test_plan_counts_what_a_study_makes_and_writes_nothing(request, empty_output
 def test_results_of_a_study_never_run_say_so(request, empty_outputs):
     found = invoke("results", request.config.rootpath / "tests" / "tiny.yaml")
     assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "dwlt run" in found.stderr
+
+
+@pytest.mark.parametrize("command", ["verdict", "results"])
+def test_a_committed_study_that_stands_in_is_named(command, toy, tmp_path, empty_outputs):
+    study = toy(grid=[{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [1],
+                       "seeds": [0, 1]}])
+    file = tmp_path / "toy.yaml"
+    file.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_defaults=True)))
+    records_of(study)
+    assert invoke(command, file).stderr == ""
+    reference = empty_outputs / "reference" / "toy"
+    reference.mkdir(parents=True)
+    (records.study_dir("toy") / "study.json").rename(reference / "study.json")
+    for kind in list((empty_outputs / "records").iterdir()):
+        kind.rename(reference / kind.name)
+    found = invoke(command, file)
+    count = len(studies.plan(study))
+    assert found.exit_code == 0 and found.stderr == (
+        f"reading the committed study {reference}: none of its {count} records are under {empty_outputs}\n")
+    assert records.where("toy") in html.unescape(report.build("toy").read_text())
+
+
+def test_a_dense_network_at_chance_is_said_and_wins_nothing(toy, tmp_path, empty_outputs):
+    study = toy(grid=[{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [1],
+                       "seeds": [0, 1]}])
+    file = tmp_path / "toy.yaml"
+    file.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_defaults=True)))
+    records_of(study, {"SA": 1 / 3, "RA": 1 / 3, "chance": 1 / 3, "test_images": 30})
+    found = invoke("verdict", file)
+    assert found.exit_code == 0 and "unknown" in found.stdout
+    assert found.stdout.count("warning: theta_AT, stripes 100 %: dense is at chance in ") == 3
+    assert report.build("toy").read_text().count("dense is at chance in ") == 3
 
 
 @pytest.mark.parametrize("what", BAD)

@@ -36,7 +36,7 @@ TABLE = {
     "layers": set(),
     "gradient": {"models", "layers"},
     "attacks": {"gradient"},
-    "winning": set(),
+    "winning": {"specs"},
     "models": set(),
     "embedded": set(),
     "unfinished": {"files"},

@@ -188,11 +188,12 @@ def test_names_and_messages_are_data_never_markup():
                             spec={"a": {evil: [evil]}}, metrics={evil: 0.5}, made={"code": evil}, upstream=[])
     levels = pd.DataFrame([{"pretraining": evil, "method": evil, "rounds": 1, "double_win": "win"}
                            | {f"{c}_{k}": v for c in winning.CRITERIA
-                              for k, v in (("status", "win"), ("mean", 0.5), ("difference", 0.1))}])
+                              for k, v in (("status", "win"), ("mean", 0.5), ("difference", 0.1),
+                                                ("at_chance", 0))}])
     ends = pd.DataFrame([{"pretraining": evil, "method": evil, "extreme_sparsity": 0.2}])
     masks = {evil: {"layer1.0.conv1.weight": structure.torch.ones(4, 4, 3, 3)}}
-    pages = [cards.record(found), cards.problem(evil), cards.verdict(levels, ends, 1), mask_cards.kernel_maps(masks),
-             mask_cards.density(masks), mask_cards.masks_at({}, evil, 2)]
+    pages = [cards.record(found), cards.problem(evil), cards.verdict(levels, ends, 1, 0.2),
+             mask_cards.kernel_maps(masks), mask_cards.density(masks), mask_cards.masks_at({}, evil, 2, 0.36)]
     assert not any("<script" in page for page in pages)
 
 

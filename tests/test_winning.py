@@ -222,6 +222,147 @@ def test_two_records_for_one_setting_are_refused():
     winning.verdict(table.assign(id=range(len(table)), mask_seed=[0] * 12 + [1] * 6))  # a second mask is a replicate
 
 
+# ------------------------------------------------------------------------ unknown stays unknown
+
+
+MORE = rows(0, [0.88, 0.90, 0.92, 0.70], method="dense", seeds=(0, 1, 2, 3))
+
+
+def test_dense_may_have_more_seeds_than_the_levels_and_all_of_them_count():
+    levels = winning.criteria(frame(MORE, rows(1, 0.84), rows(2, 0.70))).set_index("rounds")
+    assert levels["double_win"].tolist() == ["win", "miss"]
+    values = np.array([0.88, 0.90, 0.92, 0.70])
+    assert levels.loc[1, "ST_SA_threshold"] == pytest.approx(values.mean() - values.std(ddof=1))
+    out = winning.verdict(frame(MORE, rows(1, 0.84), rows(2, 0.70))).iloc[0]
+    assert (out["extreme_rounds"], out["unknown"]) == (1, 0)
+
+
+def test_a_seed_that_dense_lacks_makes_its_criterion_unknown_and_no_other():
+    table = frame(DENSE, rows(1, 0.9))
+    dense = (table["rounds"] == 0) & (table["regime"] == "ST") & (table["seed"] == 1)
+    out = winning.criteria(table[~dense]).iloc[0]
+    assert out[[f"{c}_status" for c in winning.CRITERIA]].tolist() == ["unknown", "win", "win"]
+    found = winning.verdict(table[~dense]).iloc[0]
+    assert found["extreme_rounds"] is pd.NA and found["AT_SA"] > 0 and np.isnan(found["ST_SA"])
+
+
+def short(*levels):
+    """A table of levels, each win, miss or unknown (it lacks a seed that others have)."""
+    value = {"win": 0.95, "miss": 0.5, "unknown": 0.95}
+    found = [rows(r, value[s], seeds=(0, 1) if s == "unknown" else (0, 1, 2))
+             for r, s in enumerate(levels, 1)]
+    return frame(DENSE, *found, rows(9, 0.5))
+
+
+@pytest.mark.parametrize(("levels", "most", "prefix"), [
+    (["unknown", "unknown"], None, None),
+    (["miss", "unknown"], None, 0),  # a prefix ends at its first miss, whatever comes later
+    (["unknown", "miss"], None, None),
+    (["miss", "miss"], 0, 0),
+    (["win", "unknown", "miss"], 1, 1),  # at least that
+    (["unknown", "win"], 2, None),  # the largest win is one, whatever the first level is
+    (["win", "unknown", "win"], 3, 1),
+    (["win", "miss", "unknown"], 1, 1),
+])
+def test_the_extreme_is_what_is_known_to_win_and_never_0_where_a_win_may_be_unseen(
+        levels, most, prefix):
+    for name, wanted in (("max", most), ("prefix", prefix)):
+        out = winning.verdict(short(*levels), extreme=name).iloc[0]
+        known = wanted is not None
+        assert out["extreme_rounds"] == wanted if known else out["extreme_rounds"] is pd.NA
+        assert out["extreme_sparsity"] == winning.ladder(wanted) if known else (
+            np.isnan(out["extreme_sparsity"]))
+        assert out["unknown"] == levels.count("unknown")
+
+
+# ------------------------------------------------------------------------ a baseline at chance
+
+
+def test_a_dense_network_at_chance_gives_a_warning_and_no_win():
+    table = frame(rows(0, [0.10, 0.11, 0.09], method="dense"), rows(4, 0.12)).assign(
+        chance=0.1, test_images=500)
+    with pytest.warns(UserWarning, match="theta_AT, digits 100 %: dense is at chance in") as said:
+        out = winning.verdict(table).iloc[0]
+    assert out["extreme_rounds"] is pd.NA and out["unknown"] == 1
+    lines = winning.at_chance(winning.criteria(table))
+    assert [str(one.message) for one in said] == lines
+    assert len(lines) == 3 and not any("\n" in line for line in lines)
+    for extra in ("chance", "test_images"):
+        assert winning.at_chance(winning.criteria(table.drop(columns=extra))) == [] or (
+            extra == "test_images")
+
+
+def test_one_collapsed_seed_is_enough_because_its_deviation_lets_everything_win():
+    table = frame(rows(0, [0.97, 0.98, 0.10], method="dense"), rows(4, 0.5)).assign(chance=0.1)
+    with pytest.warns(UserWarning, match="1 of its seeds"):
+        assert extreme(table) is pd.NA
+    assert extreme(table.drop(columns="chance")) == 4  # what such a table cannot tell
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_weak_but_real_baseline_is_none_of_chance_and_robustness_after_st_may_be_0():
+    table = frame(rows(0, [0.17, 0.16, 0.18], method="dense"), rows(4, 0.17)).assign(
+        chance=0.1, test_images=500)
+    assert extreme(table) == 4
+    assert (table.loc[table["regime"] == "ST", "RA"] == 0).all()
+
+
+# ------------------------------------------------------------------------ sparsity is the records'
+
+
+def test_the_extreme_sparsity_is_that_of_the_levels_records():
+    table = frame(DENSE, rows(1, 0.9), rows(2, 0.9), rows(3, 0.5))
+    own = table.assign(sparsity=1 - 0.5**table["rounds"])
+    out = winning.verdict(own).iloc[0]
+    assert (out["extreme_sparsity"], out["ST_SA"], out["AT_RA"]) == (0.75, 0.75, 0.75)
+    assert winning.criteria(own)["sparsity"].tolist() == [0.5, 0.75, 0.875]
+    assert winning.spread(own).groupby("rounds")["sparsity"].first().tolist() == [0, 0.5, 0.75, 0.875]
+    assert winning.sparsities(own) == {0: 0.0, 1: 0.5, 2: 0.75, 3: 0.875}
+    gone = own.assign(sparsity=own["sparsity"].where(own["rounds"] == 0))
+    assert winning.sparsities(gone) == {0: 0.0} | {r: winning.ladder(r) for r in (1, 2, 3)}
+    assert winning.alternatives(own).iloc[0, 0] == 0.75
+
+
+# ------------------------------------------------------------------------ what may stand in a table
+
+
+@pytest.mark.parametrize(("column", "value", "said"), [
+    ("SA", 91.2, "SA 91.2"), ("RA", -0.1, "RA -0.1"), ("SA", np.inf, "SA inf"),
+    ("RA", "0.9", "RA '0.9' .text."), ("rounds", np.nan, "rounds nan"), ("rounds", -1, "rounds -1"),
+    ("rounds", np.inf, "rounds inf"), ("rounds", 1.5, "rounds 1.5"), ("rounds", "1", "rounds '1'"),
+    ("seed", 0.5, "seed 0.5"), ("seed", None, "seed (nan|None)"), ("fraction", 100, "fraction 100"),
+    ("fraction", 0, "fraction 0"), ("method", np.nan, "method nan"), ("dataset", None, "dataset None"),
+    ("method", "dense", "method 'dense' with rounds 1"), ("sparsity", 20.0, "sparsity 20.0"),
+    ("sparsity", 0.4, "sparsity 0.2 to 0.4"), ("chance", 2, "chance 2"),
+])
+def test_what_may_not_stand_in_a_column_is_refused_in_one_line(column, value, said):
+    table = frame(DENSE, rows(1, 0.9)).assign(
+        sparsity=lambda t: winning.ladder(t["rounds"]), chance=0.1)
+    table[column] = table[column].astype(object)
+    table.loc[len(table) - 1, column] = value
+    with pytest.raises(ValueError, match=f"^.*{said}.*want ") as error:
+        winning.verdict(table)
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_read_as_text_and_a_column_twice_are_refused_in_one_line():
+    table = frame(DENSE, rows(1, 0.9))
+    with pytest.raises(ValueError, match="text.*want ") as error:
+        winning.verdict(table.astype(str))
+    assert "\n" not in str(error.value)
+    twice = pd.concat([table, table[["SA"]]], axis=1)
+    with pytest.raises(ValueError, match="columns .'SA'. stand twice"):
+        winning.verdict(twice)
+
+
+def test_numbers_may_come_in_any_type_and_an_index_may_repeat():
+    table = frame(DENSE, rows(1, 0.9), rows(2, 0.5))
+    once = winning.verdict(table)
+    for same in (table.astype(object), table.convert_dtypes(), pd.concat([table.iloc[:7], table.iloc[7:].reset_index(
+            drop=True)]), table.astype({"pretraining": "category", "regime": "category"})):
+        pd.testing.assert_frame_equal(winning.verdict(same), once, check_dtype=False)
+
+
 def test_the_papers_extremes_lie_on_its_ladder():
     steps = winning.ladder(np.arange(20))
     assert all(np.abs(steps - value).min() < 5.1e-5 for value in winning.PAPER_EXTREMES.values())
