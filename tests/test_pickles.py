@@ -12,6 +12,7 @@ from pickletools import genops
 import dill
 import pytest
 import torch
+from checkpoint_files import pretend, refused_in_a_line
 from seeds import torch_rng
 
 from dwlt_lib import containers, pickles, weights
@@ -334,6 +335,65 @@ def test_a_spoilt_pickle_ends_in_a_line_or_in_other_plain_values(zipped, state):
                     contents.tensor(part)
         except BadCheckpoint as error:
             assert "\n" not in str(error)
+
+
+def bombs():
+    """{what: a pickle without its STOP} that a careless reader works or allocates on without end."""
+    long = name("x" * 10**6, "y" * 10**6)
+    return {
+        "a name of two million letters called 20,000 times":
+            long + b"\x940" + b"".join([b"h\x00)R0"] * 20_000) + b"N",
+        "a list that doubles 200 times":
+            b"](K\x01K\x02e" + b"".join(b"\x94](h" + bytes([i]) + b"h" + bytes([i]) + b"e" for i in range(200)),
+        "a tuple 100,000 deep": b")" + b"\x85" * 100_000,
+        "a key 100,000 deep": b"})" + b"\x85" * 100_000 + b"Ns",
+        "keys of one hash": b"}(" + b"".join(b"\x8a\x0c" + (i * (2**61 - 1)).to_bytes(12, "little") + b"N"
+                                            for i in range(50_000)) + b"u",
+        "text of 2^60 bytes": b"\x8d" + struct.pack("<Q", 2**60) + b"x",
+        "bytes of 2^60 bytes": b"\x8e" + struct.pack("<Q", 2**60) + b"x",
+        "an integer of 2^31 bytes": b"\x8b" + struct.pack("<i", 2**31 - 1) + b"x",
+        "an integer of 100,000 digits": b"L" + b"9" * 100_000 + b"L\n",
+        "a frame of 2^60 bytes": b"\x95" + struct.pack("<Q", 2**60) + b"N",
+        "a memo at 2^31": b"Nr\xff\xff\xff\x7f",
+        "a get of nothing": b"h\x07", "nothing on its stack": b"0", "a mark alone": b"(",
+        "the extension registry": b"\x82\x01", "a buffer of elsewhere": b"\x97",
+    }
+
+
+def test_no_hostile_checkpoint_is_taken_allocated_for_or_run(state, canary, tmp_path):
+    """Traps, bombs, claims, damage and what is no file: one line each, in little time and memory."""
+    sound = tmp_path / "sound.pth"
+    torch.save(state, sound)
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    good, legacy = saved(state, True), saved(state, False)
+    huge = {"a tensor of 10 TB": ([2**39, 5], [5, 1], 0, 2**39 * 5), "10 TB of one number": ([2**39], [0], 0, 4),
+            "a tensor by negative steps": ([4], [-1], 3, 4), "a tensor far away": ([4], [1], 2**39, 4),
+            "a tensor of no row and 2^39 columns": ([0, 2**39], [2**39, 1], 0, 4)}
+    found = {f"trap: {trap}": with_main_pickle(good, alone(payload)) for trap, payload in traps(canary).items()}
+    found |= {what: with_main_pickle(good, alone(payload)) for what, payload in bombs().items()}
+    found |= {f"legacy: {what}": with_main_pickle(legacy, alone(payload)) for what, payload in bombs().items()}
+    found |= {what: with_main_pickle(good, alone(claim(*of))) for what, of in huge.items()}
+    nested, zipped = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(nested, "w") as whole:
+        whole.writestr("a.pth", good)
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as whole:
+        whole.writestr("a/data.pkl", b"\x80\x02" + b"N0" * 10**7 + b"N.")
+    found |= {"a zip in a zip": nested.getvalue(), "a zip bomb": zipped.getvalue(), "cut": good[:-100],
+              "legacy: cut": legacy[:-100], "a page": b"<html>", "tar": b"a" * 257 + b"ustar" + b"0" * 600,
+              "a server's error": b'{"error": 404}', "git-lfs": b"version https://git-lfs.github.com/spec/v1\n"}
+    paths = pretend(folder)
+    for i, (what, data) in enumerate(found.items()):
+        (folder / f"{i}.pth").write_bytes(data)
+        paths[what] = str(folder / f"{i}.pth")
+    with open(folder / "page", "wb") as file:
+        file.write(b"<html>")
+        file.truncate(2**31 - 1)
+    paths["a page with a hole of 2 GB"] = str(folder / "page")
+    assert len(paths) > 60
+    said = refused_in_a_line("lambda path: weights.read_checkpoint(path, 'std')", str(sound), paths)
+    assert "is a pipe; want a file" in said["pipe"] and "a web page" in said["a page with a hole of 2 GB"]
+    assert not canary.exists()
 
 
 def test_reading_modules_import_nothing_that_could_unpickle():

@@ -365,10 +365,9 @@ def hostile_tickets(path):
         found |= {f"no {what}": says(**{what: NOTHING}), f"{what} {change}": says(**{what: change}),
                   f"{what} a dictionary": says(**{what: {}})}
     for what, change in (("classes", -1), ("classes", 0), ("classes", True), ("classes", 10.0), ("classes", 2**70),
-                         ("arch", "resnet50"), ("arch", "x\n" * 10**5), ("std", [float("nan")] * 3),
-                         ("std", [0.2] * 4), ("std", [-0.2] * 3), ("std", [1e-400] * 3), ("mean", [float("inf")] * 3),
-                         ("mean", ["0.5"] * 3),
-                         ("mean", [10**400] * 3), ("kind", "mask")):
+                         ("arch", "resnet50"), ("arch", "x\n" * 10**5), ("std", [float("nan")] * 3), ("std", [0.2] * 4),
+                         ("std", [-0.2] * 3), ("std", [1e-400] * 3), ("mean", [float("inf")] * 3),
+                         ("mean", ["0.5"] * 3), ("mean", [10**400] * 3), ("kind", "mask")):
         found[f"{what} {str(change)[:20]!r}"] = says(**{what: change})
     return found
 
