@@ -3,12 +3,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
+# TORCH=cpu takes torch and torchvision from TORCH_INDEX alone: an index of their CPU wheels, or a folder with them
+ifneq ($(TORCH),)
+ifneq ($(TORCH),cpu)
+$(error TORCH=$(TORCH): want cpu, or nothing for what pip takes by itself)
+endif
+CPU_WHEELS = $(if $(TORCH_INDEX),$(if $(wildcard $(TORCH_INDEX)),--no-index --find-links,--index-url) $(TORCH_INDEX),\
+  $(error TORCH=cpu: want TORCH_INDEX=, the address of an index of CPU wheels of torch and torchvision, or a folder))
+endif
+
 .PHONY: setup tour tour-full test test-paper lint lab browse clean
 
 setup: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
+ifeq ($(TORCH),cpu)
+	$(BIN)/pip install -q --no-deps $(CPU_WHEELS) torch torchvision || \
+	  { echo "TORCH=cpu: $(TORCH_INDEX) has no torch and torchvision for this Python and machine" >&2; exit 1; }
+endif
 	$(BIN)/pip install -q -e '.[dev]'
+ifeq ($(TORCH),cpu)
+	@$(BIN)/python -c "import torch, torchvision; torch.version.cuda and exit('TORCH=cpu: $(TORCH_INDEX) has no CPU' \
+	  ' wheel of a version that pyproject.toml wants, and pip took torch with CUDA; remove .venv to try again')"
+endif
 	touch $@
 
 tour: setup

@@ -140,18 +140,24 @@ def trained():
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
 DWLT = (sys.executable, "-c", "from dwlt_lib.cli import main; main()")
-PATIENCE = 180  # seconds that a server or a page may take on a busy machine
+BUSY = min(5.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))  # how many want each core
+STARTING = 60 * BUSY  # seconds that a server, a first paint or a kernel may take
+STEP = 20 * BUSY  # and that whatever follows may
+FIRST = {"timeout": 1000 * STARTING}  # for a wait that includes a start
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A headless Chromium (playwright), with the machine's own browser; its pages wait long before they give up."""
+    """A headless Chromium (playwright), the machine's own; its pages wait STEP before they give up."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
+    if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:  # not for the whole session: its event loop runs until it ends
-        browser = playwright.chromium.launch(executable_path=path, headless=True, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(FLAGS))
         yield browser
         browser.close()
 
@@ -163,7 +169,8 @@ def page(chromium):
 
     def new(width=1280, height=900):
         context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
-        context.set_default_timeout(1000 * PATIENCE)
+        context.set_default_timeout(1000 * STEP)
+        context.set_default_navigation_timeout(1000 * STARTING)
         contexts.append(context)
         found = context.new_page()
         found.problems = []
@@ -193,7 +200,7 @@ def serve():
                                    start_new_session=True, preexec_fn=_heed_ctrl_c, cwd=cwd,
                                    env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
         started.append((process, log))
-        late = threading.Timer(PATIENCE, process.kill)
+        late = threading.Timer(STARTING, process.kill)
         late.start()
         for line in process.stdout:
             if found := re.search(r"https?://\S+", line):

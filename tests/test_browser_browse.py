@@ -5,6 +5,7 @@ import time
 
 import pandas as pd
 import pytest
+from conftest import FIRST
 from generate import records_of
 from test_widgets import GRID
 
@@ -37,7 +38,7 @@ def drive(page, tmp_path):
     whole = table[table["fraction"] == 1]
     judged, levels = winning.criteria(whole), winning.spread(whole)
     masks = records.table("mask", study="toy")
-    page.wait_for_selector("[data-card=masks] [data-zero]")
+    page.wait_for_selector("[data-card=masks] [data-zero]", **FIRST)
     page.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
     handle = page.locator(".noUi-handle").first
     handle.focus()
@@ -72,6 +73,7 @@ def drive(page, tmp_path):
     where = dot.bounding_box()
     page.mouse.move(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
     page.wait_for_selector(".hoverlayer .hovertext", state="attached")
+    page.wait_for_timeout(300)  # no hand is faster; a click in the hover's own instant is lost
     page.mouse.down()
     page.mouse.up()
     page.wait_for_selector("[data-record]")
@@ -93,7 +95,7 @@ def test_voila_shows_what_the_records_say(made, serve, page, tmp_path):
         found.goto(url)
         if width > 1000:
             drive(found, tmp_path)
-        found.wait_for_selector("[data-card=masks] [data-zero]")
+        found.wait_for_selector("[data-card=masks] [data-zero]", **FIRST)
         found.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
         found.screenshot(path=tmp_path / f"voila_{width}.png")
         sideways = "document.documentElement.scrollWidth <= window.innerWidth + 1"
@@ -107,8 +109,9 @@ def test_jupyterlab_shows_what_the_records_say(made, serve, page, tmp_path):
     url, _ = serve("lab", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(made))
     found = page(1280, 1500)
     found.goto(url.replace("00_tour", "20_browse"))
-    found.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    found.get_by_text("(ipykernel) | Idle").wait_for()
+    cell = ".jp-Notebook .jp-CodeCell"  # out of sight, JupyterLab hides it
+    found.wait_for_selector(cell, state="attached", **FIRST)
+    found.get_by_text("(ipykernel) | Idle").wait_for(**FIRST)
     found.get_by_role("menuitem", name="Run", exact=True).click()
     found.get_by_text("Run All Cells", exact=True).click()
     drive(found, tmp_path)
@@ -126,7 +129,7 @@ def test_a_thousand_records_open_and_move_quickly(toy, serve, page, tmp_path, mo
     url, _ = serve("browse", "--study", "toy", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(tmp_path))
     found, began = page(), time.perf_counter()
     found.goto(url)
-    found.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
+    found.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached", **FIRST)
     painted, moves = time.perf_counter() - began, []
     found.wait_for_selector("[data-card=masks] [data-zero]")
     handle, r = found.locator(".noUi-handle").first, 6

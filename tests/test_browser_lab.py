@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import DWLT, PATIENCE
+from conftest import DWLT, FIRST, STARTING
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.browser
@@ -31,8 +31,9 @@ def tour(request, lab, page):
     """The tour in JupyterLab, all of its cells run, at a desk's and at a phone's width."""
     found = page(request.param, 900)
     found.goto(lab)
-    found.locator(".jp-Notebook .jp-CodeCell").last.wait_for(state="attached")
-    found.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(state="attached")
+    found.locator(".jp-Notebook .jp-CodeCell").last.wait_for(state="attached", **FIRST)
+    idle = found.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    idle.first.wait_for(state="attached", **FIRST)
     found.locator(".jp-KernelName", has_text="Python 3").first.wait_for(state="attached")
     palette = found.locator(".lm-CommandPalette-input")  # the command palette, there at every width
     for _ in range(20):
@@ -49,7 +50,7 @@ def tour(request, lab, page):
         const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')];
         return prompts.length > 15 && prompts.every(prompt => /\\[\\d+\\]/.test(prompt.textContent))
             || document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
-    }""", timeout=2000 * PATIENCE)
+    }""", timeout=3000 * STARTING)
     if request.param < 800:
         found.keyboard.press("Control+B")  # the file browser would take most of a phone
     return found

@@ -122,8 +122,9 @@ def test_the_report_is_one_page_with_its_figures_and_asks_no_host(papermill):
 
 
 def test_a_budget_stops_cleanly_and_the_next_run_goes_on(tmp_path):
-    first = dwlt(tmp_path, "run", TINY, "--executor", "inline", "--budget", "2s")
+    first = dwlt(tmp_path, "run", TINY, "--executor", "inline", "--budget", "0.1s")
     assert first.returncode == 75, first.stdout + first.stderr
-    made = len(contents(tmp_path))
+    made = contents(tmp_path)
     again = dwlt(tmp_path, "run", TINY, "--executor", "inline", "--budget", "6s")
-    assert again.returncode == 75 and len(contents(tmp_path)) >= made
+    assert made.items() <= contents(tmp_path).items()
+    assert again.returncode == 75 or dwlt(tmp_path, "status", TINY).returncode == 0  # on a fast machine

@@ -151,4 +151,4 @@ def test_speeds_are_measured_here_for_every_sort_of_work_that_is_left(toy):
     kinds = forecast.kinds_of(plan(toy()))
     rates = forecast.measure(kinds, "cpu", seconds=0.01)
     assert {(rate.task, rate.network) for rate in rates} == {(k.task, k.arch) for k in kinds if k.task != "surface"}
-    assert all(0.01 < rate.speed < 1e5 for rate in rates) and list(forecast.explain(rates, kinds))
+    assert all(rate.speed > 0 for rate in rates) and list(forecast.explain(rates, kinds))

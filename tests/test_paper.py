@@ -112,8 +112,8 @@ def test_robust_weights_transfer_by_pgd_10_in_batches_of_128(tmp_path):
     grid = {"pretraining": ["AT"], "method": ["OMP"], "dataset": ["photos"], "regime": ["AT"], "rounds": [6],
             "seeds": [0]}
     found = run(tmp_path, {"name": "batches", "arch": "resnet50", "source": "imagenet", "precision": precision,
-                           "weights": {"AT": "at.safetensors"}, "transfer": {"AT": ONE}, "data": {"photos": photos},
-                           "grid": [grid]})
+                           "weights": {"AT": "at.safetensors"}, "transfer": {"AT": {**ONE, "batch": batch}},
+                           "data": {"photos": photos}, "grid": [grid]})
     dense, ticket = sorted(found["transfer"], key=lambda content: content["columns"]["rounds"])
     for content in (dense, ticket):
         recipe = content["spec"]["recipe"]

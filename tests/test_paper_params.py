@@ -96,17 +96,14 @@ def test_everything_is_seen_at_224_pixels_and_tickets_are_drawn_and_transferred_
             assert (how.attack.steps if how.attack else 0, spec.evaluation.steps) == (10 * (spec.regime == "AT"), 20)
 
 
-def test_the_plan_of_the_whole_paper_is_told_in_seconds(tmp_path, monkeypatch):
-    """By a table of made-up rates; a minute at most, on a busy machine."""
-    import time
-
+def test_the_plan_of_the_whole_paper_is_told_by_given_rates(tmp_path, monkeypatch):
+    """By a table of made-up rates: nothing is measured here."""
     monkeypatch.setenv("DWLT_DATA", str(tmp_path))
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
     rates = tmp_path / "rates.json"
     row = {"variant": "ours, exact, fp32", "img/s": 1}
     rates.write_text(json.dumps({"tables": [{"task": "at", "network": "resnet50", "size": 224, "rows": [row]}]}))
-    began = time.time()
     found = CliRunner().invoke(cli.app, ["plan", *map(str, FOLDER.glob("*.yaml")), "--rates", str(rates)])
-    assert found.exit_code == 0 and time.time() - began < 60, found.output
+    assert found.exit_code == 0, found.output
     for n in ("1 device", "8 devices", "64 devices"):
         assert f"wall hours on {n}:" in found.stdout

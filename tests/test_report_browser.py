@@ -1,13 +1,11 @@
 """The report in Chromium: offline, every figure visible, no request to any host, whole on a phone and on paper."""
 
-import shutil
-
 import pytest
+from conftest import CHROMIUM
 from test_report import figures_of, finished
 
 from dwlt_lib import report
 
-CHROMIUM = shutil.which("chromium")
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
 VISIBLE = """[...document.images].map(image => {
