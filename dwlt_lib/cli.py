@@ -40,7 +40,7 @@ class Commands(TyperGroup):
             print(INTERRUPTED, file=sys.stderr)
             raise typer.Exit(75) from None
         except BrokenPipeError:  # whoever read the output has gone: nothing is said, to nobody
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _nobody_reads()
             raise typer.Exit(75) from None
         except files.Unusable as error:
             refuse(str(error))
@@ -392,6 +392,10 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _nobody_reads() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 _interrupted = 0.0  # when a signal last ended the command (time.monotonic)
 
 
@@ -417,3 +421,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before or after the command itself
         print(INTERRUPTED, file=sys.stderr)
         raise SystemExit(75) from None
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _nobody_reads()

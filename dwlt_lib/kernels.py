@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.metadata import EntryPoint
 from multiprocessing.queues import SimpleQueue
@@ -40,6 +40,8 @@ QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PAT
          "PYDEVD_DISABLE_FILE_VALIDATION": "1",
          "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # tensors in large pages: a training step gains 4 % on Linux
 INLINE = "module://matplotlib_inline.backend_inline"
+# what ends a command
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def die_with_parent(parent: int) -> None:
@@ -48,6 +50,33 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os._exit(1)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A process is started in here: a signal waits until that is done, and the process hears none before `hear`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heard}
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+    try:
+        yield
+    finally:
+        hear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+def hear() -> None:
+    """From now on signals reach this process."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 # ---------------------------------------------------------------------------------------------- in the run
@@ -66,13 +95,17 @@ def nursery(log: Path, wanted: bool = True, datasets: Sequence[str] = ()) -> Ite
     folder = files.private()
     place = f"{folder}/nursery"
     code = f"from dwlt_lib.nursery import serve; serve({place!r}, {os.getpid()}, {str(log)!r}, {list(datasets)!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               env={**os.environ, **QUIET, "MPLBACKEND": INLINE, "TMPDIR": str(folder)})
+    process = None
     try:
+        with undisturbed():
+            process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, env={**os.environ, **QUIET, "MPLBACKEND": INLINE,
+                                                                       "TMPDIR": str(folder)})
         yield place
     finally:
-        end([process.pid])
-        process.wait()
+        if process is not None:
+            end([process.pid])
+            process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -93,6 +126,10 @@ class Pool(ProcessPoolExecutor):
             turns.put(gpus[worker % len(gpus)])
         super().__init__(workers, mp_context=context, initializer=_begin, initargs=(
             os.getpid(), str(records.outputs()), self.sockets, str(log), deadline, place, workers, turns))
+
+    def submit(self, *task: object, **options: object) -> Future:
+        with undisturbed():  # it may start a worker
+            return super().submit(*task, **options)
 
     def __exit__(self, *error: object) -> None:
         interrupted = error[0] is not None
@@ -140,6 +177,7 @@ def _begin(parent: int, outputs: str, sockets: str, log: str, deadline: float | 
     _lighten()
     say_to(log, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    hear()
     os.environ.update(QUIET, DWLT_OUTPUTS=outputs, DWLT_SOCKETS=sockets, DWLT_WORKERS=str(workers), TMPDIR=sockets)
     os.environ.pop("DWLT_DEADLINE", None)
     os.environ.pop(PLACE, None)

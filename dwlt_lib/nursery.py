@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from dwlt_lib.kernels import INLINE, die_with_parent, say_to
+from dwlt_lib.kernels import INLINE, die_with_parent, hear, say_to
 
 FIRST = ("torch", "pandas", "tqdm.auto", "IPython", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell",
          "matplotlib_inline.backend_inline", "dwlt_lib.make", "dwlt_lib.plots")
@@ -25,6 +25,7 @@ def serve(place: str, parent: int, log: str, datasets: Sequence[str]) -> None:
     """The nursery: import, then fork a kernel for every connection, until the run ends."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hear()
     for name in FIRST:
         importlib.import_module(name)
     from dwlt_lib import data
