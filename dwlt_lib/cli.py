@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -45,6 +46,8 @@ class Commands(TyperGroup):
         except files.Unusable as error:
             refuse(str(error))
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                refuse(f"{error.filename}: {error.strerror}; want a shorter path (DWLT_OUTPUTS may give one)")
             if not files.is_full(error) and error.filename is None:
                 raise
             from dwlt_lib import records

@@ -180,6 +180,18 @@ def test_a_line_is_120_columns_at_most(name):
     assert max(map(len, MODULES[name].read_text().splitlines()), default=0) <= 120
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_text_files_are_read_and_written_as_utf_8_by_name(name):
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        called = node.func if isinstance(node, ast.Call) else None
+        named = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+        builtin = isinstance(called, ast.Name) and named == "open"
+        modes = [part.value for part in node.args[1:2] if isinstance(part, ast.Constant)] if builtin else []
+        if named in ("read_text", "write_text") or (builtin and not any("b" in mode for mode in modes)):
+            assert any(keyword.arg == "encoding" for keyword in node.keywords) or (
+                builtin and not all(isinstance(part, ast.Constant) for part in node.args[1:2])), ast.unparse(node)
+
+
 def public(tree):
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
