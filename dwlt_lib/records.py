@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 
 from dwlt_lib import files, fingerprints, imported, unfinished
 from dwlt_lib.parameters import BadStudy, parse, place
-from dwlt_lib.parameters import read as read_text
+from dwlt_lib.parameters import read as read_file
 from dwlt_lib.specs import FORMAT, Spec, columns, label, record_id, upstream
 from dwlt_lib.studies import Study, dataset, plan
 
@@ -304,7 +304,7 @@ def read_study(path: str | Path) -> Study:
     noted it before. A study of the same name from another file, with other parameters, is refused.
     """
     path = Path(path)
-    text = read_text(path)
+    text = read_file(path)
     found = parse(text, str(path))
     noted = _noted(found.name)
     params = noted.get("params", {})
