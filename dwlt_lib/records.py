@@ -414,7 +414,8 @@ def publish(study_name: str, tables: Mapping[str, str]) -> Path:
                 copy = scratch / path.parent.name / path.name / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path / name, copy)
-    shutil.copyfile(study_dir(study_name) / "study.json", scratch / "study.json")
+    noted = {name: value for name, value in study(study_name).items() if name != "file"}  # whose disk it lay on
+    files.write(scratch / "study.json", json.dumps(noted, indent=1))
     for figure in sorted((study_dir(study_name) / "figures").glob("*.png")):
         (scratch / "figures").mkdir(exist_ok=True)
         shutil.copyfile(figure, scratch / "figures" / figure.name)
