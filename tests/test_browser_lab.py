@@ -14,7 +14,7 @@ ERRORS = '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="app
 
 
 @pytest.fixture(scope="module")
-def lab(serve, tmp_path_factory, request):
+def lab(chromium, serve, tmp_path_factory, request):
     """The URL of JupyterLab over a copy of the checkout (it saves what it runs) with a finished tiny study."""
     root, copy = request.config.rootpath, tmp_path_factory.mktemp("checkout")
     for name in ("dwlt_lib", "notebooks", "params"):
