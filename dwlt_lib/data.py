@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dwlt_lib import layouts, pictures
+from dwlt_lib import layouts, packs, pictures
 from dwlt_lib.catalogue import CATALOGUE, LISTED, DataSet, data_root
 from dwlt_lib.embedded import EMBEDDED, Arrays, rgb
+from dwlt_lib.layouts import source
 
 RESIDENT = 2**31  # bytes of a split of picture files that may stay on the device; larger ones are streamed
 
@@ -70,16 +71,6 @@ def _known(split: str) -> str:
     return split
 
 
-def source(row: DataSet, split: str, root: Path | None = None) -> Path:
-    """Where a row that does not come with a package keeps a split; ValueError, one line, if nothing is there."""
-    path = (root or data_root()) / (row.path or "").replace("{split}", split)
-    needed = layouts.needed(row, path, split) if row.loader in LISTED else path
-    if not needed.exists():
-        remedy = f"run dwlt data fetch {row.name}" if row.name in CATALOGUE else "set its path"
-        raise ValueError(f"data set {row.name}: {needed} is missing; {remedy}, or set DWLT_DATA to where data lie")
-    return path
-
-
 @lru_cache(maxsize=8)
 def _listing(row: DataSet, split: str, root: Path) -> layouts.Listing:
     try:
@@ -95,7 +86,7 @@ def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
     if row.loader == "embedded":
         x, y = EMBEDDED[row.name](split)
     elif row.loader == "npz":
-        x, y = layouts.packed(source(row, split, root))
+        x, y = packs.load(source(row, split, root))
         x = x if x.ndim == 4 else rgb(x)
     else:
         path = source(row, split, root)
@@ -105,8 +96,7 @@ def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"data set {row.name}: {path}: a file is missing, or not what was published ({reason}); "
                              f"remove it and bring it anew with dwlt data fetch {row.name}") from error
-    if len(y) and (y.min() < 0 or y.max() >= row.classes):
-        raise ValueError(f"data set {row.name}: labels {y.min()}..{y.max()}; want 0..{row.classes - 1}")
+    layouts.check_labels(row, y)
     images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
     side = round(row.size / row.crop)
     if images.shape[-1] > side:

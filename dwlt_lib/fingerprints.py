@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dwlt_lib import embedded, layouts
+from dwlt_lib import embedded, files, layouts, packs
 from dwlt_lib.catalogue import LISTED, DataSet, data_root
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def of(row: DataSet, split: str, root: Path | None = None) -> str | None:
         if row.loader == "npz":
             return _of_arrays(path, _stamp(path))
         names = _TORCHVISION.get((row.name, split))
-        files = [path / name for name in names] if names else [path]
-        return _of_files(row, split, files) if all(file.exists() for file in files) else None
+        those = [path / name for name in names] if names else [path]
+        return _of_files(row, split, those) if all(file.exists() for file in those) else None
     except OSError as error:
         raise ValueError(f"data set {row.name}: {error}; mend the folder's permissions") from error
 
@@ -96,9 +96,9 @@ def changed(row: DataSet, split: str) -> str | None:
 # ---------------------------------------------------------------------------------------------- by what lies there
 
 
-def _of_files(row: DataSet, split: str, files: Iterable[Path]) -> str:
+def _of_files(row: DataSet, split: str, those: Iterable[Path]) -> str:
     digest = hashlib.sha256(f"{row.loader} {row.name} {split};".encode())
-    for file in files:
+    for file in those:
         digest.update(f"{file.name} {_sha256(file, _stamp(file))};".encode())
     return digest.hexdigest()
 
@@ -118,20 +118,20 @@ def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
 @lru_cache(maxsize=64)
 def _of_arrays(path: Path, stamp: tuple[int, ...]) -> str:
     digest = hashlib.sha256()
-    for array in layouts.packed(path):
+    for array in packs.load(path):
         digest.update(f"{array.dtype} {array.shape};".encode())
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 
 
 def _of_listing(found: layouts.Listing) -> str:
-    files = [found.root / os.fsdecode(name) for name in found.names]
-    sizes = np.array([file.stat().st_size for file in files])
+    pictures = [found.root / os.fsdecode(name) for name in found.names]
+    sizes = np.array([files.regular(picture).stat().st_size for picture in pictures])
     digest = hashlib.sha256(b"\n".join(found.names.tolist()) + found.labels.tobytes() + sizes.tobytes())
     digest.update("\n".join(found.classes).encode())
     if sizes.sum() > WHOLE:
-        some = np.unique(np.linspace(0, len(files) - 1, SAMPLE).round().astype(int))
-        files = [files[i] for i in some]
-    for file in files:
-        digest.update(_sha256(file, _stamp(file)).encode())
+        some = np.unique(np.linspace(0, len(pictures) - 1, SAMPLE).round().astype(int))
+        pictures = [pictures[i] for i in some]
+    for picture in pictures:
+        digest.update(_sha256(picture, _stamp(picture)).encode())
     return digest.hexdigest()

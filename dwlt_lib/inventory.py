@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from dwlt_lib import data, origins
+from dwlt_lib import data, origins, pictures
 from dwlt_lib.catalogue import LISTED, DataSet
 
 LOOKED_AT = 200  # pictures of a split whose headers are opened
@@ -59,24 +58,24 @@ def _listed(row: DataSet, split: str, root: Path) -> Split:
     some = np.unique(np.linspace(0, len(found) - 1, min(len(found), LOOKED_AT)).round().astype(int))
     files = [found.root / os.fsdecode(found.names[i]) for i in some]
     sizes, odd = [], []
-    for file, size in _sizes(files):
-        if size is None:
-            odd.append(f"{file}: no whole picture; bring it anew")
-        else:
-            sizes.append(size)
+    for file in files:
+        try:
+            sizes.append(_size(file))
+        except ValueError as error:
+            odd.append(str(error))
     spans = (f"{min(size[axis] for size in sizes):,} to {max(size[axis] for size in sizes):,}" for axis in (0, 1))
     pixels = " x ".join(spans) if sizes else "unknown"
     return found.labels, f"{pixels} pixels ({len(files):,} looked at), sha256 of the list {digest}", odd[:3]
 
 
-def _sizes(files: list[Path]) -> Iterator[tuple[Path, tuple[int, int] | None]]:
-    """Width and height of each picture, decoded whole; None where that fails."""
+def _size(file: Path) -> tuple[int, int]:
+    """Width and height of a picture, decoded whole; ValueError, one line, where that fails."""
     from PIL import Image
 
-    for file in files:
-        try:
-            with Image.open(file) as picture:
-                picture.load()
-                yield file, picture.size
-        except (OSError, SyntaxError, ValueError):
-            yield file, None
+    found = pictures.measure(file)
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{file}: no whole picture; bring it anew") from error
+    return found

@@ -1,20 +1,20 @@
-"""Layouts: which picture files or arrays a split consists of, and their labels, read off a data set's own files.
+"""Layouts: which picture files a split consists of, and their labels, read off a data set's own files.
 
-No picture is opened here. Every error is a ValueError of one line: the place, what is wrong, the remedy.
+No picture is opened here, and counting them needs no torch. Every error is a ValueError of one line: the place, what is
+wrong, the remedy.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile
-from zlib import error as BadStream
 
 import numpy as np
 
-from dwlt_lib.catalogue import DataSet
+from dwlt_lib import packs
+from dwlt_lib.catalogue import CATALOGUE, LISTED, DataSet, data_root
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -35,26 +35,63 @@ class Listing:
 def read(row: DataSet, path: Path, split: str) -> Listing:
     """The files of `split` ("train" or "test") of a row whose loader is one of LAYOUTS; path: the row's folder."""
     found = LAYOUTS[row.loader](path, split)
-    if len(found.classes) != row.classes:
-        raise ValueError(f"{found.root}: {len(found.classes):,} classes; data set {row.name} has {row.classes:,}; mend "
-                         "the folder, or classes in the study")
+    _check_classes(row, found.root, found.classes)
     if len(found) == 0:
         raise ValueError(f"{found.root}: no pictures of the {split} split; want {', '.join(PICTURES)} files")
     return found
 
 
-def packed(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """images, uint8 (N,S,S) or (N,S,S,3), and labels, int64 (N,), of an .npz; ValueError, one line, if it has none."""
-    want = "want an .npz with images uint8 (N,S,S) or (N,S,S,3) and labels, integers (N,)"
-    try:
-        with np.load(path, allow_pickle=False) as packed:
-            x, y = packed["images"], packed["labels"]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile, BadStream) as error:
-        raise ValueError(f"{path}: {error}; {want}") from error
-    square = x.ndim in (3, 4) and x.shape[1] == x.shape[2] and x.shape[3:] in ((), (3,))
-    if x.dtype != np.uint8 or not square or len(x) == 0 or y.shape != x.shape[:1] or y.dtype.kind not in "iu":
-        raise ValueError(f"{path}: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}; {want}")
-    return x, y.astype(np.int64)
+def _check_classes(row: DataSet, root: Path, classes: tuple[str, ...]) -> None:
+    if len(classes) != row.classes:
+        raise ValueError(f"{root}: {len(classes):,} classes; data set {row.name} has {row.classes:,}; mend the folder, "
+                         "or classes in the study")
+
+
+def source(row: DataSet, split: str, root: Path | None = None) -> Path:
+    """Where a row that does not come with a package keeps a split; ValueError, one line, if nothing is there."""
+    path = (root or data_root()) / (row.path or "").replace("{split}", split)
+    missing = needed(row, path, split) if row.loader in LISTED else path
+    if not missing.exists():
+        remedy = f"run dwlt data fetch {row.name}" if row.name in CATALOGUE else "set its path"
+        raise ValueError(f"data set {row.name}: {missing} is missing; {remedy}, or set DWLT_DATA to where data lie")
+    return path
+
+
+def counts(row: DataSet, root: Path | None = None) -> dict[str, int]:
+    """{"train_images": N, "test_images": N} as they lie on the disk, of the splits that are there: folders are listed
+    once, of a pack headers and labels are read. ValueError, one line, if the classes are not the row's."""
+    found = {}
+    for split in ("train", "test"):
+        if row.loader not in (*LISTED, "npz"):
+            continue
+        try:
+            try:
+                path = source(row, split, root)
+            except ValueError:  # not there: nothing to count
+                continue
+            found[f"{split}_images"] = _count(row, path, split)
+        except OSError as error:
+            raise ValueError(f"data set {row.name}: {error}; mend the folder") from error
+    return found
+
+
+def _count(row: DataSet, path: Path, split: str) -> int:
+    if row.loader == "npz":
+        y = packs.labels(path)
+        check_labels(row, y)
+        return len(y)
+    if row.loader not in ("folder", "imagenet"):
+        return len(read(row, path, split))
+    root, classes = _class_folders(path, split, row.loader)
+    _check_classes(row, root, classes)
+    return sum(len(files) for name in classes for _, files in _pictures(root, name))
+
+
+def check_labels(row: DataSet, y: np.ndarray) -> None:
+    """ValueError unless labels (N,) are all of the row's classes."""
+    if len(y) and (y.min() < 0 or y.max() >= row.classes):
+        raise ValueError(f"data set {row.name}: labels {y.min()}..{y.max()}; want 0..{row.classes - 1}; mend the "
+                         "labels, or classes in the study")
 
 
 def needed(row: DataSet, path: Path, split: str) -> Path:
@@ -68,23 +105,38 @@ _NEEDED = {"folder": ("train", "test"), "imagenet": ("train", "val"), "cub": ("i
 
 def _folder(path: Path, split: str, loader: str = "folder") -> Listing:
     """SPLIT/CLASS/**/*.jpg...: classes in the order of their names, files likewise (torchvision's ImageFolder)."""
+    root, classes = _class_folders(path, split, loader)
+    names, labels = [], []
+    for label, name in enumerate(classes):
+        before = len(names)
+        for folder, files in _pictures(root, name):
+            beneath = PurePosixPath(folder.relative_to(root))
+            names += [str(beneath / file) for file in sorted(files)]
+        labels += [label] * (len(names) - before)
+    return _listing(root, names, labels, classes)
+
+
+def _class_folders(path: Path, split: str, loader: str) -> tuple[Path, tuple[str, ...]]:
+    """A split's folder and its classes, the same as the training split's."""
     train, root = path / _NEEDED[loader][0], path / _NEEDED[loader][split == "test"]
     classes = _classes(root)
     if split == "test" and train.is_dir() and classes != _classes(train):
         odd = sorted(set(classes) ^ set(_classes(train)))
         raise ValueError(f"{root}: class folders differ from {train}'s, as in {odd[0]!r}; want the same in both, since "
                          "a label is a folder's place")
-    names, labels = [], []
-    for label, name in enumerate(classes):
-        before = len(names)
-        for folder, inner, files in os.walk(root / name):
-            inner.sort()
-            beneath = PurePosixPath(Path(folder).relative_to(root))
-            names += [str(beneath / file) for file in sorted(files) if file.lower().endswith(PICTURES)]
-        if len(names) == before:
-            raise ValueError(f"{root / name}: no pictures; want a folder a class, with {', '.join(PICTURES)} files")
-        labels += [label] * (len(names) - before)
-    return _listing(root, names, labels, classes)
+    return root, classes
+
+
+def _pictures(root: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
+    """The folders of a class, each with its pictures' names; ValueError if there is none in any."""
+    some = False
+    for folder, inner, files in os.walk(root / name):
+        inner.sort()
+        found = [file for file in files if file.lower().endswith(PICTURES)]
+        some = some or bool(found)
+        yield Path(folder), found
+    if not some:
+        raise ValueError(f"{root / name}: no pictures; want a folder a class, with {', '.join(PICTURES)} files")
 
 
 def _classes(root: Path) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from dwlt_lib import files
+from dwlt_lib import files, layouts
 from dwlt_lib.blocks import asked
 from dwlt_lib.catalogue import CATALOGUE
 from dwlt_lib.specs import MaskSpec, TrajectorySpec, label
@@ -122,6 +122,30 @@ def parse(text: str, origin: str) -> Study:
     for at, problem in _contradictions(study):
         raise BadStudy(f"{where(*at)}: {problem}")
     return study
+
+
+def counted(study: Study, text: str, origin: str) -> Study:
+    """The study with the numbers of images that lie on the disk in its rows of folders and packs, where they are
+    there; raises BadStudy if their classes, or a number that the file states, are others. text: the file's."""
+    lines, rows = _lines(_composed(text, origin)[1], origin), dict(study.data)
+    for row in study.rows():
+        name = row.name
+        try:
+            true = layouts.counts(row)
+        except ValueError as error:
+            raise BadStudy(f"{_where(lines, origin, 'data', name)}: {error}") from error
+        for field, count in true.items():
+            if ("data", name, field) in lines and getattr(row, field) != count:
+                raise BadStudy(f"{_where(lines, origin, 'data', name, field)}: data.{name}.{field}="
+                               f"{getattr(row, field)}: {count:,} are there; bring the rest, or take the line out")
+        if any(getattr(row, field) != count for field, count in true.items()):
+            rows[name] = row.model_copy(update=true)
+    if rows == study.data:
+        return study
+    found = study.model_copy(update={"data": rows})
+    for at, problem in _contradictions(found):
+        raise BadStudy(f"{_where(lines, origin, *at)}: {problem}")
+    return found
 
 
 def place(text: str, origin: str, *at: str | int) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import struct
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dwlt_lib import files
+
+MOST_PIXELS = 64_000_000  # of a picture: 192 MB decoded
+MOST_ASPECT = 50  # the longer side to the shorter: the shorter is resized to what the network sees, the longer with it
+MOST_BYTES = 2**28  # of its file
+FORMATS = ("JPEG", "PNG", "WEBP")
 CHUNK = 32  # pictures a process decodes at a time: 5 MB of shared memory at 224 x 224
 AHEAD = 4  # chunks that each process may be ahead
 
@@ -48,9 +56,33 @@ def cropped(file: str, side: int, seed: int, scale: tuple[float, float] = (0.08,
         return RandomResizedCrop(side, scale=scale, antialias=True)(picture)
 
 
+def measure(file: str | os.PathLike) -> tuple[int, int]:
+    """Width and height in pixels, read off the file's header; nothing is decoded. Raises ValueError, one line, if the
+    file is no picture, or beyond MOST_PIXELS, MOST_ASPECT or MOST_BYTES."""
+    from PIL import Image
+
+    size = os.path.getsize(files.regular(file))
+    if size > MOST_BYTES:
+        raise ValueError(f"{file}: {size:,} bytes; want a picture of {MOST_BYTES:,} at most; put a smaller one there")
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as picture:
+            wide, high = picture.size
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{file}: more than 178,956,970 pixels; want {MOST_PIXELS:,} at most; put a smaller one there"
+                         ) from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise ValueError(f"{file}: no whole picture; want a whole JPEG, PNG or WebP; put the file there anew"
+                         ) from error
+    if wide * high > MOST_PIXELS or max(wide, high) > MOST_ASPECT * min(wide, high):
+        raise ValueError(f"{file}: {wide:,} x {high:,} pixels; want {MOST_PIXELS:,} at most, and no side more than "
+                         f"{MOST_ASPECT} times the other; put a smaller one there")
+    return wide, high
+
+
 def _decode(file: str) -> Tensor:
     from torchvision.io import ImageReadMode, decode_image
 
+    measure(file)
     try:
         return decode_image(file, ImageReadMode.RGB)
     except RuntimeError as error:

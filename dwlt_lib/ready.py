@@ -20,11 +20,11 @@ def check(todo: Sequence[specs.Spec], device: str) -> str:
             refuse(problem)
     wanted = dict.fromkeys(part for spec in todo for part in specs.reads(spec) if part[0].loader != "embedded")
     if wanted:
-        from dwlt_lib import data
+        from dwlt_lib import layouts
 
         try:
             for row, split in wanted:
-                data.source(row, split)
+                layouts.source(row, split)
         except ValueError as error:
             refuse(str(error))
     return chosen

@@ -24,7 +24,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from dwlt_lib import files, fingerprints, imported, unfinished
-from dwlt_lib.parameters import BadStudy, parse, place
+from dwlt_lib.parameters import BadStudy, counted, parse, place
 from dwlt_lib.parameters import read as read_file
 from dwlt_lib.specs import FORMAT, Spec, columns, label, record_id, upstream
 from dwlt_lib.studies import Study, dataset, plan
@@ -305,7 +305,7 @@ def read_study(path: str | Path) -> Study:
     """
     path = Path(path)
     text = read_file(path)
-    found = parse(text, str(path))
+    found = counted(parse(text, str(path)), text, str(path))
     noted = _noted(found.name)
     params = noted.get("params", {})
     if found.weights:

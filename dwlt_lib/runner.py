@@ -207,17 +207,17 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
         for future in finished:
             job = running.pop(future)
             seconds, problem = _outcome(future)
-            missing = [spec for spec in expand(study, job) if not records.exists(spec)]
+            missing, outcome = [spec for spec in expand(study, job) if not records.exists(spec)], "done"
             if problem == "OutOfTime":
-                stopped = True
+                stopped, outcome = True, "stop"
             elif missing or problem:
                 stop_if_full(problem)
-                failed[job] = problem or f"its notebook ended without {label(missing[0])}"
+                failed[job], outcome = problem or f"its notebook ended without {label(missing[0])}", "failed"
                 print(f"failed: {_job_label(job, study)}: {failed[job]}", file=sys.stderr, flush=True)
             done = sum(cost(spec) for spec in todo.values() if records.exists(spec))
             there = sum(map(records.exists, todo.values()))
             say(f"[{there}/{total} records, {_clock(time.time() - began)} gone, {_left(began, done, whole)}] "
-                f"{'stop' if problem == 'OutOfTime' else 'done'} {_job_label(job, study)} ({seconds:.0f} s)")
+                f"{outcome} {_job_label(job, study)} ({seconds:.0f} s)")
     blocked = 0 if stopped else len(waiting)
     if failed:
         if blocked:

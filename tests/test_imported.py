@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -220,7 +221,8 @@ def test_the_sources_images_are_wanted_only_where_a_mask_retrains(home, written,
     assert "data set near" in run("OMP", 3)  # not far, which nothing reads
     assert "data set near" in run("IMP-ST", 1)
     for split in ("train", "test"):
-        (tmp_path / f"near_{split}.npz").touch()
+        n = ROW[f"{split}_images"]
+        np.savez(tmp_path / f"near_{split}.npz", images=np.zeros((n, 8, 8), np.uint8), labels=np.arange(n) % 10)
     assert "data set far" in run("IMP-ST", 2)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from concurrent.futures import Future
 from pathlib import Path
 
 import nbformat
@@ -86,3 +87,19 @@ def test_a_kernel_that_stalls_is_killed_and_its_notebook_run_again(tmp_path, mon
     monkeypatch.setenv("DWLT_SOCKETS", tempfile.mkdtemp(prefix="dwlt-"))  # short: a socket's path has a limit
     seconds, problem = runner._execute("waits", {"study": "a"}, tmp_path / "waits.ipynb", "")
     assert problem == "" and seconds > 5 and (tmp_path / "waits.ipynb").exists()
+
+
+def test_a_job_that_failed_is_not_said_to_be_done(study, capsys):
+    class OneWorker:
+        workers = 1
+
+        def submit(self, *arguments):
+            future = Future()
+            future.set_result((0.5, "ValueError: no such class"))
+            return future
+
+    said = []
+    assert runner.run_papermill(study, TINY, OneWorker(), "cpu", None, said.append) == runner.FAILED
+    ends = [line for line in said if line.startswith("[")]
+    assert ends and all("] failed pretrain" in line and "done" not in line for line in ends)
+    assert capsys.readouterr().err.count("ValueError: no such class") == len(ends)
