@@ -143,5 +143,5 @@ def scatter(table: pd.DataFrame, x: str, y: str, color: str) -> tuple[list[Trace
     return traces, LAYOUT | axes | dict(height=340, legend=legend)
 
 
-SHARES = ("SA", "RA", "SA_last", "RA_last", "SA_source", "transfer_accuracy", "surrogate_RA", "sparsity",
-          "chance")
+SHARES = ("SA", "RA", "SA_last", "RA_last", "SA_source", "transfer_accuracy", "surrogate_RA",
+          "sparsity", "chance")

@@ -23,7 +23,7 @@ CRITERIA = {"ST_SA": "SA after ST", "AT_SA": "SA after AT", "AT_RA": "RA after A
 
 
 def ladder_ticks(ax, at: dict[int, float], most: int = 7) -> None:
-    """Ticks at rounds, labels in percent of sparsity: all levels, or every so many that the labels do not touch.
+    """Ticks at rounds, labels in percent of sparsity: all, or so many that labels do not touch.
 
     at: the sparsity of each of the rounds (winning.sparsities).
     """
@@ -159,7 +159,7 @@ def asked_sparsities(params: dict) -> dict[int, float]:
 
 
 def span(at: dict[int, float]) -> str:
-    """The least and the largest sparsity of the sparse levels, in percent; "none" if there are none."""
+    """The least and the largest sparsity of the sparse levels, in percent, or "none"."""
     sparse = [at[r] for r in sorted(at) if r]
     return f"{percent(sparse[0])} to {percent(sparse[-1])} %" if sparse else "none"
 
@@ -263,8 +263,8 @@ def similarity(table: pd.DataFrame) -> Figure | None:
 
 
 def zero_shares(table: pd.DataFrame, larger: bool = True) -> pd.DataFrame:
-    """Share of zero kernels, its chance level and the sparsity, a (pretraining, rounds, seed): of those larger than
-    1x1, or of the 1x1."""
+    """Share of zero kernels, its chance level and the sparsity, a (pretraining, rounds, seed): of
+    those larger than 1x1, or of the 1x1."""
     table = table[(table["kernel"] > 1) == larger]
     total = table.groupby(["pretraining", "rounds", "seed"])[["kernels", "zero", "chance"]].sum().astype(float)
     shares = total[["zero", "chance"]].div(total["kernels"], axis=0).reset_index()

@@ -155,7 +155,8 @@ def _parameters(params: dict[str, Any]) -> str:
         values = plots.asked(params, key)
         asked[key] = ", ".join(map(str, values))
         if key == "rounds":
-            asked["sparsity (%)"] = ", ".join(map(plots.percent, plots.asked_sparsities(params).values()))
+            shares = plots.asked_sparsities(params).values()
+            asked["sparsity (%)"] = ", ".join(map(plots.percent, shares))
     full = re.sub(r"(?m)^.*: null\n", "", yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
     return (f"{_html(pd.DataFrame({'parameter': asked.keys(), 'value': asked.values()}), 'left')}<details><summary>All "
             f"parameters, with presets and defaults</summary>\n<pre>{escape(full)}</pre></details>\n")

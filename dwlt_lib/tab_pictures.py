@@ -27,7 +27,7 @@ def png(fig: Any, alt: str, width: int = 1100) -> str:
 
 
 def _ticket(found: dict) -> str:
-    """A row of a table as one line; its sparsity is the record's, or the paper's ladder's in records without one."""
+    """A row of a table as one line."""
     return (f"θ_{found['pretraining']}, {found['method']}, {percent(winning.sparsity_of(found))} %, "
             f"{name(found['dataset'])} {100 * found['fraction']:g} %, {found['regime']}, seed {found['seed']}")
 
@@ -124,7 +124,8 @@ def images(page: SimpleNamespace) -> SimpleNamespace:
         now.busy = True
         if part.who.value:
             at = winning.sparsities(of_ticket().reset_index(drop=True))
-            part.level.options = [(f"{percent(at[r])} %", r) for r in sorted(at) if r] or [("dense", 0)]
+            sparse = [(f"{percent(at[r])} %", r) for r in sorted(at) if r]
+            part.level.options = sparse or [("dense", 0)]
         now.busy = False
         if page.is_open(part):
             draw()

@@ -138,10 +138,10 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
         table[name] = table[name].astype(object)
         if (bad := ~table[name].map(lambda value: isinstance(value, str)).astype(bool)).any():
             value = table[name][bad].iloc[0]
-            raise ValueError(f"{name} {value} in {int(bad.sum())} of {len(table)} rows: want a name")
+            raise ValueError(f"{name} {value} in {bad.sum()} of {len(table)} rows: want a name")
     if len(pruned := table.loc[(table["method"] == "dense") & (table["rounds"] > 0), "rounds"]):
-        raise ValueError(f"method 'dense' with rounds {pruned.iloc[0]}: want rounds 0, or the method "
-                         "that drew the mask")
+        raise ValueError(f"method 'dense' with rounds {pruned.iloc[0]}: want rounds 0, or the "
+                         "method that drew the mask")
     return table
 
 
@@ -214,17 +214,19 @@ def _judge(level: dict, dense: dict, metric: str, seeds: set, rule: str, ddof: i
     a = np.array([level.get((seed, metric), np.nan) for seed in sorted(seeds)])
     base = np.array([b[seed] for seed in sorted(b)])
     whole, usable = not np.isnan(a).any(), seeds <= b.keys() and not np.isnan(base).any()
-    lost = [value <= floor for value, floor in zip(b.values(), floors, strict=True)]  # NaN: not known
+    lost = [value <= floor for value, floor in zip(b.values(), floors, strict=True)]  # NaN: no
     usable = usable and not any(lost) and (rule == "eq3" or len(base) > ddof)
     a, base = a[~np.isnan(a)], base[~np.isnan(base)]
     mean, reference = (v.mean() if len(v) else np.nan for v in (a, base))
-    threshold = (reference - (base.std(ddof=ddof) if rule == "one_std" else 0.0)) if usable else np.nan
+    threshold = np.nan
+    if usable:
+        threshold = reference - (base.std(ddof=ddof) if rule == "one_std" else 0.0)
     low, high = _welch(a, base)
     status = "unknown"
     if whole and usable:
         status = "win" if mean >= threshold - DUST else "miss"
-    return dict(mean=mean, dense=reference, threshold=threshold, difference=mean - reference, low=low, high=high,
-                status=status, at_chance=sum(lost))
+    return dict(mean=mean, dense=reference, threshold=threshold, difference=mean - reference,
+                low=low, high=high, status=status, at_chance=sum(lost))
 
 
 def criteria(table: pd.DataFrame, rule: Literal["one_std", "eq3"] = "one_std", ddof: int = 1) -> pd.DataFrame:
@@ -260,8 +262,8 @@ def criteria(table: pd.DataFrame, rule: Literal["one_std", "eq3"] = "one_std", d
     each = each.assign(floor=each["chance"] + CHANCE_STDS * noise.fillna(0.0))
     cells: dict[tuple, dict] = {}  # accuracies of (group, rounds, regime)
     seeds: dict[tuple, set] = {}  # of a curve
-    for *key, regime, rounds, seed, sa, ra, floor in each[
-            [*GROUP, "regime", "rounds", "seed", "SA", "RA", "floor"]].itertuples(index=False, name=None):
+    each = each[[*GROUP, "regime", "rounds", "seed", "SA", "RA", "sparsity", "floor"]]
+    for *key, regime, rounds, seed, sa, ra, _, floor in each.itertuples(index=False, name=None):
         cell = cells.setdefault((*key, rounds, regime), {})
         cell |= {(seed, "SA"): sa, (seed, "RA"): ra, (seed, "floor"): floor}
         seeds.setdefault(tuple(key), set()).add(seed)
@@ -295,9 +297,10 @@ def at_chance(levels: pd.DataFrame) -> list[str]:
         for name, (regime, metric) in CRITERIA.items():
             if count := row[f"{name}_at_chance"]:
                 where = f"theta_{row['pretraining']}, {row['dataset']} {100 * row['fraction']:g} %"
-                lines[f"{where}: dense is at chance in {metric} after {regime} ({count} of its seeds, "
-                      f"mean {100 * row[f'{name}_dense']:.1f} %), so no ticket can match it and its "
-                      "verdicts are unknown; look at its learning rate and attack"] = None
+                mean = f"{100 * row[f'{name}_dense']:.1f} %"
+                lines[f"{where}: dense is at chance in {metric} after {regime} ({count} of its "
+                      f"seeds, mean {mean}), so no ticket can match it and its verdicts are "
+                      "unknown; look at its learning rate and attack"] = None
     return list(lines)
 
 
@@ -367,9 +370,10 @@ def _verdict(judged: pd.DataFrame, extreme: str) -> pd.DataFrame:
 
 
 def alternatives(table: pd.DataFrame) -> pd.DataFrame:
-    """Extreme sparsity under every reading of the paper's rule: index the group, columns "rule, ddof,
-    extreme". It warns as `verdict` does."""
-    readings = {"one_std, ddof 1": ("one_std", 1), "one_std, ddof 0": ("one_std", 0), "eq3": ("eq3", 1)}
+    """Extreme sparsity under every reading of the paper's rule: index the group, columns "rule,
+    ddof, extreme". It warns as `verdict` does."""
+    readings = {"one_std, ddof 1": ("one_std", 1), "one_std, ddof 0": ("one_std", 0),
+                "eq3": ("eq3", 1)}
     judged = {name: criteria(table, *how) for name, how in readings.items()}
     for line in at_chance(judged["eq3"]):
         warnings.warn(line, stacklevel=2)

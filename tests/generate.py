@@ -5,7 +5,7 @@ import torch
 from safetensors.numpy import save
 from seeds import numpy_rng, torch_rng
 
-from dwlt_lib import masks, records, specs, studies
+from dwlt_lib import masks, records, studies
 
 DROP = {"IMP-ST": 0.001, "IMP-AT": 0.0011, "OMP": 0.0016, "RP": 0.004}
 
@@ -18,15 +18,16 @@ def records_of(study, same=(), seed=0):
         files, metrics, history = {}, {"SA": 0.95, "RA": 0.4, "epoch": 2}, []
         if spec.kind == "transfer":
             r, drop = (spec.mask.rounds, DROP[spec.mask.method]) if spec.mask else (0, 0.0)
+            share = 1 - (1 - spec.mask.prune_fraction) ** r if r else 0.0
             fall, noise = drop * r**1.6 / 4, rng.normal(0, 0.004, 2)
-            metrics = {"sparsity": specs.columns(spec)["sparsity"], "SA": 0.95 - fall + noise[0],
+            metrics = {"sparsity": share, "SA": 0.95 - fall + noise[0],
                        "RA": (0.7 if spec.regime == "AT" else 0.1) - 2 * fall + noise[1], "epoch": 2}
             metrics |= dict(same)
             history = [{"epoch": e, "lr": 0.1, "loss": 2.0 / e, "SA": 0.3 * e, "RA": 0.2 * e} for e in (1, 2)]
         elif spec.kind == "mask":
             shapes = {"conv1.weight": (8, 3, 3, 3), "layer1.0.conv1.weight": (8, 8, 3, 3),
                       "layer2.0.conv1.weight": (16, 8, 3, 3), "layer2.0.downsample.0.weight": (16, 8, 1, 1)}
-            share = specs.columns(spec)["sparsity"]
+            share = 1 - (1 - spec.prune_fraction) ** spec.rounds
             m = {name: torch.rand(shape, generator=generator) >= share for name, shape in shapes.items()}
             files, metrics = {"mask.safetensors": masks.pack(m)}, {"sparsity": share, "kept": 10}
         elif spec.kind in ("surface", "trajectory"):

@@ -57,8 +57,8 @@ def test_results_of_a_study_never_run_say_so(request, empty_outputs):
 
 @pytest.mark.parametrize("command", ["verdict", "results"])
 def test_a_committed_study_that_stands_in_is_named(command, toy, tmp_path, empty_outputs):
-    study = toy(grid=[{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [1],
-                       "seeds": [0, 1]}])
+    study = toy(grid=[{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"],
+                       "rounds": [1], "seeds": [0, 1]}])
     file = tmp_path / "toy.yaml"
     file.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_defaults=True)))
     records_of(study)
@@ -71,13 +71,14 @@ def test_a_committed_study_that_stands_in_is_named(command, toy, tmp_path, empty
     found = invoke(command, file)
     count = len(studies.plan(study))
     assert found.exit_code == 0 and found.stderr == (
-        f"reading the committed study {reference}: none of its {count} records are under {empty_outputs}\n")
+        f"reading the committed study {reference}: none of its {count} records are under "
+        f"{empty_outputs}\n")
     assert records.where("toy") in html.unescape(report.build("toy").read_text())
 
 
 def test_a_dense_network_at_chance_is_said_and_wins_nothing(toy, tmp_path, empty_outputs):
-    study = toy(grid=[{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [1],
-                       "seeds": [0, 1]}])
+    study = toy(grid=[{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"],
+                       "rounds": [1], "seeds": [0, 1]}])
     file = tmp_path / "toy.yaml"
     file.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_defaults=True)))
     records_of(study, {"SA": 1 / 3, "RA": 1 / 3, "chance": 1 / 3, "test_images": 30})

@@ -130,6 +130,8 @@ def test_one_checkpoint_gives_both_metrics_the_selected_one(made):
     metrics = records.read(spec).metrics
     attack, rng = make._pgd(spec.evaluation), training.generator(0, "test")
     assert metrics["SA"] == evaluation.standard_accuracy(model, test.floats(), test.y)
+    assert metrics["chance"] == max(test.y.eq(c).double().mean().item() for c in test.y.unique())
+    assert metrics["test_images"] == len(test)
     assert metrics["RA"] == evaluation.robust_accuracy(model, test.floats(), test.y, attack, rng)
 
 

@@ -316,7 +316,8 @@ def test_the_extreme_sparsity_is_that_of_the_levels_records():
     out = winning.verdict(own).iloc[0]
     assert (out["extreme_sparsity"], out["ST_SA"], out["AT_RA"]) == (0.75, 0.75, 0.75)
     assert winning.criteria(own)["sparsity"].tolist() == [0.5, 0.75, 0.875]
-    assert winning.spread(own).groupby("rounds")["sparsity"].first().tolist() == [0, 0.5, 0.75, 0.875]
+    means = winning.spread(own).groupby("rounds")["sparsity"].first()
+    assert means.tolist() == [0, 0.5, 0.75, 0.875]
     assert winning.sparsities(own) == {0: 0.0, 1: 0.5, 2: 0.75, 3: 0.875}
     gone = own.assign(sparsity=own["sparsity"].where(own["rounds"] == 0))
     assert winning.sparsities(gone) == {0: 0.0} | {r: winning.ladder(r) for r in (1, 2, 3)}
@@ -331,7 +332,8 @@ def test_the_extreme_sparsity_is_that_of_the_levels_records():
     ("RA", "0.9", "RA '0.9' .text."), ("rounds", np.nan, "rounds nan"), ("rounds", -1, "rounds -1"),
     ("rounds", np.inf, "rounds inf"), ("rounds", 1.5, "rounds 1.5"), ("rounds", "1", "rounds '1'"),
     ("seed", 0.5, "seed 0.5"), ("seed", None, "seed (nan|None)"), ("fraction", 100, "fraction 100"),
-    ("fraction", 0, "fraction 0"), ("method", np.nan, "method nan"), ("dataset", None, "dataset None"),
+    ("fraction", 0, "fraction 0"), ("method", np.nan, "method nan"),
+    ("dataset", None, "dataset None"),
     ("method", "dense", "method 'dense' with rounds 1"), ("sparsity", 20.0, "sparsity 20.0"),
     ("sparsity", 0.4, "sparsity 0.2 to 0.4"), ("chance", 2, "chance 2"),
 ])
@@ -358,8 +360,9 @@ def test_a_table_read_as_text_and_a_column_twice_are_refused_in_one_line():
 def test_numbers_may_come_in_any_type_and_an_index_may_repeat():
     table = frame(DENSE, rows(1, 0.9), rows(2, 0.5))
     once = winning.verdict(table)
-    for same in (table.astype(object), table.convert_dtypes(), pd.concat([table.iloc[:7], table.iloc[7:].reset_index(
-            drop=True)]), table.astype({"pretraining": "category", "regime": "category"})):
+    repeated = pd.concat([table.iloc[:7], table.iloc[7:].reset_index(drop=True)])
+    named = table.astype({"pretraining": "category", "regime": "category"})
+    for same in (table.astype(object), table.convert_dtypes(), repeated, named):
         pd.testing.assert_frame_equal(winning.verdict(same), once, check_dtype=False)
 
 
