@@ -161,18 +161,18 @@ def _inline(study: Study, device: str, deadline: float | None, say: Say) -> int:
             continue
         if deadline is not None and time.time() > deadline:
             return STOPPED
-        began_one = time.time()
+        began_one, outcome = time.time(), "done"
         try:
             make(spec, device)
         except OutOfTime:
             return STOPPED
         except Exception as error:  # one failure must not take the rest with it
             stop_if_full(error)
-            failed[record_id(spec)] = f"{type(error).__name__}: {error}"
+            failed[record_id(spec)], outcome = f"{type(error).__name__}: {error}", "failed"
             print(f"failed: {label(spec)}: {failed[record_id(spec)]}", file=sys.stderr)
         done += cost(spec)
         say(f"[{i + 1}/{len(todo)} records, {_clock(time.time() - began)} gone, {_left(began, done, whole)}] "
-            f"{label(spec)} ({time.time() - began_one:.1f} s)")
+            f"{outcome} {label(spec)} ({time.time() - began_one:.1f} s)")
     return FAILED if failed else DONE
 
 
