@@ -1,5 +1,8 @@
 """Loss landscapes to look at (Figures 2, 6 and A9): panels of surfaces and contours on one scale, and basin areas."""
 
+from collections.abc import Sequence
+from itertools import product
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -169,16 +172,22 @@ def _number(ax, lines, x, y, end) -> None:
         text.set_path_effects([withStroke(linewidth=1.2, foreground="#303030")])  # white on yellow needs an edge
 
 
-def basin_area(panels: list[dict], level: float = 1.0) -> pd.DataFrame:
-    """Fraction of each filter-normalised plane whose loss is below its minimum + level: a wider basin is a flatter one.
+LEVELS = (0.5, 1.0, 2.0)  # nats above a plane's minimum
 
-    panels of surfaces only: a trajectory's axes are its own, so areas on them do not compare. One row a panel: where,
-    pretraining, minimum, area (fraction of the plane), span (the grid reaches from -span to span).
+
+def basin_area(panels: list[dict], levels: Sequence[float] = LEVELS) -> pd.DataFrame:
+    """Fraction of each filter-normalised plane whose loss is below its minimum + a level: a wider basin is a flatter
+    one. Which of two is the wider may depend on the level, hence several.
+
+    panels of surfaces only: a trajectory's axes are its own, so areas on them do not compare. One row
+    a panel and level: where, pretraining, minimum, level, area (fraction of the plane), span (the
+    grid reaches from -span to span).
     """
     if any("grid" not in p for p in panels):
         raise ValueError("a panel has no 'grid': want surfaces over filter-normalised planes; pass no trajectories")
-    lows = [np.nanmin(p["loss"]) for p in panels]
-    areas = [np.mean(p["loss"] < low + level) for p, low in zip(panels, lows, strict=True)]
-    keys = {"where": [" ".join(p.get("column", p["title"]).split()) for p in panels]}
-    keys["pretraining"] = [p.get("pretraining", "") for p in panels]
-    return pd.DataFrame({**keys, "minimum": lows, "area": areas, "span": [p["grid"].max() for p in panels]})
+    rows = []
+    for panel, level in product(panels, levels):
+        where, low = " ".join(panel.get("column", panel["title"]).split()), np.nanmin(panel["loss"])
+        area = np.mean(panel["loss"] < low + level)
+        rows.append([where, panel.get("pretraining", ""), low, level, area, panel["grid"].max()])
+    return pd.DataFrame(rows, columns=["where", "pretraining", "minimum", "level", "area", "span"])

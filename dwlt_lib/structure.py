@@ -6,6 +6,7 @@ slice. Most kernels of a ResNet-50 are 1x1, where "zero kernel" only restates th
 
 from collections.abc import Callable
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -99,22 +100,26 @@ def _with_sparsity(table: pd.DataFrame) -> pd.DataFrame:
     return table if "sparsity" in table.columns else table.assign(sparsity=np.nan)
 
 
-def similarity_table(table: pd.DataFrame, load: Callable[[str], Mask]) -> pd.DataFrame:
+ORDER = {"pretraining": ("STD", "FAT", "AT"), "method": ("IMP-ST", "IMP-AT", "OMP", "RP")}
+
+
+def similarity_table(table: pd.DataFrame, load: Callable[[str], Mask],
+                     between: Literal["pretraining", "method"] = "pretraining") -> pd.DataFrame:
     """Figure A8, top. table: mask records (id, pretraining, method, rounds, seed); load: id -> Mask (records.mask).
 
-    One row a (method, rounds, seed) and pair of pre-trainings: sparsity (the records', NaN where they
-    say none), pair ("STD and FAT"), similarity, chance (fractions).
+    One row for each pair of pre-trainings ("STD and FAT") that a method, rounds and seed share, or,
+    between methods, for each pair of these that a pre-training, rounds and seed share: sparsity (the
+    records', NaN where they say none), pair, similarity, chance (fractions).
     """
+    other = "method" if between == "pretraining" else "pretraining"
     rows, table = [], _with_sparsity(table)
-    for (method, rounds, seed), group in table.groupby(["method", "rounds", "seed"]):
-        found = {row.pretraining: load(row.id) for row in group.itertuples()}
-        for p, q in combinations([p for p in ("STD", "FAT", "AT") if p in found], 2):
+    for key, group in table.groupby([other, "rounds", "seed"]):
+        found = {row[between]: load(row["id"]) for row in group.to_dict("records")}
+        for p, q in combinations([p for p in ORDER[between] if p in found], 2):
             pair = found[p], found[q]
-            at = group["sparsity"].median()
-            rows.append([method, rounds, seed, at, f"{p} and {q}", relative_similarity(*pair),
+            rows.append([*key, group["sparsity"].median(), f"{p} and {q}", relative_similarity(*pair),
                          chance_similarity(*pair)])
-    columns = ["method", "rounds", "seed", "sparsity", "pair", "similarity", "chance"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[other, "rounds", "seed", "sparsity", "pair", "similarity", "chance"])
 
 
 def zero_kernel_table(table: pd.DataFrame, load: Callable[[str], Mask]) -> pd.DataFrame:

@@ -193,17 +193,19 @@ def more_tasks(table: pd.DataFrame) -> str:
             f"Less STD, {'. And '.join(found)}.")
 
 
-def basins(areas: pd.DataFrame, level: float = 1.0) -> str:
-    """Figure 2 in a sentence, from basin_area: how often FAT's basin is the widest, and every area."""
-    found, widest = [], []
-    for where, part in areas.groupby("where", sort=False):
-        shares = part.groupby("pretraining", sort=False)["area"].mean()
-        found.append(f"{where}, {', '.join(f'{p} {percent(area)} %' for p, area in shares.items())}")
-        widest += [shares.idxmax()] * ("FAT" in shares and len(shares) > 1)
-    if not found:
-        return NOTHING
-    count = f"FAT's is the widest basin in {widest.count('FAT')} of {_times(len(widest), 'plane')}. " if widest else ""
-    return f"{count}Below its minimum + {level:g} lies, of each plane: {'; '.join(found)}."
+def basins(areas: pd.DataFrame) -> str:
+    """Figure 2 in a sentence, from basin_area: in how many planes FAT's basin is the widest, at each level."""
+    counts = []
+    for level, at in areas.groupby("level"):
+        shares = at.pivot_table(index="where", columns="pretraining", values="area")
+        if "FAT" in shares and shares.shape[1] > 1:
+            shares = shares.dropna(subset="FAT")
+            others = shares.drop(columns="FAT").max(axis=1)
+            counts.append(f"{int((shares['FAT'] > others).sum())} of {len(shares)} at + {level:g}")
+    if not counts:
+        return NOTHING if areas.empty else "No plane of FAT lies beside another pre-training's."
+    return ("Planes in which FAT's basin, the part below the plane's minimum + a level of loss, is the widest: "
+            f"{', '.join(counts)}. One draw of directions a network.")
 
 
 def paths(table: pd.DataFrame) -> str:
@@ -245,6 +247,20 @@ def overlap(pairs: pd.DataFrame) -> str:
     span = " to ".join(dict.fromkeys([f"{times.min():.1f}", f"{times.max():.1f}"]))
     at = _sparsest(pairs)
     return f"At {at} % sparsity masks overlap {span} times as much as by chance: {', '.join(each)}."
+
+
+def alike(pairs: pd.DataFrame) -> str:
+    """Beside Figure 4 in a sentence: how far the masks of two methods differ, in the middle of the ladder and at its
+    end. Where they hardly do, no difference between the methods can be told."""
+    if pairs.empty:
+        return "Masks of two methods are not there to be compared."
+    rounds, found = sorted(pairs["rounds"].unique()), []
+    for r in dict.fromkeys([rounds[len(rounds) // 2], rounds[-1]]):
+        here = pairs[pairs["rounds"] == r]
+        means = here.groupby("pair", sort=False)[["similarity", "chance"]].mean()
+        each = [f"{row.Index} {percent(row.similarity)} % (chance {percent(row.chance)} %)" for row in means.itertuples()]
+        found.append(f"at {percent(here['sparsity'].iloc[0])} % {', '.join(each)}")
+    return f"Masks overlap, {'; '.join(found)}."
 
 
 def zeros(kernels: pd.DataFrame) -> str:

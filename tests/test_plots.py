@@ -199,8 +199,9 @@ def test_a_basin_is_the_part_of_the_plane_below_its_level():
     grid = np.linspace(-1, 1, 101)
     bowl = grid[:, None] ** 2 + grid[None] ** 2
     wide, narrow = (dict(title=t, pretraining=t, grid=grid, loss=k * bowl) for t, k in (("FAT", 1), ("STD", 4)))
-    areas = plots.basin_area([wide, narrow], level=1.0)
-    assert areas["area"].tolist() == pytest.approx([np.pi / 4, np.pi / 16], abs=0.02)
+    areas = plots.basin_area([wide, narrow], levels=[0.25, 1.0])
+    assert areas["level"].tolist() == [0.25, 1.0] * 2
+    assert areas["area"].tolist() == pytest.approx([np.pi / n for n in (16, 4, 64, 16)], abs=0.02)
     table, read = landscapes("trajectory")
     with pytest.raises(ValueError, match="filter-normalised"):
         plots.basin_area(plots.panels(table, read))

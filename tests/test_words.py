@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from seeds import torch_rng
 from test_plots import PARAMS, mask_records, subsets, transfers
 
 from dwlt_lib import plots, structure, winning, words
+from dwlt_lib.masks import random_prune
 from dwlt_lib.records import checkout
 from dwlt_lib.style import percent
 
@@ -102,11 +105,28 @@ def test_on_further_tasks_robust_pre_training_stands_beside_std_over_shared_leve
     assert words.more_tasks(table[table["rounds"] == 0]) == "No sparse ticket has been transferred yet."
 
 
-def test_the_widest_basin_is_counted():
-    areas = pd.DataFrame(dict(where=["clean"] * 2 + ["attacked"] * 2, pretraining=["FAT", "AT"] * 2,
-                              area=[0.3, 0.2, 0.1, 0.4]))
-    assert words.basins(areas).startswith("FAT's is the widest basin in 1 of 2 planes.")
-    assert words.basins(areas[areas["pretraining"] == "AT"]).startswith("Below its minimum + 1")
+def test_masks_of_two_methods_are_compared_in_the_middle_and_at_the_end():
+    rng, rows = torch_rng(), []
+    dense = {"layer1.0.conv1.weight": torch.ones(8, 8, 3, 3, dtype=torch.bool)}
+    found = {f"{method} {rounds}": random_prune(dense, 1 - 0.5**rounds, rng)
+             for rounds in (1, 2, 3) for method in ("IMP-ST", "OMP")}
+    found["OMP 1"] = found["IMP-ST 1"]
+    for id in found:
+        method, rounds = id.split()
+        rows.append(dict(id=id, pretraining="AT", method=method, rounds=int(rounds), seed=0,
+                         sparsity=1 - 0.5 ** int(rounds)))
+    pairs = structure.similarity_table(pd.DataFrame(rows), found.get, between="method")
+    assert pairs["pair"].tolist() == ["IMP-ST and OMP"] * 3 and pairs["similarity"][0] == 1
+    assert words.alike(pairs).startswith("Masks overlap, at 75.0 % IMP-ST and OMP ")
+    assert "; at 87.5 % IMP-ST and OMP " in words.alike(pairs)
+    assert words.alike(pairs.iloc[:0]).startswith("Masks of two methods are not there")
+
+
+def test_the_widest_basin_is_counted_at_every_level():
+    areas = pd.DataFrame(dict(where=(["clean"] * 2 + ["attacked"] * 2) * 2, pretraining=["FAT", "AT"] * 4,
+                              level=[0.5] * 4 + [1.0] * 4, area=[0.3, 0.2, 0.1, 0.4, 0.5, 0.4, 0.6, 0.4]))
+    assert "is the widest: 1 of 2 at + 0.5, 2 of 2 at + 1." in words.basins(areas)
+    assert words.basins(areas[areas["pretraining"] == "AT"]).startswith("No plane of FAT")
     assert words.basins(plots.basin_area([])) == words.NOTHING
 
 
