@@ -61,15 +61,12 @@ def figure(page: SimpleNamespace) -> SimpleNamespace:
     def draw(traces: list, layout: dict) -> None:
         import plotly.graph_objects as go  # half a second, after what needs none
 
-        if found.widget is None:  # a page that opens later is told only what the figure was made with
-            found.widget = go.FigureWidget(data=traces, layout=layout)
-            found.widget._config = found.widget._config | {"displaylogo": False, "responsive": True}
-            found.box.children = (found.widget, AnyWidget(_esm=FIT))
-        else:
-            with found.widget.batch_update():
-                found.widget.data = []
-                found.widget.add_traces(traces)
-                found.widget.update_layout(layout, overwrite=True)
+        # a page is told only what a figure was made with, and whatever changes before it shows it is lost
+        old, found.widget = found.widget, go.FigureWidget(data=traces, layout=layout)
+        found.widget._config = found.widget._config | {"displaylogo": False, "responsive": True}
+        found.box.children = (found.widget, AnyWidget(_esm=FIT))
+        if old is not None:
+            old.close()
         for trace in found.widget.data:
             if trace.customdata is not None:
                 trace.on_click(clicked)
