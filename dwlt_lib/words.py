@@ -258,7 +258,8 @@ def alike(pairs: pd.DataFrame) -> str:
     for r in dict.fromkeys([rounds[len(rounds) // 2], rounds[-1]]):
         here = pairs[pairs["rounds"] == r]
         means = here.groupby("pair", sort=False)[["similarity", "chance"]].mean()
-        each = [f"{row.Index} {percent(row.similarity)} % (chance {percent(row.chance)} %)" for row in means.itertuples()]
+        each = [f"{row.Index} {percent(row.similarity)} % (chance {percent(row.chance)} %)"
+                for row in means.itertuples()]
         found.append(f"at {percent(here['sparsity'].iloc[0])} % {', '.join(each)}")
     return f"Masks overlap, {'; '.join(found)}."
 
