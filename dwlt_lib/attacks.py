@@ -51,7 +51,8 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Gene
     The model's mode, gradients and, in eval mode, buffers are left as found; in train mode
     BatchNorm's statistics move once a step, as in the authors' adversarial training. With several
     restarts each image keeps its worst outcome: a start whose last iterate is misclassified before
-    one whose is not, among equals the larger loss.
+    one whose is not, among equals the larger loss; in train mode the pass that compares them moves
+    the statistics, too.
     Raises ValueError, one line, before anything is attacked (see `check`). That reads values, so it
     waits for a GPU and cannot be captured in a CUDA graph; `perturb_unchecked` does neither.
     """

@@ -224,7 +224,7 @@ def precision(device: torch.device, say: Say) -> dict[str, object]:
         spec = kind.model_validate_json(json.dumps(record.spec))
         arch = spec.theta.arch if record.kind == "transfer" else spec.arch
         model = models.build(arch, spec.data.classes, spec.data.mean, spec.data.std)
-        model.load_state_dict(load_file(record.path / "weights.safetensors"))
+        model.load_state_dict(load_file(record.file("weights.safetensors")))
         model, test = model.to(device).eval(), data.images(spec.data, "test", device)
         row = {"id": record.id, "label": specs.label(spec)}
         for name in ("fp32", "bf16"):

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import signal
-import stat
 import sys
 import time
 import warnings
@@ -101,14 +100,9 @@ def _study(params: Path):
     from dwlt_lib.parameters import BadStudy
 
     try:
-        if not stat.S_ISREG(params.stat().st_mode):  # what it holds is read more than once
-            refuse(f"{params}: a folder, a pipe or a device; want a parameter file such as params/tour.yaml")
         return records.read_study(params)
     except BadStudy as error:
         refuse(str(error))
-    except (OSError, UnicodeDecodeError) as error:
-        refuse(f"{params}: cannot be read ({getattr(error, 'strerror', None) or error}); want a parameter file such as "
-               "params/tour.yaml")
 
 
 def _seconds(budget: str | None) -> float | None:
@@ -208,13 +202,16 @@ def status(params: Params) -> None:
 def results(params: Params, format: Annotated[Format, typer.Option("--format")] = Format.csv) -> None:
     """Every record's row, sorted, on standard output; times and hosts are not among the columns."""
     study = _study(params)
-    table = _table(study.name).drop(columns="seconds")
+    _as_planned(study, params)
+    table, whole = _table(study.name)
+    table = table.drop(columns="seconds")
     if format is Format.csv:
         table.to_csv(sys.stdout, index=False)
     elif format is Format.json:
         print(table.to_json(orient="records", indent=1))
     else:
         sys.stdout.buffer.write(table.to_parquet(index=False))
+    raise typer.Exit(0 if whole else 1)
 
 
 @app.command()
@@ -222,7 +219,8 @@ def verdict(params: Params, rule: Rule = Rule.one_std, ddof: Annotated[int, type
             extreme: Extreme = Extreme.max) -> None:
     """Which tickets are double-win, and the extreme sparsity of each (pre-training, method, data set, fraction)."""
     study = _study(params)
-    _print_verdict(study.name, rule.value, ddof, extreme.value)
+    _as_planned(study, params)
+    raise typer.Exit(0 if _print_verdict(study.name, rule.value, ddof, extreme.value) else 1)
 
 
 @app.command()
@@ -252,8 +250,9 @@ def publish(params: Params) -> None:
         refuse(f"{study.name}: {len(todo)} records are missing; finish it first: dwlt run {params}")
     files.check(records.outputs() / "reference")
     files.collect(records.outputs() / "reference", old=runner.OLD)
-    tables = {"results.csv": _table(study.name).drop(columns="seconds").to_csv(index=False),
-              "verdict.csv": winning.verdict(_table(study.name, "transfer")).to_csv(index=False)}
+    table, _ = _table(study.name)
+    tables = {"results.csv": table.drop(columns="seconds").to_csv(index=False),
+              "verdict.csv": winning.verdict(table[table["kind"] == "transfer"]).to_csv(index=False)}
     print(records.publish(study.name, tables))
 
 
@@ -265,7 +264,7 @@ def verify() -> None:
     problems = records.verify()
     for line in problems:
         print(line, file=sys.stderr)
-    print(f"{len(records.table())} records, {len(problems)} problems")
+    print(f"{len(records.table(damaged=[]))} records, {len(problems)} problems")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -329,8 +328,8 @@ def bench(device: Device = Device.auto,
     if not all(one.isdigit() and 8 <= int(one) <= 1024 for one in sizes):
         refuse(f"--size {size}: want pixels such as 32,224")
     if json is not None:
-        if json.exists() and not json.is_file():
-            refuse(f"--json {json}: a folder, a pipe or a device; want a file's name")
+        if json.exists():
+            _file("--json", json)
         files.check(json.absolute().parent)
     try:
         found = bench.bench(make.resolve(device.value), task.split(","), network.split(","), [*map(int, sizes)], batch,
@@ -341,7 +340,18 @@ def bench(device: Device = Device.auto,
         files.write(json, dumps(found, indent=1))
 
 
+def _file(option: str, path: Path) -> None:
+    """Refuses what is there, but no file."""
+    from dwlt_lib import files
+
+    try:
+        files.regular(path)
+    except ValueError as error:
+        refuse(f"{option} {error}")
+
+
 def _table(name: str, kind: str | None = None):
+    """The study's records as a table, and whether all that are there could be read; of what could not, a line each."""
     from dwlt_lib import records
 
     damaged: list[str] = []
@@ -353,13 +363,23 @@ def _table(name: str, kind: str | None = None):
         refuse(str(error.args[0]))
     for line in damaged:
         print(f"dwlt: {line}", file=sys.stderr)
-    return found
+    return found, not damaged
 
 
-def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> None:
+def _as_planned(study, params: Path) -> None:
+    """Says so if the table of a study's records is that of its former parameters or images."""
+    from dwlt_lib import records
+
+    if records.has_changed(study):
+        print(f"{study.name}: {params} or its images have changed since the study was planned, and this is of the plan "
+              f"before; make what is new: dwlt run {params}", file=sys.stderr)
+
+
+def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> bool:
+    """False if some of the study's records are there and cannot be read."""
     from dwlt_lib import winning
 
-    table = _table(name, "transfer")
+    table, whole = _table(name, "transfer")
     try:
         with warnings.catch_warnings(action="ignore"):
             found = winning.verdict(table, rule=rule, ddof=ddof, extreme=extreme)
@@ -368,7 +388,7 @@ def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> None:
         refuse(str(error))
     if found.empty:
         print("no verdict yet: no ticket has been transferred under ST and AT")
-        return
+        return whole
     found = found.assign(fraction=(100 * found["fraction"]).map("{:g} %".format))
     for column in ("extreme_sparsity", "ST_SA", "AT_SA", "AT_RA"):
         values = found[column].astype(float)
@@ -377,6 +397,7 @@ def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> None:
     print(found.drop(columns="extreme_rounds").to_string(index=False))
     for line in lines:
         print(f"warning: {line}")
+    return whole
 
 
 def _report(name: str, pool) -> int:
@@ -386,9 +407,9 @@ def _report(name: str, pool) -> int:
     page = records.study_dir(name) / "report.html"
     if drawn or not page.exists():
         page = report.build(name)
-    _print_verdict(name, "one_std", 1, "max")
+    whole = _print_verdict(name, "one_std", 1, "max")
     print(f"report: {page}")
-    return status
+    return status if whole else max(status, 1)
 
 
 def _say(line: str) -> None:

@@ -6,7 +6,6 @@ demanded from then on. Nothing here is called by a study: a user asks for it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -46,12 +45,6 @@ def download(url: str, target: Path, pin: str | None = None, progress: Progress 
     return found
 
 
-def sha256(path: Path) -> str:
-    """Of a whole file, in hexadecimal."""
-    with open(files.regular(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _get(url: str, part: Path, target: Path, progress: Progress | None) -> None:
     """`part` whole, or a BadDownload that says what became of it."""
     try:
@@ -73,7 +66,7 @@ def _get(url: str, part: Path, target: Path, progress: Progress | None) -> None:
 
 
 def _checked(path: Path, target: Path, pin: str | None, noted: str | None) -> str:
-    found = sha256(path)
+    found = files.sha256(path)
     for wanted, whose in ((pin, "its source's hash"), (noted, f"noted in {target.with_name('hashes.json')}")):
         if wanted and not found.startswith(wanted):
             if path != target:

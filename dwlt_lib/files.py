@@ -23,7 +23,7 @@ from pathlib import Path
 MARK = ".dwlt-"  # every scratch name starts so
 TRIAL = 2**18  # bytes that there must be room for where files are to be made
 SHORT = 70  # bytes of a private folder's path: a socket's, within it, has a limit of 104 or 108
-DAY = 86_400  # seconds
+DAY, WEEK = 86_400, 7 * 86_400  # seconds
 # how a full disk, or a quota that is used up, is said: by the system, and by torch.save, which only counts
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "os error 28", "unexpected pos")
 
@@ -33,19 +33,34 @@ class Unusable(ValueError):
 
 
 def owner() -> str:
-    """This process, as scratch names say it: HOST-PID-START, START in seconds since 1970."""
-    return _owner(os.getpid())
+    """This process, as scratch names say it: HOST-PID-START. HOST: of this host since it was started, and of its
+    container; START: when the process was, in the system's own ticks, which no setting of the clock moves."""
+    return f"{_host()}-{os.getpid()}-{_start(os.getpid())}"
 
 
 @cache
-def _owner(pid: int) -> str:
-    import psutil  # here, so that a ticket can be loaded where only torch and safetensors are
-
-    return f"{_host()}-{pid}-{int(psutil.Process(pid).create_time())}"
-
-
 def _host() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    parts = [platform.node()]
+    with suppress(OSError):  # of Linux
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8"), os.readlink("/proc/self/ns/pid")]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _start(pid: int) -> int | None:
+    """When that process was started; None if it is not there, or has ended and is not yet buried."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return None if words[0] in "ZX" else int(words[19])
+    except (FileNotFoundError, ProcessLookupError):
+        if Path("/proc/self").exists():
+            return None
+    import psutil  # not Linux
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else int(process.create_time())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def scratch(path: Path) -> Path:
@@ -70,6 +85,18 @@ def regular(path: str | Path) -> Path:
         return Path(path)
     what = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "socket or device"
     raise ValueError(f"{str(path)!r}: is a {what}; want a file")
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file does: its number, size and times."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def sha256(path: str | Path) -> str:
+    """Of a whole file, in hexadecimal; of anything but a file a ValueError (`regular`)."""
+    with open(regular(path), "rb") as file:  # a trajectory of a large network has gigabytes
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(path: Path, data: bytes | str) -> Path:
@@ -101,26 +128,18 @@ def sync(path: Path) -> None:
 
 def is_dead(owner: str) -> bool:
     """Whether this was an `owner` on this host that runs no more; of other hosts nobody can tell: False."""
-    import psutil
-
     host, _, rest = owner.partition("-")
     pid, _, start = rest.partition("-")
-    if host != _host() or not (pid.isdigit() and start.isdigit()):
-        return False
-    try:
-        process = psutil.Process(int(pid))
-        dead = process.status() == psutil.STATUS_ZOMBIE
-        return dead or abs(process.create_time() - int(start)) > 2
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:  # it is there, and not ours to look at
-        return False
+    return host == _host() and pid.isdigit() and start.isdigit() and _start(int(pid)) != int(start)
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether this is a scratch file or folder of a process of this host that is there no more."""
-    name = path.name
-    return name.startswith(MARK) and is_dead("-".join(name.removeprefix(MARK).split("-")[:3]))
+    """Whether this is a scratch file or folder of a process of this host that is there no more, or of another host (or
+    of this one before it was started anew), not written to for a week."""
+    if not path.name.startswith(MARK):
+        return False
+    found = "-".join(path.name.removeprefix(MARK).split("-")[:3])
+    return is_dead(found) or (not found.startswith(_host()) and is_old(path))
 
 
 def collect(folder: Path, own: bool = False, old: Sequence[str] = ()) -> list[Path]:
@@ -140,6 +159,11 @@ def collect(folder: Path, own: bool = False, old: Sequence[str] = ()) -> list[Pa
             with suppress(OSError):  # another user's, in a folder that all share
                 path.unlink()
     return left
+
+
+def is_old(path: Path) -> bool:
+    """Whether nobody has written to it for a week."""
+    return _age(path) > WEEK
 
 
 def _age(path: Path) -> float:

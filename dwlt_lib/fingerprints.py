@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -44,7 +45,7 @@ def of(row: DataSet, split: str, root: Path | None = None) -> str | None:
         if row.loader in LISTED:
             return _of_listing(layouts.read(row, path, split))
         if row.loader == "npz":
-            return _of_arrays(path, _stamp(path))
+            return _of_arrays(path, files.stamp(path))
         names = _TORCHVISION.get((row.name, split))
         those = [path / name for name in names] if names else [path]
         return _of_files(row, split, those) if all(file.exists() for file in those) else None
@@ -78,7 +79,7 @@ def _known(row: DataSet, split: str, before: Mapping[str, Any]) -> str | None:
 def unknown(study: Study) -> list[str]:
     """A line for every split of which nobody knows the images: ids that depend on it are provisional."""
     return [f"data.{row.name}: the {split} images are not there yet; ids that depend on them are provisional"
-            for row in study.data.values() for split in ("train", "test") if row.fingerprint(split) is None]
+            for row in study.rows() for split in ("train", "test") if row.fingerprint(split) is None]
 
 
 def changed(row: DataSet, split: str) -> str | None:
@@ -99,39 +100,36 @@ def changed(row: DataSet, split: str) -> str | None:
 def _of_files(row: DataSet, split: str, those: Iterable[Path]) -> str:
     digest = hashlib.sha256(f"{row.loader} {row.name} {split};".encode())
     for file in those:
-        digest.update(f"{file.name} {_sha256(file, _stamp(file))};".encode())
+        digest.update(f"{file.name} {_sha256(file, files.stamp(file))};".encode())
     return digest.hexdigest()
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file does."""
-    stat = path.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @lru_cache(maxsize=4096)
 def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(path)
 
 
 @lru_cache(maxsize=64)
 def _of_arrays(path: Path, stamp: tuple[int, ...]) -> str:
-    digest = hashlib.sha256()
-    for array in packs.load(path):
-        digest.update(f"{array.dtype} {array.shape};".encode())
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
+    return packs.digest(path)
 
 
 def _of_listing(found: layouts.Listing) -> str:
-    pictures = [found.root / os.fsdecode(name) for name in found.names]
-    sizes = np.array([files.regular(picture).stat().st_size for picture in pictures])
+    root = os.fspath(found.root)
+    sizes = np.array([_size(os.path.join(root, os.fsdecode(name))) for name in found.names])
     digest = hashlib.sha256(b"\n".join(found.names.tolist()) + found.labels.tobytes() + sizes.tobytes())
     digest.update("\n".join(found.classes).encode())
+    some = np.arange(len(sizes))
     if sizes.sum() > WHOLE:
-        some = np.unique(np.linspace(0, len(pictures) - 1, SAMPLE).round().astype(int))
-        pictures = [pictures[i] for i in some]
-    for picture in pictures:
-        digest.update(_sha256(picture, _stamp(picture)).encode())
+        some = np.unique(np.linspace(0, len(sizes) - 1, SAMPLE).round().astype(int))
+    for i in some:
+        picture = found.root / os.fsdecode(found.names[i])
+        digest.update(_sha256(picture, files.stamp(picture)).encode())
     return digest.hexdigest()
+
+
+def _size(path: str) -> int:
+    found = os.stat(path)  # a million times: no Path
+    if not stat.S_ISREG(found.st_mode):
+        files.regular(path)
+    return found.st_size

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from dwlt_lib import records
+from dwlt_lib import files, records
 from dwlt_lib.costs import GMAC, Work, forward, work
 from dwlt_lib.specs import (
     AttackSpec,
@@ -100,8 +100,8 @@ def read_rates(path: Path) -> list[Rate]:
     """The speeds in a file of `dwlt bench --json`, or one of its form written by hand; ValueError, one line, if it
     holds none."""
     want = "want what dwlt bench --json writes"
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: a folder, a pipe or a device; {want}")
+    if path.exists():
+        files.regular(path)
     try:
         tables = json.loads(path.read_text(encoding="utf-8"))["tables"]
     except (OSError, UnicodeDecodeError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dwlt_lib import packs
+from dwlt_lib import files, packs
 from dwlt_lib.catalogue import CATALOGUE, LISTED, DataSet, data_root
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
@@ -109,9 +109,9 @@ def _folder(path: Path, split: str, loader: str = "folder") -> Listing:
     names, labels = [], []
     for label, name in enumerate(classes):
         before = len(names)
-        for folder, files in _pictures(root, name):
+        for folder, found in _pictures(root, name):
             beneath = PurePosixPath(folder.relative_to(root))
-            names += [str(beneath / file) for file in sorted(files)]
+            names += [str(beneath / file) for file in sorted(found)]
         labels += [label] * (len(names) - before)
     return _listing(root, names, labels, classes)
 
@@ -130,9 +130,9 @@ def _class_folders(path: Path, split: str, loader: str) -> tuple[Path, tuple[str
 def _pictures(root: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
     """The folders of a class, each with its pictures' names; ValueError if there is none in any."""
     some = False
-    for folder, inner, files in os.walk(root / name):
+    for folder, inner, every in os.walk(root / name):
         inner.sort()
-        found = [file for file in files if file.lower().endswith(PICTURES)]
+        found = [file for file in every if file.lower().endswith(PICTURES)]
         some = some or bool(found)
         yield Path(folder), found
     if not some:
@@ -204,7 +204,7 @@ LAYOUTS: dict[str, Callable[[Path, str], Listing]] = {"folder": _folder, "imagen
 def _lines(file: Path) -> list[tuple[str, str]]:
     """Two words a line; the last blank parts them."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = files.regular(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: {getattr(error, 'strerror', None) or error}; want it as its archive unpacks; unpack "
                          "that anew") from error

@@ -38,6 +38,7 @@ from dwlt_lib.specs import (
     SurfaceSpec,
     TrajectorySpec,
     TransferSpec,
+    label,
     reads,
     record_id,
     retrains,
@@ -74,13 +75,15 @@ def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress | No
         make(up, device, progress)
     device = device if isinstance(device, torch.device) else resolve(device)
     settle(device)
-    began = time.time()
+    began, built_on = time.time(), records.results_of(upstream(spec))
     metrics, history, content = _KINDS[type(spec)](spec, device, progress)
     for row, split in reads(spec):  # not while it was made, either
         _demand(row, split)
+    if records.results_of(upstream(spec)) != built_on:
+        raise ValueError(f"{label(spec)}: what it builds on was made anew meanwhile; run the same command again")
     records.write(spec, metrics, history, content, {"seconds": round(time.time() - began, 3), "gmac": cost(spec),
                                                   "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                                                  **_circumstances(device)})
+                                                  **_circumstances(device)}, built_on)
     unfinished.remove(records.unfinished_root(), record_id(spec))
     return record_id(spec)
 
@@ -159,10 +162,9 @@ def _path(folder: Path, epochs: int) -> Path:
     for epoch in range(epochs + 1):
         kept = sorted(folder.glob(f"state-{epoch:04d}-*"))
         if len(kept) != 1 or hashlib.sha256(kept[0].read_bytes()).hexdigest() != kept[0].name[-64:]:
-            aside = folder.with_name(f"damaged-{folder.name}")
-            os.replace(folder, aside)
-            raise ValueError(f"{folder}: the state after epoch {epoch} is missing or changed since it was written; set "
-                             f"aside as {aside.name}: the same command trains this ticket anew")
+            shutil.rmtree(folder)
+            raise ValueError(f"{folder}: the state after epoch {epoch} is missing or changed since it was written; run "
+                             "the same command again, which trains this ticket anew")
         states |= {f"{epoch:04d}/{name}": value for name, value in load_file(kept[0]).items()}
     whole = folder / "trajectory"
     save_file(states, whole)

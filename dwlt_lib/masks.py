@@ -22,7 +22,6 @@ Weights = dict[str, Tensor]
 Mask = dict[str, Tensor]
 
 CHUNK = 2**16  # numbers that a processor's cache holds
-PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
 _EIGHT = torch.arange(7, -1, -1, dtype=torch.uint8)
 
 

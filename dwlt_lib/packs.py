@@ -5,6 +5,7 @@ Every error is a ValueError of one line: the file, what is wrong, what is wanted
 
 from __future__ import annotations
 
+import hashlib
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ class Header(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    fortran: bool
+    begin: int  # bytes before the numbers
 
 
 def headers(path: Path) -> tuple[Header, Header]:
@@ -56,6 +59,26 @@ def labels(path: Path) -> np.ndarray:
     return _array(path, "labels").astype(np.int64)
 
 
+def digest(path: Path) -> str:
+    """The sha256 of images and labels, however they are packed; images are read a part at a time."""
+    x, _ = headers(path)
+    y = labels(path)
+    found = hashlib.sha256(f"{x.dtype} {x.shape};".encode())
+    try:
+        with ZipFile(path) as archive, archive.open("images.npy") as file:
+            if x.fortran:
+                found.update(np.ascontiguousarray(_array(path, "images")))
+            else:
+                file.read(x.begin)
+                while part := file.read(2**20):
+                    found.update(part)
+    except BROKEN as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())[:160]}; {WANT}") from error
+    found.update(f"{y.dtype} {y.shape};".encode())
+    found.update(y)
+    return found.hexdigest()
+
+
 def _array(path: Path, name: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as packed:
@@ -79,7 +102,7 @@ def _header(archive: ZipFile, name: str) -> Header:
     with archive.open(member) as file:
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         try:
-            shape, _, dtype = read[np.lib.format.read_magic(file)](file)
+            shape, fortran, dtype = read[np.lib.format.read_magic(file)](file)
         except Exception as error:  # a tokenizer and a parser of Python's fail in many ways
             raise ValueError(f"{name} begin with no header of numpy's (format 1.0 or 2.0)") from error
         begin = file.tell()
@@ -88,4 +111,4 @@ def _header(archive: ZipFile, name: str) -> Header:
     if any(side < 0 for side in shape) or begin + prod(shape) * dtype.itemsize != member.file_size:
         raise ValueError(f"{name} of shape {str(shape)[:60]} and {str(dtype)[:20]} do not fill their "
                          f"{member.file_size:,} bytes")
-    return Header(shape, dtype)
+    return Header(shape, dtype, fortran, begin)

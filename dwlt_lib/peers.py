@@ -16,6 +16,7 @@ from torch.nn.utils import prune
 
 from dwlt_lib import attacks, landscape, masks, models, training
 from dwlt_lib.catalogue import CATALOGUE
+from dwlt_lib.specs import PRUNE_FRACTION
 
 EPS, ALPHA = 8 / 255, 2 / 255
 ROUNDS = 6  # of pruning: 73.8 % sparsity
@@ -102,7 +103,7 @@ def case(network: str, size: int, batch: int, device: torch.device) -> Case:
     theta = {name: weight.detach() for name, weight in models.prunable(model).items()}
     m = masks.dense_mask(theta)
     for _ in range(ROUNDS):
-        m = masks.magnitude_prune(theta, m, masks.PRUNE_FRACTION)
+        m = masks.magnitude_prune(theta, m, PRUNE_FRACTION)
     masks.apply_(model, m)
     x = torch.rand(batch, 3, size // 4, size // 4, generator=rng)
     x = F.interpolate(x, (size, size), mode="bilinear")  # smooth, as pictures are

@@ -41,8 +41,10 @@ def pruning(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
     (x, y), eps, picture, text = tour.some_images(study), studies.dataset(study, study.source).eps, _picture(), HTML()
 
     def show(rounds: int) -> None:
-        picture.value = _png(tour.magnitudes(next(reversed(networks.values())), rounds, next(reversed(networks))))
-        rows = [(f"theta_{p}", *tour.judge(tour.pruned(network, rounds), x, y, eps)) for p, network in networks.items()]
+        picture.value = _png(tour.magnitudes(next(reversed(networks.values())), rounds, next(reversed(networks)),
+                                             study.prune_fraction))
+        rows = [(f"theta_{p}", *tour.judge(tour.pruned(network, rounds, study.prune_fraction), x, y, eps))
+                for p, network in networks.items()]
         text.value = _table(pd.DataFrame(rows, columns=["pruned, not retrained", "SA", "RA"]))
 
     return VBox([_slider("sparsity", _levels(_ladder(study)), show), text, picture])

@@ -13,7 +13,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -68,7 +69,7 @@ class Record:
         file = self.path / name
         if name not in self.files:
             return f"{file}: the record holds no such file; it has {', '.join(self.files) or 'none'}"
-        if file.is_file() and _sha256(file) == self.files[name]:
+        if file.is_file() and files.sha256(file) == self.files[name]:
             return None
         return f"{file}: missing or changed since it was written; {_remedy(self.path)}"
 
@@ -129,12 +130,13 @@ def _is_whole(path: Path) -> bool:
 
 
 def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, float]],
-          content: Mapping[str, bytes | Path], made: Mapping[str, Any]) -> Path:
+          content: Mapping[str, bytes | Path], made: Mapping[str, Any],
+          built_on: Mapping[str, str] | None = None) -> Path:
     """One record, once: written aside, then renamed into place. If another process was faster, its record stays; what
     lies there without being a whole record gives way.
 
     content: {file name: its bytes, or a file of this disk, which is moved in}; made: what is no part of the result
-    (seconds, device, code version...).
+    (seconds, device, code version...); built_on: `results_of` what was read, None for what is there now.
     """
     kind, id = spec.kind, record_id(spec)
     target = path_of(kind, id)
@@ -147,11 +149,10 @@ def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, floa
                 files.sync(aside / name)
             else:
                 files.write(aside / name, data)
-        there = [_load(path) for path in map(_folder, (record_id(up) for up in upstream(spec))) if path]
         found = {"kind": kind, "id": id, "label": label(spec), "format": FORMAT[kind], "columns": columns(spec),
                  "metrics": dict(metrics), "upstream": [record_id(up) for up in upstream(spec)],
-                 "built_on": {record.id: record.result for record in there},
-                 "files": {name: _sha256(aside / name) for name in content},
+                 "built_on": dict(results_of(upstream(spec)) if built_on is None else built_on),
+                 "files": {name: files.sha256(aside / name) for name in content},
                  "sizes": {name: (aside / name).stat().st_size for name in content},
                  "history": history, "made": dict(made), "spec": spec.model_dump(mode="json")}
         what = [found[name] for name in ("kind", "id", "metrics", "files", "history", "built_on")]
@@ -165,19 +166,30 @@ def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, floa
     return target
 
 
+def results_of(specs: Iterable[Spec]) -> dict[str, str]:
+    """{id: the digest of what was found} of those of these records that are there."""
+    return {id: read(id).result for id in map(record_id, specs) if _folder(id)}
+
+
 def _into_place(aside: Path, target: Path) -> None:
-    try:
-        os.rename(aside, target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
+    """Renames `aside` to `target`, unless a whole record is or comes there; what else lies there goes."""
+    for _ in range(100):  # of several who mend one folder, each goes on until one of them has
+        try:
+            os.rename(aside, target)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
         if _is_whole(target):
-            shutil.rmtree(aside, ignore_errors=True)
-            return
+            break
         broken = files.scratch(target)
-        os.rename(target, broken)
-        os.rename(aside, target)
-        shutil.rmtree(broken, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another one has just moved it
+            os.rename(target, broken)
+            if broken.is_dir():
+                shutil.rmtree(broken, ignore_errors=True)
+            else:
+                broken.unlink()
+    shutil.rmtree(aside, ignore_errors=True)
     files.sync(target.parent)
 
 
@@ -195,12 +207,7 @@ def _sealed(found: Mapping[str, Any]) -> str:
 
 def _load(path: Path) -> Record:
     """The record in that folder; FileNotFoundError if it has no record.json, ValueError, one line, if it is damaged."""
-    return _loaded(path, _stamp(path / "record.json"))
-
-
-def _stamp(file: Path) -> tuple[int, ...]:
-    stat = file.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return _loaded(path, files.stamp(path / "record.json"))
 
 
 @cache
@@ -212,6 +219,8 @@ def _loaded(path: Path, stamp: tuple[int, ...]) -> Record:
     if seal != f'{hashlib.sha256(text).hexdigest()}"\n}}'.encode():
         raise ValueError(f"{path / 'record.json'}: {_what_is_wrong(data)}; {_remedy(path)}")
     found = json.loads(data)
+    if (found["kind"], found["id"]) != (path.parent.name, path.name):
+        raise ValueError(f"{path}: says it is {found['kind']} {found['id']}; move it there, or {_remedy(path)}")
     return Record(path=path, **{name: found[name] for name in names})
 
 
@@ -222,7 +231,7 @@ def _what_is_wrong(data: bytes) -> str:
         return f"cannot be read ({str(error).splitlines()[0]})"
     if not isinstance(found, dict) or "digest" not in found:
         return "is not what records.write wrote"
-    return "changed since it was written"
+    return "changed since it was written" if "built_on" in found else "of a former version"
 
 
 def _remedy(path: Path) -> str:
@@ -231,10 +240,16 @@ def _remedy(path: Path) -> str:
 
 def _folder(id: str) -> Path | None:
     """Where the record of that id lies: in outputs/records, or else in a committed reference."""
-    for root in (outputs() / "records", *_references()):
-        for file in root.glob(f"*/{id}/record.json"):
-            return file.parent
-    return None
+    found = [file.parent for root in (outputs() / "records", *_references())
+             for file in root.glob(f"*/{id}/record.json")]
+    return next((path for path in found if _is_read(path)), found[0] if found else None)
+
+
+def _is_read(path: Path) -> bool:
+    try:
+        return bool(_load(path))
+    except (ValueError, OSError):
+        return False
 
 
 def read(id: str | Spec) -> Record:
@@ -265,7 +280,8 @@ def study(name: str) -> dict[str, Any]:
         if folder.name == name and path.exists():
             try:
                 found = json.loads(path.read_bytes())
-                if not isinstance(found, dict) or not {"name", "params", "ids"} <= found.keys():
+                wanted = {"name": str, "params": dict, "ids": list}
+                if not isinstance(found, dict) or not all(isinstance(found.get(k), t) for k, t in wanted.items()):
                     raise ValueError("it is not what records.write_study wrote")
                 return found
             except (ValueError, RecursionError) as error:
@@ -345,8 +361,9 @@ def where(study_name: str) -> str:
             f"{'is' if own == 1 else 'are'} under {outputs()}")
 
 
-def table(kind: str | None = None, study: str | None = None, damaged: list[str] | None = None) -> pd.DataFrame:
-    """One row a record (of `kind`; of `study`), sorted: what it is and its metrics. Accuracies are in 0..1.
+def table(kind: str | None = None, study: str | None = None, damaged: list[str] | None = None,
+          ids: Collection[str] | None = None) -> pd.DataFrame:
+    """One row a record (of `kind`; of `study`; of `ids`), sorted: what it is and its metrics. Accuracies are in 0..1.
 
     A record that cannot be read is a ValueError of one line; with `damaged`, that line is added there and the rest is
     returned.
@@ -355,6 +372,8 @@ def table(kind: str | None = None, study: str | None = None, damaged: list[str] 
         raise ValueError(f"kind={kind!r}: want one of {', '.join(FORMAT)}, or None for all")
     rows = []
     for path in _paths(kind, study):
+        if ids is not None and path.name not in ids:
+            continue
         try:
             record = _load(path)
         except (ValueError, OSError) as error:
@@ -403,17 +422,19 @@ def mask(id: str) -> dict[str, Any]:
 
 def publish(study_name: str, tables: Mapping[str, str]) -> Path:
     """Copies a study to outputs/reference/NAME, to be committed: its records without weights, its figures as PNG and
-    `tables` ({file name: text}). It replaces an older one whole; returns the folder."""
+    `tables` ({file name: text}). It replaces an older one whole; returns the folder. ValueError: a file is damaged."""
     target = outputs() / "reference" / study_name
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = files.scratch(target)
     scratch.mkdir()
     for path in _paths(None, study_name):
+        record = _load(path)
         for name in ("record.json", "mask.safetensors", "arrays.safetensors"):
-            if (path / name).exists():
+            if name == "record.json" or name in record.files:
+                source = path / name if name == "record.json" else record.file(name)
                 copy = scratch / path.parent.name / path.name / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path / name, copy)
+                shutil.copyfile(source, copy)
     noted = {name: value for name, value in study(study_name).items() if name != "file"}  # whose disk it lay on
     files.write(scratch / "study.json", json.dumps(noted, indent=1))
     for figure in sorted((study_dir(study_name) / "figures").glob("*.png")):
@@ -426,11 +447,6 @@ def publish(study_name: str, tables: Mapping[str, str]) -> Path:
     return target
 
 
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as data:  # a trajectory of a large network has gigabytes
-        return hashlib.file_digest(data, "sha256").hexdigest()
-
-
 def verify() -> list[str]:
     """What is wrong with the records on disk, a line each, empty if nothing is: damaged, incomplete or misplaced ones,
     and all that builds on one of those, or on another result than the one that is there."""
@@ -440,14 +456,12 @@ def verify() -> list[str]:
         try:
             record = _load(path)
             found = [problem for name in record.files if (problem := record.problem(name))]
-            if (record.kind, record.id) != (path.parent.name, path.name):
-                found.append(f"{path}: says it is {record.kind} {record.id}; move it or delete it")
             sound[path.name] = record
         except OSError as error:
             found = [f"{path}: has no record.json that can be read ({error.strerror}); {_remedy(path)}"]
         except ValueError as error:
             found = [str(error)]
-        problems[path.name] = found
+        problems.setdefault(path.name, []).extend(found)
     own, dependent = [line for found in problems.values() for line in found], []
     for id in _before(sound):
         for up in sound[id].upstream:

@@ -65,9 +65,10 @@ ticket truly equal to dense passes all three criteria only about half of the tim
 def build(study: str) -> Path:
     """Write outputs/studies/NAME/report.html from the records and executed notebooks there are; returns its path."""
     noted, missing = records.study(study), records.missing(study)
-    found, folder = records.table(study=study), records.study_dir(study) / "notebooks"
+    damaged: list[str] = []  # they count as missing
+    found, folder = records.table(study=study, damaged=damaged), records.study_dir(study) / "notebooks"
     with warnings.catch_warnings(action="ignore"):  # the page says it
-        chapters = {"Verdict": _verdict(records.table("transfer", study=study))}
+        chapters = {"Verdict": _verdict(records.table("transfer", study=study, damaged=damaged))}
     for path in sorted([*folder.glob("00_tour.ipynb"), *folder.glob("1[0-9]_*.ipynb")]):
         if chapter := _chapter(path, records.study_dir(study) / "figures"):
             chapters[chapter[0]] = chapter[1]

@@ -184,7 +184,7 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
     workers = pool.workers
     waiting = pending(study, workers)
     if not waiting:
-        return DONE
+        return _finished(study, DONE)
     todo = {record_id(spec): spec for spec in left(study)}
     whole, total = sum(map(cost, todo.values())), len(todo)
     say(f"{total} of {len(plan(study))} records to make in {len(waiting)} notebook runs on {workers} workers")
@@ -261,7 +261,7 @@ def stale_figures(study: str) -> list[str]:
 
 def _basis(study: str) -> str:
     """What figure notebooks are drawn from: the records that are there, the notebooks, the library."""
-    there = sorted(records.table(study=study)["id"])
+    there = sorted(records.table(study=study, damaged=[])["id"])
     sources = sorted([*records.checkout().glob("notebooks/*.ipynb"), *records.checkout().glob("dwlt_lib/*.py")])
     digest = hashlib.sha256(json.dumps([there, records.study(study)["params"]]).encode())
     for path in sources:

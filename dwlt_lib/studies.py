@@ -72,10 +72,15 @@ class Study(Computing):
         return self
 
     def rows(self) -> list[DataSet]:
-        """The data sets whose images the study may read, the source first."""
+        """The data sets whose images the study may read, the source first if theta_p is trained or masks are."""
         blocks = (*self.grid, *self.landscapes, *self.transfer_attacks)
-        names = dict.fromkeys([self.source, *(name for block in blocks for name in block.dataset)])
-        return [dataset(self, name) for name in names]
+        every = (*blocks, *self.masks)
+        trained = {p for block in every for p in block.pretraining} - self.weights.keys()
+        retrained = any(method in self.retraining and max(block.rounds) > 1 for block in every
+                        for method in block.method)
+        names = [self.source] if trained or retrained else []
+        names += [name for block in blocks for name in block.dataset]
+        return [dataset(self, name) for name in dict.fromkeys(names)]
 
 
 # ------------------------------------------------------------------------------------- recipes and descriptions

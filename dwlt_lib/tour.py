@@ -22,6 +22,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from dwlt_lib import attacks, data, evaluation, make, masks, models, records, specs, studies, tickets, training
+from dwlt_lib.specs import PRUNE_FRACTION
 from dwlt_lib.style import COLUMN, ROLES, figure, theta
 
 SHOWN, JUDGED = 16, 300  # test images: those in a picture, those behind an accuracy
@@ -83,7 +84,7 @@ def networks(study: studies.Study, progress: Callable | None = None) -> dict[str
     for spec in _thetas(study):
         record = records.read(make.make(spec, "cpu", progress))
         network = models.build(spec.arch, spec.data.classes, spec.data.mean, spec.data.std).eval()
-        network.load_state_dict(load_file(record.path / "weights.safetensors"))
+        network.load_state_dict(load_file(record.file("weights.safetensors")))
         found[spec.pretraining] = network
     return found
 
@@ -135,10 +136,11 @@ def falling(table: pd.DataFrame) -> Figure:
 
 
 @figure
-def magnitudes(network: nn.Module, rounds: int, p: str) -> Figure:
-    """Every prunable weight by its value: those that pruning keeps in colour, those that go in grey."""
+def magnitudes(network: nn.Module, rounds: int, p: str, fraction: float = PRUNE_FRACTION) -> Figure:
+    """Every prunable weight by its value: those that pruning keeps in colour, those that go in grey. fraction: of the
+    remaining weights, pruned each round."""
     weights = {name: weight.detach() for name, weight in models.prunable(network).items()}
-    m = tickets.one_shot(weights, rounds, masks.PRUNE_FRACTION)
+    m = tickets.one_shot(weights, rounds, fraction)
     values = torch.cat([weight.flatten() for weight in weights.values()]).numpy()
     kept = torch.cat([part.flatten() for part in m.values()]).numpy()
     fig = Figure((COLUMN, 1.7), layout="constrained")
@@ -151,11 +153,11 @@ def magnitudes(network: nn.Module, rounds: int, p: str) -> Figure:
     return fig
 
 
-def pruned(network: nn.Module, rounds: int) -> nn.Module:
+def pruned(network: nn.Module, rounds: int, fraction: float = PRUNE_FRACTION) -> nn.Module:
     """A copy of the network after one-shot magnitude pruning, not retrained."""
     found = copy.deepcopy(network)
     weights = {name: weight.detach() for name, weight in models.prunable(found).items()}
-    masks.apply_(found, tickets.one_shot(weights, rounds, masks.PRUNE_FRACTION))
+    masks.apply_(found, tickets.one_shot(weights, rounds, fraction))
     return found
 
 

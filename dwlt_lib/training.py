@@ -120,11 +120,11 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
     """Train f(x; m * theta) in place, pruned weights exactly zero throughout; returns one checkpoint for SA and RA.
 
     With `validation` and selection "best", the epoch with the best SA (ST) or RA (FAT, AT) is selected among those
-    `judged`, ties to the earlier; else the last one. FAT also stops early when RA collapses. `keep`: called with 0 and
-    the state before training, then with each epoch and the state after it. `checkpoint`: a file written after every
-    epoch and continued from if it is there and whole; the outcome is bit-equal on CPU to an uninterrupted run. Raises
-    OutOfTime when `deadline` (time.time()) would pass within the next epoch, FloatingPointError when the loss is not
-    finite.
+    `judged`, ties to the earlier; else the last one. FAT also stops early when RA collapses, and then its best epoch
+    counts. `keep`: called with 0 and the state before training, then with each epoch and the state after it.
+    `checkpoint`: a file written after every epoch and continued from if it is there and whole; the outcome is bit-equal
+    on CPU to an uninterrupted run. Raises OutOfTime when `deadline` (time.time()) would pass within the next epoch,
+    FloatingPointError when the loss is not finite.
     """
     device = next(model.parameters()).device
     settle(device)
@@ -159,7 +159,7 @@ def fit(model: nn.Module, m: Mask, train: Images, validation: Images | None, how
     if model is not own:
         own.train().load_state_dict(model.state_dict())
     last = _snapshot(model)
-    chosen = validation is not None and how.selection == "best"
+    chosen = validation is not None and (how.selection == "best" or state["stopped"])
     return Fitted(selected=state["selected"] if chosen else last, last=last,
                   epoch=state["best_epoch"] if chosen else state["epoch"], history=state["history"])
 

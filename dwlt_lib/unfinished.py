@@ -53,7 +53,11 @@ def _taken(other: Path, own: Path) -> bool:
             os.rename(other, own)  # of several who try, one succeeds
         else:
             aside = files.scratch(own)
-            shutil.copytree(other, aside)
+            aside.mkdir()
+            shutil.copyfile(other / CHECKPOINT, aside / CHECKPOINT)  # first: states beside it may be newer, never older
+            for path in other.iterdir():
+                if path.name.startswith("state-"):
+                    shutil.copyfile(path, aside / path.name)
             os.rename(aside, own)
     except OSError:
         return False
@@ -73,7 +77,7 @@ def sweep(root: Path, is_there: Callable[[str], bool]) -> None:
     files.collect(root)
     for path in root.glob("*.*"):
         id, _, owner = path.name.partition(".")
-        if id and files.is_dead(owner) and is_there(id):
+        if id and is_there(id) and (files.is_dead(owner) or files.is_old(path)):
             shutil.rmtree(path, ignore_errors=True)
 
 

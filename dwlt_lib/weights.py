@@ -103,15 +103,15 @@ def export_ticket(record: Any, path: str | Path) -> Path:
                          f"transfer attack needs, or its mask's record {' '.join(record.upstream[1:])}")
     if record.kind == "transfer" and len(record.upstream) == 1:  # dense
         m = masks.dense_mask(models.prunable(_built(about)))
-        about["theta"] = masks.fingerprint(_tensors(records.read(record.upstream[0]).path / OURS)[0])
+        about["theta"] = masks.fingerprint(_tensors(records.read(record.upstream[0]).file(OURS))[0])
     else:
         of = record if record.kind == "mask" else records.read(record.upstream[1])
-        packed = (of.path / "mask.safetensors").read_bytes()
+        packed = of.file("mask.safetensors").read_bytes()
         m, about["theta"] = masks.unpack(packed), masks.packed_header(packed)["theta"]
     about |= {"sparsity": masks.sparsity(m), "kept": masks.kept(m)}
     tensors = {f"mask/{name}": masks.to_bits(part) for name, part in m.items()}
     if record.kind == "transfer":
-        state = _tensors(record.path / OURS)[0]
+        state = _tensors(record.file(OURS))[0]
         if revived := [name for name, part in m.items() if bool(state[name][~part].any())]:
             raise ValueError(f"record {record.id}: {few(revived)} is not 0 where its mask is; run: dwlt verify")
         tensors |= {f"weights/{name}": part[m[name]] if name in m else part for name, part in state.items()}

@@ -61,6 +61,7 @@ def test_a_committed_study_that_stands_in_is_named(command, toy, tmp_path, empty
                        "rounds": [1], "seeds": [0, 1]}])
     file = tmp_path / "toy.yaml"
     file.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_defaults=True)))
+    study = records.read_study(file)
     records_of(study)
     assert invoke(command, file).stderr == ""
     reference = empty_outputs / "reference" / "toy"
@@ -130,3 +131,39 @@ def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(aske
     tiny = request.config.rootpath / "tests" / "tiny.yaml"
     assert invoke("run", tiny, "--device", "cuda", *asked).exit_code == getattr(runner, ends)
     assert pools == [(workers, "", ["0", "1", "2"])] + [(cli.CORES, "", ())] * (ends == "DONE")
+
+
+@pytest.fixture
+def planned(toy, tmp_path):
+    """A parameter file whose records are there, with invented numbers."""
+    path = tmp_path / "toy.yaml"
+
+    def write(**changes):
+        path.write_text(yaml.safe_dump(toy(**changes).model_dump(mode="json", exclude_none=True)))
+        return records.read_study(path)
+
+    records_of(write())
+    return path, write
+
+
+@pytest.mark.parametrize("command", ["verdict", "results"])
+def test_a_table_of_former_parameters_says_that_it_is(command, planned):
+    path, write = planned
+    assert "changed" not in invoke(command, path).stderr
+    write(seed=9)
+    found = invoke(command, path)
+    assert found.exit_code == 0 and "have changed since the study was planned" in found.stderr
+    assert invoke("status", path).exit_code == 75
+
+
+@pytest.mark.parametrize("command", ["verdict", "results", "verify"])
+def test_a_damaged_record_is_one_line_and_status_1_and_the_rest_is_shown(command, planned):
+    path, _ = planned
+    whole = invoke(command, path) if command != "verify" else invoke(command)
+    assert whole.exit_code == 0
+    file = sorted(records.outputs().glob("records/transfer/*/record.json"))[0]
+    file.write_bytes(file.read_bytes()[:99])
+    found = invoke(command, path) if command != "verify" else invoke(command)
+    assert found.exit_code == 1 and found.stderr.count(str(file)) == 1 and "Traceback" not in found.output
+    assert len(found.stdout.splitlines()) > 0
+    assert invoke("status", path).exit_code == 75

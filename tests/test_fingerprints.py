@@ -1,5 +1,6 @@
 """Images are part of what a record is: other images, other records."""
 
+import os
 import shutil
 from itertools import product
 
@@ -81,6 +82,36 @@ def test_what_is_not_there_has_none_and_what_cannot_be_read_is_refused_in_one_li
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_order_of_an_arrays_numbers_in_its_file_is_none_of_its_own(tmp_path, order):
+    x = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "mine_train.npz", images=np.asarray(x, order=order), labels=np.arange(30) % 3)
+    found = fingerprints.of(row(tmp_path), "train")
+    np.savez(tmp_path / "mine_train.npz", images=x, labels=np.arange(30) % 3)
+    assert fingerprints.of(row(tmp_path), "train") == found
+
+
+@pytest.mark.parametrize("what", ["a device", "a pipe", "a pipe among pictures", "a pipe as a list"])
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path, what):
+    if what == "a device":
+        hostile = CATALOGUE["svhn"].model_copy(update={"path": "/dev/zero"})
+    elif what == "a pipe":
+        (tmp_path / "cifar").mkdir()
+        for i in range(1, 6):
+            os.mkfifo(tmp_path / "cifar" / f"data_batch_{i}")
+        hostile = CATALOGUE["cifar10"].model_copy(update={"path": str(tmp_path / "cifar")})
+    elif what == "a pipe among pictures":
+        hostile = folder(tmp_path / "mine")
+        os.mkfifo(tmp_path / "mine" / "train" / "cat" / "2.png")
+    else:
+        hostile = cub(tmp_path / "cub")
+        (tmp_path / "cub" / "images.txt").unlink()
+        os.mkfifo(tmp_path / "cub" / "images.txt")
+    with pytest.raises(ValueError, match="want a file") as refusal:
+        fingerprints.of(hostile, "train", tmp_path)
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("change", ["content", "name", "class", "one more"])
 def test_other_picture_files_have_another_fingerprint(tmp_path, change):
     mine = folder(tmp_path / "mine")
@@ -144,6 +175,15 @@ def test_a_mask_that_is_not_retrained_heeds_no_images_but_those_of_its_theta(tmp
     changed = studies.mask(other, "AT", "OMP", 1)
     assert record_id(changed.theta) != record_id(m.theta)
     assert record_id(changed.model_copy(update={"theta": m.theta})) == record_id(m)
+
+
+def test_the_source_is_looked_at_only_where_something_is_trained_on_it(toy):
+    block = {"pretraining": ["AT"], "dataset": ["stripes"], "rounds": [3], "seeds": [0]}
+    more = dict(weights={"AT": "at.safetensors"}, landscapes=[], transfer_attacks=[])
+    one_shot = toy(grid=[{**block, "method": ["OMP", "RP"]}], **more)
+    assert [r.name for r in one_shot.rows()] == ["stripes"]
+    assert [r.name for r in toy(grid=[{**block, "method": ["IMP-ST"]}], **more).rows()] == ["blobs", "stripes"]
+    assert [r.name for r in toy().rows()] == ["blobs", "stripes"]
 
 
 def test_while_images_are_absent_ids_are_provisional_and_said_to_be(tmp_path, outputs):

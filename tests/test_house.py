@@ -42,10 +42,10 @@ TABLE = {
     "unfinished": {"files"},
     "fingerprints": {"catalogue", "embedded", "files", "layouts", "packs", "studies"},
     "packs": {"files"},
-    "layouts": {"catalogue", "packs"},
+    "layouts": {"catalogue", "files", "packs"},
     "pictures": {"files"},
     "data": {"catalogue", "embedded", "layouts", "packs", "pictures"},
-    "archives": {"downloads", "files"},
+    "archives": {"files"},
     "origins": {"archives", "catalogue", "downloads"},
     "inventory": {"catalogue", "data", "origins", "pictures"},
     "evaluation": {"attacks"},
@@ -84,13 +84,14 @@ TABLE = {
     "kernels": {"files", "records"},
     "nursery": {"kernels", "data"},  # and names, as text, what kernels are to have imported
     "runner": {"costs", "files", "order", "parameters", "studies", "specs", "records", "make", "training", "kernels"},
-    "forecast": {"costs", "specs", "records", "peers", "training"},  # the last two: only where speeds are measured
+    # the last two: only where speeds are measured
+    "forecast": {"costs", "files", "specs", "records", "peers", "training"},
     "progress": {"plots"},
     "tour": ANY - {"widgets", "runner", "kernels", "report", "cli", "bench", "peers", "play"},
     "play": {"tour", "plots", "studies", "winning"},
     "servers": {"closed_voila", "files", "records"},
     "closed_voila": set(),
-    "peers": {"catalogue", "attacks", "landscape", "masks", "models", "training"},
+    "peers": {"catalogue", "attacks", "landscape", "masks", "models", "specs", "training"},
     "bench": ANY - {"runner", "kernels", "widgets"},
     "cli": ANY,
 }

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -209,3 +211,120 @@ def test_outputs_resolve_from_the_checkout_never_from_the_working_directory(monk
     assert (records.checkout() / "dwlt_lib").is_dir()
     monkeypatch.setenv("DWLT_OUTPUTS", "elsewhere")
     assert records.outputs().is_absolute()
+
+
+def test_a_record_that_lies_in_anothers_place_is_not_that_one(planned):
+    all_written(planned)
+    a, b = [spec for spec in planned if spec.kind == "mask"][:2]
+    shutil.rmtree(records.path_of("mask", record_id(b)))
+    records.path_of("mask", record_id(a)).rename(records.path_of("mask", record_id(b)))
+    assert not records.exists(b)
+    with pytest.raises(ValueError, match="says it is mask"):
+        records.read(b)
+
+
+def test_a_copy_under_another_kind_is_found_and_never_read(planned):
+    all_written(planned)
+    theta = planned[0]
+    copy = records.outputs() / "records" / "mask" / record_id(theta)
+    shutil.copytree(records.path_of(theta.kind, record_id(theta)), copy)
+    assert any(str(copy) in problem for problem in records.verify())
+    assert records.read(theta).path == records.path_of(theta.kind, record_id(theta))
+
+
+@pytest.mark.parametrize("lying", ["an empty folder", "a folder without record.json", "a cut record.json", "a file"])
+def test_what_lies_there_without_being_a_record_gives_way(planned, lying):
+    path = write(planned[0])
+    assert records.exists(planned[0])
+    if lying == "a cut record.json":
+        (path / "record.json").write_bytes((path / "record.json").read_bytes()[:100])
+    else:
+        shutil.rmtree(path)
+        if lying == "a file":
+            path.write_text("")
+        else:
+            path.mkdir()
+        if "without" in lying:
+            (path / "arrays.safetensors").write_bytes(b"half")
+    assert not records.exists(planned[0])
+    assert records.verify() if lying != "a file" else True
+    write(planned[0])
+    assert records.exists(planned[0]) and records.verify() == [] and list(path.parent.iterdir()) == [path]
+
+
+def test_several_processes_mend_one_folder_and_all_are_content(planned):
+    path = write(planned[0])
+    for _ in range(5):
+        (path / "record.json").unlink()
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda _: write(planned[0]), range(8))) == {path}
+        assert records.exists(planned[0]) and list(path.parent.iterdir()) == [path]
+
+
+DAMAGED = {"[]": "not what", "null": "not what", "{}": "not what", '{"a": 1': "cannot be read", "": "cannot be read",
+           100_000 * "[": "cannot be read", '{"digest": "x"}': "former version", "\0": "cannot be read"}
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:10])
+def test_a_damaged_record_is_one_line_wherever_it_is_read(planned, text, toy):
+    study = toy()
+    records.write_study(study)
+    path = write(planned[0])
+    (path / "record.json").write_text(text)
+    problem, = records.verify()
+    assert DAMAGED[text] in problem and "\n" not in problem and len(problem) < 500
+    for read in (lambda: records.table(), lambda: records.read(planned[0]), lambda: records.table(study="toy")):
+        with pytest.raises(ValueError) as refusal:
+            read()
+        assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+    lines = []
+    assert len(records.table(study="toy", damaged=lines)) == 0 and len(lines) == 1
+    assert records.missing("toy") == len(planned)
+
+
+def test_a_changed_digit_is_seen_where_the_table_is_read(planned):
+    path = write(planned[0], SA=0.25)
+    file = path / "record.json"
+    file.write_text(file.read_text().replace("0.25", "0.75"))
+    with pytest.raises(ValueError, match="changed since it was written"):
+        records.table()
+
+
+def test_of_some_ids_only_these_are_read(planned):
+    a, b = write(planned[0]), write(planned[1])
+    (b / "record.json").write_text("{")
+    assert records.table(ids=[a.name])["id"].tolist() == [a.name]
+
+
+@pytest.mark.parametrize("id", ["*", "", "../x", "A" * 20, "?" * 20])
+def test_an_id_is_an_id(planned, id):
+    write(planned[0])
+    with pytest.raises(KeyError, match="20 hexadecimal digits"):
+        records.read(id)
+
+
+def test_kinds_are_known_or_refused_in_one_line(outputs):
+    with pytest.raises(ValueError, match="kind='transfers': want one of pretraining, mask, transfer"):
+        records.table("transfers")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{", '{"name": "toy", "params": [], "ids": []}', 100_000 * "["])
+def test_a_damaged_note_of_a_study_is_one_line(toy, outputs, text):
+    records.write_study(toy())
+    (records.study_dir("toy") / "study.json").write_text(text)
+    with pytest.raises(KeyError) as refusal:
+        records.study("toy")
+    assert "cannot be read" in str(refusal.value) and "\\n" not in str(refusal.value)
+
+
+def test_a_result_that_was_made_of_what_changed_meanwhile_is_told(planned):
+    theta = planned[0]
+    mask = next(spec for spec in planned if spec.kind == "mask" and theta in upstream(spec))
+    write(theta, SA=0.1)
+    before = records.results_of(upstream(mask))
+    shutil.rmtree(records.path_of(theta.kind, record_id(theta)))
+    write(theta, SA=0.9)
+    assert before != records.results_of(upstream(mask))
+    records.write(mask, {}, [], {}, MADE, before)
+    problem, = records.verify()
+    assert "another result" in problem and record_id(mask) in problem

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -266,6 +267,16 @@ def test_fast_adversarial_training_stops_when_robustness_collapses(monkeypatch, 
     states = {}
     found = run(net(), digits, digits, regime("FAT", epochs=9), 0, keep=states.__setitem__)
     assert len(found.history) == 4 and found.epoch == 2 and same(found.selected, states[2])
+
+
+def test_a_run_that_asks_for_its_last_epoch_gets_it_but_for_one_that_collapsed(monkeypatch, net, digits):
+    judged(monkeypatch, [0.5] * 9, [0.3, 0.5, 0.45, 0.4])
+    how = replace(regime("FAT", epochs=4), selection="last")
+    found = run(net(), digits, digits, how, 0)
+    assert found.epoch == 4 and same(found.selected, found.last)
+    judged(monkeypatch, [0.5] * 9, [0.3, 0.5, 0.29, 0.4])
+    found = run(net(), digits, digits, how, 0)
+    assert len(found.history) == 3 and found.epoch == 2
 
 
 def test_adversarial_training_does_not_stop_early(monkeypatch, net, digits):

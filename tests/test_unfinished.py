@@ -102,6 +102,17 @@ def test_a_damaged_checkpoint_is_named_and_set_aside(tmp_path, harm, caplog):
     assert not path.exists() and path.with_name("damaged-checkpoint.pt").exists()
 
 
+def test_a_copied_checkpoint_is_never_newer_than_the_states_beside_it(tmp_path, monkeypatch):
+    theirs = tmp_path / f"{ID}.{8 * '0'}-1-1"
+    unfinished.save({"epoch": 2}, theirs / unfinished.CHECKPOINT)
+    copied, copy = [], shutil.copyfile
+    for epoch in range(3):
+        (theirs / f"state-{epoch:04d}-x").write_text("")
+    monkeypatch.setattr(shutil, "copyfile", lambda a, b: copied.append(a.name) or copy(a, b))
+    folder = unfinished.folder(tmp_path, ID)
+    assert copied[0] == unfinished.CHECKPOINT and len(list(folder.iterdir())) == 4
+
+
 def test_what_is_gone_while_it_is_copied_is_not_taken(tmp_path, monkeypatch):
     theirs = tmp_path / f"{ID}.{8 * '0'}-1-1"
     unfinished.save({"epoch": 2}, theirs / unfinished.CHECKPOINT)
@@ -109,6 +120,6 @@ def test_what_is_gone_while_it_is_copied_is_not_taken(tmp_path, monkeypatch):
     def gone(*_):
         raise FileNotFoundError
 
-    monkeypatch.setattr(shutil, "copytree", gone)
+    monkeypatch.setattr(shutil, "copyfile", gone)
     folder = unfinished.folder(tmp_path, ID)
     assert folder.is_dir() and epoch(folder) is None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections import OrderedDict
@@ -239,6 +240,19 @@ def test_a_transferred_ticket_gives_its_recorded_accuracy_exactly_elsewhere(ids,
         assert ticket.about["metrics"]["SA"] == record.metrics["SA"] and ticket.about["record"] == id
 
 
+@pytest.mark.parametrize("kind", ["mask", "kept", "dense"])
+def test_no_ticket_is_exported_of_a_file_that_changed(ids, tmp_path, kind, monkeypatch):
+    shutil.copytree(records.outputs(), tmp_path / "copy")
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "copy"))
+    file = records.read(ids[kind]).path / ("mask.safetensors" if kind == "mask" else "weights.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match="changed since it was written"):
+        weights.export_ticket(ids[kind], tmp_path / "ticket.safetensors")
+    assert not (tmp_path / "ticket.safetensors").exists()
+
+
 def test_a_mask_travels_as_bits_and_takes_no_other_theta(ids, tmp_path, monkeypatch):
     record = records.read(ids["mask"])
     path = weights.export_ticket(record, tmp_path / "mask.safetensors")
@@ -446,7 +460,7 @@ def test_what_is_no_ticket_or_kept_no_weights_is_not_exported(ids, tmp_path):
     with pytest.raises(ValueError, match="were not kept") as refusal:
         weights.export_ticket(ids["bare"], tmp_path / "no")
     assert records.read(ids["bare"]).upstream[1] in str(refusal.value)
-    with pytest.raises(KeyError, match="record 0000"):
+    with pytest.raises(KeyError, match="20 hexadecimal digits"):
         weights.export_ticket("0000", tmp_path / "no")
     assert list(tmp_path.iterdir()) == []
 
