@@ -57,10 +57,37 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
-app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-                  help="Double-win lottery tickets: run a study's parameter file, read its results.")
+# an empty line between two, since help joins the lines of a paragraph
+EXAMPLES = """Examples:
+
+dwlt run params/tour.yaml --budget 9m
+
+dwlt verdict params/tour.yaml --rule eq3
+
+dwlt browse --study tour_full"""
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False,
+                  epilog=EXAMPLES, help="Double-win lottery tickets: run a study's parameter file, "
+                  "read its results.")
 app.add_typer(cli_weights.app, name="weights")
 app.add_typer(cli_data.app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from dwlt_lib import __version__
+
+        print(f"dwlt {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option(
+        "--version", callback=_version, is_eager=True,
+        help="print the version, do nothing")] = False) -> None:
+    """What stands before a command."""
+
+
 Params = Annotated[Path, typer.Argument(help="a study's parameter file, such as params/tour.yaml")]
 
 

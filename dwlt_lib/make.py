@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from dwlt_lib import files, fingerprints, imported, landscape, records, unfinished
+from dwlt_lib import __version__, files, fingerprints, imported, landscape, records, unfinished
 from dwlt_lib.attacks import PGD
 from dwlt_lib.catalogue import DataSet
 from dwlt_lib.costs import ENOUGH, cost
@@ -392,12 +391,11 @@ def _cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _circumstances(device: torch.device) -> dict[str, object]:
     """What a result should not depend on, but a reader wants to know: where and with which code it was made."""
     try:
-        ours = version("double-win-lottery-tickets")
-    except PackageNotFoundError:
-        ours = "not installed"
-    found = subprocess.run(["git", "-C", str(records.checkout()), "describe", "--always", "--dirty"],
-                           capture_output=True, text=True, check=False)
+        found = subprocess.run(["git", "-C", records.checkout(), "describe", "--always", "--dirty"],
+                               capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # no git, as in a slim container
+        found = ""
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
-    return {"code": f"{ours} {found.stdout.strip()}".strip(), "torch": torch.__version__,
+    return {"code": f"{__version__} {found}".strip(), "torch": torch.__version__,
             "python": sys.version.split()[0], "device": f"{device.type} ({name})",
             "threads": torch.get_num_threads(), "host": platform.node()}

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from dwlt_lib.models import prunable
+
 Weights = dict[str, Tensor]
 Mask = dict[str, Tensor]
 
@@ -25,8 +27,24 @@ CHUNK = 2**16  # numbers that a processor's cache holds
 _EIGHT = torch.arange(7, -1, -1, dtype=torch.uint8)
 
 
-def dense_mask(theta: Mapping[str, Tensor]) -> Mask:
-    """m = 1 everywhere. theta: {name: (*shape,)}."""
+def dense_mask(theta: Mapping[str, Tensor] | nn.Module) -> Mask:
+    """m = 1 everywhere: {name: (*shape,) bool}, each on its weight's device.
+
+    theta: {name: (*shape,)}, or a network, whose prunable weights are taken (`models.prunable`).
+    Raises ValueError, one line, for anything else and for a network without a convolution.
+
+        m = dense_mask(model)                            # any network, torchvision's for one
+        m = magnitude_prune(dict(model.named_parameters()), m, 0.2)
+        apply_(model, m)
+        sparsity(m)                                      # 0.2
+    """
+    if isinstance(theta, nn.Module):
+        network, theta = type(theta).__name__, prunable(theta)
+        if not theta:
+            raise ValueError(f"{network} has no convolution to prune: want a convolutional network")
+    elif not isinstance(theta, Mapping):
+        raise ValueError(f"theta is a {type(theta).__name__}: want a network (a torch.nn.Module), "
+                         "or tensors by name, as models.prunable gives them")
     _check_tensors("theta", theta)
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in theta.items()}
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 ARCHITECTURES = ("resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32")
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d,
+                 nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Normalised:
@@ -115,5 +117,11 @@ def new_head(model: nn.Module, num_classes: int) -> None:
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every convolution's weight, by name, in the network's order; not the head, not BatchNorm (section 3)."""
-    return {f"{name}.weight": module.weight for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    """Every convolution's weight, by its parameter's name, in the network's order (section 3).
+
+    Of any network, torchvision's among them; not a linear head, not BatchNorm. A head that is a
+    convolution itself (SqueezeNet's) is one of them. Linear layers stay dense: most of
+    torchvision's ConvNeXt, and all of its vision transformers but the projection of patches.
+    """
+    ours = {id(module.weight) for module in model.modules() if isinstance(module, _CONVOLUTIONS)}
+    return {name: weight for name, weight in model.named_parameters() if id(weight) in ours}

@@ -1,6 +1,7 @@
 """The command's promises: exit statuses, one line on bad input, nothing written."""
 
 import html
+import re
 
 import pytest
 import yaml
@@ -8,6 +9,7 @@ from generate import records_of
 from test_parameters import BAD
 from typer.testing import CliRunner
 
+import dwlt_lib
 from dwlt_lib import cli, kernels, ready, records, report, runner, studies
 from dwlt_lib.cli import app
 
@@ -21,6 +23,27 @@ def empty_outputs(tmp_path, monkeypatch):
     outputs = tmp_path / "outputs"
     monkeypatch.setenv("DWLT_OUTPUTS", str(outputs))
     return outputs
+
+
+def test_the_version_is_the_packages_and_help_has_examples(empty_outputs):
+    found = invoke("--version")
+    assert found.exit_code == 0 and found.stdout == f"dwlt {dwlt_lib.__version__}\n"
+    said = invoke("--help").stdout
+    commands = [line.strip() for line in said.splitlines() if line.startswith(" dwlt ")]
+    assert 2 <= len(commands) <= 3 and "--install-completion" in said
+    for line in commands:  # each is one that the command understands
+        assert invoke(*line.split()[1:2], "--help").exit_code == 0
+        for option in re.findall(r"--\w+", line):
+            assert option in invoke(*line.split()[1:2], "--help").stdout
+    assert not empty_outputs.exists()
+
+
+def test_a_shell_completes_commands_and_what_options_take():
+    for words, at, found in (("dwlt ver", 1, "verdict verify"),
+                             ("dwlt run --executor ", 3, "papermill inline")):
+        asked = {"_DWLT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(at)}
+        said = CliRunner().invoke(app, prog_name="dwlt", env=asked).stdout
+        assert said.split() == found.split()
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "status", "results", "verdict", "report"])

@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 
 import pytest
 import yaml
 
+import dwlt_lib
 from dwlt_lib.records import checkout
 
 ROOT = checkout()
@@ -30,7 +32,7 @@ TABLE = {
     "blocks": {"catalogue", "specs"},
     "studies": {"blocks", "catalogue", "specs"},
     "parameters": {"blocks", "catalogue", "files", "layouts", "specs", "studies"},
-    "masks": set(),
+    "masks": {"models"},
     "imported": {"catalogue", "files", "specs", "studies", "zoo"},  # not for tickets
     "structure": {"masks"},
     "layers": set(),
@@ -107,7 +109,7 @@ def imports(path, top_level=False):
         if isinstance(node, ast.ImportFrom):
             package = "dwlt_lib" if node.level else node.module
             if package == "dwlt_lib":
-                ours |= {alias.name for alias in node.names}
+                ours |= {alias.name for alias in node.names} - {"__version__"}
             elif package.startswith("dwlt_lib."):
                 ours.add(package.split(".")[1])
             else:
@@ -148,10 +150,16 @@ def test_weights_load_records_only_when_a_ticket_is_written():
     assert "records" not in imports(MODULES["weights"], top_level=True)[0]
 
 
-def pulled_in(module):
-    code = f"import sys; import dwlt_lib.{module}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                              cwd=ROOT).stdout.split())
+def printed(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          cwd=ROOT).stdout.split("\n")
+
+
+def pulled_in(*module):
+    """What an import of the package, or of that module of it, loads besides."""
+    name = ".".join(("dwlt_lib", *module))
+    code = f"import sys; import {name}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    return set(printed(code)[0].split())
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
@@ -169,6 +177,45 @@ def test_making_records_loads_neither_notebooks_nor_plots():
     assert "torch" in found
     assert not {"papermill", "mlxtend", "jupyter", "jupyterlab", "IPython", "matplotlib", "seaborn", "ipykernel",
                 "nbformat", "sklearn", "skimage"} & found
+
+
+def test_importing_the_package_loads_nothing_and_shows_its_doors():
+    found = pulled_in()
+    assert not {"torch", "torchvision", "pandas", "numpy", "matplotlib", "jupyter",
+                "IPython"} & found
+    code = ("import dwlt_lib, sys; print(*dir(dwlt_lib)); "
+            "print(*[name for name in sys.modules if name.startswith('dwlt_lib.')])")
+    shown, loaded = printed(code)[:2]
+    assert {*dwlt_lib.__all__, "__version__"} <= set(shown.split())
+    assert not loaded
+
+
+def test_a_public_module_is_there_on_its_first_use_and_no_other_name_is():
+    code = ("import dwlt_lib, sys; dwlt_lib.winning.verdict; print(dwlt_lib.__version__); "
+            "print(dwlt_lib.winning is sys.modules['dwlt_lib.winning'], "
+            "hasattr(dwlt_lib, 'losing'))")
+    assert printed(code)[1] == "True False"
+    assert re.fullmatch(r"\d+(\.\d+)+", dwlt_lib.__version__) or dwlt_lib.__version__ == "0+unknown"
+
+
+def test_a_package_that_is_not_installed_has_a_version_too(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert dwlt_lib.__version__ == "0+unknown"
+
+
+def test_public_modules_are_those_that_notebooks_use_and_type_checkers_see_the_same():
+    assert dwlt_lib.__all__ == sorted(dwlt_lib.__all__) and set(dwlt_lib.__all__) <= ANY
+    for path in NOTEBOOKS:
+        for _, source in cells(path, "code"):
+            used = re.findall(r"from dwlt_lib import ([\w, ]+)", source)
+            assert set(", ".join(used).split(", ")) - {""} <= set(dwlt_lib.__all__), path.name
+    tree = ast.parse((ROOT / "dwlt_lib" / "__init__.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "dwlt_lib":
+            assert [alias.name for alias in node.names] == dwlt_lib.__all__
 
 
 def test_the_command_answers_help_without_loading_torch():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import dwlt_lib
 from dwlt_lib import data, evaluation, landscape, make, masks, records, studies, tickets, training
 from dwlt_lib.models import prunable
 from dwlt_lib.specs import record_id, upstream
@@ -463,3 +464,9 @@ def test_bf16_eval_mode_attacks_and_ra_any_are_made_as_asked_and_recorded(toy, o
     assert found.spec["recipe"]["precision"] == found.spec["evaluation"]["precision"] == "bf16"
     assert found.spec["recipe"]["attack"]["bn"] == "eval" and found.spec["ra"] == "any"
     assert "RA_any" in records.table("transfer") and records.verify() == []
+
+
+def test_a_record_says_the_codes_version_where_there_is_no_git(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = make._circumstances.__wrapped__(torch.device("cpu"))
+    assert found["code"] == dwlt_lib.__version__

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save
 from seeds import torch_rng
 from torch import nn
@@ -261,9 +262,57 @@ def test_what_is_no_mask_no_weights_or_no_generator_is_refused_in_a_line(net):
     for wrong in (None, 3, torch.default_generator.get_state()):
         refused(lambda w=wrong: masks.random_prune(m, 0.2, w), "want a torch.Generator on the CPU")
     refused(lambda: masks.magnitude_prune(net(), m, 0.2), "theta is a SmallResNet")
-    refused(lambda: masks.dense_mask(net()), "theta is a SmallResNet")
+    for wrong in (None, 3, [torch.ones(2)], torch.ones(2)):
+        said = f"theta is a {type(wrong).__name__}: want a network"
+        refused(lambda w=wrong: masks.dense_mask(w), said)
+    refused(lambda: masks.dense_mask(nn.Linear(2, 2)), "Linear has no convolution to prune")
     refused(lambda: masks.apply_(dict(net().named_parameters()), m), "model is a dict: want the network")
     refused(lambda: masks.magnitude_prune(theta, m, "0.2"), "fraction='0.2'")
+
+
+@pytest.mark.parametrize("name, count", [
+    ("mobilenet_v2", 2_189_760), ("densenet121", 6_870_208), ("convnext_tiny", 1_877_472),
+    ("squeezenet1_1", 1_231_552), ("r3d_18", 33_156_672), ("vit_b_16", 589_824)])
+def test_any_network_of_torchvision_is_pruned_in_its_convolutions(name, count):
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name)
+    m = masks.dense_mask(model)
+    assert sum(part.numel() for part in m.values()) == count
+    parameters = dict(model.named_parameters())
+    assert list(m) == [name for name in parameters if name in m]
+    for name, part in m.items():
+        assert part.shape == parameters[name].shape and part.ndim > 2 and part.dtype == torch.bool
+
+
+def test_a_network_of_torchvision_is_pruned_in_five_lines():
+    model = torchvision.models.mobilenet_v2()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    m = masks.dense_mask(model)
+    m = masks.magnitude_prune(dict(model.named_parameters()), m, 0.2)
+    masks.apply_(model, m)
+    assert masks.sparsity(m) == pytest.approx(0.2, abs=1e-6)
+
+    for name, value in model.state_dict().items():
+        wanted = torch.where(m[name], before[name], 0) if name in m else before[name]
+        assert torch.equal(value, wanted)
+
+
+def test_the_mask_of_a_network_is_that_of_its_prunable_weights_whatever_wraps_it(net):
+    model = net()
+    m, same = masks.dense_mask(model), masks.dense_mask(models.prunable(model))
+    assert list(m) == list(same) and all(part.all() for part in m.values())
+    assert all(torch.equal(m[name], same[name]) for name in m)
+    assert list(masks.dense_mask(nn.DataParallel(model))) == [f"module.{name}" for name in m]
+    assert list(masks.dense_mask(nn.Conv2d(1, 1, 1))) == ["weight"]
+
+
+def test_a_weight_that_two_convolutions_share_is_counted_once():
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+    model[1].weight = model[0].weight
+    m = masks.magnitude_prune(dict(model.named_parameters()), masks.dense_mask(model), 1 / 3)
+    masks.apply_(model, m)
+    assert masks.kept(m) == int(model[1].weight.count_nonzero()) == 54
 
 
 def packed_as(tensors, **header):
