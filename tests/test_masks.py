@@ -11,7 +11,7 @@ from seeds import torch_rng
 from torch import nn
 from torch.nn.utils import prune
 
-from dwlt_lib import masks, models
+from dwlt_lib import masks, models, specs
 
 
 def weights(seed=0):
@@ -43,7 +43,7 @@ def test_resnet50_follows_the_papers_ladder_to_the_weight(resnet50, monkeypatch)
     monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.arange(n))  # which weights go is nothing here
     m, rng, counts = masks.dense_mask(resnet50), torch_rng(0), {}
     for k in range(1, 20):
-        m = masks.random_prune(m, masks.PRUNE_FRACTION, rng)
+        m = masks.random_prune(m, specs.PRUNE_FRACTION, rng)
         counts[k] = masks.kept(m)
     assert (counts[6], counts[10], counts[19]) == (6_148_565, 2_518_453, 338_021)
     assert masks.sparsity(m) == pytest.approx(0.9856, abs=5e-5)
