@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import platform
+import re
 import secrets
 import shutil
 import stat
@@ -22,7 +23,7 @@ from pathlib import Path
 
 MARK = ".dwlt-"  # every scratch name starts so
 TRIAL = 2**18  # bytes that there must be room for where files are to be made
-SHORT = 70  # bytes of a private folder's path: a socket's, within it, has a limit of 104 or 108
+SHORT = 40  # bytes of a private folder's path: a socket's, with 64 more, has a limit of 104 or 108
 DAY, WEEK = 86_400, 7 * 86_400  # seconds
 # how a full disk, or a quota that is used up, is said: by the system, and by torch.save, which only counts
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "os error 28", "unexpected pos")
@@ -35,7 +36,7 @@ class Unusable(ValueError):
 def owner() -> str:
     """This process, as scratch names say it: HOST-PID-START. HOST: of this host since it was started, and of its
     container; START: when the process was, in the system's own ticks, which no setting of the clock moves."""
-    return f"{_host()}-{os.getpid()}-{_start(os.getpid())}"
+    return f"{_host()}-{os.getpid()}-{_start(os.getpid()):x}"
 
 
 @cache
@@ -43,7 +44,7 @@ def _host() -> str:
     parts = [platform.node()]
     with suppress(OSError):  # of Linux
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8"), os.readlink("/proc/self/ns/pid")]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
 
 
 def _start(pid: int) -> int | None:
@@ -130,7 +131,9 @@ def is_dead(owner: str) -> bool:
     """Whether this was an `owner` on this host that runs no more; of other hosts nobody can tell: False."""
     host, _, rest = owner.partition("-")
     pid, _, start = rest.partition("-")
-    return host == _host() and pid.isdigit() and start.isdigit() and _start(int(pid)) != int(start)
+    if host != _host() or not (pid.isdigit() and re.fullmatch("[0-9a-f]+", start)):
+        return False
+    return _start(int(pid)) != int(start, 16)
 
 
 def is_abandoned(path: Path) -> bool:
@@ -241,7 +244,7 @@ def private() -> Path:
     """
     places = temporary()
     for place in places:
-        folder = scratch(place / "run")
+        folder = place / f"{MARK}{owner()}-{secrets.token_hex(2)}"
         if os.name != "posix" or len(os.fsencode(folder)) <= SHORT:
             with suppress(OSError):
                 folder.mkdir(mode=0o700)

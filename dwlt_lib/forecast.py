@@ -45,10 +45,13 @@ def state_bytes(arch: str, classes: int) -> int:
     return 4 * prunable + rest + 4 * classes * (features + 1)
 
 
+_TEXT = {"pretraining": 2200, "mask": 2700, "transfer": 5000, "surface": 6300, "trajectory": 6300, "attack": 7500}
+
+
 def disk_bytes(spec: Spec) -> int:
     """A record's files: weights where they are kept (a trajectory: those of every epoch besides), a mask's bits,
-    surfaces in float64, an attack's example images; and about 4 kB, 120 bytes more an epoch, of record.json."""
-    text = 4000
+    surfaces in float64, an attack's example images; and record.json, of 2 to 8 kB, 120 bytes more an epoch."""
+    text = _TEXT[spec.kind]
     if isinstance(spec, ImportedSpec):
         return text + state_bytes(spec.arch, spec.data.classes)
     if isinstance(spec, PretrainingSpec):

@@ -205,9 +205,10 @@ def _lines(file: Path) -> list[tuple[str, str]]:
     """Two words a line; the last blank parts them."""
     try:
         text = files.regular(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: {getattr(error, 'strerror', None) or error}; want it as its archive unpacks; unpack "
-                         "that anew") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: {error}; want it as its archive unpacks; unpack that anew") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error} as its archive unpacks; unpack that anew") from error
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():

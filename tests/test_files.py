@@ -53,7 +53,7 @@ def test_what_a_dead_process_left_is_collected_and_what_a_living_one_writes_is_n
     mine = files.scratch(tmp_path / "b.json")
     mine.write_text("half")
     (tmp_path / ".dwlt-theirs").write_text("of no owner that can be told")
-    elsewhere = tmp_path / mine.name.replace(mine.name.split("-")[1], 12 * "0")
+    elsewhere = tmp_path / mine.name.replace(mine.name.split("-")[1], 6 * "0")
     elsewhere.write_text("another host's")
     assert len(files.collect(tmp_path)) == 2
     left = {mine.name, ".dwlt-theirs", elsewhere.name}
@@ -63,15 +63,15 @@ def test_what_a_dead_process_left_is_collected_and_what_a_living_one_writes_is_n
 
 def test_a_process_of_another_start_of_this_host_is_not_known_to_be_dead(tmp_path):
     host, pid, start = files.owner().split("-")
-    assert not files.is_dead(files.owner()) and files.is_dead(f"{host}-{pid}-{int(start) + 1}")
+    assert not files.is_dead(files.owner()) and files.is_dead(f"{host}-{pid}-{int(start, 16) + 1:x}")
     assert files.is_dead(f"{host}-{2**22 + 1}-{start}")  # beyond the largest number of a process
-    assert not files.is_dead(f"{12 * '0'}-{pid}-{int(start) + 1}")
+    assert not files.is_dead(f"{6 * '0'}-{pid}-1")
     for text in ("", "x", "a-b-c", f"{host}-x-1", f"{host}-1"):
         assert not files.is_dead(text)
 
 
 def test_what_another_host_left_goes_after_a_week(tmp_path):
-    path = tmp_path / f".dwlt-{12 * '0'}-1-1-0badcafe-a.json"
+    path = tmp_path / f".dwlt-{6 * '0'}-1-1-0badcafe-a.json"
     path.write_text("half")
     assert files.collect(tmp_path) == []
     os.utime(path, (1, 1))

@@ -81,12 +81,12 @@ def test_a_training_that_is_interrupted_keeps_its_checkpoint(tmp_path, temporary
                       encoding="utf-8")
     process = start(tmp_path, temporary, "run", params, "--executor", "inline")
     late = time.time() + 120
-    while not list(tmp_path.glob("records/.partial/[!.]*.pt")) and time.time() < late:
+    while not list(tmp_path.glob("records/.partial/*/checkpoint.pt")) and time.time() < late:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 75 and left_behind(tmp_path, temporary) == []
-    assert [path.suffix for path in tmp_path.glob("records/.partial/*")] == [".pt"]
+    assert [path.name for path in tmp_path.glob("records/.partial/*/*")] == ["checkpoint.pt"]
 
 
 def test_what_a_kill_left_is_collected_by_the_next_run(tmp_path, temporary):
