@@ -150,28 +150,27 @@ def run(params: Params,
     go on."""
     seconds = _seconds(budget)
     study = _study(params)
-    from dwlt_lib import kernels, ready, records, runner
+    from dwlt_lib import ready, records, runner
+    from dwlt_lib.workers import Pool, start_server, visible_gpus
 
     deadline, todo = None if seconds is None else time.time() + seconds, runner.left(study)
-    log, inline = records.study_dir(study.name) / "kernels.log", executor is Executor.inline
-    fork = not inline and device != Device.cuda and bool(todo)
+    log, inline = records.study_dir(study.name) / "workers.log", executor is Executor.inline
+    if todo and not inline:
+        start_server()
     try:
-        with kernels.nursery(log, fork, runner.embedded(study)) as place:
-            chosen = ready.check(todo, device.value)
-            runner.prepare(study, shared=not inline)
-            records.write_study(study, params)
-            if inline:
-                raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
-            gpus = kernels.gpus() if chosen == "cuda" else []
-            with kernels.Pool(workers or len(gpus) or CORES, deadline, log, "" if gpus else place, gpus) as pool:
-                status = runner.run_papermill(study, params.resolve(), pool, chosen, deadline, _say)
-                if status != runner.STOPPED and not gpus:
-                    status = max(status, _report(study.name, pool))
-            if status == runner.STOPPED:
-                _say("stopped by the budget; the same command goes on from here")
-            elif gpus:  # figures need none, but every core
-                with kernels.Pool(CORES, None, log) as pool:
-                    status = max(status, _report(study.name, pool))
+        chosen = ready.check(todo, device.value)
+        runner.prepare(study, shared=not inline)
+        records.write_study(study, params)
+        if inline:
+            raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
+        gpus = visible_gpus() if chosen == "cuda" else []
+        with Pool(workers or len(gpus) or CORES, deadline, log, gpus) as pool:
+            status = runner.run_papermill(study, params.resolve(), pool, chosen, deadline, _say)
+        if status == runner.STOPPED:
+            _say("stopped by the budget; the same command goes on from here")
+        else:  # figures need no GPU, but every core
+            with Pool(CORES if gpus else pool.workers, None, log) as pool:
+                status = max(status, _report(study.name, pool))
     finally:
         runner.tidy(study)
     raise typer.Exit(status)
@@ -254,13 +253,13 @@ def verdict(params: Params, rule: Rule = Rule.one_std, ddof: Annotated[int, type
 def report(params: Params) -> None:
     """Figures and the one-page report over what is there now."""
     study = _study(params)
-    from dwlt_lib import kernels, records, runner
+    from dwlt_lib import records, runner
+    from dwlt_lib.workers import Pool
 
     runner.prepare(study, of_figures=True)
-    log = records.study_dir(study.name) / "kernels.log"
     try:
         records.write_study(study, params)
-        with kernels.nursery(log) as place, kernels.Pool(CORES, None, log, place) as pool:
+        with Pool(CORES, None, records.study_dir(study.name) / "workers.log") as pool:
             status = _report(study.name, pool)
     finally:
         runner.tidy(study)

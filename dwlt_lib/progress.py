@@ -17,7 +17,7 @@ def live(bar: Any = None) -> Callable[[dict[str, float]], None]:
     training of less than a second is not drawn. bar: a tqdm bar, which then says epoch, loss and accuracies.
     """
     rows, handle, due = [], None, time.time() + 1
-    share = IN_BATCH if "DWLT_SOCKETS" in os.environ else SHARE  # the runner's kernels have it; a long one is looked at
+    share = IN_BATCH if "DWLT_WORKERS" in os.environ else SHARE  # the runner's workers have it
 
     def show(row: dict[str, float]) -> None:
         nonlocal handle, due

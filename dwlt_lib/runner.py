@@ -11,18 +11,18 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from dwlt_lib import files, kernels, records
+from dwlt_lib import files, records
 from dwlt_lib.costs import cost
 from dwlt_lib.order import bisection, ordered, turns
 from dwlt_lib.specs import Spec, label, ladder, record_id, upstream
 from dwlt_lib.studies import NOTEBOOKS, Job, Study, expand, jobs, plan
+from dwlt_lib.workers import Pool
 
 FIGURES = ("00_tour", "11_existence", "12_pruning_methods", "13_data_limited", "14_landscapes", "15_mask_patterns",
            "16_transfer_attack", "17_more_tasks")
@@ -32,8 +32,7 @@ DONE, FAILED, STOPPED = 0, 1, 75  # exit statuses; 75: stopped by the budget or 
 OLD = (".new-*", ".study-*", ".report-*", ".*.[0-9]*.ipynb")
 
 DIED = "its worker process died (killed, or out of memory); run the same command again to resume"
-STALL = 120.0  # seconds
-LARGE = 1e6  # GMAC: hours of a core, tens of seconds of a fast GPU; beside that, starting a kernel is nothing
+LARGE = 1e6  # GMAC: hours of a core, tens of seconds of a fast GPU; a worker's start is nothing
 LOOK = 10.0  # seconds after which a worker without work looks what has become possible
 Say = Callable[[str], None]
 
@@ -75,12 +74,6 @@ def pending(study: Study, workers: int) -> dict[Job, list[Spec]]:
                 if wanted:
                     found[part] = wanted
     return found
-
-
-def embedded(study: Study) -> list[str]:
-    """The study's data sets that come with packages, the source first."""
-    rows = dict.fromkeys(spec.data for spec in plan(study).values() if hasattr(spec, "data"))
-    return [row.name for row in rows if row.loader == "embedded"]
 
 
 # ---------------------------------------------------------------------------------------------- where it writes
@@ -140,7 +133,7 @@ def _finished(study: Study, status: int) -> int:
 
 
 def run_inline(study: Study, device: str, deadline: float | None, say: Say) -> int:
-    """Every missing record in this process, without kernels or notebooks."""
+    """Every missing record in this process, without workers or notebooks."""
     if deadline is not None:
         os.environ["DWLT_DEADLINE"] = str(deadline)
     try:
@@ -179,8 +172,9 @@ def _inline(study: Study, device: str, deadline: float | None, say: Say) -> int:
 # ---------------------------------------------------------------------------------------------- papermill
 
 
-def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, deadline: float | None, say: Say) -> int:
-    """Every missing record, by compute notebooks in worker processes of one thread each that die with this one."""
+def run_papermill(study: Study, params: Path, pool: Pool, device: str, deadline: float | None,
+                  say: Say) -> int:
+    """Every missing record, by compute notebooks in workers."""
     workers = pool.workers
     waiting = pending(study, workers)
     if not waiting:
@@ -194,15 +188,14 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
     while waiting or running:
         ready = sorted((job for job, wanted in waiting.items() if _ready(wanted)), key=urgent.get)
         out_of_time = deadline is not None and time.time() > deadline
-        broken = DIED in failed.values()  # and the pool with it
-        while ready and len(running) < workers and not (stopped or out_of_time or broken):
+        while ready and len(running) < workers and not (stopped or out_of_time):
             job = ready.pop(0)
             waiting.pop(job)
             running[pool.submit(_compute, study.name, params, job, device)] = job
             say(f"  start {_job_label(job, study)}")
         if not running:
             break
-        idle = waiting and len(running) < workers and not (stopped or out_of_time or broken)
+        idle = waiting and len(running) < workers and not (stopped or out_of_time)
         finished, _ = wait(running, timeout=LOOK if idle else None, return_when=FIRST_COMPLETED)
         for future in finished:
             job = running.pop(future)
@@ -221,13 +214,13 @@ def run_papermill(study: Study, params: Path, pool: kernels.Pool, device: str, d
     blocked = 0 if stopped else len(waiting)
     if failed:
         if blocked:
-            why = "" if DIED in failed.values() else " that build on a failed one"
-            print(f"not started: {blocked} notebook runs{why}", file=sys.stderr)
+            print(f"not started: {blocked} notebook runs that build on a failed one",
+                  file=sys.stderr)
         return FAILED
     return STOPPED if waiting or stopped else _finished(study, DONE)
 
 
-def run_figures(study: str, pool: kernels.Pool, say: Say) -> tuple[int, bool]:
+def run_figures(study: str, pool: Pool, say: Say) -> tuple[int, bool]:
     """Figure notebooks over what is there now: the exit status, and whether any had to be drawn.
 
     Those whose records and code have not changed are left alone.
@@ -237,12 +230,8 @@ def run_figures(study: str, pool: kernels.Pool, say: Say) -> tuple[int, bool]:
         return DONE, False
     say(f"drawing {len(stale)} figure notebooks")
     status = DONE
-    try:
-        running = {pool.submit(_execute, name, {"study": study}, folder / f"{name}.ipynb", basis): name
-                   for name in sorted(stale, key=lambda name: name not in LONGEST)}
-    except BrokenProcessPool:
-        print(f"failed: figures: {DIED}", file=sys.stderr, flush=True)
-        return FAILED, False
+    running = {pool.submit(_execute, name, {"study": study}, folder / f"{name}.ipynb", basis): name
+               for name in sorted(stale, key=lambda name: name not in LONGEST)}
     for future, name in running.items():
         _, problem = _outcome(future)
         if problem:
@@ -323,65 +312,26 @@ def _compute(study: str, params: Path, job: Job, device: str) -> tuple[float, st
 
 
 def _execute(notebook: str, parameters: dict, target: Path, basis: str) -> tuple[float, str]:
-    """Run one notebook, once more if its kernel stalled; (seconds, problem or "")."""
-    began = time.time()
-    for _ in range(2):
-        stop, stalled = threading.Event(), threading.Event()
-        watch = threading.Thread(target=_watch, args=(stop, stalled), daemon=True)
-        watch.start()
-        problem = _execute_once(notebook, parameters, target, basis)
-        stop.set()
-        watch.join()
-        if not stalled.is_set():
-            break
-    return time.time() - began, problem
+    """Run one notebook in this process; (seconds, problem or "").
 
-
-def _watch(stop: threading.Event, stalled: threading.Event) -> None:
-    """Kills this worker's kernel once it has used no processor for STALL seconds: kernel and client then wait for each
-    other, a message between them being lost. Records and checkpoints make running it again cheap."""
-    import psutil
-
-    mark, since = 0.0, time.time()
-    while not stop.wait(2):
-        try:
-            running = [*psutil.Process().children(recursive=True), *map(psutil.Process, kernels.mine())]
-            used = sum(sum(kernel.cpu_times()[:2]) for kernel in running)
-        except psutil.Error:  # one of them has just ended
-            continue
-        if not mark <= used < mark + 1:
-            mark, since = used, time.time()
-        elif running and time.time() - since > STALL:
-            stalled.set()
-            for kernel in running:
-                kernel.kill()
-            return
-
-
-def _execute_once(notebook: str, parameters: dict, target: Path, basis: str) -> str:
-    """The problem, or "". The executed notebook replaces an older one whole."""
+    The executed notebook replaces an older one whole.
+    """
     import papermill
-    from traitlets.config import Config
 
+    from dwlt_lib import engine
+
+    began, problem = time.time(), ""
     source = records.checkout() / "notebooks" / f"{notebook}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = files.scratch(target)
-    problem = ""
-    config = Config()
-    if os.name == "posix":  # local sockets, each kernel its own: no port can be taken by another
-        mine = f"{os.environ['DWLT_SOCKETS']}/{os.getpid()}-{time.monotonic_ns() % 10**9}"
-        config.KernelManager.transport = "ipc"
-        config.KernelManager.ip = mine
-        config.KernelManager.connection_file = f"{mine}.json"
-        config.KernelManager.client_factory = f"{kernels.__name__}.Client"
-        kernels.from_nursery()
     braces = str(scratch).replace("{", "{{").replace("}", "}}")  # papermill formats output paths
     try:
-        papermill.execute_notebook(source, braces, parameters, kernel_name="python3", cwd=str(source.parent),
-                                   progress_bar=False, config=config)
+        papermill.execute_notebook(source, braces, parameters, kernel_name="python3",
+                                   engine_name=engine.NAME, cwd=str(source.parent),
+                                   progress_bar=False, autosave_cell_every=0)
     except papermill.exceptions.PapermillExecutionError as error:
         problem = "OutOfTime" if error.ename == "OutOfTime" else f"{error.ename}: {error.evalue} (see {target})"
-    except Exception as error:  # a kernel that died, a disk that is full: named, and the rest goes on
+    except Exception as error:  # a disk that is full: named, and the rest goes on
         problem = f"{type(error).__name__}: {error}"
     try:
         if problem != "OutOfTime" and scratch.exists() and not files.is_full(problem):
@@ -390,7 +340,7 @@ def _execute_once(notebook: str, parameters: dict, target: Path, basis: str) -> 
             files.write(target, json.dumps(content, indent=1))
     finally:
         scratch.unlink(missing_ok=True)
-    return problem
+    return time.time() - began, problem
 
 
 def _outcome(future: Future) -> tuple[float, str]:

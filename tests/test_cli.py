@@ -10,7 +10,7 @@ from test_parameters import BAD
 from typer.testing import CliRunner
 
 import dwlt_lib
-from dwlt_lib import cli, kernels, ready, records, report, runner, studies
+from dwlt_lib import cli, ready, records, report, runner, studies, workers
 from dwlt_lib.cli import app
 
 
@@ -131,14 +131,16 @@ def test_data_that_are_not_there_are_named_before_anything_starts(request, tmp_p
     assert not empty_outputs.exists()
 
 
-@pytest.mark.parametrize("asked, workers", [((), 3), (("--workers", 5), 5)])
+@pytest.mark.parametrize("asked, count", [((), 3), (("--workers", 5), 5)])
 @pytest.mark.parametrize("ends", ["DONE", "STOPPED"])
-def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(asked, workers, ends, request, monkeypatch):
+def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(
+        asked, count, ends, request, monkeypatch):
     pools = []
 
     class Pool:
-        def __init__(self, workers, deadline, log, place="", gpus=()):
-            pools.append((workers, place, gpus))
+        def __init__(self, workers, deadline, log, gpus=()):
+            self.workers = workers
+            pools.append((workers, gpus))
 
         def __enter__(self):
             return self
@@ -147,13 +149,14 @@ def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(aske
             pass
 
     monkeypatch.setattr(ready, "check", lambda *_: "cuda")
-    monkeypatch.setattr(kernels, "gpus", lambda: ["0", "1", "2"])
-    monkeypatch.setattr(kernels, "Pool", Pool)
+    monkeypatch.setattr(workers, "visible_gpus", lambda: ["0", "1", "2"])
+    monkeypatch.setattr(workers, "start_server", lambda: None)
+    monkeypatch.setattr(workers, "Pool", Pool)
     monkeypatch.setattr(runner, "run_papermill", lambda *_: getattr(runner, ends))
     monkeypatch.setattr(cli, "_report", lambda *_: runner.DONE)
     tiny = request.config.rootpath / "tests" / "tiny.yaml"
     assert invoke("run", tiny, "--device", "cuda", *asked).exit_code == getattr(runner, ends)
-    assert pools == [(workers, "", ["0", "1", "2"])] + [(cli.CORES, "", ())] * (ends == "DONE")
+    assert pools == [(count, ["0", "1", "2"])] + [(cli.CORES, ())] * (ends == "DONE")
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def papermill(tmp_path_factory) -> Path:
         time.sleep(seconds)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-        patience = time.time() + 20  # workers and kernels must end by themselves
+        patience = time.time() + 20  # workers must end by themselves
         while children_of(outputs) and time.time() < patience:
             time.sleep(0.5)
         assert children_of(outputs) == []

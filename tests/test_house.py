@@ -22,6 +22,9 @@ ANY = set(MODULES)
 # the parts of the widgets
 BROWSER = {"cards", "mask_cards", "live", "controls", "tab_sparsity", "tab_results", "tab_pictures"}
 
+# where notebooks run
+PROCESSES = {"workers", "engine", "preload"}
+
 # module: which of ours it may import
 TABLE = {
     "files": set(),
@@ -68,8 +71,9 @@ TABLE = {
     "landscape": {"masks", "evaluation"},
     # masks: only when a mask is read
     "records": {"files", "fingerprints", "imported", "parameters", "specs", "studies", "masks", "unfinished"},
-    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", "kernels", "report", "cli", "progress",
-                   "tour", "play", "servers", "closed_voila", "bench", "peers", *BROWSER},
+    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", *PROCESSES, "report",
+                   "cli", "progress", "tour", "play", "servers", "closed_voila", "bench", "peers",
+                   *BROWSER},
     "style": {"files"},
     "planes": {"winning", "style"},
     "plots": {"winning", "structure", "style", "planes"},
@@ -83,21 +87,27 @@ TABLE = {
     "tab_pictures": {"cards", "controls", "planes", "records", "style", "winning"},
     "widgets": {"cards", "controls", "plots", "records", "tab_pictures", "tab_results", "tab_sparsity"},
     "report": {"files", "records", "winning", "plots", "words"},
-    "kernels": {"files", "records"},
-    "nursery": {"kernels", "data"},  # and names, as text, what kernels are to have imported
-    "runner": {"costs", "files", "order", "parameters", "studies", "specs", "records", "make", "training", "kernels"},
+    "workers": {"files", "records"},
+    "engine": {"workers"},
+    # and names, as text, what workers are to have imported
+    "preload": {"catalogue", "data", "workers"},
+    # make, training and engine: only where records are made and notebooks run
+    "runner": {"costs", "files", "order", "parameters", "studies", "specs", "records", "make",
+               "training", "workers", "engine"},
     # the last two: only where speeds are measured
     "forecast": {"costs", "files", "specs", "records", "peers", "training"},
     "progress": {"plots"},
-    "tour": ANY - {"widgets", "runner", "kernels", "report", "cli", "bench", "peers", "play"},
+    "tour": ANY - {"widgets", "runner", *PROCESSES, "report", "cli", "bench", "peers", "play"},
     "play": {"tour", "plots", "studies", "winning"},
     "servers": {"closed_voila", "files", "records"},
     "closed_voila": set(),
     "peers": {"catalogue", "attacks", "landscape", "masks", "models", "specs", "training"},
-    "bench": ANY - {"runner", "kernels", "widgets"},
+    "bench": ANY - {"runner", *PROCESSES, "widgets"},
     "cli": ANY,
 }
 ONLY_FOR_THE_COMMAND = {"runner", "report", "widgets"}
+ONLY_FOR_RUNS = {"workers": {"cli", "runner", "engine", "preload"}, "engine": {"runner"},
+                 "preload": set()}
 WITHOUT_TORCH = ("catalogue", "specs", "costs", "order", "blocks", "studies", "parameters", "winning", "records")
 
 
@@ -140,6 +150,12 @@ def test_nothing_is_imported_in_a_circle():
 def test_only_the_command_and_notebooks_import_it(name):
     users = {other for other, path in MODULES.items() if name in imports(path)[0]}
     assert users <= {"cli"}
+
+
+@pytest.mark.parametrize("name", ONLY_FOR_RUNS)
+def test_only_runs_of_studies_import_it(name):
+    users = {other for other, path in MODULES.items() if name in imports(path)[0]}
+    assert users <= ONLY_FOR_RUNS[name]
 
 
 def test_records_load_masks_only_when_a_mask_is_read():
@@ -216,6 +232,10 @@ def test_public_modules_are_those_that_notebooks_use_and_type_checkers_see_the_s
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "dwlt_lib":
             assert [alias.name for alias in node.names] == dwlt_lib.__all__
+
+
+def test_a_run_starts_workers_without_loading_what_they_load():
+    assert not {"torch", "papermill", "matplotlib", "ipykernel", "nbformat"} & pulled_in("workers")
 
 
 def test_the_command_answers_help_without_loading_torch():

@@ -14,7 +14,7 @@ import pytest
 from conftest import DWLT
 from typer.testing import CliRunner
 
-from dwlt_lib import files, kernels, records, runner
+from dwlt_lib import files, records, runner
 from dwlt_lib.cli import app
 
 TESTS = Path(__file__).parent
@@ -236,24 +236,21 @@ def test_text_is_utf_8_whatever_the_locale(reported):
 def test_the_umask_alone_decides_who_may_read_and_write_what_is_made(reported):
     outputs, _ = reported
     folder = outputs / "studies" / "speck"
-    assert {"report.html", "study.json", "kernels.log"} <= {path.name for path in folder.iterdir()}
+    assert {"report.html", "study.json", "workers.log"} <= {path.name for path in folder.iterdir()}
     for path in (folder, *folder.rglob("*")):
         wanted = 0o775 if path.is_dir() else 0o664
         assert stat.S_IMODE(path.stat().st_mode) == wanted, path
 
 
-def test_a_long_tmpdir_is_no_obstacle_to_sockets(tmp_path, monkeypatch):
+def test_a_long_tmpdir_is_no_obstacle_to_a_private_folder(tmp_path, monkeypatch):
     folder = tmp_path / (150 * "t")
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    with kernels.nursery(tmp_path / "kernels.log") as place:
-        monkeypatch.setenv(kernels.PLACE, place)
-        one = kernels.Kernel(["-f", str(tmp_path / "one.json")], dict(os.environ), str(tmp_path))
-        assert one.poll() is None
-        private = Path(place).parent
-        assert stat.S_IMODE(private.stat().st_mode) == 0o700 and not files.is_abandoned(private)
-    assert not private.exists()
+    private = files.private()
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700 and not files.is_abandoned(private)
+    assert len(str(private)) <= files.SHORT
+    private.rmdir()
 
 
 # ------------------------------------------------------------------------------------------- scratch

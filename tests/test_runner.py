@@ -1,11 +1,9 @@
 """Jobs: cut without loss, run when what they build on is there, failures named and kept apart."""
 
 import os
-import tempfile
 from concurrent.futures import Future
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from dwlt_lib import records, runner
@@ -71,22 +69,6 @@ def test_inline_stops_at_its_deadline_and_forgets_it(study, monkeypatch):
     monkeypatch.setattr("dwlt_lib.make.make", lambda spec, device: records.write(spec, {}, [], {}, {}))
     assert runner.run_inline(study, "cpu", 1.0, lambda line: None) == runner.STOPPED
     assert len(runner.left(study)) == len(plan(study)) and "DWLT_DEADLINE" not in os.environ
-
-
-def test_a_kernel_that_stalls_is_killed_and_its_notebook_run_again(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    once = ("import pathlib, time\nif not pathlib.Path('once').exists():\n"
-            "    pathlib.Path('once').touch()\n    time.sleep(999)")
-    cells = [nbformat.v4.new_code_cell("study = ''", metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_code_cell(once)]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(notebook, tmp_path / "notebooks" / "waits.ipynb")
-    monkeypatch.setattr(records, "checkout", lambda: tmp_path)
-    monkeypatch.setattr(runner, "STALL", 5.0)
-    monkeypatch.setenv("DWLT_SOCKETS", tempfile.mkdtemp(prefix="dwlt-"))  # short: a socket's path has a limit
-    seconds, problem = runner._execute("waits", {"study": "a"}, tmp_path / "waits.ipynb", "")
-    assert problem == "" and seconds > 5 and (tmp_path / "waits.ipynb").exists()
 
 
 def test_a_job_that_failed_is_not_said_to_be_done(study, capsys):
