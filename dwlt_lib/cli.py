@@ -169,7 +169,7 @@ def run(params: Params,
         if status == runner.STOPPED:
             _say("stopped by the budget; the same command goes on from here")
         else:  # figures need no GPU, but every core
-            with Pool(CORES if gpus else pool.workers, None, log) as pool:
+            with Pool(CORES if gpus else pool.workers, deadline, log) as pool:
                 status = max(status, _report(study.name, pool))
     finally:
         runner.tidy(study)

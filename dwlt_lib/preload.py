@@ -6,13 +6,20 @@ Importing torch does not touch CUDA, which does not survive a fork.
 from __future__ import annotations
 
 import ctypes
-import gc
-import importlib
+import os
 import signal
 import sys
-from contextlib import suppress
 
-from dwlt_lib.workers import skip_iris
+if sys.platform == "linux":  # else this process would finish its imports after the run has ended
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.environ.get("DWLT_RUN", str(os.getppid())) != str(os.getppid()):
+        os._exit(1)
+
+import gc  # noqa: E402
+import importlib  # noqa: E402
+from contextlib import suppress  # noqa: E402
+
+from dwlt_lib import catalogue, workers  # noqa: E402
 
 MODULES = (
     "torch",
@@ -26,13 +33,11 @@ MODULES = (
     "dwlt_lib.cli",  # a worker runs what the main program imports
 )
 
-if sys.platform == "linux":  # else it would finish its imports first
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: this process ends with the run
-skip_iris()
+workers.skip_iris()
 for name in MODULES:
     importlib.import_module(name)
 
-from dwlt_lib import catalogue, data  # noqa: E402
+from dwlt_lib import data  # noqa: E402
 
 sys.modules["torch"].set_num_threads(1)
 for row in catalogue.CATALOGUE.values():

@@ -39,6 +39,7 @@ QUIET = {
     # tensors in large pages: a training step gains 4 % on Linux
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+RUN = "DWLT_RUN"  # environment: the process with which the server ends
 # Apple's libraries do not survive a fork
 METHOD = "forkserver" if hasattr(os, "fork") and sys.platform != "darwin" else "spawn"
 # what ends a command
@@ -119,8 +120,9 @@ def start_server() -> None:
     resource_tracker.ensure_running()  # first: it lets this process hear signals again
     if METHOD == "forkserver":
         _private_folder()
-        before = {name: os.environ.get(name) for name in QUIET}
-        os.environ.update(QUIET)
+        environment = {**QUIET, RUN: str(os.getpid())}
+        before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)
         # the server never hears what a terminal says to this process and those that it started
         heard = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
@@ -185,6 +187,8 @@ def _begin(log: str, environment: dict[str, str]) -> None:
     ).start()
     _say_to(log)
     os.environ.update(environment)
+    # what a notebook starts is forked from here, as everywhere, and not by the server
+    multiprocessing.set_start_method(None, force=True)
     if hasattr(signal, "pthread_sigmask"):
         # the others are for the run, which decides
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])

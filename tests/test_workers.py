@@ -1,5 +1,6 @@
 """Workers: a notebook's outputs are Jupyter's own, a death takes one task, nothing is left."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from conftest import BUSY
 from test_end_to_end import children_of
-from test_interrupts import SPECK, processes_end, start, until
+from test_interrupts import LINE, SPECK, processes_end, start, until
 
 from dwlt_lib import records, runner, workers
 
@@ -221,6 +223,7 @@ def state():
         "omp": os.environ["OMP_NUM_THREADS"],
         "deadline": os.environ["DWLT_DEADLINE"],
         "outputs": os.environ["DWLT_OUTPUTS"],
+        "method": multiprocessing.get_start_method(),
         "tunables": b"hugetlb=1" in Path("/proc/self/environ").read_bytes(),
     }
 
@@ -235,6 +238,7 @@ def test_a_worker_computes_with_one_thread_and_has_not_touched_cuda(tmp_path, ou
         "omp": "1",
         "deadline": "12.5",
         "outputs": str(outputs),
+        "method": multiprocessing.get_start_method(),
         "tunables": workers.METHOD == "forkserver",
     }
 
@@ -285,14 +289,18 @@ def test_a_worker_killed_in_the_middle_fails_its_job_by_name_and_the_others_fini
     params.write_text(text.replace("STD: {epochs: 1,", "STD: {epochs: 3000,"), encoding="utf-8")
     process = start(outputs, tmp_path, "run", params, "--workers", 1)
     late = time.time() + 120
-    while not list(outputs.glob("records/.partial/*.pt")) and time.time() < late:
+    while not list(outputs.rglob("records/.partial/**/*.pt")) and time.time() < late:
         time.sleep(0.05)
     (victim,) = workers_of(process)
     victim.kill()
-    _, said = process.communicate(timeout=300)
-    first, second = said.splitlines()
-    assert process.returncode == 1 and first == f"failed: pretrain STD: {runner.DIED}"
-    assert second.endswith("that build on a failed one")
+    until(process, "drawing")  # what is there: the other tickets
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert said.count("\n") == 3, said
+    first, second, last = said.splitlines(keepends=True)
+    assert process.returncode == 75 and last == LINE
+    assert first == f"failed: pretrain STD: {runner.DIED}\n"
+    assert second.endswith(" that build on a failed one\n")
     monkeypatch.setenv("DWLT_OUTPUTS", str(outputs))
     study = records.read_study(params)
     left = {spec.model_dump_json() for spec in runner.left(study)}
@@ -316,4 +324,4 @@ def test_nothing_outlives_a_driver_that_is_killed(words, tmp_path):
             time.sleep(0.02)
     process.kill()
     process.wait()
-    assert processes_end(tmp_path / "outputs", 5)
+    assert processes_end(tmp_path / "outputs", 5 * BUSY)
