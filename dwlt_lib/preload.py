@@ -26,6 +26,10 @@ MODULES = (
     "pandas",
     "tqdm.auto",
     "ipywidgets",
+    "ipykernel.debugger",
+    # 2 s, and half of torch with them that the first training would load
+    "torchvision.utils",
+    "torchvision.transforms.functional",
     "dwlt_lib.engine",
     "dwlt_lib.make",
     "dwlt_lib.plots",
