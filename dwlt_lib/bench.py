@@ -53,7 +53,7 @@ def ceilings(device: torch.device) -> dict[str, float]:
     for name in ("fp32", "TF32", "bf16")[::1 if device.type == "cuda" else 2]:
         a, b = torch.randn(2, n, n, device=device).to(torch.bfloat16 if name == "bf16" else torch.float32)
         with _tf32(name == "TF32"):
-            found[f"{name} TFLOP/s"] = round(2 * n**3 / _best(lambda a=a, b=b: a @ b, device) / 1e12, 3)
+            found[f"{name} TFLOP/s"] = float(f"{2 * n**3 / _best(lambda a=a, b=b: a @ b, device) / 1e12:.3g}")
     big = torch.empty(2**26, device=device)
     other = torch.empty_like(big)
     found["copy GB/s"] = round(2 * 4 * big.numel() / _best(lambda: other.copy_(big), device) / 1e9, 1)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 MARK = ".dwlt-"  # every scratch name starts so
 TRIAL = 2**18  # bytes that there must be room for where files are to be made
-SHORT = 40  # bytes of a private folder's path: a socket's, with 64 more, has a limit of 104 or 108
+SHORT = 42  # bytes of a private folder's path: a socket's, with 65 more, has a limit of 108 on Linux
 DAY, WEEK = 86_400, 7 * 86_400  # seconds
 # how a full disk, or a quota that is used up, is said: by the system, and by torch.save, which only counts
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "os error 28", "unexpected pos")
@@ -244,10 +244,11 @@ def private() -> Path:
     """
     places = temporary()
     for place in places:
-        folder = place / f"{MARK}{owner()}-{secrets.token_hex(2)}"
-        if os.name != "posix" or len(os.fsencode(folder)) <= SHORT:
-            with suppress(OSError):
-                folder.mkdir(mode=0o700)
-                return folder
+        for number in range(16):
+            folder = place / f"{MARK}{owner()}-{number:x}"
+            if os.name != "posix" or len(os.fsencode(folder)) <= SHORT:
+                with suppress(OSError):
+                    folder.mkdir(mode=0o700)
+                    return folder
     raise Unusable(f"{', '.join(map(str, places))}: no folder can be made there, or its path is too "
                    "long for a socket; want a TMPDIR that is short and can be written to")

@@ -1,31 +1,14 @@
 """Theorems on parameter files: the presets are the paper's, and a mistake is one line that says where and what."""
 
 import pytest
+from hostile_files import BASE, swap
 
 from dwlt_lib import records, studies
 from dwlt_lib.parameters import BadStudy, parse
 from dwlt_lib.specs import judged
 
-BASE = """\
-name: small
-arch: resnet8
-source: mnist5k
-pretraining:
-  STD: {epochs: 3, lr: 0.1, schedule: constant}
-grid:
-  - pretraining: [STD]
-    method: [IMP-ST]
-    dataset: [digits]
-    rounds: [1, 2]
-    seeds: [0]
-"""
 ATTACKS = "transfer_attacks:\n  - {pretraining: [STD], method: [RP], dataset: [digits], rounds: [1], seeds: [0]}\n"
 LANDSCAPES = "landscapes:\n  - {pretraining: [STD], method: [RP], dataset: [digits], rounds: [1], seeds: [0]}\n"
-
-
-def swap(old, new):
-    assert BASE.count(old) == 1
-    return BASE.replace(old, new)
 
 
 # what is wrong: (the file, the line to be named or None, words of the message)
