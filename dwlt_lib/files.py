@@ -188,12 +188,14 @@ def check(folder: Path) -> None:
     trials = [scratch(folder / (64 * "0")) for _ in range(2)]  # as long as a record's
     try:
         for path in [*reversed(folder.parents), folder]:
-            if not path.is_dir():
-                if os.path.lexists(path):
-                    raise NotADirectoryError(errno.ENOTDIR, f"{path} is no folder")
-                with suppress(FileExistsError):  # another process was faster
-                    path.mkdir()
-                    made.append(path)
+            if path.is_dir():
+                continue
+            try:
+                path.mkdir()
+                made.append(path)
+            except FileExistsError as error:
+                if not path.is_dir():  # else another process was faster
+                    raise NotADirectoryError(errno.ENOTDIR, f"{path} is no folder") from error
         with open(trials[0], "wb") as file:
             file.write(secrets.token_bytes(TRIAL))
             file.flush()

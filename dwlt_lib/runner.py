@@ -100,9 +100,14 @@ def prepare(study: Study, of_figures: bool = False, shared: bool = True) -> None
 
 
 def tidy(study: Study) -> None:
-    """Removes what this run, which is over, and its workers left half made."""
-    for folder in folders(study):
-        files.collect(folder, own=True)
+    """Removes what this run, which is over, and its workers left half made; these may need a moment to end."""
+    patience = time.monotonic() + 3
+    while True:
+        for folder in folders(study):
+            files.collect(folder, own=True)
+        if time.monotonic() > patience or not any(any(folder.glob(f"{files.MARK}*")) for folder in folders(study)):
+            return
+        time.sleep(0.1)
 
 
 def stop_if_full(problem: BaseException | str) -> None:

@@ -32,6 +32,24 @@ def made(toy, tmp_path_factory):
         yield records.outputs()
 
 
+def hover_over_a_dot(page):
+    """The figure may be drawn anew meanwhile: then once more."""
+    from playwright.sync_api import Error
+
+    for _ in range(8):
+        try:
+            dot = page.locator(".js-plotly-plot:visible .scatterlayer .point").first
+            dot.scroll_into_view_if_needed()
+            where = dot.bounding_box()
+            page.mouse.move(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
+            page.wait_for_selector(".hoverlayer .hovertext", state="attached", timeout=5000)
+            return
+        except (Error, TypeError):  # TypeError: it has no box any more
+            page.wait_for_timeout(500)
+            page.mouse.move(1, 1)
+    raise AssertionError("no dot says what it is")
+
+
 def drive(page, tmp_path):
     """Everything that a reader does, on a page that is open."""
     table = records.table("transfer", study="toy")
@@ -68,11 +86,7 @@ def drive(page, tmp_path):
     exported = pd.read_csv(tmp_path / "results.csv")
     assert exported["id"].tolist() == wanted["id"].tolist()
     assert exported["SA"].tolist() == wanted["SA"].tolist() and exported["RA"].tolist() == wanted["RA"].tolist()
-    dot = page.locator(".js-plotly-plot:visible .scatterlayer .point").first
-    dot.scroll_into_view_if_needed()
-    where = dot.bounding_box()
-    page.mouse.move(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
-    page.wait_for_selector(".hoverlayer .hovertext", state="attached")
+    hover_over_a_dot(page)
     page.wait_for_timeout(300)  # no hand is faster; a click in the hover's own instant is lost
     page.mouse.down()
     page.mouse.up()
