@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dwlt_lib import make, parameters, records, studies
+from dwlt_lib import make, records, studies
 
 PACKS = records.checkout().parent / "shared" / "data"
 
@@ -41,7 +41,8 @@ def test_a_ticket_learns_cifar10_far_better_than_chance(tmp_path, outputs):
     for split, name, count in (("train", "cifar10_train_a", 4000), ("test", "cifar10_test_a", 500)):
         x, y = unpacked(PACKS / f"{name}.npz")
         np.savez(tmp_path / f"cifar10_{split}.npz", images=x[:count], labels=y[:count])
-    study = parameters.parse(STUDY.replace("PLACE", str(tmp_path)), "cifar.yaml")
+    (tmp_path / "cifar.yaml").write_text(STUDY.replace("PLACE", str(tmp_path)), encoding="utf-8")
+    study = records.read_study(tmp_path / "cifar.yaml")
     ticket = studies.transfer(study, "STD", "OMP", "cifar10", 1.0, "ST", 2, 0)
     make.make(ticket)
     metrics = records.read(ticket).metrics
