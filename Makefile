@@ -42,6 +42,7 @@ test-paper: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 lab: setup
 	$(BIN)/dwlt lab

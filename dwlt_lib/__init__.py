@@ -44,10 +44,33 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
 
     __version__: str
 
-__all__ = ["attacks", "catalogue", "data", "evaluation", "landscape", "make", "masks", "models",
-           "parameters", "planes", "play", "plots", "progress", "records", "specs", "structure",
-           "studies", "style", "tickets", "tour", "training", "weights", "widgets", "winning",
-           "words"]
+__all__ = [
+    "attacks",
+    "catalogue",
+    "data",
+    "evaluation",
+    "landscape",
+    "make",
+    "masks",
+    "models",
+    "parameters",
+    "planes",
+    "play",
+    "plots",
+    "progress",
+    "records",
+    "specs",
+    "structure",
+    "studies",
+    "style",
+    "tickets",
+    "tour",
+    "training",
+    "weights",
+    "widgets",
+    "winning",
+    "words",
+]
 
 
 def __getattr__(name: str) -> object:

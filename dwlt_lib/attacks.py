@@ -1,4 +1,7 @@
-"""delta, the adversary's perturbation: FGSM and PGD in the l-infinity ball and pixel box (paper, equations 1, 2)."""
+"""delta, the adversary's perturbation.
+
+FGSM and PGD in the l-infinity ball and pixel box (paper, equations 1, 2).
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,14 @@ ROUNDING = 1e-5  # by how much a pixel of [0,1] may miss it
 
 @dataclass(frozen=True)
 class PGD:
-    """delta <- proj(delta + alpha * sgn(grad L)) in |delta| <= eps, `steps` times; one step is FGSM.
+    """delta <- proj(delta + alpha * sgn(grad L)) in |delta| <= eps, `steps` times; one step is
+    FGSM.
 
-    eps, alpha in [0,1] pixels; random_start: uniform in the ball; restarts: from how many starts each
-    image is attacked, of which its worst outcome counts.
-    precision: fp32 or bf16, that the gradient is computed in. bn: of a model in train mode, whether BatchNorm takes the
-    batch's statistics during the attack (train, the authors' way) or its running ones (eval; another algorithm).
+    eps, alpha in [0,1] pixels; random_start: uniform in the ball; restarts: from how many starts
+    each image is attacked, of which its worst outcome counts. precision: fp32 or bf16, that the
+    gradient is computed in. bn: of a model in train mode, whether BatchNorm takes the batch's
+    statistics during the attack (train, the authors' way) or its running ones (eval; another
+    algorithm).
     """
 
     eps: float
@@ -36,13 +41,23 @@ class PGD:
     def __post_init__(self) -> None:
         for name, value in (("eps", self.eps), ("alpha", self.alpha)):
             if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value}: want 0..1, in [0,1] pixels (8/255 = 0.0314, not 8)")
+                raise ValueError(
+                    f"{name}={value}: want 0..1, in [0,1] pixels (8/255 = 0.0314, not 8)"
+                )
         if self.steps < 0 or self.restarts < 1:
-            raise ValueError(f"steps={self.steps}, restarts={self.restarts}: want steps >= 0 and restarts >= 1")
+            raise ValueError(
+                f"steps={self.steps}, restarts={self.restarts}: want steps >= 0 and restarts >= 1"
+            )
 
 
-def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator | None,
-            start: Tensor | None = None) -> Tensor:
+def perturb(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: PGD,
+    rng: torch.Generator | None,
+    start: Tensor | None = None,
+) -> Tensor:
     """x + delta, the last iterate of PGD against mean cross-entropy (equation 2).
 
     x: (B,C,H,W) float in [0,1]; y: (B,) int64, classes of the model's; start: a first delta of x's
@@ -62,8 +77,14 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Gene
     return perturb_unchecked(model, x, y, attack, rng, start)
 
 
-def perturb_unchecked(model: nn.Module, x: Tensor, y: Tensor, attack: PGD,
-                      rng: torch.Generator | None, start: Tensor | None = None) -> Tensor:
+def perturb_unchecked(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: PGD,
+    rng: torch.Generator | None,
+    start: Tensor | None = None,
+) -> Tensor:
     """What `perturb` computes, of images and labels that are known to be good; no value is read.
 
     For a training step, which may be under capture in a CUDA graph, and for the batches of an
@@ -103,11 +124,15 @@ def check(model: nn.Module, x: Tensor, y: Tensor) -> None:
         raise ValueError(f"x {tuple(x.shape)} {x.dtype}: want images (B,C,H,W) as floats in [0,1]")
     low, high = (value.item() for value in x.detach().aminmax())  # of a NaN both are NaN
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
-        raise ValueError(f"x lies in {low:.4g}..{high:.4g}: want pixels in 0..1 and no NaN; the "
-                         "network normalises by itself, and bytes are to be divided by 255")
+        raise ValueError(
+            f"x lies in {low:.4g}..{high:.4g}: want pixels in 0..1 and no NaN; the "
+            "network normalises by itself, and bytes are to be divided by 255"
+        )
     if y.shape != x.shape[:1] or y.dtype != torch.int64 or y.device != x.device:
-        raise ValueError(f"y {tuple(y.shape)} {y.dtype} on {y.device}: want a class an image, "
-                         f"({len(x)},) torch.int64 on {x.device}")
+        raise ValueError(
+            f"y {tuple(y.shape)} {y.dtype} on {y.device}: want a class an image, "
+            f"({len(x)},) torch.int64 on {x.device}"
+        )
     with eval_mode(model), torch.no_grad():
         shape = tuple(model(x[:1]).shape)
     if len(shape) != 2 or shape[0] != 1:
@@ -120,8 +145,12 @@ def check(model: nn.Module, x: Tensor, y: Tensor) -> None:
 @contextmanager
 def eval_mode(*models: nn.Module | None) -> Iterator[None]:
     """Models in eval mode for a while; each module's own mode is restored afterwards."""
-    were = [(module, module.training)
-            for model in models if model is not None for module in model.modules()]
+    were = [
+        (module, module.training)
+        for model in models
+        if model is not None
+        for module in model.modules()
+    ]
     try:
         for module, _ in were:
             module.training = False
@@ -131,11 +160,13 @@ def eval_mode(*models: nn.Module | None) -> Iterator[None]:
             module.training = was
 
 
-def stands(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator | None) -> Tensor:
+def stands(
+    model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator | None
+) -> Tensor:
     """Which images stay rightly classified at the start and after every single step: (B,) bool.
 
-    A stronger demand than the last iterate's (what `perturb` returns). Images that fall are attacked no further. What
-    `check` refuses is the caller's to keep out.
+    A stronger demand than the last iterate's (what `perturb` returns). Images that fall are
+    attacked no further. What `check` refuses is the caller's to keep out.
     """
     low, high = (x - attack.eps).clamp_(min=0), (x + attack.eps).clamp_(max=1)
     gradient = input_gradient(model, x.shape[2:], attack.precision, attack.bn)
@@ -150,15 +181,27 @@ def stands(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Gener
             if step == attack.steps or len(left) == 0:
                 break
             found, _ = gradient(adversarial[left], y[left])
-            adversarial[left] = torch.clamp(adversarial[left] + attack.alpha * found.sign(), low[left], high[left])
+            adversarial[left] = torch.clamp(
+                adversarial[left] + attack.alpha * found.sign(), low[left], high[left]
+            )
     return standing
 
 
-def _one_start(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator | None,
-               start: Tensor | None, low: Tensor, high: Tensor) -> Tensor:
+def _one_start(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: PGD,
+    rng: torch.Generator | None,
+    start: Tensor | None,
+    low: Tensor,
+    high: Tensor,
+) -> Tensor:
     adversarial = _start(x, attack, rng, start).clamp_(low, high)
     gradient = input_gradient(model, x.shape[2:], attack.precision, attack.bn)
-    with torch.inference_mode():  # cheaper than no_grad; what was there before, as `adversarial`, stays ordinary
+    with (
+        torch.inference_mode()
+    ):  # cheaper than no_grad; what was there before, as `adversarial`, stays ordinary
         for _ in range(attack.steps):
             found, _ = gradient(adversarial, y)
             adversarial.add_(found.sign_(), alpha=attack.alpha).clamp_(low, high)
@@ -175,10 +218,15 @@ def _start(x: Tensor, attack: PGD, rng: torch.Generator | None, start: Tensor | 
 
 
 def first_delta(x: Tensor, attack: PGD, rng: torch.Generator | None) -> Tensor:
-    """Where `perturb` starts without a `start`: uniform in the ball, or zero; x's shape (B,C,H,W)."""
+    """Where `perturb` starts without a `start`: uniform in the ball, or zero.
+
+    X's shape (B,C,H,W).
+    """
     if not attack.random_start:
         return torch.zeros_like(x)
     if rng is None:
-        raise ValueError("rng=None: want a torch.Generator for the random start, or random_start=False")
+        raise ValueError(
+            "rng=None: want a torch.Generator for the random start, or random_start=False"
+        )
     noise = torch.rand(x.shape, generator=rng, device=rng.device, dtype=x.dtype).to(x.device)
     return (2 * noise - 1) * attack.eps

@@ -1,7 +1,8 @@
-"""`dwlt bench`: this code's steps against faithful re-creations of its peers', interleaved in one process.
+"""`dwlt bench`: this code's steps against faithful re-creations of its peers', interleaved in one
+process.
 
-Times are medians over repetitions during which no other process used the machine; ratios hold within one run. Rows of
-other semantics (another algorithm) are marked and have no ratio.
+Times are medians over repetitions during which no other process used the machine; ratios hold
+within one run. Rows of other semantics (another algorithm) are marked and have no ratio.
 """
 
 from __future__ import annotations
@@ -29,12 +30,17 @@ ENOUGH = 20  # trained networks that a claim about precision wants
 Say = Callable[[str], None]
 
 
-# ---------------------------------------------------------------------------------------------- the machine
+# ---------------------------------------------------------------------------------------------- the
+# machine
 
 
 def machine(device: torch.device) -> dict[str, object]:
     """The machine in general terms: cores and instruction sets, or the GPU; torch and threads."""
-    found: dict[str, object] = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device.type}
+    found: dict[str, object] = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+    }
     if device.type == "cuda":
         return {**found, "gpu": torch.cuda.get_device_name()}
     flags: set[str] = set()
@@ -42,21 +48,32 @@ def machine(device: torch.device) -> dict[str, object]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         flags = set(next((line for line in lines if line.startswith("flags")), "").split())
     sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
-    return {**found, "architecture": platform.machine(), "cores": os.cpu_count(), "instruction sets": sets}
+    return {
+        **found,
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "instruction sets": sets,
+    }
 
 
 def ceilings(device: torch.device) -> dict[str, float]:
-    """TFLOP/s of a large matrix product in fp32 and bf16 (on CUDA also in TF32), GB/s of a large copy (read and
-    written)."""
+    """TFLOP/s of a large matrix product in fp32 and bf16 (on CUDA also in TF32), GB/s of a large
+    copy (read and written)."""
     n = 8192 if device.type == "cuda" else 2048
     found = {}
-    for name in ("fp32", "TF32", "bf16")[::1 if device.type == "cuda" else 2]:
-        a, b = torch.randn(2, n, n, device=device).to(torch.bfloat16 if name == "bf16" else torch.float32)
+    for name in ("fp32", "TF32", "bf16")[:: 1 if device.type == "cuda" else 2]:
+        a, b = torch.randn(2, n, n, device=device).to(
+            torch.bfloat16 if name == "bf16" else torch.float32
+        )
         with _tf32(name == "TF32"):
-            found[f"{name} TFLOP/s"] = float(f"{2 * n**3 / _best(lambda a=a, b=b: a @ b, device) / 1e12:.3g}")
+            found[f"{name} TFLOP/s"] = float(
+                f"{2 * n**3 / _best(lambda a=a, b=b: a @ b, device) / 1e12:.3g}"
+            )
     big = torch.empty(2**26, device=device)
     other = torch.empty_like(big)
-    found["copy GB/s"] = round(2 * 4 * big.numel() / _best(lambda: other.copy_(big), device) / 1e9, 1)
+    found["copy GB/s"] = round(
+        2 * 4 * big.numel() / _best(lambda: other.copy_(big), device) / 1e9, 1
+    )
     return found
 
 
@@ -88,27 +105,46 @@ def _used() -> tuple[float, float]:
     """Seconds of processor time: of everybody (stolen time too), and of this process."""
     own = sum(os.times()[:2])
     try:
-        numbers = [int(word) for word in Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]]
+        numbers = [
+            int(word)
+            for word in (
+                Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]
+            )
+        ]
     except OSError:  # not Linux: nobody is seen
         return own, own
     user, nice, system, _, _, irq, soft, steal = numbers
     return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK"), own
 
 
-# ---------------------------------------------------------------------------------------------- measuring
+# ----------------------------------------------------------------------------------------------
+# measuring
 
 
-def measure(variants: list[Variant], device: torch.device, seconds: float, images: float, gflop: float,
-            gbyte: float, ceiling: dict[str, float], say: Say) -> list[dict[str, object]]:
-    """A row a variant. images: that one run handles; gflop, gbyte: an image's arithmetic, and the least traffic."""
+def measure(
+    variants: list[Variant],
+    device: torch.device,
+    seconds: float,
+    images: float,
+    gflop: float,
+    gbyte: float,
+    ceiling: dict[str, float],
+    say: Say,
+) -> list[dict[str, object]]:
+    """A row a variant. images: that one run handles; gflop, gbyte.
+
+    An image's arithmetic, and the least traffic.
+    """
     memory, results, warm = {}, {}, {}
     for one in variants:  # what is compared, warm-up and memory
         with _tf32(one.tf32):
             results[one.name] = (one.first or one.run)()
-            warm[one.name], (memory[one.name], _) = _timed(lambda run=one.run: _peak(run, device), device)
+            warm[one.name], (memory[one.name], _) = _timed(
+                lambda run=one.run: _peak(run, device), device
+            )
     began, turn = time.time(), 0
     while turn < LEAST or time.time() - began < seconds:
-        for one in variants[turn % len(variants):] + variants[:turn % len(variants)]:
+        for one in variants[turn % len(variants) :] + variants[: turn % len(variants)]:
             all_before, own_before = _used()
             with _tf32(one.tf32):
                 taken, _ = _timed(one.run, device)
@@ -125,31 +161,49 @@ def measure(variants: list[Variant], device: torch.device, seconds: float, image
         speed = images / times
         median = float(np.median(speed))
         first = first or median
-        compiling = round(max(0.0, warm[one.name] - images / median), 1) if device.type == "cuda" else 0.0
-        peak = ceiling[f"{'bf16' if 'bf16' in one.name else 'TF32' if one.tf32 else 'fp32'} TFLOP/s"]
+        compiling = (
+            round(max(0.0, warm[one.name] - images / median), 1) if device.type == "cuda" else 0.0
+        )
+        peak = ceiling[
+            f"{'bf16' if 'bf16' in one.name else 'TF32' if one.tf32 else 'fp32'} TFLOP/s"
+        ]
         arithmetic, traffic = (gflop, gbyte) if one.counted else (0, 0)
-        row = {"variant": one.name, "img/s": round(median, 2),
-               "IQR": round(float(np.subtract(*np.percentile(speed, [75, 25]))), 2),
-               "ratio": round(median / first, 2) if one.same else None, "same": one.same,
-               "peak MB": memory[one.name], "compile s": compiling,
-               "TFLOP/s": round(median * arithmetic / 1e3, 4) if arithmetic else None,
-               "of product": round(median * arithmetic / 1e3 / peak, 3) if arithmetic else None,
-               "of copy": round(median * traffic / ceiling["copy GB/s"], 3) if traffic else None,
-               **_difference(results[variants[0].name], results[one.name]),
-               "kept": len(one.times), "discarded": len(one.discarded),
-               "note": one.note if one.times else f"{one.note} never quiet".strip()}
+        row = {
+            "variant": one.name,
+            "img/s": round(median, 2),
+            "IQR": round(float(np.subtract(*np.percentile(speed, [75, 25]))), 2),
+            "ratio": round(median / first, 2) if one.same else None,
+            "same": one.same,
+            "peak MB": memory[one.name],
+            "compile s": compiling,
+            "TFLOP/s": round(median * arithmetic / 1e3, 4) if arithmetic else None,
+            "of product": round(median * arithmetic / 1e3 / peak, 3) if arithmetic else None,
+            "of copy": round(median * traffic / ceiling["copy GB/s"], 3) if traffic else None,
+            **_difference(results[variants[0].name], results[one.name]),
+            "kept": len(one.times),
+            "discarded": len(one.discarded),
+            "note": one.note if one.times else f"{one.note} never quiet".strip(),
+        }
         rows.append(row)
-        say(f"  {one.name:<44}{row['img/s']:>12.2f} /s  x{median / first:<6.2f}"
-            f"{'' if one.same else ' (other semantics)'}  kept {row['kept']}, discarded {row['discarded']}")
+        say(
+            f"  {one.name:<44}{row['img/s']:>12.2f} /s "
+            f" x{median / first:<6.2f}{'' if one.same else ' (other semantics)'}  kept"
+            f" {row['kept']}, discarded {row['discarded']}"
+        )
     return rows
 
 
-def _difference(mine: tuple[Tensor, float] | None, other: tuple[Tensor, float] | None) -> dict[str, float]:
+def _difference(
+    mine: tuple[Tensor, float] | None, other: tuple[Tensor, float] | None
+) -> dict[str, float]:
     if mine is None or other is None or mine[0].shape != other[0].shape:
         return {}
     delta = (mine[0].float() - other[0].float()).abs()
-    return {"delta": float(delta.max()), "pixels apart": float((delta > 1e-5).float().mean()),
-            "loss": abs(mine[1] - other[1])}
+    return {
+        "delta": float(delta.max()),
+        "pixels apart": float((delta > 1e-5).float().mean()),
+        "loss": abs(mine[1] - other[1]),
+    }
 
 
 def _peak(task: Callable[[], object], device: torch.device) -> tuple[float | None, object]:
@@ -162,7 +216,9 @@ def _peak(task: Callable[[], object], device: torch.device) -> tuple[float | Non
         torch.cuda.synchronize()
         return round((torch.cuda.max_memory_allocated() - before) / 1e6, 1), found
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text(
+            "5", encoding="utf-8"
+        )  # the high-water mark starts anew
         before = _status("VmRSS")
         found = task()
         return round((_status("VmHWM") - before) / 1e3, 1), found
@@ -175,18 +231,36 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-# ---------------------------------------------------------------------------------------------- what is asked for
+# ----------------------------------------------------------------------------------------------
+# what is asked for
 
 
-def bench(device: torch.device, tasks: tuple[str, ...], networks: tuple[str, ...], sizes: tuple[int, ...], batch: int,
-          seconds: float, say: Say) -> dict[str, object]:
-    """Everything asked for: {machine, ceilings, tables: [{task, network, size, batch, rows}]}. seconds: a table's."""
+def bench(
+    device: torch.device,
+    tasks: tuple[str, ...],
+    networks: tuple[str, ...],
+    sizes: tuple[int, ...],
+    batch: int,
+    seconds: float,
+    say: Say,
+) -> dict[str, object]:
+    """Everything asked for: {machine, ceilings, tables: [{task, network, size, batch, rows}]}.
+
+    Seconds: a table's.
+    """
     training.settle(device)
     ceiling = ceilings(device)
     found: dict[str, object] = {"machine": machine(device), "ceilings": ceiling, "tables": []}
     say(f"{found['machine']}\n{ceiling}")
 
-    def table(task: str, variants: Iterator[Variant], images: float, gflop: float, gbyte: float, about: dict) -> None:
+    def table(
+        task: str,
+        variants: Iterator[Variant],
+        images: float,
+        gflop: float,
+        gbyte: float,
+        about: dict,
+    ) -> None:
         say(" ".join([task, *(str(value) for value in about.values())]))
         rows = measure(list(variants), device, seconds, images, gflop, gbyte, ceiling, say)
         found["tables"].append({"task": task, **about, "rows": rows})
@@ -200,25 +274,42 @@ def bench(device: torch.device, tasks: tuple[str, ...], networks: tuple[str, ...
             on = peers.case(network, size, batch, device)
             about = {"network": network, "size": size, "batch": batch}
             for task, variants, passes in (
-                    ("at", peers.training_steps(on, 10), 23), ("st", peers.training_steps(on, 0), 3),
-                    ("pgd20", peers.evaluations(on), 41), ("surface", peers.surfaces(on), 9)):
+                ("at", peers.training_steps(on, 10), 23),
+                ("st", peers.training_steps(on, 0), 3),
+                ("pgd20", peers.evaluations(on), 41),
+                ("surface", peers.surfaces(on), 9),
+            ):
                 if task in tasks:
-                    table(task, variants, batch, passes * 2 * on.gmac, passes * 4 * on.elements / 1e9, about)
+                    table(
+                        task,
+                        variants,
+                        batch,
+                        passes * 2 * on.gmac,
+                        passes * 4 * on.elements / 1e9,
+                        about,
+                    )
     if "precision" in tasks:
         found["precision"] = precision(device, say)
     return found
 
 
 def precision(device: torch.device, say: Say) -> dict[str, object]:
-    """RA of the trained networks among the records, by their own PGD in bf16 and in fp32 with equal start noise.
+    """RA of the trained networks among the records, by their own PGD in bf16 and in fp32 with equal
+    start noise.
 
-    bf16 may be a default only where |difference of mean RA| is at most 0.3 points over ENOUGH networks or more.
+    bf16 may be a default only where |difference of mean RA| is at most 0.3 points over ENOUGH
+    networks or more.
     """
     rows = []
-    for record in (records.read(id) for kind in ("pretraining", "transfer") for id in records.table(kind)["id"]):
+    for record in (
+        records.read(id) for kind in ("pretraining", "transfer") for id in records.table(kind)["id"]
+    ):
         if record.kind == "pretraining" and "recipe" not in record.spec:
             continue  # imported: its source's images need not be here
-        if "weights.safetensors" not in record.files or not (record.path / "weights.safetensors").exists():
+        if (
+            "weights.safetensors" not in record.files
+            or not (record.path / "weights.safetensors").exists()
+        ):
             continue
         kind = specs.TransferSpec if record.kind == "transfer" else specs.PretrainingSpec
         spec = kind.model_validate_json(json.dumps(record.spec))
@@ -233,15 +324,25 @@ def precision(device: torch.device, say: Say) -> dict[str, object]:
             row[name] = evaluation.robust_accuracy(model, test.floats(), test.y, attack, rng)
         rows.append(row)
     if len(rows) < ENOUGH:
-        raise ValueError(f"{len(rows)} trained networks with weights are among the records: want {ENOUGH} or more; run "
-                         "a study first, or set DWLT_OUTPUTS")
+        raise ValueError(
+            f"{len(rows)} trained networks with weights are among the records: want {ENOUGH} or"
+            " more; run a study first, or set DWLT_OUTPUTS"
+        )
     means = {name: float(np.mean([row[name] for row in rows])) for name in ("fp32", "bf16")}
     apart = [row["bf16"] - row["fp32"] for row in rows]
-    found = {"networks": len(rows), "mean RA fp32": means["fp32"], "mean RA bf16": means["bf16"],
-             "difference": float(np.mean(apart)), "standard error": float(np.std(apart, ddof=1) / len(rows) ** 0.5),
-             "largest": max(map(abs, apart)), "rows": rows}
+    found = {
+        "networks": len(rows),
+        "mean RA fp32": means["fp32"],
+        "mean RA bf16": means["bf16"],
+        "difference": float(np.mean(apart)),
+        "standard error": float(np.std(apart, ddof=1) / len(rows) ** 0.5),
+        "largest": max(map(abs, apart)),
+        "rows": rows,
+    }
     points = {name: 100 * found[name] for name in ("difference", "standard error", "largest")}
-    say(f"precision: {len(rows)} networks, mean RA {100 * means['fp32']:.2f} % in fp32, {100 * means['bf16']:.2f} % in "
-        f"bf16: {points['difference']:+.3f} points (standard error {points['standard error']:.3f}, largest of one "
-        f"network {points['largest']:.2f})")
+    say(
+        f"precision: {len(rows)} networks, mean RA {100 * means['fp32']:.2f} % in fp32,"
+        f" {100 * means['bf16']:.2f} % in bf16: {points['difference']:+.3f} points (standard error"
+        f" {points['standard error']:.3f}, largest of one network {points['largest']:.2f})"
+    )
     return found

@@ -1,4 +1,7 @@
-"""The blocks of a parameter file: which masks, transfers, landscapes and attacks a study asks for, and how changed."""
+"""The blocks of a parameter file.
+
+Which masks, transfers, landscapes and attacks a study asks for, and how changed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,16 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from dwlt_lib.catalogue import Fraction01, Frozen, Name
-from dwlt_lib.specs import Arch, Change, Method, Natural, Pictures, Positive, Pretraining, RegimeName
+from dwlt_lib.specs import (
+    Arch,
+    Change,
+    Method,
+    Natural,
+    Pictures,
+    Positive,
+    Pretraining,
+    RegimeName,
+)
 
 DENSE = 0  # rounds of the unpruned network
 Rounds = Annotated[int, Field(ge=DENSE, le=60)]
@@ -40,7 +52,10 @@ class Masks(Frozen):
 
 
 class Grid(Masks):
-    """Transfers: every combination of the lists; the dense network (rounds 0) of each is added by itself."""
+    """Transfers: every combination of the lists.
+
+    The dense network (rounds 0) of each is added by itself.
+    """
 
     dataset: tuple[Name, ...]
     fraction: tuple[Fraction01, ...] = (1.0,)
@@ -62,8 +77,8 @@ class TransferAttacks(Grid):
 
 
 def asked(block: Masks) -> int:
-    """How many records a block asks for at most, ladders and dense networks among them, by arithmetic: nothing of it
-    is written out."""
+    """How many records a block asks for at most, ladders and dense networks among them, by
+    arithmetic: nothing of it is written out."""
     found = len(block.pretraining) * len(block.method)
     ladders = found * max(block.rounds)
     if not isinstance(block, Grid):
@@ -77,7 +92,9 @@ def asked(block: Masks) -> int:
 
 
 class Landscape(Frozen):
-    """points x points over [-span, span] in units of the filters' norms, on the first `count` test images."""
+    """points x points over [-span, span] in units of the filters' norms, on the first `count` test
+    images.
+    """
 
     points: Annotated[int, Field(ge=3, le=501)] = 51
     span: Annotated[float, Field(gt=0)] = 1.0
@@ -86,7 +103,10 @@ class Landscape(Frozen):
 
 
 class Surrogate(Frozen):
-    """The unseen robust model: adversarially trained from scratch downstream, another architecture and seed."""
+    """The unseen robust model.
+
+    Adversarially trained from scratch downstream, another architecture and seed.
+    """
 
     arch: Arch = "resnet18_32"
     seed: Natural = 1000

@@ -1,4 +1,7 @@
-"""The catalogue of data sets: one row each, plain facts, no loading (that is `data`) and no torch."""
+"""The catalogue of data sets.
+
+One row each, plain facts, no loading (that is `data`) and no torch.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,18 @@ class Frozen(BaseModel):
 class DataSet(Frozen):
     """One row of the catalogue.
 
-    size: the side in pixels of what the network sees; eps and alpha are measured on that image, in [0,1] pixels.
-    crop: the central part of a test image that is resized to `size` (0.875 is the ImageNet habit, 1 the whole image).
-    resize: which sides of a picture file are brought to round(size / crop) pixels to evaluate it:
-    the shorter, of which the middle is then cut, or both, whatever its shape. scale: the area of a
-    resized_crop is uniform between these shares of the picture's (torchvision's default; windows
-    that do not fit are drawn again, so a share above 1 only makes small ones rarer).
-    loader, and what path is, absolute or beneath DWLT_DATA: npz, a file ({split} in it becomes train or test); folder,
-    one that holds train/ and test/, a folder a class each; imagenet (train/ and val/), cub and visda, a folder laid out
-    as the data set's own archives; torchvision, what its readers of CIFAR and SVHN read.
-    train_sha256, test_sha256: which images the splits have (`fingerprints.of`); a study that states one demands it,
-    else they are read off the images themselves. A record's identity has them for the splits that it reads; path,
+    size: the side in pixels of what the network sees; eps and alpha are measured on that image, in
+    [0,1] pixels. crop: the central part of a test image that is resized to `size` (0.875 is the
+    ImageNet habit, 1 the whole image). resize: which sides of a picture file are brought to
+    round(size / crop) pixels to evaluate it: the shorter, of which the middle is then cut, or both,
+    whatever its shape. scale: the area of a resized_crop is uniform between these shares of the
+    picture's (torchvision's default; windows that do not fit are drawn again, so a share above 1
+    only makes small ones rarer). loader, and what path is, absolute or beneath DWLT_DATA: npz, a
+    file ({split} in it becomes train or test); folder, one that holds train/ and test/, a folder a
+    class each; imagenet (train/ and val/), cub and visda, a folder laid out as the data set's own
+    archives; torchvision, what its readers of CIFAR and SVHN read. train_sha256, test_sha256: which
+    images the splits have (`fingerprints.of`); a study that states one demands it, else they are
+    read off the images themselves. A record's identity has them for the splits that it reads; path,
     licence and the numbers of images are no part of it.
     """
 
@@ -62,8 +66,10 @@ class DataSet(Frozen):
     @model_validator(mode="after")
     def _scale_rises(self) -> DataSet:
         if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale={list(self.scale)}: want the smaller share of the area first, "
-                             "as in [0.08, 1.0]")
+            raise ValueError(
+                f"scale={list(self.scale)}: want the smaller share of the area first, "
+                "as in [0.08, 1.0]"
+            )
         return self
 
 
@@ -75,12 +81,15 @@ def data_root() -> Path:
 
 LISTED = ("folder", "imagenet", "cub", "visda")  # loaders of picture files, which can be streamed
 
-NOT_IDENTITY = frozenset({"path", "licence", "train_images", "test_images", "train_sha256", "test_sha256"})
+NOT_IDENTITY = frozenset(
+    {"path", "licence", "train_images", "test_images", "train_sha256", "test_sha256"}
+)
 
 
 # Sections 3 and A1 for the paper's data sets; the statistics of CIFAR, SVHN and VisDA-17 (which are
 # ImageNet's) are those of its authors' code. It has no CUB-200 (Figure A10): ImageNet's, too, as
-# the pre-trained networks do. Of VisDA-17 the paper states no transforms, and this row has ImageNet's.
+# the pre-trained networks do. Of VisDA-17 the paper states no transforms, and this row has
+# ImageNet's.
 # The code differs (preset as_code): it trains on windows of 75 to 133 % of the area instead of 8 to
 # 100, shows whole test pictures squeezed to 224 x 224 instead of the middle of 256, and has ST
 # alone, which trains on every training image and selects on the test images (the folder
@@ -90,31 +99,108 @@ _AT_224 = {"size": 224, "crop": 0.875, "augment": ("resized_crop", "flip")}
 CATALOGUE: dict[str, DataSet] = {
     row.name: row
     for row in (
-        DataSet(name="mnist5k", loader="embedded", classes=10, size=8, mean=(0.252,) * 3, std=(0.289,) * 3,
-                eps=0.15, alpha=0.0375, licence="CC BY-SA 3.0 (MNIST)",
-                train_images=4000, test_images=1000),
-        DataSet(name="digits", loader="embedded", classes=10, size=8, mean=(0.305,) * 3, std=(0.376,) * 3,
-                eps=0.15, alpha=0.0375, licence="CC BY 4.0 (UCI optical digits)",
-                train_images=1300, test_images=497),
-        DataSet(name="tiles", loader="embedded", classes=12, size=16, mean=(0.440, 0.392, 0.366),
-                std=(0.288, 0.249, 0.257),
-                augment=("flip",), licence="public domain, CC0 and CC BY (pictures of scikit-image and scikit-learn)",
-                train_images=1498, test_images=476),
-        DataSet(name="cifar10", loader="torchvision", classes=10, size=32, mean=(0.4914, 0.4822, 0.4465),
-                std=(0.2470, 0.2435, 0.2616), augment=("crop", "flip"), path="cifar-10-batches-py",
-                licence="unstated; research use"),
-        DataSet(name="cifar100", loader="torchvision", classes=100, size=32, mean=(0.5071, 0.4867, 0.4408),
-                std=(0.2675, 0.2565, 0.2761), augment=("crop", "flip"), path="cifar-100-python",
-                licence="unstated; research use"),
-        DataSet(name="svhn", loader="torchvision", classes=10, size=32, mean=(0.4377, 0.4438, 0.4728),
-                std=(0.1201, 0.1231, 0.1052), augment=("crop",), path="{split}_32x32.mat",
-                licence="non-commercial use", train_images=73_257, test_images=26_032),
-        DataSet(name="imagenet", loader="imagenet", classes=1000, path="imagenet", **_AT_224,
-                licence="non-commercial research, by agreement",
-                train_images=1_281_167, test_images=50_000),
-        DataSet(name="cub200", loader="cub", classes=200, path="CUB_200_2011", **_AT_224,
-                licence="non-commercial research and education", train_images=5994, test_images=5794),
-        DataSet(name="visda17", loader="visda", classes=12, path="visda17", **_AT_224,
-                licence="fair use and non-commercial research", train_images=152_397, test_images=55_388),
+        DataSet(
+            name="mnist5k",
+            loader="embedded",
+            classes=10,
+            size=8,
+            mean=(0.252,) * 3,
+            std=(0.289,) * 3,
+            eps=0.15,
+            alpha=0.0375,
+            licence="CC BY-SA 3.0 (MNIST)",
+            train_images=4000,
+            test_images=1000,
+        ),
+        DataSet(
+            name="digits",
+            loader="embedded",
+            classes=10,
+            size=8,
+            mean=(0.305,) * 3,
+            std=(0.376,) * 3,
+            eps=0.15,
+            alpha=0.0375,
+            licence="CC BY 4.0 (UCI optical digits)",
+            train_images=1300,
+            test_images=497,
+        ),
+        DataSet(
+            name="tiles",
+            loader="embedded",
+            classes=12,
+            size=16,
+            mean=(0.440, 0.392, 0.366),
+            std=(0.288, 0.249, 0.257),
+            augment=("flip",),
+            licence="public domain, CC0 and CC BY (pictures of scikit-image and scikit-learn)",
+            train_images=1498,
+            test_images=476,
+        ),
+        DataSet(
+            name="cifar10",
+            loader="torchvision",
+            classes=10,
+            size=32,
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2470, 0.2435, 0.2616),
+            augment=("crop", "flip"),
+            path="cifar-10-batches-py",
+            licence="unstated; research use",
+        ),
+        DataSet(
+            name="cifar100",
+            loader="torchvision",
+            classes=100,
+            size=32,
+            mean=(0.5071, 0.4867, 0.4408),
+            std=(0.2675, 0.2565, 0.2761),
+            augment=("crop", "flip"),
+            path="cifar-100-python",
+            licence="unstated; research use",
+        ),
+        DataSet(
+            name="svhn",
+            loader="torchvision",
+            classes=10,
+            size=32,
+            mean=(0.4377, 0.4438, 0.4728),
+            std=(0.1201, 0.1231, 0.1052),
+            augment=("crop",),
+            path="{split}_32x32.mat",
+            licence="non-commercial use",
+            train_images=73_257,
+            test_images=26_032,
+        ),
+        DataSet(
+            name="imagenet",
+            loader="imagenet",
+            classes=1000,
+            path="imagenet",
+            **_AT_224,
+            licence="non-commercial research, by agreement",
+            train_images=1_281_167,
+            test_images=50_000,
+        ),
+        DataSet(
+            name="cub200",
+            loader="cub",
+            classes=200,
+            path="CUB_200_2011",
+            **_AT_224,
+            licence="non-commercial research and education",
+            train_images=5994,
+            test_images=5794,
+        ),
+        DataSet(
+            name="visda17",
+            loader="visda",
+            classes=12,
+            path="visda17",
+            **_AT_224,
+            licence="fair use and non-commercial research",
+            train_images=152_397,
+            test_images=55_388,
+        ),
     )
 }

@@ -25,10 +25,16 @@ INTERRUPTED = "dwlt: interrupted; the same command goes on from here"
 
 
 class Commands(TyperGroup):
-    """What all commands have in common: how they end when they are interrupted or files cannot be written."""
+    """What all commands have in common.
+
+    How they end when they are interrupted or files cannot be written.
+    """
 
     def invoke(self, ctx: typer.Context) -> object:
-        """The command's result; an interrupt, a full disk and the like become one line and an exit status."""
+        """The command's result.
+
+        An interrupt, a full disk and the like become one line and an exit status.
+        """
         from dwlt_lib import files
 
         try:
@@ -46,7 +52,10 @@ class Commands(TyperGroup):
             refuse(str(error))
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                refuse(f"{error.filename}: {error.strerror}; want a shorter path (DWLT_OUTPUTS may give one)")
+                refuse(
+                    f"{error.filename}: {error.strerror}; want a shorter path (DWLT_OUTPUTS may"
+                    " give one)"
+                )
             if not files.is_full(error) and error.filename is None:
                 raise
             from dwlt_lib import records
@@ -66,9 +75,13 @@ dwlt verdict params/tour.yaml --rule eq3
 
 dwlt browse --study tour_full"""
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False,
-                  epilog=EXAMPLES, help="Double-win lottery tickets: run a study's parameter file, "
-                  "read its results.")
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog=EXAMPLES,
+    help="Double-win lottery tickets: run a study's parameter file, read its results.",
+)
 app.add_typer(cli_weights.app, name="weights")
 app.add_typer(cli_data.app, name="data")
 
@@ -82,9 +95,14 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def _options(version: Annotated[bool, typer.Option(
-        "--version", callback=_version, is_eager=True,
-        help="print the version, do nothing")] = False) -> None:
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="print the version, do nothing"
+        ),
+    ] = False,
+) -> None:
     """What stands before a command."""
 
 
@@ -142,12 +160,17 @@ def _seconds(budget: str | None) -> float | None:
 
 
 @app.command()
-def run(params: Params,
-        workers: Annotated[int, typer.Option(min=1, help="processes; if left out, one a core or one a GPU")] = None,
-        budget: Annotated[str, typer.Option(help="stop cleanly after this long (90s, 9m, 2h)")] = None,
-        executor: Executor = Executor.papermill, device: Device = Device.auto) -> None:
-    """Make what is missing of a study, then its figures and report. 75: stopped by the budget or a signal; run again to
-    go on."""
+def run(
+    params: Params,
+    workers: Annotated[
+        int, typer.Option(min=1, help="processes; if left out, one a core or one a GPU")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="stop cleanly after this long (90s, 9m, 2h)")] = None,
+    executor: Executor = Executor.papermill,
+    device: Device = Device.auto,
+) -> None:
+    """Make what is missing of a study, then its figures and report. 75: stopped by the budget or a
+    signal; run again to go on."""
     seconds = _seconds(budget)
     study = _study(params)
     from dwlt_lib import ready, records, runner
@@ -177,16 +200,32 @@ def run(params: Params,
 
 
 @app.command()
-def plan(params: Annotated[list[Path], typer.Argument(help="parameter files; what they share is counted once")],
-         devices: Annotated[list[int], typer.Option(min=1, help="for so many; may stand again")] = (1, 8, 64),
-         rates: Annotated[Path, typer.Option(help="speeds that dwlt bench --json wrote elsewhere")] = None) -> None:
-    """What studies make: records, bytes, and hours by speeds measured here now or elsewhere before."""
+def plan(
+    params: Annotated[
+        list[Path], typer.Argument(help="parameter files; what they share is counted once")
+    ],
+    devices: Annotated[list[int], typer.Option(min=1, help="for so many; may stand again")] = (
+        1,
+        8,
+        64,
+    ),
+    rates: Annotated[
+        Path, typer.Option(help="speeds that dwlt bench --json wrote elsewhere")
+    ] = None,
+) -> None:
+    """What studies make.
+
+    Records, bytes, and hours by speeds measured here now or elsewhere before.
+    """
     from dwlt_lib import fingerprints, forecast, imported, make, studies
 
     found = {path: _study(path) for path in dict.fromkeys(params)}
     plans = {str(path): studies.plan(study) for path, study in found.items()}
-    for line in dict.fromkeys(line for study in found.values()
-                              for line in (*imported.unknown(study), *fingerprints.unknown(study))):
+    for line in dict.fromkeys(
+        line
+        for study in found.values()
+        for line in (*imported.unknown(study), *fingerprints.unknown(study))
+    ):
         print(line)
     left = forecast.left_of(forecast.union(plans.values()))
     kinds = forecast.kinds_of(left)
@@ -196,12 +235,19 @@ def plan(params: Annotated[list[Path], typer.Argument(help="parameter files; wha
         refuse(f"--rates {error}")
     _lines(forecast.counts(plans, left), [forecast.disk(forecast.union(plans.values()))])
     if kinds:
-        where = f"by the speeds in {rates}" if rates else "by a few steps measured now on this machine's "
+        where = (
+            f"by the speeds in {rates}"
+            if rates
+            else "by a few steps measured now on this machine's "
+        )
         if not rates:
             device = make.resolve("auto").type
             where += "GPU" if device == "cuda" else "processor, of which a device is one thread"
             speeds = forecast.measure(kinds, device)
-        _lines(forecast.hours(left, speeds, devices), [f"speeds, {where}:", *forecast.explain(speeds, kinds)])
+        _lines(
+            forecast.hours(left, speeds, devices),
+            [f"speeds, {where}:", *forecast.explain(speeds, kinds)],
+        )
 
 
 def _lines(*parts) -> None:
@@ -220,12 +266,17 @@ def status(params: Params) -> None:
     print(f"{study.name}: {len(whole) - len(todo)} of {len(whole)} records are there")
     counts = Counter(spec.kind for spec in todo)
     for kind, count in counts.items():
-        print(f"  {count} {kind} left, next: {specs.label(next(spec for spec in todo if spec.kind == kind))}")
+        print(
+            f"  {count} {kind} left, next:"
+            f" {specs.label(next(spec for spec in todo if spec.kind == kind))}"
+        )
     raise typer.Exit(75 if todo else 0)
 
 
 @app.command()
-def results(params: Params, format: Annotated[Format, typer.Option("--format")] = Format.csv) -> None:
+def results(
+    params: Params, format: Annotated[Format, typer.Option("--format")] = Format.csv
+) -> None:
     """Every record's row, sorted, on standard output; times and hosts are not among the columns."""
     study = _study(params)
     _as_planned(study, params)
@@ -241,9 +292,15 @@ def results(params: Params, format: Annotated[Format, typer.Option("--format")] 
 
 
 @app.command()
-def verdict(params: Params, rule: Rule = Rule.one_std, ddof: Annotated[int, typer.Option(min=0, max=1)] = 1,
-            extreme: Extreme = Extreme.max) -> None:
-    """Which tickets are double-win, and the extreme sparsity of each (pre-training, method, data set, fraction)."""
+def verdict(
+    params: Params,
+    rule: Rule = Rule.one_std,
+    ddof: Annotated[int, typer.Option(min=0, max=1)] = 1,
+    extreme: Extreme = Extreme.max,
+) -> None:
+    """Which tickets are double-win, and the extreme sparsity of each (pre-training, method, data
+    set, fraction).
+    """
     study = _study(params)
     _as_planned(study, params)
     raise typer.Exit(0 if _print_verdict(study.name, rule.value, ddof, extreme.value) else 1)
@@ -268,7 +325,9 @@ def report(params: Params) -> None:
 
 @app.command()
 def publish(params: Params) -> None:
-    """Copy a finished study's records (without weights), tables and figures to outputs/reference, to be committed."""
+    """Copy a finished study's records (without weights), tables and figures to outputs/reference,
+    to be committed.
+    """
     study = _study(params)
     from dwlt_lib import files, records, runner, winning
 
@@ -277,8 +336,10 @@ def publish(params: Params) -> None:
     files.check(records.outputs() / "reference")
     files.collect(records.outputs() / "reference", old=runner.OLD)
     table, _ = _table(study.name)
-    tables = {"results.csv": table.drop(columns="seconds").to_csv(index=False),
-              "verdict.csv": winning.verdict(table[table["kind"] == "transfer"]).to_csv(index=False)}
+    tables = {
+        "results.csv": table.drop(columns="seconds").to_csv(index=False),
+        "verdict.csv": winning.verdict(table[table["kind"] == "transfer"]).to_csv(index=False),
+    }
     print(records.publish(study.name, tables))
 
 
@@ -294,14 +355,24 @@ def verify() -> None:
     raise typer.Exit(1 if problems else 0)
 
 
-Ip = Annotated[str, typer.Option("--ip", help="the address to listen on; one that others reach needs a --token")]
-Token = Annotated[str, typer.Option(envvar="DWLT_TOKEN", help="your own token, 16 characters or more; else random")]
+Ip = Annotated[
+    str,
+    typer.Option("--ip", help="the address to listen on; one that others reach needs a --token"),
+]
+Token = Annotated[
+    str,
+    typer.Option(envvar="DWLT_TOKEN", help="your own token, 16 characters or more; else random"),
+]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="print the URL, open nothing")]
 
 
 @app.command()
-def lab(ip: Ip = "127.0.0.1", port: Annotated[int, typer.Option(min=0, max=65535)] = 8888, token: Token = None,
-        no_browser: NoBrowser = False) -> None:
+def lab(
+    ip: Ip = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8888,
+    token: Token = None,
+    no_browser: NoBrowser = False,
+) -> None:
     """JupyterLab over notebooks and outputs, opened on the tour; on loopback and behind a token."""
     from dwlt_lib import servers
 
@@ -309,10 +380,19 @@ def lab(ip: Ip = "127.0.0.1", port: Annotated[int, typer.Option(min=0, max=65535
 
 
 @app.command()
-def browse(study: Annotated[str, typer.Option(help="the study to open on; else the first there is")] = None,
-           ip: Ip = "127.0.0.1", port: Annotated[int, typer.Option(min=0, max=65535)] = 8866, token: Token = None,
-           no_browser: NoBrowser = False) -> None:
-    """Sparsities, results, landscapes and images of a study as a page; on loopback and behind a token."""
+def browse(
+    study: Annotated[
+        str, typer.Option(help="the study to open on; else the first there is")
+    ] = None,
+    ip: Ip = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8866,
+    token: Token = None,
+    no_browser: NoBrowser = False,
+) -> None:
+    """Sparsities, results, landscapes and images of a study as a page.
+
+    On loopback and behind a token.
+    """
     from dwlt_lib import records, servers
 
     if study is not None:
@@ -335,17 +415,27 @@ def _door(ip: str, port: int, token: str | None) -> tuple[str, int, str]:
 
 
 @app.command()
-def bench(device: Device = Device.auto,
-          task: Annotated[str, typer.Option(help="of at, st, pgd20, prune, surface, precision")] = "at,st,pgd20,prune",
-          network: Annotated[str, typer.Option(help="architectures")] = "resnet20",
-          size: Annotated[str, typer.Option(help="sides of the images in pixels")] = "32",
-          batch: Annotated[int, typer.Option(min=2)] = 128,
-          seconds: Annotated[float, typer.Option(min=1, help="for each table")] = 60,
-          json: Annotated[Path, typer.Option(help="write the tables there too")] = None) -> None:
-    """Time this code's steps against its peers' on this machine. precision: bf16 against fp32 on trained networks."""
+def bench(
+    device: Device = Device.auto,
+    task: Annotated[
+        str, typer.Option(help="of at, st, pgd20, prune, surface, precision")
+    ] = "at,st,pgd20,prune",
+    network: Annotated[str, typer.Option(help="architectures")] = "resnet20",
+    size: Annotated[str, typer.Option(help="sides of the images in pixels")] = "32",
+    batch: Annotated[int, typer.Option(min=2)] = 128,
+    seconds: Annotated[float, typer.Option(min=1, help="for each table")] = 60,
+    json: Annotated[Path, typer.Option(help="write the tables there too")] = None,
+) -> None:
+    """Time this code's steps against its peers' on this machine. precision.
+
+    Bf16 against fp32 on trained networks.
+    """
     from dwlt_lib import bench, files, make, models
 
-    asked = {"--task": (task.split(","), bench.TASKS), "--network": (network.split(","), models.ARCHITECTURES)}
+    asked = {
+        "--task": (task.split(","), bench.TASKS),
+        "--network": (network.split(","), models.ARCHITECTURES),
+    }
     for option, (values, known) in asked.items():
         for value in values:
             if value not in known:
@@ -358,8 +448,15 @@ def bench(device: Device = Device.auto,
             _file("--json", json)
         files.check(json.absolute().parent)
     try:
-        found = bench.bench(make.resolve(device.value), task.split(","), network.split(","), [*map(int, sizes)], batch,
-                            seconds, _say)
+        found = bench.bench(
+            make.resolve(device.value),
+            task.split(","),
+            network.split(","),
+            [*map(int, sizes)],
+            batch,
+            seconds,
+            _say,
+        )
     except ValueError as error:
         refuse(str(error))
     if json is not None:
@@ -377,7 +474,10 @@ def _file(option: str, path: Path) -> None:
 
 
 def _table(name: str, kind: str | None = None):
-    """The study's records as a table, and whether all that are there could be read; of what could not, a line each."""
+    """The study's records as a table, and whether all that are there could be read.
+
+    Of what could not, a line each.
+    """
     from dwlt_lib import records
 
     damaged: list[str] = []
@@ -397,8 +497,11 @@ def _as_planned(study, params: Path) -> None:
     from dwlt_lib import records
 
     if records.has_changed(study):
-        print(f"{study.name}: {params} or its images have changed since the study was planned, and this is of the plan "
-              f"before; make what is new: dwlt run {params}", file=sys.stderr)
+        print(
+            f"{study.name}: {params} or its images have changed since the study was planned, and"
+            f" this is of the plan before; make what is new: dwlt run {params}",
+            file=sys.stderr,
+        )
 
 
 def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> bool:
@@ -418,7 +521,9 @@ def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> bool:
     found = found.assign(fraction=(100 * found["fraction"]).map("{:g} %".format))
     for column in ("extreme_sparsity", "ST_SA", "AT_SA", "AT_RA"):
         values = found[column].astype(float)
-        found[column] = ["unknown" if value != value else f"{100 * value:.2f} %" for value in values]
+        found[column] = [
+            "unknown" if value != value else f"{100 * value:.2f} %" for value in values
+        ]
     print(f"extreme double-win sparsity (rule {rule}, ddof {ddof}, extreme {extreme})")
     print(found.drop(columns="extreme_rounds").to_string(index=False))
     for line in lines:
@@ -450,7 +555,10 @@ _interrupted = 0.0  # when a signal last ended the command (time.monotonic)
 
 
 def _interrupt(*_: object) -> None:
-    """Ends the command as Ctrl-C does; a second signal while it cleans up, for a few seconds, is not heard."""
+    """Ends the command as Ctrl-C does.
+
+    A second signal while it cleans up, for a few seconds, is not heard.
+    """
     global _interrupted
     if time.monotonic() - _interrupted > 5:
         _interrupted = time.monotonic()

@@ -9,13 +9,20 @@ import typer
 
 from dwlt_lib.refusal import refuse
 
-app = typer.Typer(no_args_is_help=True, help="Data sets of the catalogue: what is there, and bringing it.")
-Row = Annotated[str, typer.Argument(metavar="NAME", help="a data set of the catalogue, such as cifar10")]
+app = typer.Typer(
+    no_args_is_help=True, help="Data sets of the catalogue: what is there, and bringing it."
+)
+Row = Annotated[
+    str, typer.Argument(metavar="NAME", help="a data set of the catalogue, such as cifar10")
+]
 
 
 @app.command()
 def check(name: Row) -> None:
-    """Where a data set was looked for, what is there, and whether it is what the catalogue says. 1: it is not."""
+    """Where a data set was looked for, what is there, and whether it is what the catalogue says. 1.
+
+    It is not.
+    """
     row = _row(name)
     from dwlt_lib import inventory
 
@@ -30,7 +37,10 @@ def check(name: Row) -> None:
 
 @app.command()
 def fetch(name: Row) -> None:
-    """Download, check and unpack a data set to DWLT_DATA, or say where to get it. 1: it is not there yet."""
+    """Download, check and unpack a data set to DWLT_DATA, or say where to get it. 1.
+
+    It is not there yet.
+    """
     _row(name)
     from tqdm import tqdm
 
@@ -38,8 +48,12 @@ def fetch(name: Row) -> None:
 
     with tqdm(unit="B", unit_scale=True, disable=None, desc=name) as bar:
         try:
-            there = origins.fetch(name, data.data_root(), bar.write,
-                                  lambda done, whole: bar.reset(whole) or bar.update(done))
+            there = origins.fetch(
+                name,
+                data.data_root(),
+                bar.write,
+                lambda done, whole: bar.reset(whole) or bar.update(done),
+            )
         except (ValueError, OSError) as error:
             print(f"dwlt: {' '.join(str(error).split())}", file=sys.stderr)
             raise typer.Exit(1) from error

@@ -11,7 +11,9 @@ import typer
 
 from dwlt_lib.refusal import refuse
 
-app = typer.Typer(no_args_is_help=True, help="Official pre-trained weights: fetch them, take them in safely.")
+app = typer.Typer(
+    no_args_is_help=True, help="Official pre-trained weights: fetch them, take them in safely."
+)
 
 
 class Source(StrEnum):
@@ -21,25 +23,41 @@ class Source(StrEnum):
 
 
 @app.command("import")
-def import_(file: Annotated[Path, typer.Argument(help="an official checkpoint; nothing in it is ever run")],
-            source: Annotated[Source, typer.Option("--as", help="torchvision's, a robust one, or fast_adversarial's")],
-            out: Annotated[Path, typer.Option(help="the safetensors file to write")]) -> None:
-    """One safetensors file of theta_p out of an official checkpoint, with exactly its network's tensors."""
+def import_(
+    file: Annotated[Path, typer.Argument(help="an official checkpoint; nothing in it is ever run")],
+    source: Annotated[
+        Source, typer.Option("--as", help="torchvision's, a robust one, or fast_adversarial's")
+    ],
+    out: Annotated[Path, typer.Option(help="the safetensors file to write")],
+) -> None:
+    """One safetensors file of theta_p out of an official checkpoint, with exactly its network's
+    tensors.
+    """
     from dwlt_lib import weights
 
     try:
         found = weights.read_checkpoint(file, source.value)
         weights.write_checkpoint(found, out)
     except OSError as error:
-        refuse(f"{error.filename}: {error.strerror}; want a checkpoint that can be read, and an --out to write to")
+        refuse(
+            f"{error.filename}: {error.strerror}; want a checkpoint that can be read, and an --out"
+            " to write to"
+        )
     except ValueError as error:
         refuse(str(error))
     print(f"{out}: {weights.describe(found)}")
 
 
 @app.command()
-def fetch(name: Annotated[str, typer.Argument(help="std, at, fat, or a variant (an unknown name lists them)")]) -> None:
-    """Download an official checkpoint to DWLT_DATA/weights and check its hash; an interrupted one is continued."""
+def fetch(
+    name: Annotated[
+        str, typer.Argument(help="std, at, fat, or a variant (an unknown name lists them)")
+    ],
+) -> None:
+    """Download an official checkpoint to DWLT_DATA/weights and check its hash.
+
+    An interrupted one is continued.
+    """
     from tqdm import tqdm
 
     from dwlt_lib import zoo
@@ -48,7 +66,9 @@ def fetch(name: Annotated[str, typer.Argument(help="std, at, fat, or a variant (
         refuse(f"weights {name!r}: want one of {', '.join(zoo.OFFICIAL)}")
     with tqdm(unit="B", unit_scale=True, disable=None, desc=name) as bar:
         try:
-            path, found = zoo.fetch(name, progress=lambda done, whole: bar.reset(whole) or bar.update(done))
+            path, found = zoo.fetch(
+                name, progress=lambda done, whole: bar.reset(whole) or bar.update(done)
+            )
         except (OSError, ValueError) as error:
             print(f"dwlt: {error}", file=sys.stderr)
             raise typer.Exit(1) from None

@@ -1,7 +1,8 @@
-"""Voila with every door behind the token: by itself it leaves static files, /voila/files and one websocket open.
+"""Voila with every door behind the token: by itself it leaves static files, /voila/files and one
+websocket open.
 
-A kernel that has run the notebook already waits for the next visitor (a page in three seconds instead of seven); it is
-given up if there are new records since.
+A kernel that has run the notebook already waits for the next visitor (a page in three seconds
+instead of seven); it is given up if there are new records since.
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 
 PATIENCE = 20  # seconds
-FOREIGN = re.compile(r'<link [^>]*href="https?://[^>]*>')  # the template asks another host for icons
+FOREIGN = re.compile(
+    r'<link [^>]*href="https?://[^>]*>'
+)  # the template asks another host for icons
 
 
 def behind_token(handler: type[RequestHandler]) -> type[RequestHandler]:
-    """The handler; it refuses a foreign Host, and whoever brings neither the token nor the cookie traded for it."""
+    """The handler.
+
+    It refuses a foreign Host, and whoever brings neither the token nor the cookie traded for it.
+    """
     bases = (handler,) if issubclass(handler, JupyterHandler) else (JupyterHandler, handler)
 
     class Closed(*bases):
@@ -59,7 +65,10 @@ class Page(TornadoVoilaHandler):
 
 
 class ClosedVoila(Voila):
-    """announce: called once the server listens; newest: when a record was last made (time.time())."""
+    """announce: called once the server listens; newest.
+
+    When a record was last made (time.time()).
+    """
 
     announce: Callable[[], None] = CallableTrait()
     newest: Callable[[], float] = CallableTrait()
@@ -70,18 +79,32 @@ class ClosedVoila(Voila):
         found = []
         for pattern, handler, *rest in super().init_handlers():
             handler = Page if handler is TornadoVoilaHandler else handler
-            found.append((pattern, handler if issubclass(handler, LoginFormHandler) else behind_token(handler), *rest))
+            found.append(
+                (
+                    pattern,
+                    handler if issubclass(handler, LoginFormHandler) else behind_token(handler),
+                    *rest,
+                )
+            )
         return found
 
     def launch_browser(self) -> None:
         IOLoop.current().add_callback(self.announce_warm)
 
     async def announce_warm(self) -> None:
-        """Announce once the waiting kernel has run the notebook, so that the page opens at once; soon in any case."""
+        """Announce once the waiting kernel has run the notebook, so that the page opens at once.
+
+        Soon in any case.
+        """
         for _ in range(10 * PATIENCE):
-            pools = getattr(self.kernel_manager, "_pools", {})  # Voila tells only how many, not how far
+            pools = getattr(
+                self.kernel_manager, "_pools", {}
+            )  # Voila tells only how many, not how far
             waiting = [task for pool in pools.values() for task in pool]
-            if all(task.done() and (task.exception() or task.result()["task"].done()) for task in waiting):
+            if all(
+                task.done() and (task.exception() or task.result()["task"].done())
+                for task in waiting
+            ):
                 break
             await asyncio.sleep(0.1)
         self.announce()

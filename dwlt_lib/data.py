@@ -1,7 +1,9 @@
-"""Images: loading a row of the catalogue, splits, 100/10/1 % subsets, batches on the device and augmentation.
+"""Images: loading a row of the catalogue, splits, 100/10/1 % subsets, batches on the device and
+augmentation.
 
-Images live on the device as uint8 (N,3,H,W); a batch becomes float in [0,1] only when it is used. Picture files that do
-not fit there, or of which each epoch wants other crops, are streamed: the same interface, and the same images.
+Images live on the device as uint8 (N,3,H,W); a batch becomes float in [0,1] only when it is used.
+Picture files that do not fit there, or of which each epoch wants other crops, are streamed: the
+same interface, and the same images.
 """
 
 from __future__ import annotations
@@ -23,21 +25,27 @@ from dwlt_lib.catalogue import CATALOGUE, LISTED, DataSet, data_root
 from dwlt_lib.embedded import EMBEDDED, Arrays, rgb
 from dwlt_lib.layouts import source
 
-RESIDENT = 2**31  # bytes of a split of picture files that may stay on the device; larger ones are streamed
+RESIDENT = (
+    2**31
+)  # bytes of a split of picture files that may stay on the device; larger ones are streamed
 
 
-
-# ---------------------------------------------------------------------------------------------- loaders
+# ----------------------------------------------------------------------------------------------
+# loaders
 
 
 def _torchvision(row: DataSet, split: str, root: Path) -> Arrays:
-    """CIFAR and SVHN by torchvision's readers, which check the files against its md5 sums before they open them."""
+    """CIFAR and SVHN by torchvision's readers, which check the files against its md5 sums before
+    they open them.
+    """
     from torchvision import datasets
 
     if row.name == "svhn":
         found = datasets.SVHN(root, split=split)
         return found.data.transpose(0, 2, 3, 1), found.labels.astype(np.int64)
-    found = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[row.name](root, train=split == "train")
+    found = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[row.name](
+        root, train=split == "train"
+    )
     return found.data, np.asarray(found.targets, dtype=np.int64)
 
 
@@ -46,25 +54,33 @@ def row_of(name: str | DataSet) -> DataSet:
     if isinstance(name, DataSet):
         return name
     if name not in CATALOGUE:
-        raise ValueError(f"data set {name!r}: want one of {', '.join(CATALOGUE)}, or a row of your own in the study")
+        raise ValueError(
+            f"data set {name!r}: want one of {', '.join(CATALOGUE)}, or a row of your own in the"
+            " study"
+        )
     return CATALOGUE[name]
 
 
 def load(name: str | DataSet, split: str, root: str | Path | None = None) -> tuple[Tensor, Tensor]:
     """Images uint8 (N,3,H,W) and labels int64 (N,) of `split` ("train" or "test"), in file order.
 
-    Arrays larger than the row's size are reduced to it here, by area, smaller ones are enlarged batch by batch; picture
-    files are shown as evaluated, round(size / crop) pixels square. Everything is read from `root`, or DWLT_DATA;
-    nothing is downloaded. Raises ValueError, one line, for whatever is missing or wrong.
+    Arrays larger than the row's size are reduced to it here, by area, smaller ones are enlarged
+    batch by batch; picture files are shown as evaluated, round(size / crop) pixels square.
+    Everything is read from `root`, or DWLT_DATA; nothing is downloaded. Raises ValueError, one
+    line, for whatever is missing or wrong.
     """
     row = row_of(name)
-    if row.loader == "embedded":  # the packages do not change under a process: read once, whatever is known of it
+    if (
+        row.loader == "embedded"
+    ):  # the packages do not change under a process: read once, whatever is known of it
         row = row.model_copy(update={"train_sha256": None, "test_sha256": None})
     return _load(row, _known(split), Path(root) if root else data_root())
 
 
 def listing(name: str | DataSet, split: str, root: str | Path | None = None) -> layouts.Listing:
-    """The picture files of `split` of a row whose loader lists them (catalogue.LISTED), in file order."""
+    """The picture files of `split` of a row whose loader lists them (catalogue.LISTED), in file
+    order.
+    """
     return _listing(row_of(name), _known(split), Path(root) if root else data_root())
 
 
@@ -97,8 +113,10 @@ def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
             x, y = _torchvision(row, split, path.parent)
         except Exception as error:  # unpickling and MATLAB's format fail in many ways
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"data set {row.name}: {path}: a file is missing, or not what was published ({reason}); "
-                             f"remove it and bring it anew with dwlt data fetch {row.name}") from error
+            raise ValueError(
+                f"data set {row.name}: {path}: a file is missing, or not what was published"
+                f" ({reason}); remove it and bring it anew with dwlt data fetch {row.name}"
+            ) from error
     layouts.check_labels(row, y)
     images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
     side = round(row.size / row.crop)
@@ -113,8 +131,10 @@ def _decode(row: DataSet, found: layouts.Listing) -> tuple[Tensor, Tensor]:
     side = round(row.size / row.crop)
     need, free = 3 * side * side * len(found), psutil.virtual_memory().available
     if need > free:
-        raise ValueError(f"data set {row.name}: {len(found):,} images of {side} x {side} are {need / 1e9:,.0f} GB, and "
-                         f"{free / 1e9:,.0f} GB of memory are free; use data.images, which streams them")
+        raise ValueError(
+            f"data set {row.name}: {len(found):,} images of {side} x {side} are {need / 1e9:,.0f}"
+            f" GB, and {free / 1e9:,.0f} GB of memory are free; use data.images, which streams them"
+        )
     whole = next(pictures.stream(found.root, found.names, [len(found)], side, resize=row.resize))
     return whole, torch.from_numpy(found.labels)
 
@@ -124,18 +144,28 @@ def _resize(x: Tensor, side: int) -> Tensor:
     return F.interpolate(x, (side, side), mode="bilinear", antialias=True)
 
 
-# ---------------------------------------------------------------------------------------------- subsets
+# ----------------------------------------------------------------------------------------------
+# subsets
 
 
-def subset(labels: Tensor | Sequence[int] | np.ndarray, fraction: float, seed: int, rule: str = "stratified") -> Tensor:
-    """Indices, ascending, of int(fraction * N) images; those of a smaller fraction lie within those of a larger one.
+def subset(
+    labels: Tensor | Sequence[int] | np.ndarray,
+    fraction: float,
+    seed: int,
+    rule: str = "stratified",
+) -> Tensor:
+    """Indices, ascending, of int(fraction * N) images; those of a smaller fraction lie within those
+    of a larger one.
 
-    labels: (N,), a tensor, an array or a list. seed: 0 or more. stratified: a seeded order in which every class keeps
-    its share, so per-class counts of any prefix differ from their share by about one at most. first_n: the first
-    images in file order (the authors' way). Raises ValueError, one line.
+    labels: (N,), a tensor, an array or a list. seed: 0 or more. stratified: a seeded order in which
+    every class keeps its share, so per-class counts of any prefix differ from their share by about
+    one at most. first_n: the first images in file order (the authors' way). Raises ValueError, one
+    line.
     """
     if not isinstance(fraction, Real) or not 0 < fraction <= 1:
-        raise ValueError(f"fraction={fraction!r}: want 0 < fraction <= 1 (the paper uses 1.0, 0.1 and 0.01)")
+        raise ValueError(
+            f"fraction={fraction!r}: want 0 < fraction <= 1 (the paper uses 1.0, 0.1 and 0.01)"
+        )
     if rule not in ("stratified", "first_n"):
         raise ValueError(f"rule={rule!r}: want 'stratified' or 'first_n'")
     if not isinstance(seed, int | np.integer) or seed < 0:
@@ -143,7 +173,9 @@ def subset(labels: Tensor | Sequence[int] | np.ndarray, fraction: float, seed: i
     try:
         y = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"labels, a {type(labels).__name__}: want a class an image, (N,)") from error
+        raise ValueError(
+            f"labels, a {type(labels).__name__}: want a class an image, (N,)"
+        ) from error
     if y.ndim != 1 or len(y) == 0 or y.dtype.kind not in "iuf" or not np.isfinite(y).all():
         raise ValueError(f"labels {y.shape} {y.dtype}: want a class an image, (N,), N at least 1")
     n = max(1, int(round(len(y) * fraction, 6)))
@@ -158,12 +190,16 @@ def subset(labels: Tensor | Sequence[int] | np.ndarray, fraction: float, seed: i
     return torch.from_numpy(np.sort(order[:n]))
 
 
-# ---------------------------------------------------------------------------------------------- on the device
+# ---------------------------------------------------------------------------------------------- on
+# the device
 
 
 @dataclass(frozen=True)
 class Images:
-    """A split on its device. x: uint8 (N,3,H,W); y: int64 (N,); row: how they are shown to the network."""
+    """A split on its device. x: uint8 (N,3,H,W); y: int64 (N,); row.
+
+    How they are shown to the network.
+    """
 
     x: Tensor
     y: Tensor
@@ -181,12 +217,17 @@ class Images:
         index = index.to(self.x.device)
         return Images(self.x[index], self.y[index], self.row)
 
-    def parts(self, indices: Sequence[Tensor], rng: torch.Generator | None = None) -> Iterator[Images]:
+    def parts(
+        self, indices: Sequence[Tensor], rng: torch.Generator | None = None
+    ) -> Iterator[Images]:
         """take(index) for each of `indices`, on the device; rng is not drawn from."""
         return (self.take(index) for index in indices)
 
     def floats(self) -> Tensor:
-        """As evaluated: float (N,3,size,size) in [0,1], the central `crop` enlarged where the row asks for it."""
+        """As evaluated.
+
+        Float (N,3,size,size) in [0,1], the central `crop` enlarged where the row asks for it.
+        """
         size, crop = self.row.size, self.row.crop
         x = self.x.float() / 255
         side = round(size / crop)
@@ -202,7 +243,8 @@ class Images:
 
 @dataclass(frozen=True)
 class Streamed:
-    """A split that stays in its picture files, which are decoded when they are wanted; used like Images.
+    """A split that stays in its picture files, which are decoded when they are wanted; used like
+    Images.
 
     root/names: (N,) bytes; y: int64 (N,) on the device that parts of it are brought to.
     """
@@ -216,13 +258,18 @@ class Streamed:
 
     def take(self, index: Tensor) -> Streamed:
         """Those of `index` (K,), in its order; nothing is decoded yet."""
-        return Streamed(self.root, self.names[index.cpu().numpy()], self.y[index.to(self.device)], self.row)
+        return Streamed(
+            self.root, self.names[index.cpu().numpy()], self.y[index.to(self.device)], self.row
+        )
 
-    def parts(self, indices: Sequence[Tensor], rng: torch.Generator | None = None) -> Iterator[Images]:
-        """take(index) for each of `indices`, decoded, on the device, while later ones are decoded beside.
+    def parts(
+        self, indices: Sequence[Tensor], rng: torch.Generator | None = None
+    ) -> Iterator[Images]:
+        """take(index) for each of `indices`, decoded, on the device, while later ones are decoded
+        beside.
 
-        With rng, of a row that asks for resized_crop: as training sees them, every picture cropped at random by a seed
-        of its own, drawn in the order of `indices`; else as evaluated.
+        With rng, of a row that asks for resized_crop: as training sees them, every picture cropped
+        at random by a seed of its own, drawn in the order of `indices`; else as evaluated.
         """
         whole, row, side, seeds = self.take(torch.cat(list(indices))), self.row, None, None
         if rng is not None and "resized_crop" in row.augment:
@@ -230,9 +277,16 @@ class Streamed:
             rest = tuple(name for name in row.augment if name != "resized_crop")
             row = row.model_copy(update={"augment": rest, "crop": 1.0})
         labels = whole.y.split([len(index) for index in indices])
-        decoded = pictures.stream(self.root, whole.names, [len(index) for index in indices],
-                                  side or round(row.size / row.crop), seeds,
-                                  self.device.type == "cuda", row.resize, row.scale)
+        decoded = pictures.stream(
+            self.root,
+            whole.names,
+            [len(index) for index in indices],
+            side or round(row.size / row.crop),
+            seeds,
+            self.device.type == "cuda",
+            row.resize,
+            row.scale,
+        )
         for x, y in zip(decoded, labels, strict=True):
             yield Images(x.to(self.device, non_blocking=True), y, row)
 
@@ -243,7 +297,10 @@ class Streamed:
 
 @dataclass(frozen=True)
 class Pages:
-    """What is evaluated, in the place of a tensor (N,3,size,size): split(n) makes n images at a time, in order."""
+    """What is evaluated, in the place of a tensor (N,3,size,size).
+
+    Split(n) makes n images at a time, in order.
+    """
 
     of: Images | Streamed
 
@@ -260,24 +317,30 @@ class Pages:
         return (part.floats() for part in self.of.parts(torch.arange(len(self.of)).split(size)))
 
 
-def images(name: str | DataSet, split: str, device: torch.device | str = "cpu") -> Images | Streamed:
-    """A whole split: resident on `device`, or, if it is training pictures to be cropped anew each epoch or more of them
-    than RESIDENT bytes, streamed to it."""
+def images(
+    name: str | DataSet, split: str, device: torch.device | str = "cpu"
+) -> Images | Streamed:
+    """A whole split: resident on `device`, or, if it is training pictures to be cropped anew each
+    epoch or more of them than RESIDENT bytes, streamed to it."""
     row = row_of(name)
     if row.loader in LISTED:
         found, side = listing(row, split), round(row.size / row.crop)
-        if (split == "train" and "resized_crop" in row.augment) or len(found) * 3 * side * side > RESIDENT:
+        if (split == "train" and "resized_crop" in row.augment) or len(
+            found
+        ) * 3 * side * side > RESIDENT:
             return Streamed(found.root, found.names, torch.from_numpy(found.labels).to(device), row)
     x, y = load(row, split)
     return Images(x.to(device), y.to(device), row)
 
 
-def batches(source: Images | Streamed, batch: int, order_rng: torch.Generator, augment_rng: torch.Generator
-            ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of training batches: x (B,3,size,size) in [0,1], augmented as the row says, and y (B,).
+def batches(
+    source: Images | Streamed, batch: int, order_rng: torch.Generator, augment_rng: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of training batches: x (B,3,size,size) in [0,1], augmented as the row says, and y
+    (B,).
 
-    Generators live on the CPU, so that an order does not depend on the device. The last batch may be smaller; one
-    lone image joins the batch before it (BatchNorm cannot train on one value).
+    Generators live on the CPU, so that an order does not depend on the device. The last batch may
+    be smaller; one lone image joins the batch before it (BatchNorm cannot train on one value).
     """
     order = torch.randperm(len(source), generator=order_rng)
     cuts = list(range(0, len(order), batch)) + [len(order)]
@@ -329,8 +392,9 @@ def _shift(x: Tensor, pad: int, chances: Tensor) -> Tensor:
     return F.pad(x, (pad,) * 4)[image, channel, rows, cols]
 
 
-def windows(chances: Tensor, high: int, wide: int, scale: tuple[float, float] = (0.08, 1.0)
-            ) -> Tensor:
+def windows(
+    chances: Tensor, high: int, wide: int, scale: tuple[float, float] = (0.08, 1.0)
+) -> Tensor:
     """Windows as torchvision's RandomResizedCrop draws them, in whole pixels of (high, wide) ones.
 
     Area uniform in `scale` times the picture's, aspect log-uniform in 3/4 to 4/3; of TRIES windows

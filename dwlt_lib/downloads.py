@@ -1,7 +1,8 @@
-"""One file from the network: resumed where it stopped, checked by its hash, and in its place only when it is whole.
+"""One file from the network: resumed where it stopped, checked by its hash, and in its place only
+when it is whole.
 
-A hash known beforehand (a pin) is demanded; else the first download's is noted in hashes.json beside the file, and
-demanded from then on. Nothing here is called by a study: a user asks for it.
+A hash known beforehand (a pin) is demanded; else the first download's is noted in hashes.json
+beside the file, and demanded from then on. Nothing here is called by a study: a user asks for it.
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ class BadDownload(ValueError):
     """What could not be had, or is not what was asked for: one line."""
 
 
-def download(url: str, target: Path, pin: str | None = None, progress: Progress | None = None) -> str:
-    """The sha256 of `target`, fetched from `url` if it is not there; a partial file beside it is continued.
+def download(
+    url: str, target: Path, pin: str | None = None, progress: Progress | None = None
+) -> str:
+    """The sha256 of `target`, fetched from `url` if it is not there; a partial file beside it is
+    continued.
 
-    pin: the sha256 that it must have (64 hexadecimal digits, or the first of them). Raises BadDownload, one line.
+    pin: the sha256 that it must have (64 hexadecimal digits, or the first of them). Raises
+    BadDownload, one line.
     """
     noted = _noted(target).get(target.name)
     part = target.with_name(f"{target.name}.part")
@@ -51,33 +56,49 @@ def _get(url: str, part: Path, target: Path, progress: Progress | None) -> None:
         part.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, part, progress)
     except HTTPError as error:
-        raise BadDownload(f"{url}: the server says {error.code} {error.reason}; get the file elsewhere and put it at "
-                          f"{target}") from error
+        raise BadDownload(
+            f"{url}: the server says {error.code} {error.reason}; get the file elsewhere and put it"
+            f" at {target}"
+        ) from error
     except (URLError, HTTPException, OSError, ValueError) as error:
-        reason = " ".join(str(getattr(error, "reason", None) or error or type(error).__name__).split())
-        raise BadDownload(f"{url}: {reason}; try again (it goes on from where it was), or get the file elsewhere and "
-                          f"put it at {target}") from error
+        reason = " ".join(
+            str(getattr(error, "reason", None) or error or type(error).__name__).split()
+        )
+        raise BadDownload(
+            f"{url}: {reason}; try again (it goes on from where it was), or get the file elsewhere"
+            f" and put it at {target}"
+        ) from error
     with open(part, "rb") as file:
         start = file.read(512).lstrip().lower()
     if start.startswith(b"<"):
         _drop(part)
-        raise BadDownload(f"{url}: gave a web page instead of the file; open it in a browser, and put the file at "
-                          f"{target}")
+        raise BadDownload(
+            f"{url}: gave a web page instead of the file; open it in a browser, and put the file at"
+            f" {target}"
+        )
 
 
 def _checked(path: Path, target: Path, pin: str | None, noted: str | None) -> str:
     found = files.sha256(path)
-    for wanted, whose in ((pin, "its source's hash"), (noted, f"noted in {target.with_name('hashes.json')}")):
+    for wanted, whose in (
+        (pin, "its source's hash"),
+        (noted, f"noted in {target.with_name('hashes.json')}"),
+    ):
         if wanted and not found.startswith(wanted):
             if path != target:
                 _drop(path)
-            raise BadDownload(f"{target}: sha256 {found}, but {wanted} is {whose}; "
-                              f"{'delete it and fetch again' if path == target else 'the download was thrown away'}")
+            raise BadDownload(
+                f"{target}: sha256 {found}, but {wanted} is {whose}; "
+                f"{'delete it and fetch again' if path == target else 'the download was deleted'}"
+            )
     return found
 
 
 def _fetch(url: str, part: Path, progress: Progress | None) -> None:
-    """Appends to `part` what is missing. What is noted beside it keeps halves of two different files apart."""
+    """Appends to `part` what is missing.
+
+    What is noted beside it keeps halves of two different files apart.
+    """
     beside = part.with_name(f"{part.name}.json")
     try:
         noted = json.loads(beside.read_text(encoding="utf-8")) if part.exists() else {}
@@ -86,7 +107,11 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
     have = part.stat().st_size if noted else 0
     if have and have == noted["whole"]:
         return
-    headers = {"Range": f"bytes={have}-", **({"If-Range": noted["tag"]} if noted["tag"] else {})} if have else {}
+    headers = (
+        {"Range": f"bytes={have}-", **({"If-Range": noted["tag"]} if noted["tag"] else {})}
+        if have
+        else {}
+    )
     try:
         answer = urlopen(Request(url, headers={"User-Agent": "dwlt", **headers}), timeout=TIMEOUT)
     except HTTPError as error:
@@ -99,7 +124,9 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
         rest = f"bytes {have}-{(noted.get('whole') or 0) - 1}/{noted.get('whole')}"
         if going_on and answer.headers.get("Content-Range") != rest:
             if not have:
-                raise URLError("the server answers with a part of the file where all of it was asked for")
+                raise URLError(
+                    "the server answers with a part of the file where all of it was asked for"
+                )
             _drop(part)
             return _fetch(url, part, progress)
         have = have if going_on else 0
@@ -132,4 +159,6 @@ def _noted(target: Path) -> dict[str, str]:
 
 def _note(target: Path, found: str) -> None:
     path = target.with_name("hashes.json")
-    files.write(path, json.dumps({**_noted(target), target.name: found}, indent=1, sort_keys=True) + "\n")
+    files.write(
+        path, json.dumps({**_noted(target), target.name: found}, indent=1, sort_keys=True) + "\n"
+    )

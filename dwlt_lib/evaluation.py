@@ -1,4 +1,7 @@
-"""SA and RA: accuracy on test images as they are, and on images an adversary has moved (paper, section 3)."""
+"""SA and RA.
+
+Accuracy on test images as they are, and on images an adversary has moved (paper, section 3).
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,25 @@ from torch import Tensor, nn
 
 from dwlt_lib.attacks import PGD, check, eval_mode, perturb_unchecked, stands
 
-BATCH = 512  # of images of 64 x 64 pixels at most, fewer of larger ones; fixed, so that the random starts of an
+# of images of 64 x 64 pixels at most, fewer of larger ones; fixed, so that the random starts of an
+BATCH = 512
 # evaluation do not depend on who calls it
 
 
-def correct(model: nn.Module, x: Tensor, y: Tensor, attack: PGD | None = None, rng: torch.Generator | None = None,
-            source: nn.Module | None = None) -> Tensor:
-    """Which images are classified rightly: (N,) bool. BatchNorm in eval mode; the model's mode is put back.
+def correct(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: PGD | None = None,
+    rng: torch.Generator | None = None,
+    source: nn.Module | None = None,
+) -> Tensor:
+    """Which images are classified rightly: (N,) bool. BatchNorm in eval mode; the model's mode is
+    put back.
 
-    x: (N,C,H,W) in [0,1]; y: (N,). attack: perturb the images first, with gradients of `source` (a transfer attack) or
-    of the model itself; the last iterate counts. Raises ValueError, one line, for anything else (`attacks.check`).
+    x: (N,C,H,W) in [0,1]; y: (N,). attack: perturb the images first, with gradients of `source` (a
+    transfer attack) or of the model itself; the last iterate counts. Raises ValueError, one line,
+    for anything else (`attacks.check`).
     """
     _check(x, y, model, source)
     with eval_mode(model, source):
@@ -37,19 +49,30 @@ def standard_accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return correct(model, x, y).double().mean().item()
 
 
-def robust_accuracy(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator) -> float:
-    """RA, 0..1: accuracy on the last iterate of `attack` (the paper: PGD-20). x: (N,C,H,W) in [0,1]; y: (N,)."""
+def robust_accuracy(
+    model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator
+) -> float:
+    """RA, 0..1: accuracy on the last iterate of `attack` (the paper: PGD-20). x.
+
+    (N,C,H,W) in [0,1]; y: (N,).
+    """
     return correct(model, x, y, attack, rng).double().mean().item()
 
 
-def robust_accuracy_any(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator) -> float:
-    """RA_any, 0..1: an image counts only if it is right at the start and after every step of `attack`.
+def robust_accuracy_any(
+    model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator
+) -> float:
+    """RA_any, 0..1: an image counts only if it is right at the start and after every step of
+    `attack`.
 
-    A stronger statement than the paper's RA, and never mixed with it. x: (N,C,H,W) in [0,1]; y: (N,).
+    A stronger statement than the paper's RA, and never mixed with it. x: (N,C,H,W) in [0,1]; y:
+    (N,).
     """
     _check(x, y, model)
     with eval_mode(model):
-        hits = torch.cat([stands(model, part, labels, attack, rng) for part, labels in _parts(x, y)])
+        hits = torch.cat(
+            [stands(model, part, labels, attack, rng) for part, labels in _parts(x, y)]
+        )
     return hits.double().mean().item()
 
 
@@ -57,12 +80,17 @@ def attacked(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Gen
     """The adversarial images themselves, (N,C,H,W), made in eval mode."""
     _check(x, y, model)
     with eval_mode(model):
-        return torch.cat([perturb_unchecked(model, part, labels, attack, rng) for part, labels in _parts(x, y)])
+        return torch.cat(
+            [perturb_unchecked(model, part, labels, attack, rng) for part, labels in _parts(x, y)]
+        )
 
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Mean cross-entropy in nats over x (N,C,H,W), summed in float64; the model's mode is left as it is."""
+    """Mean cross-entropy in nats over x (N,C,H,W), summed in float64.
+
+    The model's mode is left as it is.
+    """
     _check(x, y, model)
     total = 0.0
     for part, labels in _parts(x, y):

@@ -1,7 +1,8 @@
 """Files that appear whole or not at all, and the scratch files that a killed process leaves.
 
-Whatever is being written has a scratch name that says whose it is (host, process, its start): nobody takes another's
-for their own, and what a dead process left can be told from what a living one is writing.
+Whatever is being written has a scratch name that says whose it is (host, process, its start):
+nobody takes another's for their own, and what a dead process left can be told from what a living
+one is writing.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from pathlib import Path
 
 MARK = ".dwlt-"  # every scratch name starts so
 TRIAL = 2**18  # bytes that there must be room for where files are to be made
-SHORT = 42  # bytes of a private folder's path: a socket's, with 65 more, has a limit of 108 on Linux
+SHORT = (
+    42  # bytes of a private folder's path: a socket's, with 65 more, has a limit of 108 on Linux
+)
 DAY, WEEK = 86_400, 7 * 86_400  # seconds
-# how a full disk, or a quota that is used up, is said: by the system, and by torch.save, which only counts
+# how a full disk, or a quota that is used up, is said: by the system, and by torch.save, which only
+# counts
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "os error 28", "unexpected pos")
 
 
@@ -34,8 +38,9 @@ class Unusable(ValueError):
 
 
 def owner() -> str:
-    """This process, as scratch names say it: HOST-PID-START. HOST: of this host since it was started, and of its
-    container; START: when the process was, in the system's own ticks, which no setting of the clock moves."""
+    """This process, as scratch names say it: HOST-PID-START. HOST: of this host since it was
+    started, and of its container; START: when the process was, in the system's own ticks, which no
+    setting of the clock moves."""
     return f"{_host()}-{os.getpid()}-{_start(os.getpid()):x}"
 
 
@@ -43,14 +48,25 @@ def owner() -> str:
 def _host() -> str:
     parts = [platform.node()]
     with suppress(OSError):  # of Linux
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8"), os.readlink("/proc/self/ns/pid")]
+        parts += [
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8"),
+            os.readlink("/proc/self/ns/pid"),
+        ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
 
 
 def _start(pid: int) -> int | None:
-    """When that process was started; None if it is not there, or has ended and is not yet buried."""
+    """When that process was started.
+
+    None if it is not there, or has ended and is not yet buried.
+    """
     try:
-        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        words = (
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
         return None if words[0] in "ZX" else int(words[19])
     except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self").exists():
@@ -101,7 +117,10 @@ def sha256(path: str | Path) -> str:
 
 
 def write(path: Path, data: bytes | str) -> Path:
-    """`path` holds all of `data` (text as UTF-8), on the disk, or what it held before; an OSError names it."""
+    """`path` holds all of `data` (text as UTF-8), on the disk, or what it held before.
+
+    An OSError names it.
+    """
     aside = scratch(path)
     try:
         with open(aside, "wb") as file:
@@ -128,7 +147,10 @@ def sync(path: Path) -> None:
 
 
 def is_dead(owner: str) -> bool:
-    """Whether this was an `owner` on this host that runs no more; of other hosts nobody can tell: False."""
+    """Whether this was an `owner` on this host that runs no more; of other hosts nobody can tell.
+
+    False.
+    """
     host, _, rest = owner.partition("-")
     pid, _, start = rest.partition("-")
     if host != _host() or not (pid.isdigit() and re.fullmatch("[0-9a-f]+", start)):
@@ -137,8 +159,8 @@ def is_dead(owner: str) -> bool:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether this is a scratch file or folder of a process of this host that is there no more, or of another host (or
-    of this one before it was started anew), not written to for a week."""
+    """Whether this is a scratch file or folder of a process of this host that is there no more, or
+    of another host (or of this one before it was started anew), not written to for a week."""
     if not path.name.startswith(MARK):
         return False
     found = "-".join(path.name.removeprefix(MARK).split("-")[:3])
@@ -152,8 +174,11 @@ def collect(folder: Path, own: bool = False, old: Sequence[str] = ()) -> list[Pa
     versions); these go a day after they were last written.
     """
     mine = f"{MARK}{owner()}-"
-    left = [path for path in sorted(folder.glob(f"{MARK}*"))
-            if is_abandoned(path) or (own and path.name.startswith(mine))]
+    left = [
+        path
+        for path in sorted(folder.glob(f"{MARK}*"))
+        if is_abandoned(path) or (own and path.name.startswith(mine))
+    ]
     left += [path for pattern in old for path in sorted(folder.glob(pattern)) if _age(path) > DAY]
     for path in left:
         if path.is_dir() and not path.is_symlink():
@@ -211,8 +236,10 @@ def check(folder: Path) -> None:
                 path.rmdir()
         if is_full(error):
             raise Unusable(no_space(folder)) from error
-        raise Unusable(f"{folder}: cannot be written to ({error.strerror}); want a folder in which "
-                       "files can be made") from error
+        raise Unusable(
+            f"{folder}: cannot be written to ({error.strerror}); want a folder in which "
+            "files can be made"
+        ) from error
 
 
 def is_full(problem: BaseException | str) -> bool:
@@ -252,5 +279,7 @@ def private() -> Path:
                 with suppress(OSError):
                     folder.mkdir(mode=0o700)
                     return folder
-    raise Unusable(f"{', '.join(map(str, places))}: no folder can be made there, or its path is too "
-                   "long for a socket; want a TMPDIR that is short and can be written to")
+    raise Unusable(
+        f"{', '.join(map(str, places))}: no folder can be made there, or its path is too "
+        "long for a socket; want a TMPDIR that is short and can be written to"
+    )

@@ -1,4 +1,7 @@
-"""Which images a split has: one sha256 a split, so that other images make other records. No torch."""
+"""Which images a split has: one sha256 a split, so that other images make other records.
+
+No torch.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from dwlt_lib.catalogue import LISTED, DataSet, data_root
 if TYPE_CHECKING:
     from dwlt_lib.studies import Study
 
-WHOLE = 2**28  # bytes of picture files of a split that are read whole; of larger splits SAMPLE files
+WHOLE = (
+    2**28
+)  # bytes of picture files of a split that are read whole; of larger splits SAMPLE files
 SAMPLE = 1024
 _TORCHVISION = {
     ("cifar10", "train"): [f"data_batch_{i}" for i in range(1, 6)],
@@ -29,12 +34,13 @@ _TORCHVISION = {
 
 
 def of(row: DataSet, split: str, root: Path | None = None) -> str | None:
-    """The sha256 of `split` ("train" or "test") as it lies on this disk now; None if it is not there.
+    """The sha256 of `split` ("train" or "test") as it lies on this disk now; None if it is not
+    there.
 
-    Arrays: of images and labels, however the file packs them. Files of a package or of torchvision's
-    readers: of their bytes. Picture folders: of names, labels and sizes, and of the files' bytes, all
-    of them up to WHOLE together, else of SAMPLE files at even distances. Raises ValueError, one line,
-    where something is there that cannot be read.
+    Arrays: of images and labels, however the file packs them. Files of a package or of
+    torchvision's readers: of their bytes. Picture folders: of names, labels and sizes, and of the
+    files' bytes, all of them up to WHOLE together, else of SAMPLE files at even distances. Raises
+    ValueError, one line, where something is there that cannot be read.
     """
     if row.loader == "embedded":
         return _of_files(row, split, embedded.files(row.name))
@@ -54,32 +60,48 @@ def of(row: DataSet, split: str, root: Path | None = None) -> str | None:
 
 
 def known(study: Study, noted: Mapping[str, Any]) -> Study:
-    """The study with the fingerprints of every split that it may read: what is on the disk, else what the study states,
-    else what was `noted` of the same path ({name: row} of study.json) when it was planned before, else None.
+    """The study with the fingerprints of every split that it may read: what is on the disk, else
+    what the study states, else what was `noted` of the same path ({name: row} of study.json) when
+    it was planned before, else None.
 
     Raises ValueError, one line, where a split is not the one that the study states.
     """
     rows = {}
     for row in study.rows():
         before = noted.get(row.name) or {}
-        rows[row.name] = row.model_copy(update={
-            f"{split}_sha256": _known(row, split, before if before.get("path") == row.path else {})
-            for split in ("train", "test")})
+        rows[row.name] = row.model_copy(
+            update={
+                f"{split}_sha256": _known(
+                    row, split, before if before.get("path") == row.path else {}
+                )
+                for split in ("train", "test")
+            }
+        )
     return study.model_copy(update={"data": {**study.data, **rows}})
 
 
 def _known(row: DataSet, split: str, before: Mapping[str, Any]) -> str | None:
     found, stated = of(row, split), row.fingerprint(split)
     if found and stated and found != stated:
-        raise ValueError(f"data.{row.name}.{split}_sha256={stated}: the images there have {found}; bring the ones that "
-                         "the study states, or take the line out")
+        raise ValueError(
+            f"data.{row.name}.{split}_sha256={stated}: the images there have {found}; bring the"
+            " ones that the study states, or take the line out"
+        )
     return found or stated or before.get(f"{split}_sha256")
 
 
 def unknown(study: Study) -> list[str]:
-    """A line for every split of which nobody knows the images: ids that depend on it are provisional."""
-    return [f"data.{row.name}: the {split} images are not there yet; ids that depend on them are provisional"
-            for row in study.rows() for split in ("train", "test") if row.fingerprint(split) is None]
+    """A line for every split of which nobody knows the images.
+
+    Ids that depend on it are provisional.
+    """
+    return [
+        f"data.{row.name}: the {split} images are not there yet; ids that depend on them are"
+        " provisional"
+        for row in study.rows()
+        for split in ("train", "test")
+        if row.fingerprint(split) is None
+    ]
 
 
 def changed(row: DataSet, split: str) -> str | None:
@@ -88,13 +110,19 @@ def changed(row: DataSet, split: str) -> str | None:
     if found == wanted is not None:
         return None
     if wanted is None:
-        return (f"data set {row.name}: which {split} images it has was never looked at; read the study with "
-                "records.read_study, or put its rows through fingerprints.known")
-    return (f"data set {row.name}: its {split} images have changed since the study was read ({wanted[:12]}, now "
-            f"{str(found)[:12]}); run the same command again, which makes records of the new ones")
+        return (
+            f"data set {row.name}: which {split} images it has was never looked at; read the study"
+            " with records.read_study, or put its rows through fingerprints.known"
+        )
+    return (
+        f"data set {row.name}: its {split} images have changed since the study was read"
+        f" ({wanted[:12]}, now {str(found)[:12]}); run the same command again, which makes records"
+        " of the new ones"
+    )
 
 
-# ---------------------------------------------------------------------------------------------- by what lies there
+# ---------------------------------------------------------------------------------------------- by
+# what lies there
 
 
 def _of_files(row: DataSet, split: str, those: Iterable[Path]) -> str:
@@ -117,7 +145,9 @@ def _of_arrays(path: Path, stamp: tuple[int, ...]) -> str:
 def _of_listing(found: layouts.Listing) -> str:
     root = os.fspath(found.root)
     sizes = np.array([_size(os.path.join(root, os.fsdecode(name))) for name in found.names])
-    digest = hashlib.sha256(b"\n".join(found.names.tolist()) + found.labels.tobytes() + sizes.tobytes())
+    digest = hashlib.sha256(
+        b"\n".join(found.names.tolist()) + found.labels.tobytes() + sizes.tobytes()
+    )
     digest.update("\n".join(found.classes).encode())
     some = np.arange(len(sizes))
     if sizes.sum() > WHOLE:

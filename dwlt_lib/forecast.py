@@ -1,7 +1,9 @@
-"""What a plan will take: records, bytes on disk, device hours a stage and wall hours for so many devices.
+"""What a plan will take: records, bytes on disk, device hours a stage and wall hours for so many
+devices.
 
-Time is arithmetic over speed: GMAC of each sort of work (`costs`) over the GMAC a second measured for it, by
-`dwlt bench` elsewhere or by a few steps here. Left out: decoding images, starting kernels, waiting for a disk.
+Time is arithmetic over speed: GMAC of each sort of work (`costs`) over the GMAC a second measured
+for it, by `dwlt bench` elsewhere or by a few steps here. Left out: decoding images, starting
+kernels, waiting for a disk.
 """
 
 from __future__ import annotations
@@ -31,12 +33,19 @@ from dwlt_lib.specs import (
 
 Plan = Mapping[str, Spec]
 
-# ---------------------------------------------------------------------------------------------- bytes
+# ----------------------------------------------------------------------------------------------
+# bytes
 
-# prunable weights; bytes of the rest of a state but the head; features that enter the head (tests compare with models)
-_PARTS = {"resnet8": (76_720, 5_448, 64), "resnet20": (270_256, 12_712, 64), "resnet18": (11_166_912, 76_960, 512),
-          "resnet18_32": (11_159_232, 76_960, 512), "resnet50": (23_454_912, 425_384, 2048),
-          "resnet50_32": (23_447_232, 425_384, 2048)}
+# prunable weights; bytes of the rest of a state but the head; features that enter the head (tests
+# compare with models)
+_PARTS = {
+    "resnet8": (76_720, 5_448, 64),
+    "resnet20": (270_256, 12_712, 64),
+    "resnet18": (11_166_912, 76_960, 512),
+    "resnet18_32": (11_159_232, 76_960, 512),
+    "resnet50": (23_454_912, 425_384, 2048),
+    "resnet50_32": (23_447_232, 425_384, 2048),
+}
 
 
 def state_bytes(arch: str, classes: int) -> int:
@@ -45,12 +54,20 @@ def state_bytes(arch: str, classes: int) -> int:
     return 4 * prunable + rest + 4 * classes * (features + 1)
 
 
-_TEXT = {"pretraining": 2200, "mask": 2700, "transfer": 5000, "surface": 6300, "trajectory": 6300, "attack": 7500}
+_TEXT = {
+    "pretraining": 2200,
+    "mask": 2700,
+    "transfer": 5000,
+    "surface": 6300,
+    "trajectory": 6300,
+    "attack": 7500,
+}
 
 
 def disk_bytes(spec: Spec) -> int:
-    """A record's files: weights where they are kept (a trajectory: those of every epoch besides), a mask's bits,
-    surfaces in float64, an attack's example images; and record.json, of 2 to 8 kB, 120 bytes more an epoch."""
+    """A record's files: weights where they are kept (a trajectory: those of every epoch besides), a
+    mask's bits, surfaces in float64, an attack's example images; and record.json, of 2 to 8 kB, 120
+    bytes more an epoch."""
     text = _TEXT[spec.kind]
     if isinstance(spec, ImportedSpec):
         return text + state_bytes(spec.arch, spec.data.classes)
@@ -61,7 +78,11 @@ def disk_bytes(spec: Spec) -> int:
         return text + 120 * epochs + _PARTS[spec.theta.arch][0] // 8
     if isinstance(spec, TransferSpec):
         states = {"none": 0, "selected": 1, "trajectory": spec.recipe.epochs + 2}[spec.keep]
-        return text + 120 * spec.recipe.epochs + states * state_bytes(spec.theta.arch, spec.data.classes)
+        return (
+            text
+            + 120 * spec.recipe.epochs
+            + states * state_bytes(spec.theta.arch, spec.data.classes)
+        )
     if isinstance(spec, SurfaceSpec | TrajectorySpec):
         path = 3 * (spec.transfer.recipe.epochs + 1) if isinstance(spec, TrajectorySpec) else 0
         return text + 8 * (spec.points**2 + 2 * spec.points + path)
@@ -69,12 +90,13 @@ def disk_bytes(spec: Spec) -> int:
     return text + (16 if side <= 64 else 4) * 3 * 3 * side**2
 
 
-# ---------------------------------------------------------------------------------------------- speed
+# ----------------------------------------------------------------------------------------------
+# speed
 
 
 class Rate(NamedTuple):
-    """A measured speed: `variant` of `task` on a network at a side in pixels, in GMAC a second; batch: images at once,
-    0 if it is not said."""
+    """A measured speed: `variant` of `task` on a network at a side in pixels, in GMAC a second;
+    batch: images at once, 0 if it is not said."""
 
     task: str
     network: str
@@ -84,10 +106,15 @@ class Rate(NamedTuple):
     speed: float
 
 
-# forward passes an image that a benchmark's tables count, and which task stands in where one was not measured
+# forward passes an image that a benchmark's tables count, and which task stands in where one was
+# not measured
 PASSES = {"at": 23, "st": 3, "pgd20": 41, "surface": 9}
-_INSTEAD = {"at": ("at", "pgd20", "st"), "st": ("st", "at", "pgd20"), "pgd20": ("pgd20", "at", "surface", "st"),
-            "surface": ("surface", "pgd20", "st", "at")}
+_INSTEAD = {
+    "at": ("at", "pgd20", "st"),
+    "st": ("st", "at", "pgd20"),
+    "pgd20": ("pgd20", "at", "surface", "st"),
+    "surface": ("surface", "pgd20", "st", "at"),
+}
 
 
 def variant(kind: Work) -> str:
@@ -100,15 +127,17 @@ def variant(kind: Work) -> str:
 
 
 def read_rates(path: Path) -> list[Rate]:
-    """The speeds in a file of `dwlt bench --json`, or one of its form written by hand; ValueError, one line, if it
-    holds none."""
+    """The speeds in a file of `dwlt bench --json`, or one of its form written by hand; ValueError,
+    one line, if it holds none."""
     want = "want what dwlt bench --json writes"
     if path.exists():
         files.regular(path)
     try:
         tables = json.loads(path.read_text(encoding="utf-8"))["tables"]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); {want}") from error
+        raise ValueError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); {want}"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: holds no tables of a benchmark; {want}") from error
     found = []
@@ -123,40 +152,68 @@ def read_rates(path: Path) -> list[Rate]:
                     if type(speed) not in (int, float) or not 0 < speed < math.inf:
                         raise ValueError(f"img/s {speed!r}")
                     gmac = PASSES[table["task"]] * forward(network, size)
-                    found.append(Rate(table["task"], network, size, table.get("batch", 0), str(row["variant"]),
-                                      speed * gmac))
+                    found.append(
+                        Rate(
+                            table["task"],
+                            network,
+                            size,
+                            table.get("batch", 0),
+                            str(row["variant"]),
+                            speed * gmac,
+                        )
+                    )
     except KeyError as error:
         raise ValueError(f"{path}: one of its tables lacks {error}; {want}") from error
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path}: its tables are not those of a benchmark; {want}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; want a known network, pixels and a speed above 0, as dwlt bench --json "
-                         "writes them") from error
+        raise ValueError(
+            f"{path}: {error}; want a known network, pixels and a speed above 0, as dwlt bench"
+            " --json writes them"
+        ) from error
     if not found:
-        raise ValueError(f"{path}: has no table of {', '.join(PASSES)}; run dwlt bench --json with one of these tasks")
+        raise ValueError(
+            f"{path}: has no table of {', '.join(PASSES)}; run dwlt bench --json with one of these"
+            " tasks"
+        )
     return found
 
 
 def choose(rates: Iterable[Rate], kind: Work) -> Rate:
-    """The rate that fits best: of the task or what stands in for it, then the row, the network, the nearest cost."""
+    """The rate that fits best.
+
+    Of the task or what stands in for it, then the row, the network, the nearest cost.
+    """
+
     def distance(rate: Rate) -> tuple:
-        same = (rate.variant == variant(kind), rate.variant.startswith("ours"), rate.variant.endswith(kind.precision))
-        return (_INSTEAD[kind.task].index(rate.task), *(not yes for yes in same), rate.network != kind.arch,
-                abs(math.log(forward(rate.network, rate.size) / forward(kind.arch, kind.size))))
+        same = (
+            rate.variant == variant(kind),
+            rate.variant.startswith("ours"),
+            rate.variant.endswith(kind.precision),
+        )
+        return (
+            _INSTEAD[kind.task].index(rate.task),
+            *(not yes for yes in same),
+            rate.network != kind.arch,
+            abs(math.log(forward(rate.network, rate.size) / forward(kind.arch, kind.size))),
+        )
 
     return min((rate for rate in rates if rate.task in _INSTEAD[kind.task]), key=distance)
 
 
 def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> list[Rate]:
-    """Speeds of this machine, one thread of it or its GPU: a few steps of each sort of work at a small batch, with few
-    steps of the attack, by processor time on a CPU. Forward passes alone are left to the attack's rate."""
+    """Speeds of this machine, one thread of it or its GPU: a few steps of each sort of work at a
+    small batch, with few steps of the attack, by processor time on a CPU. Forward passes alone are
+    left to the attack's rate."""
     import torch
 
     from dwlt_lib import peers, training
 
     where, found, cases = torch.device(device), [], {}
     training.settle(where)
-    clock = time.process_time if device == "cpu" else time.perf_counter  # what others do with the cores is left out
+    clock = (
+        time.process_time if device == "cpu" else time.perf_counter
+    )  # what others do with the cores is left out
     for kind in dict.fromkeys(kinds):
         if kind.task == "surface":
             continue
@@ -165,8 +222,11 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> list[Ra
         if at not in cases:
             cases[at] = peers.case(*at, batch, where)
         on = cases[at]
-        offered = (peers.evaluations(on, steps) if kind.task == "pgd20" else
-                   peers.training_steps(on, steps if kind.task == "at" else 0))
+        offered = (
+            peers.evaluations(on, steps)
+            if kind.task == "pgd20"
+            else peers.training_steps(on, steps if kind.task == "at" else 0)
+        )
         run = next(one.run for one in offered if one.name == variant(kind))
         passes = {"pgd20": 1 + 2 * steps, "at": 3 + 2 * steps, "st": 3}[kind.task]
         if device == "cuda":
@@ -188,15 +248,22 @@ def explain(rates: Iterable[Rate], kinds: Iterable[Work]) -> Iterator[str]:
     for kind in kinds:
         rate = choose(rates, kind)
         wrong = [f"{kind.task} was not measured"] * (rate.task != kind.task)
-        wrong += [f"{variant(kind)!r} was not measured"] * (rate.task == kind.task and rate.variant != variant(kind))
+        wrong += [f"{variant(kind)!r} was not measured"] * (
+            rate.task == kind.task and rate.variant != variant(kind)
+        )
         wrong += ["scaled by GMAC"] * ((rate.network, rate.size) != (kind.arch, kind.size))
         images = rate.speed / (PASSES[rate.task] * forward(rate.network, rate.size))
-        row = f"{rate.task} {rate.network} at {rate.size}, {rate.variant!r}: {_number(images)} img/s"
-        yield (f"  {kind.task:<8}{kind.arch} at {kind.size}: {_number(rate.speed)} GMAC/s, from {row}"
-               f"{'; ' * bool(wrong)}{', '.join(wrong)}")
+        row = (
+            f"{rate.task} {rate.network} at {rate.size}, {rate.variant!r}: {_number(images)} img/s"
+        )
+        yield (
+            f"  {kind.task:<8}{kind.arch} at {kind.size}: {_number(rate.speed)} GMAC/s, from {row}"
+            f"{'; ' * bool(wrong)}{', '.join(wrong)}"
+        )
 
 
-# ---------------------------------------------------------------------------------------------- time
+# ----------------------------------------------------------------------------------------------
+# time
 
 
 def stage(spec: Spec) -> str:
@@ -226,10 +293,18 @@ def seconds_of(rates: list[Rate]) -> Callable[[Spec], float]:
 
 
 def chain(left: Plan, seconds: Callable[[Spec], float]) -> list[Spec]:
-    """The records, each built on the one before, that together take longest: no number of devices is faster."""
-    ends: dict[str, tuple[float, str | None]] = {}  # when each is there at the earliest, and after which
+    """The records, each built on the one before, that together take longest.
+
+    No number of devices is faster.
+    """
+    ends: dict[
+        str, tuple[float, str | None]
+    ] = {}  # when each is there at the earliest, and after which
     for id, spec in left.items():  # upstream first
-        before = max(((ends[up][0], up) for up in map(record_id, upstream(spec)) if up in ends), default=(0.0, None))
+        before = max(
+            ((ends[up][0], up) for up in map(record_id, upstream(spec)) if up in ends),
+            default=(0.0, None),
+        )
         ends[id] = before[0] + seconds(spec), before[1]
     at, found = max(ends, key=lambda id: ends[id][0], default=None), []
     while at is not None:
@@ -238,7 +313,8 @@ def chain(left: Plan, seconds: Callable[[Spec], float]) -> list[Spec]:
     return found[::-1]
 
 
-# ---------------------------------------------------------------------------------------------- what is said
+# ----------------------------------------------------------------------------------------------
+# what is said
 
 
 def union(plans: Iterable[Plan]) -> dict[str, Spec]:
@@ -252,7 +328,10 @@ def left_of(whole: Plan) -> dict[str, Spec]:
 
 
 def counts(plans: Mapping[str, Plan], left: Plan) -> Iterator[str]:
-    """Records by kind; with several parameter files each one's first, and how many of its own another plans too."""
+    """Records by kind.
+
+    With several parameter files each one's first, and how many of its own another plans too.
+    """
     whole = union(plans.values())
     if len(plans) > 1:
         width = max(map(len, plans)) + 2
@@ -284,7 +363,10 @@ def disk(whole: Plan) -> str:
 
 
 def hours(left: Plan, rates: list[Rate], devices: Iterable[int]) -> Iterator[str]:
-    """Device hours a stage, and the least wall hours for each number of devices; a record is made on one device."""
+    """Device hours a stage, and the least wall hours for each number of devices.
+
+    A record is made on one device.
+    """
     seconds = seconds_of(rates)
     stages: dict[str, list[float]] = {}
     for spec in left.values():
@@ -298,10 +380,16 @@ def hours(left: Plan, rates: list[Rate], devices: Iterable[int]) -> Iterator[str
     least = sum(map(seconds, longest)) / 3600
     for n in devices:
         bound = " (the longest chain)" if n > 1 and least > whole / n else ""
-        yield f"wall hours on {n} device{'s' * (n > 1)}: {_number(max(least, whole / n))} at least{bound}"
+        yield (
+            f"wall hours on {n} device{'s' * (n > 1)}: {_number(max(least, whole / n))} at"
+            f" least{bound}"
+        )
     if longest:
-        yield (f"the longest chain: {len(longest)} records one after another, {_number(least)} h, to "
-               f"{label(longest[-1])}; beyond {max(1, math.ceil(whole / least)) if least else 1} devices no gain")
+        yield (
+            f"the longest chain: {len(longest)} records one after another, {_number(least)} h, to"
+            f" {label(longest[-1])}; beyond {max(1, math.ceil(whole / least)) if least else 1}"
+            " devices no gain"
+        )
 
 
 def kinds_of(left: Plan) -> list[Work]:

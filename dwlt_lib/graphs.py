@@ -1,7 +1,8 @@
-"""On CUDA, a training step captured once as a graph and replayed: weights, images, noise and rate are data in buffers.
+"""On CUDA, a training step captured once as a graph and replayed: weights, images, noise and rate
+are data in buffers.
 
-A small network's step is hundreds of launches of a few microseconds each; a replay is one. What cannot be captured runs
-step by step, and says so once.
+A small network's step is hundreds of launches of a few microseconds each; a replay is one. What
+cannot be captured runs step by step, and says so once.
 """
 
 from __future__ import annotations
@@ -12,22 +13,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-Work = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]  # (x, y, start) -> what a step returns
+Work = Callable[
+    [Tensor, Tensor, Tensor], tuple[Tensor, ...]
+]  # (x, y, start) -> what a step returns
 Pool = tuple[int, int]  # of torch.cuda.graph_pool_handle
 
 
-def captured(work: Work, model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, start: Tensor,
-             pool: Pool | None = None) -> Work | None:
-    """`work`, one step on batches of exactly these shapes, as a graph; None if it cannot be captured.
+def captured(
+    work: Work,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    pool: Pool | None = None,
+) -> Work | None:
+    """`work`, one step on batches of exactly these shapes, as a graph; None if it cannot be
+    captured.
 
-    The model and the optimiser are left as they were found; both must keep their tensors while the graph is used, and
-    the optimiser's rate must be a tensor. What it returns is overwritten by the next call. pool: memory that it shares
-    with other graphs, of which one at least is still there; what they return may be overwritten by its next call, too.
+    The model and the optimiser are left as they were found; both must keep their tensors while the
+    graph is used, and the optimiser's rate must be a tensor. What it returns is overwritten by the
+    next call. pool: memory that it shares with other graphs, of which one at least is still there;
+    what they return may be overwritten by its next call, too.
     """
     static = tuple(value.clone() for value in (x, y, start))
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    momenta = {parameter: state["momentum_buffer"].clone() for parameter, state in optimiser.state.items()
-               if state.get("momentum_buffer") is not None}
+    momenta = {
+        parameter: state["momentum_buffer"].clone()
+        for parameter, state in optimiser.state.items()
+        if state.get("momentum_buffer") is not None
+    }
     try:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -39,12 +54,18 @@ def captured(work: Work, model: nn.Module, optimiser: torch.optim.Optimizer, x: 
         with torch.cuda.graph(graph, pool=pool):
             found = work(*static)
     except RuntimeError as error:
-        print(f"training step by step, not as a CUDA graph: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+        print(
+            f"training step by step, not as a CUDA graph: {str(error).splitlines()[0]}",
+            file=sys.stderr,
+            flush=True,
+        )
         graph = None
     with torch.no_grad():
         model.load_state_dict(weights)
         for parameter, state in optimiser.state.items():
-            if state.get("momentum_buffer") is not None:  # where there was none yet, zero is the same
+            if (
+                state.get("momentum_buffer") is not None
+            ):  # where there was none yet, zero is the same
                 state["momentum_buffer"].copy_(momenta.get(parameter, torch.zeros_like(parameter)))
     if graph is None:
         return None

@@ -1,7 +1,9 @@
-"""m, the binary mask of a ticket f(x; m * theta): magnitude and random pruning, its bits on disk (paper, section 3).
+"""m, the binary mask of a ticket f(x; m * theta): magnitude and random pruning, its bits on disk
+(paper, section 3).
 
-Masks and weights are dictionaries by torchvision's parameter names; only the prunable weights (every convolution,
-never the head or BatchNorm) take part, and magnitude is compared over all of them at once, never layer by layer.
+Masks and weights are dictionaries by torchvision's parameter names; only the prunable weights
+(every convolution, never the head or BatchNorm) take part, and magnitude is compared over all of
+them at once, never layer by layer.
 """
 
 from __future__ import annotations
@@ -43,8 +45,10 @@ def dense_mask(theta: Mapping[str, Tensor] | nn.Module) -> Mask:
         if not theta:
             raise ValueError(f"{network} has no convolution to prune: want a convolutional network")
     elif not isinstance(theta, Mapping):
-        raise ValueError(f"theta is a {type(theta).__name__}: want a network (a torch.nn.Module), "
-                         "or tensors by name, as models.prunable gives them")
+        raise ValueError(
+            f"theta is a {type(theta).__name__}: want a network (a torch.nn.Module), "
+            "or tensors by name, as models.prunable gives them"
+        )
     _check_tensors("theta", theta)
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in theta.items()}
 
@@ -56,7 +60,10 @@ def kept(m: Mask) -> int:
 
 
 def sparsity(m: Mask) -> float:
-    """1 - |m| / d, the fraction of prunable weights that m removes; ValueError for a mask of no weight."""
+    """1 - |m| / d, the fraction of prunable weights that m removes.
+
+    ValueError for a mask of no weight.
+    """
     _check_mask(m, of_something=True)
     return 1 - kept(m) / sum(part.numel() for part in m.values())
 
@@ -64,8 +71,8 @@ def sparsity(m: Mask) -> float:
 def magnitude_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
     """Drop the globally smallest |theta| among the weights that m still keeps (paper, section 3).
 
-    theta: {name: (*shape,) float};  m: {name: (*shape,) bool}
-    Returns m' <= m with exactly round(fraction * |m|) fewer ones; ties break by position in m's order.
+    theta: {name: (*shape,) float};  m: {name: (*shape,) bool} Returns m' <= m with exactly
+    round(fraction * |m|) fewer ones; ties break by position in m's order.
     """
     _check_fraction(fraction)
     _check_mask(m, of_something=True)
@@ -76,8 +83,10 @@ def magnitude_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
     if not bool(flat.all()):
         magnitude = magnitude[flat]
     if not bool(torch.isfinite(magnitude).all()):
-        raise ValueError("theta holds a NaN or an infinity among the kept weights: want finite weights; its training "
-                         "diverged, lower the learning rate")
+        raise ValueError(
+            "theta holds a NaN or an infinity among the kept weights: want finite weights; its"
+            " training diverged, lower the learning rate"
+        )
     drop = round(fraction * len(magnitude))
     if drop == 0:
         return {name: part.clone() for name, part in m.items()}
@@ -91,10 +100,15 @@ def magnitude_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
 def threshold(magnitude: Tensor, k: int) -> Tensor:
     """The k-th smallest (from 1) of finite numbers (N,), in linear time: a scalar tensor.
 
-    A sorted sample brackets it, and only what lies in the bracket is ranked; the result is exact whatever the sample.
+    A sorted sample brackets it, and only what lies in the bracket is ranked; the result is exact
+    whatever the sample.
     """
     n = len(magnitude)
-    if n < 2**16 or magnitude.device.type != "cpu" or magnitude.dtype not in (torch.float32, torch.float64):
+    if (
+        n < 2**16
+        or magnitude.device.type != "cpu"
+        or magnitude.dtype not in (torch.float32, torch.float64)
+    ):
         return torch.kthvalue(magnitude, k).values
     import numpy as np  # here, so that a ticket can be loaded where only torch is
 
@@ -113,7 +127,8 @@ def threshold(magnitude: Tensor, k: int) -> Tensor:
 
 
 def random_prune(m: Mask, fraction: float, rng: torch.Generator) -> Mask:
-    """Drop exactly round(fraction * |m|) of the weights that m keeps, each equally likely (RP; section 4).
+    """Drop exactly round(fraction * |m|) of the weights that m keeps, each equally likely (RP;
+    section 4).
 
     rng: a generator on the CPU, so that a mask does not depend on the device.
     """
@@ -130,7 +145,10 @@ def random_prune(m: Mask, fraction: float, rng: torch.Generator) -> Mask:
 
 @torch.no_grad()
 def apply_(model: nn.Module, m: Mask) -> None:
-    """theta <- m * theta, in place, for the parameters m names; the rest of the model is left alone."""
+    """theta <- m * theta, in place, for the parameters m names.
+
+    The rest of the model is left alone.
+    """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is a {type(model).__name__}: want the network, a torch.nn.Module")
     _check_mask(m)
@@ -152,33 +170,52 @@ def fingerprint(theta: Mapping[str, Tensor]) -> str:
 
 
 def pack(m: Mask, theta: str = "") -> bytes:
-    """m as a safetensors file of bits (2.9 MB for ResNet-50); `theta` names the theta_p it was drawn from."""
+    """m as a safetensors file of bits (2.9 MB for ResNet-50).
+
+    `theta` names the theta_p it was drawn from.
+    """
     _check_mask(m)
     bits = {name: to_bits(part) for name, part in m.items()}
     shapes = {name: list(part.shape) for name, part in m.items()}
     data = save(bits, {"format": "dwlt-mask-1", "shapes": json.dumps(shapes), "theta": theta})
-    size = int.from_bytes(data[:8], "little")  # of the header, whose order safetensors leaves to chance
+    size = int.from_bytes(
+        data[:8], "little"
+    )  # of the header, whose order safetensors leaves to chance
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def unpack(data: bytes) -> Mask:
-    """The mask that `pack` wrote, in the order of its names there; refuses anything else with a ValueError."""
+    """The mask that `pack` wrote, in the order of its names there.
+
+    Refuses anything else with a ValueError.
+    """
     header = packed_header(data)
     try:
         shapes, bits = json.loads(header["shapes"]), load(data)
         m = {name: from_bits(bits[name], shape) for name, shape in shapes.items()}
-    except (SafetensorError, LookupError, TypeError, AttributeError, RecursionError, ValueError) as error:
+    except (
+        SafetensorError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        ValueError,
+    ) as error:
         line = " ".join(str(error).split())
         raise ValueError(f"mask: the file is damaged ({line}); make its record again") from error
     if bits.keys() != m.keys():
-        raise ValueError(f"mask: the file holds {len(bits)} tensors of {len(m)} names; make its record again")
+        raise ValueError(
+            f"mask: the file holds {len(bits)} tensors of {len(m)} names; make its record again"
+        )
     return m
 
 
 def to_bits(part: Tensor) -> Tensor:
-    """(*shape,) bool -> (ceil(n / 8),) uint8 on the CPU, the first entry in the highest bit, 0 where there is none."""
+    """(*shape,) bool -> (ceil(n / 8),) uint8 on the CPU, the first entry in the highest bit, 0
+    where there is none.
+    """
     flat = part.detach().cpu().reshape(-1).to(torch.uint8)
     flat = torch.cat([flat, flat.new_zeros(-len(flat) % 8)])
     return (flat.view(-1, 8) << _EIGHT).sum(1, dtype=torch.uint8)
@@ -188,12 +225,17 @@ def from_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
     """What `to_bits` was given: (*shape,) bool. Nothing is allocated that `bits` do not fill."""
     count = prod(shape)
     if bits.dtype != torch.uint8 or bits.shape != (-(-count // 8),) or any(n < 0 for n in shape):
-        raise ValueError(f"{tuple(bits.shape)} {bits.dtype}: want the {count} bits of {tuple(shape)} in uint8")
+        raise ValueError(
+            f"{tuple(bits.shape)} {bits.dtype}: want the {count} bits of {tuple(shape)} in uint8"
+        )
     return ((bits[:, None] >> _EIGHT) & 1).reshape(-1)[:count].bool().reshape(tuple(shape))
 
 
 def packed_header(data: bytes) -> dict[str, str]:
-    """What `pack` wrote beside the bits: format, shapes (JSON) and theta (the hash of theta_p, or empty)."""
+    """What `pack` wrote beside the bits.
+
+    Format, shapes (JSON) and theta (the hash of theta_p, or empty).
+    """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ValueError(f"mask: a {type(data).__name__}; want bytes, what masks.pack wrote")
     try:
@@ -209,7 +251,10 @@ def packed_header(data: bytes) -> dict[str, str]:
 
 def _check_tensors(what: str, tensors: Mapping[str, Tensor]) -> None:
     if not isinstance(tensors, Mapping):
-        raise ValueError(f"{what} is a {type(tensors).__name__}: want tensors by name, as models.prunable gives them")
+        raise ValueError(
+            f"{what} is a {type(tensors).__name__}: want tensors by name, as models.prunable gives"
+            " them"
+        )
     for name, part in tensors.items():
         if not isinstance(part, Tensor):
             raise ValueError(f"{what}[{name!r}] is a {type(part).__name__}: want a torch.Tensor")
@@ -219,23 +264,35 @@ def _check_mask(m: Mask, of_something: bool = False) -> None:
     _check_tensors("m", m)
     for name, part in m.items():
         if part.dtype != torch.bool:
-            raise ValueError(f"m[{name!r}] is {part.dtype}: want torch.bool (masks.dense_mask(theta) starts one)")
+            raise ValueError(
+                f"m[{name!r}] is {part.dtype}: want torch.bool (masks.dense_mask(theta) starts one)"
+            )
     if of_something and not any(part.numel() for part in m.values()):
-        raise ValueError("m names no weight: want a mask of a network's convolutions (masks.dense_mask)")
+        raise ValueError(
+            "m names no weight: want a mask of a network's convolutions (masks.dense_mask)"
+        )
 
 
 def _check_fraction(fraction: float) -> None:
     if not isinstance(fraction, Real):
-        raise ValueError(f"fraction={fraction!r}: want a number, 0 <= fraction < 1 (the paper prunes 0.2 a round)")
+        raise ValueError(
+            f"fraction={fraction!r}: want a number, 0 <= fraction < 1 (the paper prunes 0.2 a"
+            " round)"
+        )
     if not 0 <= fraction < 1:
-        raise ValueError(f"fraction={fraction}: want 0 <= fraction < 1 (the paper prunes 0.2 a round)")
+        raise ValueError(
+            f"fraction={fraction}: want 0 <= fraction < 1 (the paper prunes 0.2 a round)"
+        )
 
 
 def _check_shapes(theta: Mapping[str, Tensor], m: Mask) -> None:
     for name, part in m.items():
         if name not in theta or theta[name].shape != part.shape:
             found = tuple(theta[name].shape) if name in theta else "nothing of that name"
-            raise ValueError(f"mask {name} {tuple(part.shape)}: the weights have {found}; want a mask of this network")
+            raise ValueError(
+                f"mask {name} {tuple(part.shape)}: the weights have {found}; want a mask of this"
+                " network"
+            )
 
 
 def _flatten(m: Mask) -> Tensor:
@@ -244,4 +301,6 @@ def _flatten(m: Mask) -> Tensor:
 
 def _unflatten(flat: Tensor, like: Mask) -> Mask:
     parts = flat.split([part.numel() for part in like.values()])
-    return {name: part.reshape(like[name].shape).clone() for part, name in zip(parts, like, strict=True)}
+    return {
+        name: part.reshape(like[name].shape).clone() for part, name in zip(parts, like, strict=True)
+    }

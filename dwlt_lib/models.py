@@ -1,4 +1,7 @@
-"""Networks: ResNets with torchvision's parameter names, normalisation inside, and what is prunable."""
+"""Networks.
+
+ResNets with torchvision's parameter names, normalisation inside, and what is prunable.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,22 @@ import torch
 from torch import Tensor, nn
 
 ARCHITECTURES = ("resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32")
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d,
-                 nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 
 
 class Normalised:
-    """Takes images in [0,1]; subtracts the data set's mean and divides by its std before the network.
+    """Takes images in [0,1]; subtracts the data set's mean and divides by its std before the
+    network.
 
-    The statistics are not part of the state: a ticket moves between data sets, its normalisation stays behind.
+    The statistics are not part of the state: a ticket moves between data sets, its normalisation
+    stays behind.
     """
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -28,9 +39,14 @@ class Normalised:
 
 
 class _Block(nn.Module):
-    """The basic residual block: two 3x3 convolutions and a shortcut, named as torchvision names them."""
+    """The basic residual block.
 
-    def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+    Two 3x3 convolutions and a shortcut, named as torchvision names them.
+    """
+
+    def __init__(
+        self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inplanes, planes, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
@@ -46,7 +62,10 @@ class _Block(nn.Module):
 
 
 class _SmallResNet(nn.Module):
-    """He et al.'s CIFAR ResNet of depth 6 n + 2: widths 16, 32, 64, a 3x3 stem, 1x1 convolutions on the shortcuts."""
+    """He et al.'s CIFAR ResNet of depth 6 n + 2.
+
+    Widths 16, 32, 64, a 3x3 stem, 1x1 convolutions on the shortcuts.
+    """
 
     def __init__(self, n: int, num_classes: int) -> None:
         super().__init__()
@@ -54,7 +73,9 @@ class _SmallResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1, self.layer2, self.layer3 = (self._stage(w, n, s) for w, s in ((16, 1), (32, 2), (64, 2)))
+        self.layer1, self.layer2, self.layer3 = (
+            self._stage(w, n, s) for w, s in ((16, 1), (32, 2), (64, 2))
+        )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, num_classes)
         for module in self.modules():
@@ -64,7 +85,9 @@ class _SmallResNet(nn.Module):
     def _stage(self, width: int, blocks: int, stride: int) -> nn.Sequential:
         shortcut = None
         if stride != 1 or self.inplanes != width:
-            shortcut = nn.Sequential(nn.Conv2d(self.inplanes, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            shortcut = nn.Sequential(
+                nn.Conv2d(self.inplanes, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
         stage = [_Block(self.inplanes, width, stride, shortcut)]
         self.inplanes = width
         return nn.Sequential(*stage, *(_Block(width, width) for _ in range(blocks - 1)))
@@ -81,18 +104,23 @@ class SmallResNet(Normalised, _SmallResNet):
 
 @cache
 def _large_resnet() -> type[nn.Module]:
-    """torchvision's ResNet with normalisation inside; imported where it is needed, since that takes seconds."""
+    """torchvision's ResNet with normalisation inside.
+
+    Imported where it is needed, since that takes seconds.
+    """
     from torchvision.models.resnet import ResNet
 
     return type("LargeResNet", (Normalised, ResNet), {})
 
 
 def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """A freshly initialised network (from torch's global generator) for images (B,3,H,W) in [0,1] of any size.
+    """A freshly initialised network (from torch's global generator) for images (B,3,H,W) in [0,1]
+    of any size.
 
-    arch: resnet8, resnet20 (CIFAR style), resnet18, resnet50 (torchvision's, ImageNet stem), resnet18_32, resnet50_32
-    (a 3x3 stem without max pooling). mean, std: per channel, of the data set the network will see. Weights lie
-    channels-last, which convolutions run faster on; shapes and values do not depend on it.
+    arch: resnet8, resnet20 (CIFAR style), resnet18, resnet50 (torchvision's, ImageNet stem),
+    resnet18_32, resnet50_32 (a 3x3 stem without max pooling). mean, std: per channel, of the data
+    set the network will see. Weights lie channels-last, which convolutions run faster on; shapes
+    and values do not depend on it.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"arch={arch!r}: want one of {', '.join(ARCHITECTURES)}")

@@ -1,4 +1,7 @@
-"""The order in which a study is made: every figure coarsely first (one seed; dense, deepest, middle...), then finer."""
+"""The order in which a study is made: every figure coarsely first (one seed.
+
+Dense, deepest, middle...), then finer.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dwlt_lib.specs import Spec, TransferSpec, with_upstream
 
 Turn = tuple[int, int]
-LAST: Turn = (2**31, 2**31)  # what a figure does not show by itself: made when something builds on it, or at the end
+LAST: Turn = (
+    2**31,
+    2**31,
+)  # what a figure does not show by itself: made when something builds on it, or at the end
 
 
 def bisection(values: Iterable[int]) -> dict[int, int]:
-    """{value: its turn from 0}: the least, the greatest, the middle, the middles of both halves, and so on."""
+    """{value: its turn from 0}.
+
+    The least, the greatest, the middle, the middles of both halves, and so on.
+    """
     found, row = {}, sorted(values)
     spans = [(0, len(row) - 1)] if row else []
     for low, high in spans:  # breadth first: halves are appended while it runs
@@ -23,7 +32,10 @@ def bisection(values: Iterable[int]) -> dict[int, int]:
 
 
 def turns(plan: Mapping[str, Spec]) -> Callable[[Spec], Turn]:
-    """A function that tells a record's turn: by its seed, then by its rounds among all that the plan transfers."""
+    """A function that tells a record's turn.
+
+    By its seed, then by its rounds among all that the plan transfers.
+    """
     tickets = [spec for spec in plan.values() if isinstance(spec, TransferSpec)]
     seeds = {seed: i for i, seed in enumerate(sorted({spec.seed for spec in tickets}))}
     rounds = bisection({_rounds(spec) for spec in tickets})

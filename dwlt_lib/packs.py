@@ -1,4 +1,5 @@
-"""npz packs of images: their headers, read and checked before anything of them is unpacked. No torch.
+"""npz packs of images: their headers, read and checked before anything of them is unpacked. No
+torch.
 
 Every error is a ValueError of one line: the file, what is wrong, what is wanted.
 """
@@ -17,9 +18,22 @@ import numpy as np
 from dwlt_lib import files
 
 MOST_BYTES = 2**35  # of a pack's images, unpacked
-SMALL, MOST_FOLD = 2**26, 100  # beyond so many bytes, what unpacks to more than so many times itself is no images
+SMALL, MOST_FOLD = (
+    2**26,
+    100,
+)  # beyond so many bytes, what unpacks to more than so many times itself is no images
 WANT = "want an .npz with images uint8 (N,S,S) or (N,S,S,3) and labels, integers (N,)"
-BROKEN = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile, BadStream, RuntimeError)
+BROKEN = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OSError,
+    EOFError,
+    BadZipFile,
+    BadStream,
+    RuntimeError,
+)
 
 
 class Header(NamedTuple):
@@ -32,7 +46,10 @@ class Header(NamedTuple):
 
 
 def headers(path: Path) -> tuple[Header, Header]:
-    """Of images and labels; both are as wanted, as long as their zip members are, and within the bounds."""
+    """Of images and labels.
+
+    Both are as wanted, as long as their zip members are, and within the bounds.
+    """
     files.regular(path)
     try:
         with ZipFile(path) as archive:
@@ -42,7 +59,13 @@ def headers(path: Path) -> tuple[Header, Header]:
         raise ValueError(f"{path}: {reason}; {WANT}") from error
     shape = x.shape
     square = len(shape) in (3, 4) and shape[1] == shape[2] and shape[3:] in ((), (3,))
-    if x.dtype != np.uint8 or not square or prod(shape) == 0 or y.shape != shape[:1] or y.dtype.kind not in "iu":
+    if (
+        x.dtype != np.uint8
+        or not square
+        or prod(shape) == 0
+        or y.shape != shape[:1]
+        or y.dtype.kind not in "iu"
+    ):
         raise ValueError(f"{path}: images {x.dtype} {shape}, labels {y.dtype} {y.shape}; {WANT}")
     return x, y
 
@@ -60,7 +83,10 @@ def labels(path: Path) -> np.ndarray:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of images and labels, however they are packed; images are read a part at a time."""
+    """The sha256 of images and labels, however they are packed.
+
+    Images are read a part at a time.
+    """
     x, _ = headers(path)
     y = labels(path)
     found = hashlib.sha256(f"{x.dtype} {x.shape};".encode())
@@ -97,18 +123,27 @@ def _header(archive: ZipFile, name: str) -> Header:
     if member.file_size > MOST_BYTES:
         raise ValueError(f"{name} unpack to {member.file_size:,} bytes, more than {MOST_BYTES:,}")
     if member.file_size > max(SMALL, MOST_FOLD * member.compress_size):
-        raise ValueError(f"{name} unpack from {member.compress_size:,} to {member.file_size:,} bytes, more than "
-                         f"{MOST_FOLD}-fold")
+        raise ValueError(
+            f"{name} unpack from {member.compress_size:,} to {member.file_size:,} bytes, more than "
+            f"{MOST_FOLD}-fold"
+        )
     with archive.open(member) as file:
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
         try:
             shape, fortran, dtype = read[np.lib.format.read_magic(file)](file)
         except Exception as error:  # a tokenizer and a parser of Python's fail in many ways
-            raise ValueError(f"{name} begin with no header of numpy's (format 1.0 or 2.0)") from error
+            raise ValueError(
+                f"{name} begin with no header of numpy's (format 1.0 or 2.0)"
+            ) from error
         begin = file.tell()
     if dtype.hasobject:
         raise ValueError(f"{name} are pickled objects, which are not opened")
     if any(side < 0 for side in shape) or begin + prod(shape) * dtype.itemsize != member.file_size:
-        raise ValueError(f"{name} of shape {str(shape)[:60]} and {str(dtype)[:20]} do not fill their "
-                         f"{member.file_size:,} bytes")
+        raise ValueError(
+            f"{name} of shape {str(shape)[:60]} and {str(dtype)[:20]} do not fill their "
+            f"{member.file_size:,} bytes"
+        )
     return Header(shape, dtype, fortran, begin)

@@ -1,4 +1,5 @@
-"""What a benchmark compares: faithful re-creations of the authors' steps and of other tools, and this code's own.
+"""What a benchmark compares: faithful re-creations of the authors' steps and of other tools, and
+this code's own.
 
 Every variant of a case has the same weights, mask, images, labels and start noise.
 """
@@ -27,11 +28,12 @@ Result = tuple[Tensor, float] | None
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to do a task. run: does it once; first: does what is compared with the first variant, run unless it is
-    given (of an attack one step, since rounding grows with every sign), and returns (delta or alike, loss) or None.
+    """One way to do a task. run: does it once; first: does what is compared with the first variant,
+    run unless it is given (of an attack one step, since rounding grows with every sign), and
+    returns (delta or alike, loss) or None.
 
-    same: whether it computes what the first variant computes; counted: whether its arithmetic is what the table counts;
-    tf32: whether a GPU may take TF32 for fp32.
+    same: whether it computes what the first variant computes; counted: whether its arithmetic is
+    what the table counts; tf32: whether a GPU may take TF32 for fp32.
     """
 
     name: str
@@ -45,11 +47,15 @@ class Variant:
     discarded: list[float] = field(default_factory=list)
 
 
-# ---------------------------------------------------------------------------------------------- the authors' way
+# ---------------------------------------------------------------------------------------------- the
+# authors' way
 
 
 def authors(model: nn.Module, m: masks.Mask) -> nn.Module:
-    """The network as its authors train it: NCHW, masks as torch.nn.utils.prune's hooks, multiplied in every forward."""
+    """The network as its authors train it.
+
+    NCHW, masks as torch.nn.utils.prune's hooks, multiplied in every forward.
+    """
     theirs = deepcopy(model).to(memory_format=torch.contiguous_format)
     for name, module in theirs.named_modules():
         if f"{name}.weight" in m:
@@ -57,8 +63,13 @@ def authors(model: nn.Module, m: masks.Mask) -> nn.Module:
     return theirs
 
 
-def authors_attack(model: nn.Module, x: Tensor, y: Tensor, start: Tensor, steps: int, parameters: bool) -> Tensor:
-    """delta after `steps` of PGD on the mean loss; parameters: the weights' gradients are computed too, for nothing."""
+def authors_attack(
+    model: nn.Module, x: Tensor, y: Tensor, start: Tensor, steps: int, parameters: bool
+) -> Tensor:
+    """delta after `steps` of PGD on the mean loss; parameters.
+
+    The weights' gradients are computed too, for nothing.
+    """
     delta = start.clone().requires_grad_(True)
     for _ in range(steps):
         loss = F.cross_entropy(model(x + delta), y)
@@ -74,13 +85,15 @@ def authors_attack(model: nn.Module, x: Tensor, y: Tensor, start: Tensor, steps:
     return delta.detach()
 
 
-# ---------------------------------------------------------------------------------------------- tasks
+# ----------------------------------------------------------------------------------------------
+# tasks
 
 
 @dataclass(frozen=True)
 class Case:
-    """What every variant of a task shares. x: (B,3,H,W) in [0,1]; start: the first delta; gmac, elements: of one
-    image's forward pass, arithmetic and numbers that convolutions read and write."""
+    """What every variant of a task shares. x: (B,3,H,W) in [0,1]; start: the first delta; gmac,
+    elements: of one image's forward pass, arithmetic and numbers that convolutions read and
+    write."""
 
     network: str
     size: int
@@ -110,16 +123,31 @@ def case(network: str, size: int, batch: int, device: torch.device) -> Case:
     y = torch.randint(row.classes, (batch,), generator=rng)
     start = (x + (2 * torch.rand(x.shape, generator=rng) - 1) * EPS).clamp(0, 1) - x
     seen = []
-    hooks = [module.register_forward_hook(lambda module, given, out: seen.append(
-        (out.numel() * module.weight[0].numel(), given[0].numel() + out.numel())))
-        for module in model.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [
+        module.register_forward_hook(
+            lambda module, given, out: seen.append(
+                (out.numel() * module.weight[0].numel(), given[0].numel() + out.numel())
+            )
+        )
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
     with torch.no_grad():
         deepcopy(model).eval()(x[:1])
     for hook in hooks:
         hook.remove()
     model = model.to(device).train()
-    return Case(network, size, model, {name: part.to(device) for name, part in m.items()}, x.to(device), y.to(device),
-                start.to(device), sum(one for one, _ in seen) / 1e9, sum(other for _, other in seen))
+    return Case(
+        network,
+        size,
+        model,
+        {name: part.to(device) for name, part in m.items()},
+        x.to(device),
+        y.to(device),
+        start.to(device),
+        sum(one for one, _ in seen) / 1e9,
+        sum(other for _, other in seen),
+    )
 
 
 def _sgd(model: nn.Module, **how: bool) -> torch.optim.SGD:
@@ -128,17 +156,23 @@ def _sgd(model: nn.Module, **how: bool) -> torch.optim.SGD:
 
 def training_steps(on: Case, steps: int) -> Iterator[Variant]:
     """An adversarial (steps > 0) or standard training step."""
+
     def theirs(parameters: bool) -> Callable[..., Result]:
         model = authors(on.model, on.m).train()
         optimiser = _sgd(model)
 
         def run(steps: int = steps) -> Result:
-            delta = authors_attack(model, on.x, on.y, on.start, steps, parameters) if steps else 0 * on.x
+            delta = (
+                authors_attack(model, on.x, on.y, on.start, steps, parameters)
+                if steps
+                else 0 * on.x
+            )
             loss = F.cross_entropy(model(on.x + delta), on.y)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             return delta, loss.item()
+
         return run
 
     pool = torch.cuda.graph_pool_handle() if on.x.is_cuda else None
@@ -147,14 +181,21 @@ def training_steps(on: Case, steps: int) -> Iterator[Variant]:
         model, ways = deepcopy(on.model), {}
         kept, optimiser = training.masked(model, on.m), _sgd(model, fused=True)
         if on.x.is_cuda:
-            optimiser.param_groups[0]["lr"] = torch.tensor(optimiser.param_groups[0]["lr"], device=on.x.device)
+            optimiser.param_groups[0]["lr"] = torch.tensor(
+                optimiser.param_groups[0]["lr"], device=on.x.device
+            )
 
         def run(steps: int = steps) -> Result:
             if steps not in ways:
-                attack = attacks.PGD(EPS, ALPHA, steps, precision=precision, bn=bn) if steps else None
-                ways[steps] = training.stepper(model, kept, optimiser, attack, len(on.x), precision, pool=pool)
+                attack = (
+                    attacks.PGD(EPS, ALPHA, steps, precision=precision, bn=bn) if steps else None
+                )
+                ways[steps] = training.stepper(
+                    model, kept, optimiser, attack, len(on.x), precision, pool=pool
+                )
             moved, loss = ways[steps](on.x, on.y, None, on.start)
             return moved - on.x, loss.item()
+
         return run
 
     def foolbox(steps: int) -> Callable[..., Result] | None:
@@ -164,7 +205,10 @@ def training_steps(on: Case, steps: int) -> Iterator[Variant]:
             return None
         model = authors(on.model, on.m).eval()
         attack = foolbox.attacks.LinfPGD(abs_stepsize=ALPHA, steps=steps, random_start=True)
-        wrapped, optimiser = foolbox.PyTorchModel(model, bounds=(0, 1), device=on.x.device), _sgd(model)
+        wrapped, optimiser = (
+            foolbox.PyTorchModel(model, bounds=(0, 1), device=on.x.device),
+            _sgd(model),
+        )
 
         def run() -> None:
             moved = attack(wrapped, on.x, on.y, epsilons=EPS)[1]
@@ -173,6 +217,7 @@ def training_steps(on: Case, steps: int) -> Iterator[Variant]:
             loss.backward()
             optimiser.step()
             model.eval()
+
         return run
 
     yield _compared("authors' step, fp32", theirs(False), steps)
@@ -181,12 +226,18 @@ def training_steps(on: Case, steps: int) -> Iterator[Variant]:
     if steps:
         yield _compared("and gradients of the weights in the attack", theirs(True), steps)
         if (run := foolbox(steps)) is not None:
-            yield Variant("foolbox's attack, eval-mode BatchNorm", run, same=False, note="its own start noise")
+            yield Variant(
+                "foolbox's attack, eval-mode BatchNorm", run, same=False, note="its own start noise"
+            )
     yield _compared("ours, exact, fp32", ours("fp32"), steps)
     yield _compared("ours, exact, bf16", ours("bf16"), steps)
     if steps:
-        yield _compared("ours, eval-mode BatchNorm in the attack, fp32", ours("fp32", "eval"), steps, same=False)
-        yield _compared("ours, eval-mode BatchNorm in the attack, bf16", ours("bf16", "eval"), steps, same=False)
+        yield _compared(
+            "ours, eval-mode BatchNorm in the attack, fp32", ours("fp32", "eval"), steps, same=False
+        )
+        yield _compared(
+            "ours, eval-mode BatchNorm in the attack, bf16", ours("bf16", "eval"), steps, same=False
+        )
 
 
 def _compared(name: str, run: Callable[..., Result], steps: int, **about: object) -> Variant:
@@ -196,6 +247,7 @@ def _compared(name: str, run: Callable[..., Result], steps: int, **about: object
 
 def evaluations(on: Case, steps: int = 20) -> Iterator[Variant]:
     """RA of a batch: the attack, then the score."""
+
     def theirs(parameters: bool) -> Callable[..., Result]:
         model = authors(on.model, on.m).eval()
 
@@ -203,6 +255,7 @@ def evaluations(on: Case, steps: int = 20) -> Iterator[Variant]:
             delta = authors_attack(model, on.x, on.y, on.start, steps, parameters)
             with torch.no_grad():
                 return delta, F.cross_entropy(model(on.x + delta), on.y).item()
+
         return run
 
     def ours(precision: str) -> Callable[..., Result]:
@@ -213,6 +266,7 @@ def evaluations(on: Case, steps: int = 20) -> Iterator[Variant]:
             moved = attacks.perturb_unchecked(model, on.x, on.y, attack, None, on.start)
             with torch.no_grad():
                 return moved - on.x, F.cross_entropy(model(moved), on.y).item()
+
         return run
 
     yield _compared("authors' evaluation, fp32", theirs(True), steps)
@@ -250,14 +304,21 @@ def surfaces(on: Case, points: int = 3) -> Iterator[Variant]:
         home, found = deepcopy(theirs.state_dict()), []
         for a in grid.tolist():
             for b in grid.tolist():
-                theirs.load_state_dict({name: value + a * d1[name] + b * d2[name] if name in d1 else value
-                                        for name, value in home.items()})
+                theirs.load_state_dict(
+                    {
+                        name: value + a * d1[name] + b * d2[name] if name in d1 else value
+                        for name, value in home.items()
+                    }
+                )
                 with torch.no_grad():
-                    found.append(sum(F.cross_entropy(theirs(x), y, reduction="sum").item() for x, y in parts))
+                    found.append(
+                        sum(F.cross_entropy(theirs(x), y, reduction="sum").item() for x, y in parts)
+                    )
         theirs.load_state_dict(home)
         return torch.tensor(found) / len(on.y), 0.0
 
     yield Variant("weights loaded point by point, batch 128, fp32", naive)
-    yield Variant("ours, fp32", lambda: (landscape.surface(mine, on.m, d1, d2, on.x, on.y, grid).flatten(), 0.0))
-
-
+    yield Variant(
+        "ours, fp32",
+        lambda: (landscape.surface(mine, on.m, d1, d2, on.x, on.y, grid).flatten(), 0.0),
+    )

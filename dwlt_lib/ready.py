@@ -12,13 +12,15 @@ from dwlt_lib.refusal import refuse
 
 
 def check(todo: Sequence[specs.Spec], device: str) -> str:
-    """The device that is there, cpu or cuda, of auto, cpu or cuda; refuses one that is not, and files of images or of
-    theta_p that are missing although a record in `todo` reads them."""
+    """The device that is there, cpu or cuda, of auto, cpu or cuda; refuses one that is not, and
+    files of images or of theta_p that are missing although a record in `todo` reads them."""
     chosen = _device(device)
     for spec in todo:
         if isinstance(spec, specs.ImportedSpec) and (problem := imported.lacking(spec)):
             refuse(problem)
-    wanted = dict.fromkeys(part for spec in todo for part in specs.reads(spec) if part[0].loader != "embedded")
+    wanted = dict.fromkeys(
+        part for spec in todo for part in specs.reads(spec) if part[0].loader != "embedded"
+    )
     if wanted:
         from dwlt_lib import layouts
 
@@ -31,7 +33,9 @@ def check(todo: Sequence[specs.Spec], device: str) -> str:
 
 
 def _device(asked: str) -> str:
-    """Where no driver of a GPU can be loaded there is none, and torch, 1.6 s of imports, is not asked."""
+    """Where no driver of a GPU can be loaded there is none, and torch, 1.6 s of imports, is not
+    asked.
+    """
     if asked != "cuda" and sys.platform == "linux" and not Path("/dev/kfd").exists():
         try:
             CDLL("libcuda.so.1")

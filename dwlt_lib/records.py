@@ -1,8 +1,9 @@
-"""Records: one small, self-describing, immutable result each, on disk; the only proof that work is done.
+"""Records: one small, self-describing, immutable result each, on disk; the only proof that work is
+done.
 
-outputs/records/KIND/ID/record.json describes; .safetensors files beside it hold arrays; record.json has every file's
-sha256, its own, and the digests of the results that it was built on. A record appears by one atomic rename, whole or
-not at all, and what is read of it is checked first.
+outputs/records/KIND/ID/record.json describes; .safetensors files beside it hold arrays; record.json
+has every file's sha256, its own, and the digests of the results that it was built on. A record
+appears by one atomic rename, whole or not at all, and what is read of it is checked first.
 """
 
 from __future__ import annotations
@@ -31,18 +32,53 @@ from dwlt_lib.specs import FORMAT, Spec, columns, label, record_id, upstream
 from dwlt_lib.studies import Study, dataset, plan
 
 # the order of a table's columns; others follow
-ORDER = ["kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds", "sparsity", "seed", "images",
-         "SA", "RA"]
-WHOLE = ("rounds", "seed", "mask_seed", "subset_seed", "epoch", "epochs", "epochs_run", "kept", "train_images",
-         "validation_images", "test_images", "images_used")
-KEYS = ["kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds", "seed", "images", "id"]
+ORDER = [
+    "kind",
+    "pretraining",
+    "method",
+    "dataset",
+    "fraction",
+    "regime",
+    "rounds",
+    "sparsity",
+    "seed",
+    "images",
+    "SA",
+    "RA",
+]
+WHOLE = (
+    "rounds",
+    "seed",
+    "mask_seed",
+    "subset_seed",
+    "epoch",
+    "epochs",
+    "epochs_run",
+    "kept",
+    "train_images",
+    "validation_images",
+    "test_images",
+    "images_used",
+)
+KEYS = [
+    "kind",
+    "pretraining",
+    "method",
+    "dataset",
+    "fraction",
+    "regime",
+    "rounds",
+    "seed",
+    "images",
+    "id",
+]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record. spec: its resolved description, nested; metrics: scalars; history: one dict an epoch; files, sizes:
-    sha256 and bytes by name; built_on: {upstream id: its result}; result: a digest of what was found here, without when
-    and where it was made."""
+    """One record. spec: its resolved description, nested; metrics: scalars; history: one dict an
+    epoch; files, sizes: sha256 and bytes by name; built_on: {upstream id: its result}; result: a
+    digest of what was found here, without when and where it was made."""
 
     kind: str
     id: str
@@ -68,14 +104,18 @@ class Record:
         """What is wrong with one of its files, in one line, if anything is."""
         file = self.path / name
         if name not in self.files:
-            return f"{file}: the record holds no such file; it has {', '.join(self.files) or 'none'}"
+            return (
+                f"{file}: the record holds no such file; it has {', '.join(self.files) or 'none'}"
+            )
         if file.is_file() and files.sha256(file) == self.files[name]:
             return None
         return f"{file}: missing or changed since it was written; {_remedy(self.path)}"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The numbers too many for JSON (surfaces, trajectories), by name; empty if it has none."""
-        return load_file(self.file("arrays.safetensors")) if "arrays.safetensors" in self.files else {}
+        return (
+            load_file(self.file("arrays.safetensors")) if "arrays.safetensors" in self.files else {}
+        )
 
 
 def checkout() -> Path:
@@ -110,11 +150,13 @@ def unfinished_root() -> Path:
 
 def sweep() -> None:
     """What dead processes left of trainings whose record is there goes."""
-    unfinished.sweep(unfinished_root(), lambda id: any(map(_is_whole, (outputs() / "records").glob(f"*/{id}"))))
+    unfinished.sweep(
+        unfinished_root(), lambda id: any(map(_is_whole, (outputs() / "records").glob(f"*/{id}")))
+    )
 
 
 def exists(spec: Spec) -> bool:
-    """Whether the record is there and whole, as far as record.json and the sizes of its files tell."""
+    """Whether the record is there and whole, as far as record.json and its files' sizes tell."""
     return _is_whole(path_of(spec.kind, record_id(spec)))
 
 
@@ -126,17 +168,24 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-# ---------------------------------------------------------------------------------------------- writing
+# ----------------------------------------------------------------------------------------------
+# writing
 
 
-def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, float]],
-          content: Mapping[str, bytes | Path], made: Mapping[str, Any],
-          built_on: Mapping[str, str] | None = None) -> Path:
-    """One record, once: written aside, then renamed into place. If another process was faster, its record stays; what
-    lies there without being a whole record gives way.
+def write(
+    spec: Spec,
+    metrics: Mapping[str, float],
+    history: list[dict[str, float]],
+    content: Mapping[str, bytes | Path],
+    made: Mapping[str, Any],
+    built_on: Mapping[str, str] | None = None,
+) -> Path:
+    """One record, once: written aside, then renamed into place. If another process was faster, its
+    record stays; what lies there without being a whole record gives way.
 
-    content: {file name: its bytes, or a file of this disk, which is moved in}; made: what is no part of the result
-    (seconds, device, code version...); built_on: `results_of` what was read, None for what is there now.
+    content: {file name: its bytes, or a file of this disk, which is moved in}; made: what is no
+    part of the result (seconds, device, code version...); built_on: `results_of` what was read,
+    None for what is there now.
     """
     kind, id = spec.kind, record_id(spec)
     target = path_of(kind, id)
@@ -149,12 +198,21 @@ def write(spec: Spec, metrics: Mapping[str, float], history: list[dict[str, floa
                 files.sync(aside / name)
             else:
                 files.write(aside / name, data)
-        found = {"kind": kind, "id": id, "label": label(spec), "format": FORMAT[kind], "columns": columns(spec),
-                 "metrics": dict(metrics), "upstream": [record_id(up) for up in upstream(spec)],
-                 "built_on": dict(results_of(upstream(spec)) if built_on is None else built_on),
-                 "files": {name: files.sha256(aside / name) for name in content},
-                 "sizes": {name: (aside / name).stat().st_size for name in content},
-                 "history": history, "made": dict(made), "spec": spec.model_dump(mode="json")}
+        found = {
+            "kind": kind,
+            "id": id,
+            "label": label(spec),
+            "format": FORMAT[kind],
+            "columns": columns(spec),
+            "metrics": dict(metrics),
+            "upstream": [record_id(up) for up in upstream(spec)],
+            "built_on": dict(results_of(upstream(spec)) if built_on is None else built_on),
+            "files": {name: files.sha256(aside / name) for name in content},
+            "sizes": {name: (aside / name).stat().st_size for name in content},
+            "history": history,
+            "made": dict(made),
+            "spec": spec.model_dump(mode="json"),
+        }
         what = [found[name] for name in ("kind", "id", "metrics", "files", "history", "built_on")]
         found["result"] = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         files.write(aside / "record.json", _sealed(found))
@@ -172,7 +230,10 @@ def results_of(specs: Iterable[Spec]) -> dict[str, str]:
 
 
 def _into_place(aside: Path, target: Path) -> None:
-    """Renames `aside` to `target`, unless a whole record is or comes there; what else lies there goes."""
+    """Renames `aside` to `target`, unless a whole record is or comes there.
+
+    What else lies there goes.
+    """
     for _ in range(100):  # of several who mend one folder, each goes on until one of them has
         try:
             os.rename(aside, target)
@@ -202,11 +263,15 @@ def _sealed(found: Mapping[str, Any]) -> str:
     return f'{text}{SEAL}{hashlib.sha256(text.encode()).hexdigest()}"\n}}'
 
 
-# ---------------------------------------------------------------------------------------------- reading
+# ----------------------------------------------------------------------------------------------
+# reading
 
 
 def _load(path: Path) -> Record:
-    """The record in that folder; FileNotFoundError if it has no record.json, ValueError, one line, if it is damaged."""
+    """The record in that folder.
+
+    FileNotFoundError if it has no record.json, ValueError, one line, if it is damaged.
+    """
     return _loaded(path, files.stamp(path / "record.json"))
 
 
@@ -214,13 +279,27 @@ def _load(path: Path) -> Record:
 def _loaded(path: Path, stamp: tuple[int, ...]) -> Record:
     data = (path / "record.json").read_bytes()
     text, _, seal = data.rpartition(SEAL.encode())
-    names = ("kind", "id", "spec", "upstream", "columns", "metrics", "history", "made", "files", "sizes", "built_on",
-             "result")
+    names = (
+        "kind",
+        "id",
+        "spec",
+        "upstream",
+        "columns",
+        "metrics",
+        "history",
+        "made",
+        "files",
+        "sizes",
+        "built_on",
+        "result",
+    )
     if seal != f'{hashlib.sha256(text).hexdigest()}"\n}}'.encode():
         raise ValueError(f"{path / 'record.json'}: {_what_is_wrong(data)}; {_remedy(path)}")
     found = json.loads(data)
     if (found["kind"], found["id"]) != (path.parent.name, path.name):
-        raise ValueError(f"{path}: says it is {found['kind']} {found['id']}; move it there, or {_remedy(path)}")
+        raise ValueError(
+            f"{path}: says it is {found['kind']} {found['id']}; move it there, or {_remedy(path)}"
+        )
     return Record(path=path, **{name: found[name] for name in names})
 
 
@@ -240,8 +319,11 @@ def _remedy(path: Path) -> str:
 
 def _folder(id: str) -> Path | None:
     """Where the record of that id lies: in outputs/records, or else in a committed reference."""
-    found = [file.parent for root in (outputs() / "records", *_references())
-             for file in root.glob(f"*/{id}/record.json")]
+    found = [
+        file.parent
+        for root in (outputs() / "records", *_references())
+        for file in root.glob(f"*/{id}/record.json")
+    ]
     return next((path for path in found if _is_read(path)), found[0] if found else None)
 
 
@@ -259,7 +341,9 @@ def read(id: str | Spec) -> Record:
     """
     id = id if isinstance(id, str) else record_id(id)
     if not re.fullmatch("[0-9a-f]{20}", id):
-        raise KeyError(f"record {id[:40]!r}: want an id, 20 hexadecimal digits, as records.table() has them")
+        raise KeyError(
+            f"record {id[:40]!r}: want an id, 20 hexadecimal digits, as records.table() has them"
+        )
     path = _folder(id)
     if path is None:
         raise KeyError(f"record {id}: not under {outputs()}; run the study that plans it")
@@ -273,27 +357,36 @@ def study_names() -> list[str]:
 
 
 def study(name: str) -> dict[str, Any]:
-    """What a study plans: name, params (its resolved parameters), ids (of all its records) and file (where they were
-    read from, if they were)."""
+    """What a study plans: name, params (its resolved parameters), ids (of all its records) and file
+    (where they were read from, if they were)."""
     for folder in (study_dir(name), *_references()):
         path = folder / "study.json"
         if folder.name == name and path.exists():
             try:
                 found = json.loads(path.read_bytes())
                 wanted = {"name": str, "params": dict, "ids": list}
-                if not isinstance(found, dict) or not all(isinstance(found.get(k), t) for k, t in wanted.items()):
+                if not isinstance(found, dict) or not all(
+                    isinstance(found.get(k), t) for k, t in wanted.items()
+                ):
                     raise ValueError("it is not what records.write_study wrote")
                 return found
             except (ValueError, RecursionError) as error:
                 reason = str(error).splitlines()[0]
-                raise KeyError(f"study {name!r}: {path} cannot be read ({reason}); delete it and run: dwlt report "
-                               f"params/{name}.yaml") from None
-    raise KeyError(f"study {name!r}: not planned under {outputs()}; want one of {study_names() or 'none yet'}, "
-                   "or run: dwlt run params/NAME.yaml")
+                raise KeyError(
+                    f"study {name!r}: {path} cannot be read ({reason}); delete it and run: dwlt"
+                    f" report params/{name}.yaml"
+                ) from None
+    raise KeyError(
+        f"study {name!r}: not planned under {outputs()}; want one of {study_names() or 'none yet'},"
+        " or run: dwlt run params/NAME.yaml"
+    )
 
 
 def _noted(name: str) -> dict[str, Any]:
-    """What `write_study` noted here of the study of that name; empty if it was never planned here, or is damaged."""
+    """What `write_study` noted here of the study of that name.
+
+    Empty if it was never planned here, or is damaged.
+    """
     try:
         return study(name) if (study_dir(name) / "study.json").exists() else {}
     except KeyError:
@@ -301,12 +394,17 @@ def _noted(name: str) -> dict[str, Any]:
 
 
 def write_study(found: Study, file: Path | None = None) -> None:
-    """Notes what the study plans, so that figures can tell its records from others and say how many are missing.
+    """Notes what the study plans, so that figures can tell its records from others and say how many
+    are missing.
 
     file: the parameter file, if it comes from one.
     """
-    content = {"name": found.name, "file": str(file.resolve()) if file else None,
-               "params": found.model_dump(mode="json"), "ids": list(plan(found))}
+    content = {
+        "name": found.name,
+        "file": str(file.resolve()) if file else None,
+        "params": found.model_dump(mode="json"),
+        "ids": list(plan(found)),
+    }
     path = study_dir(found.name) / "study.json"
     if _noted(found.name) != content:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -316,8 +414,9 @@ def write_study(found: Study, file: Path | None = None) -> None:
 def read_study(path: str | Path) -> Study:
     """A parameter file; raises parameters.BadStudy, one line, if it cannot be run.
 
-    theta_p that come from files and images get their identity here, from the files and images, or else as study.json
-    noted it before. A study of the same name from another file, with other parameters, is refused.
+    theta_p that come from files and images get their identity here, from the files and images, or
+    else as study.json noted it before. A study of the same name from another file, with other
+    parameters, is refused.
     """
     path = Path(path)
     text = read_file(path)
@@ -334,8 +433,10 @@ def read_study(path: str | Path) -> Study:
         raise BadStudy(f"{place(text, str(path), 'data')}: {error}") from None
     other = Path(noted.get("file") or path)
     if other.exists() and not other.samefile(path) and params != found.model_dump(mode="json"):
-        raise BadStudy(f"{place(text, str(path), 'name')}: name={found.name}: {other} is a study of that name with "
-                       "other parameters; give this one a name of its own")
+        raise BadStudy(
+            f"{place(text, str(path), 'name')}: name={found.name}: {other} is a study of that name"
+            " with other parameters; give this one a name of its own"
+        )
     return found
 
 
@@ -357,16 +458,23 @@ def where(study_name: str) -> str:
     if not folders:
         return ""
     own = len(paths) - len(folders)
-    return (f"reading the committed study {folders[0]}: {own or 'none'} of its {len(paths)} records "
-            f"{'is' if own == 1 else 'are'} under {outputs()}")
+    return (
+        f"reading the committed study {folders[0]}: {own or 'none'} of its {len(paths)} records "
+        f"{'is' if own == 1 else 'are'} under {outputs()}"
+    )
 
 
-def table(kind: str | None = None, study: str | None = None, damaged: list[str] | None = None,
-          ids: Collection[str] | None = None) -> pd.DataFrame:
-    """One row a record (of `kind`; of `study`; of `ids`), sorted: what it is and its metrics. Accuracies are in 0..1.
+def table(
+    kind: str | None = None,
+    study: str | None = None,
+    damaged: list[str] | None = None,
+    ids: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """One row a record (of `kind`; of `study`; of `ids`), sorted: what it is and its metrics.
+    Accuracies are in 0..1.
 
-    A record that cannot be read is a ValueError of one line; with `damaged`, that line is added there and the rest is
-    returned.
+    A record that cannot be read is a ValueError of one line; with `damaged`, that line is added
+    there and the rest is returned.
     """
     if kind is not None and kind not in FORMAT:
         raise ValueError(f"kind={kind!r}: want one of {', '.join(FORMAT)}, or None for all")
@@ -381,8 +489,15 @@ def table(kind: str | None = None, study: str | None = None, damaged: list[str] 
                 raise ValueError(str(error)) from None
             damaged.append(str(error))
             continue
-        rows.append({"kind": record.kind, **record.columns, **record.metrics, "id": record.id,
-                     "seconds": record.made.get("seconds")})
+        rows.append(
+            {
+                "kind": record.kind,
+                **record.columns,
+                **record.metrics,
+                "id": record.id,
+                "seconds": record.made.get("seconds"),
+            }
+        )
     return _frame(rows)
 
 
@@ -395,21 +510,36 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame(columns=[*ORDER, "id", "seconds"])
     found = pd.DataFrame(rows)
-    found = found[[*(name for name in ORDER if name in found), *(name for name in found if name not in ORDER)]]
+    found = found[
+        [*(name for name in ORDER if name in found), *(name for name in found if name not in ORDER)]
+    ]
     gaps = {name: "Int64" for name in WHOLE if name in found and found[name].isna().any()}
     found = found.astype(gaps)  # whole numbers stay whole where other kinds have none
-    return found.sort_values([key for key in KEYS if key in found], ignore_index=True, kind="stable")
+    return found.sort_values(
+        [key for key in KEYS if key in found], ignore_index=True, kind="stable"
+    )
 
 
 def _paths(kind: str | None, study_name: str | None) -> list[Path]:
-    """Folders of records that are there: all, or those a study plans; a reference stands in where it has them."""
+    """Folders of records that are there: all, or those a study plans.
+
+    A reference stands in where it has them.
+    """
     if study_name is None:
-        return sorted(path.parent for path in outputs().glob(f"records/{kind or '*'}/[!.]*/record.json"))
+        return sorted(
+            path.parent for path in outputs().glob(f"records/{kind or '*'}/[!.]*/record.json")
+        )
     ids = dict.fromkeys(study(study_name)["ids"])
     found = {}
-    for root in (*(path for path in _references() if path.name == study_name), outputs() / "records"):
-        found |= {path.parent.name: path.parent for path in root.glob(f"{kind or '*'}/*/record.json")
-                  if path.parent.name in ids}
+    for root in (
+        *(path for path in _references() if path.name == study_name),
+        outputs() / "records",
+    ):
+        found |= {
+            path.parent.name: path.parent
+            for path in root.glob(f"{kind or '*'}/*/record.json")
+            if path.parent.name in ids
+        }
     return [found[id] for id in ids if id in found]
 
 
@@ -421,8 +551,9 @@ def mask(id: str) -> dict[str, Any]:
 
 
 def publish(study_name: str, tables: Mapping[str, str]) -> Path:
-    """Copies a study to outputs/reference/NAME, to be committed: its records without weights, its figures as PNG and
-    `tables` ({file name: text}). It replaces an older one whole; returns the folder. ValueError: a file is damaged."""
+    """Copies a study to outputs/reference/NAME, to be committed: its records without weights, its
+    figures as PNG and `tables` ({file name: text}). It replaces an older one whole; returns the
+    folder. ValueError: a file is damaged."""
     target = outputs() / "reference" / study_name
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = files.scratch(target)
@@ -435,7 +566,9 @@ def publish(study_name: str, tables: Mapping[str, str]) -> Path:
                 copy = scratch / path.parent.name / path.name / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, copy)
-    noted = {name: value for name, value in study(study_name).items() if name != "file"}  # whose disk it lay on
+    noted = {
+        name: value for name, value in study(study_name).items() if name != "file"
+    }  # whose disk it lay on
     files.write(scratch / "study.json", json.dumps(noted, indent=1))
     for figure in sorted((study_dir(study_name) / "figures").glob("*.png")):
         (scratch / "figures").mkdir(exist_ok=True)
@@ -448,8 +581,9 @@ def publish(study_name: str, tables: Mapping[str, str]) -> Path:
 
 
 def verify() -> list[str]:
-    """What is wrong with the records on disk, a line each, empty if nothing is: damaged, incomplete or misplaced ones,
-    and all that builds on one of those, or on another result than the one that is there."""
+    """What is wrong with the records on disk, a line each, empty if nothing is: damaged, incomplete
+    or misplaced ones, and all that builds on one of those, or on another result than the one that
+    is there."""
     problems: dict[str, list[str]] = {}
     sound: dict[str, Record] = {}
     for path in _folders():
@@ -458,7 +592,9 @@ def verify() -> list[str]:
             found = [problem for name in record.files if (problem := record.problem(name))]
             sound[path.name] = record
         except OSError as error:
-            found = [f"{path}: has no record.json that can be read ({error.strerror}); {_remedy(path)}"]
+            found = [
+                f"{path}: has no record.json that can be read ({error.strerror}); {_remedy(path)}"
+            ]
         except ValueError as error:
             found = [str(error)]
         problems.setdefault(path.name, []).extend(found)
@@ -471,7 +607,9 @@ def verify() -> list[str]:
     return own + dependent
 
 
-def _broken_link(record: Record, up: str, problems: Mapping[str, list[str]], sound: Mapping[str, Record]) -> str | None:
+def _broken_link(
+    record: Record, up: str, problems: Mapping[str, list[str]], sound: Mapping[str, Record]
+) -> str | None:
     """Why what a record builds on is not what it was made of, in one line, if it is not."""
     if up not in problems:
         what = "is not there"

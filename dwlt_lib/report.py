@@ -1,6 +1,8 @@
-"""The one-page report of a study: the verdict, then what its executed figure notebooks show; one file, no network.
+"""The one-page report of a study: the verdict, then what its executed figure notebooks show; one
+file, no network.
 
-Whatever comes from records or notebooks is escaped or sanitised: names and texts are data, never markup.
+Whatever comes from records or notebooks is escaped or sanitised: names and texts are data, never
+markup.
 """
 
 import base64
@@ -21,7 +23,10 @@ from dwlt_lib import files, plots, records, winning, words
 PAPER = r"(?ms)^\*\*What the paper found\*\*.*?(?:\n\n|\Z)"
 HEAVY = 400_000  # bytes of SVG: a picture that takes more comes as PNG
 SHOWN = "report"  # the tag of the cells to show; of a notebook without it, all
-TAGS = "h1 h2 h3 h4 h5 h6 table caption thead tbody tr th td p br b i em strong code pre blockquote ul ol li sub sup"
+TAGS = (
+    "h1 h2 h3 h4 h5 h6 table caption thead tbody tr th td p br b i em strong code pre blockquote ul"
+    " ol li sub sup"
+)
 CLEAN = SanitizeHTML(tags=TAGS.split(), attributes={"*": ["colspan", "rowspan"]}, strip=True)
 CSS = """
 body { max-width: 60rem; margin: 0 auto; padding: 1rem; color: #222; background: #fff; font: 16px/1.5 sans-serif; }
@@ -63,28 +68,52 @@ ticket truly equal to dense passes all three criteria only about half of the tim
 
 
 def build(study: str) -> Path:
-    """Write outputs/studies/NAME/report.html from the records and executed notebooks there are; returns its path."""
+    """Write outputs/studies/NAME/report.html from the records and executed notebooks there are.
+
+    Returns its path.
+    """
     noted, missing = records.study(study), records.missing(study)
     damaged: list[str] = []  # they count as missing
-    found, folder = records.table(study=study, damaged=damaged), records.study_dir(study) / "notebooks"
+    found, folder = (
+        records.table(study=study, damaged=damaged),
+        records.study_dir(study) / "notebooks",
+    )
     with warnings.catch_warnings(action="ignore"):  # the page says it
         chapters = {"Verdict": _verdict(records.table("transfer", study=study, damaged=damaged))}
     for path in sorted([*folder.glob("00_tour.ipynb"), *folder.glob("1[0-9]_*.ipynb")]):
         if chapter := _chapter(path, records.study_dir(study) / "figures"):
             chapters[chapter[0]] = chapter[1]
     chapters["The study's parameters"] = _parameters(noted["params"])
-    chapters |= {"Cost": _cost(found), "Versions": _versions(found), "Failures": _failures(folder, missing)}
+    chapters |= {
+        "Cost": _cost(found),
+        "Versions": _versions(found),
+        "Failures": _failures(folder, missing),
+    }
     chapters = {name: text for name, text in chapters.items() if text}
-    title, state = noted["params"].get("title") or f"Study {study}", f"{len(found)} of {len(noted['ids'])} records"
-    state += f' are there; <strong class="problem">{missing} are missing</strong>' if missing else ", none missing"
+    title, state = (
+        noted["params"].get("title") or f"Study {study}",
+        f"{len(found)} of {len(noted['ids'])} records",
+    )
+    state += (
+        f' are there; <strong class="problem">{missing} are missing</strong>'
+        if missing
+        else ", none missing"
+    )
     state += f" ({escape(line)})" if (line := records.where(study)) else ""
-    parts = [f'<h2 id="part-{i}">{escape(name)}</h2>\n{text}' for i, (name, text) in enumerate(chapters.items())]
+    parts = [
+        f'<h2 id="part-{i}">{escape(name)}</h2>\n{text}'
+        for i, (name, text) in enumerate(chapters.items())
+    ]
     links = " ".join(f'<a href="#part-{i}">{escape(name)}</a>' for i, name in enumerate(chapters))
-    page = ['<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title><style>{CSS}</style></head><body><h1>{escape(title)}</h1>",
-            f"<p>Study <code>{escape(study)}</code>: {state}.</p>",
-            f'<nav aria-label="Contents">{links}</nav>', *parts, "</body></html>"]
+    page = [
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title><style>{CSS}</style></head><body><h1>{escape(title)}</h1>",
+        f"<p>Study <code>{escape(study)}</code>: {state}.</p>",
+        f'<nav aria-label="Contents">{links}</nav>',
+        *parts,
+        "</body></html>",
+    ]
     target = records.study_dir(study) / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     return files.write(target, "\n".join(page))
@@ -93,7 +122,10 @@ def build(study: str) -> Path:
 def _html(frame: pd.DataFrame, look: str = "") -> str:
     """A table, everything in it escaped, that scrolls by itself where the page is narrow."""
     with pd.option_context("display.max_colwidth", None):
-        return f'<div class="scroll">{frame.to_html(index=False, border=0, na_rep="–", classes=look)}</div>\n'
+        return (
+            "<div"
+            f' class="scroll">{frame.to_html(index=False, border=0, na_rep="–", classes=look)}</div>\n'
+        )
 
 
 def _percent(values: pd.Series) -> list[str]:
@@ -104,36 +136,67 @@ def _ordered(frame: pd.DataFrame, *more: str) -> pd.DataFrame:
     """Data sets, the most data first; then methods and pre-trainings in the paper's order."""
     rank = {name: i for i, name in enumerate((*plots.METHODS, *plots.PRETRAININGS))}
     by = ["dataset", "fraction", "method", "pretraining", *more]
-    return frame.sort_values(by, ascending=[name != "fraction" for name in by], key=lambda values: values.map(
-        lambda value: rank.get(value, len(rank))) if values.name in ("method", "pretraining") else values)
+    return frame.sort_values(
+        by,
+        ascending=[name != "fraction" for name in by],
+        key=lambda values: (
+            values.map(lambda value: rank.get(value, len(rank)))
+            if values.name in ("method", "pretraining")
+            else values
+        ),
+    )
 
 
 def _who(frame: pd.DataFrame) -> dict[str, Any]:
-    data = [f"{plots.name(d)}, {100 * f:g} %" for d, f in zip(frame["dataset"], frame["fraction"], strict=True)]
+    data = [
+        f"{plots.name(d)}, {100 * f:g} %"
+        for d, f in zip(frame["dataset"], frame["fraction"], strict=True)
+    ]
     return {"data": data, "method": frame["method"], "theta_p": frame["pretraining"]}
 
 
 def _verdict(table: pd.DataFrame) -> str:
-    """The extreme double-win sparsities, every reading of the rule beside them, and the paper's own."""
-    own = pd.Series(winning.PAPER_EXTREMES).map("{:.2%}".format).unstack(sort=False).rename(columns=plots.name)
+    """The extreme double-win sparsities, every reading of the rule beside them, and the paper's
+    own.
+    """
+    own = (
+        pd.Series(winning.PAPER_EXTREMES)
+        .map("{:.2%}".format)
+        .unstack(sort=False)
+        .rename(columns=plots.name)
+    )
     own = own.rename_axis(["theta_p", "method"]).reset_index().iloc[:, [1, 0, 2, 3, 4]]
-    paper = "<h3>The paper's own</h3><p>ResNet-50 from ImageNet, all data (sections 4.1, 4.2).</p>" + _html(own, "left")
+    paper = (
+        "<h3>The paper's own</h3><p>ResNet-50 from ImageNet, all data (sections 4.1, 4.2).</p>"
+        + _html(own, "left")
+    )
     judged = winning.verdict(table) if len(table) else table
     headline = f'<p class="headline">{escape(words.headline(table))}</p>\n'
     if judged.empty:
         return f"{headline}{paper}"
     found = _ordered(judged.merge(winning.alternatives(table).reset_index(), on=winning.GROUP))
     first, *others = winning.alternatives(table).columns
-    shown = {("", name): values for name, values in _who(found).items()} | {("", "levels"): found["levels"]}
+    shown = {("", name): values for name, values in _who(found).items()} | {
+        ("", "levels"): found["levels"]
+    }
     shown[("double win", "one std")] = _percent(found[first])
-    shown |= {("by one criterion alone", plots.CRITERIA[c]): _percent(found[c]) for c in winning.CRITERIA}
-    shown |= {("double win, other readings", name.replace("_", " ")): _percent(found[name]) for name in others}
-    lost = "".join(f'<p class="problem">{escape(line)}</p>\n'
-                   for line in winning.at_chance(winning.criteria(table)))
+    shown |= {
+        ("by one criterion alone", plots.CRITERIA[c]): _percent(found[c]) for c in winning.CRITERIA
+    }
+    shown |= {
+        ("double win, other readings", name.replace("_", " ")): _percent(found[name])
+        for name in others
+    }
+    lost = "".join(
+        f'<p class="problem">{escape(line)}</p>\n'
+        for line in winning.at_chance(winning.criteria(table))
+    )
     note = f"Seeds: {table['seed'].nunique()}; levels not known: {found['unknown'].sum()}. {DOUBT}"
-    return (f'{headline}{_html(pd.DataFrame(shown), "who verdict")}{RULE}\n{lost}<p class="note">{note}</p>\n'
-            "<details><summary>Every level: difference to dense in points, with its 90 % interval</summary>\n"
-            f"{_levels(winning.criteria(table))}</details>\n{paper}")
+    return (
+        f"{headline}{_html(pd.DataFrame(shown), 'who verdict')}{RULE}\n{lost}<p"
+        f' class="note">{note}</p>\n<details><summary>Every level: difference to dense in points,'
+        f" with its 90 % interval</summary>\n{_levels(winning.criteria(table))}</details>\n{paper}"
+    )
 
 
 def _levels(found: pd.DataFrame) -> str:
@@ -141,26 +204,38 @@ def _levels(found: pd.DataFrame) -> str:
     shown = {**_who(found), "sparsity": _percent(found["sparsity"])}
     for c in winning.CRITERIA:
         parts = [100 * found[f"{c}_{part}"] for part in ("difference", "low", "high")]
-        shown[plots.CRITERIA[c]] = [f"{gap:+.1f} [{low:+.1f}, {high:+.1f}] {status}".replace("nan", "–")
-                                    for gap, low, high, status in zip(*parts, found[f"{c}_status"], strict=True)]
+        shown[plots.CRITERIA[c]] = [
+            f"{gap:+.1f} [{low:+.1f}, {high:+.1f}] {status}".replace("nan", "–")
+            for gap, low, high, status in zip(*parts, found[f"{c}_status"], strict=True)
+        ]
     return _html(pd.DataFrame({**shown, "double win": found["double_win"]}), "who")
 
 
 def _parameters(params: dict[str, Any]) -> str:
     """What the study varies, and all its parameters folded away."""
-    asked = {"preset": params.get("preset"), "network": params.get("arch"), "source": params.get("source")}
+    asked = {
+        "preset": params.get("preset"),
+        "network": params.get("arch"),
+        "source": params.get("source"),
+    }
     if weights := params.get("weights"):
-        asked["theta_p from files"] = ", ".join(f"{p}: {given['file']} ({(given['theta'] or 'not there yet')[:12]})"
-                                                for p, given in weights.items())
+        asked["theta_p from files"] = ", ".join(
+            f"{p}: {given['file']} ({(given['theta'] or 'not there yet')[:12]})"
+            for p, given in weights.items()
+        )
     for key in ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds"):
         values = plots.asked(params, key)
         asked[key] = ", ".join(map(str, values))
         if key == "rounds":
             shares = plots.asked_sparsities(params).values()
             asked["sparsity (%)"] = ", ".join(map(plots.percent, shares))
-    full = re.sub(r"(?m)^.*: null\n", "", yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
-    return (f"{_html(pd.DataFrame({'parameter': asked.keys(), 'value': asked.values()}), 'left')}<details><summary>All "
-            f"parameters, with presets and defaults</summary>\n<pre>{escape(full)}</pre></details>\n")
+    full = re.sub(
+        r"(?m)^.*: null\n", "", yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
+    )
+    return (
+        f"{_html(pd.DataFrame({'parameter': asked.keys(), 'value': asked.values()}), 'left')}<details><summary>All"
+        f" parameters, with presets and defaults</summary>\n<pre>{escape(full)}</pre></details>\n"
+    )
 
 
 def _cost(found: pd.DataFrame) -> str:
@@ -171,26 +246,40 @@ def _cost(found: pd.DataFrame) -> str:
     made = made.reindex(columns=["seconds", "threads", "gmac", "made"])
     core = (made["seconds"] * made["threads"].fillna(1)).rename("core")
     kinds = pd.concat([found["kind"], core, made["gmac"]], axis=1).groupby("kind", sort=False)
-    kinds = kinds.agg(records=("core", "size"), core=("core", "sum"), gmac=("gmac", "sum")).astype(float)
+    kinds = kinds.agg(records=("core", "size"), core=("core", "sum"), gmac=("gmac", "sum")).astype(
+        float
+    )
     kinds.loc["in all"] = kinds.sum()
     rate = kinds["gmac"] / kinds["core"].where(kinds["core"] > 0)
-    shown = {"kind": kinds.index, "records": kinds["records"].astype(int), "core time": kinds["core"].map(_duration),
-             "GMAC": kinds["gmac"].map("{:,.0f}".format),
-             "GMAC a core second": ["–" if pd.isna(value) else f"{value:.1f}" for value in rate]}
+    shown = {
+        "kind": kinds.index,
+        "records": kinds["records"].astype(int),
+        "core time": kinds["core"].map(_duration),
+        "GMAC": kinds["gmac"].map("{:,.0f}".format),
+        "GMAC a core second": ["–" if pd.isna(value) else f"{value:.1f}" for value in rate],
+    }
     began = pd.to_datetime(made["made"], errors="coerce", utc=True).dropna()
     span = ""
     if len(began):
         first, last = (f"{time:%Y-%m-%d %H:%M}" for time in (began.min(), began.max()))
         span = f"; the first job began {first} UTC, the last {last} UTC"
         span += f", {_duration((began.max() - began.min()).total_seconds())} later"
-    return (f"<p>{_duration(kinds['core']['in all'])} of core time{span}. GMAC: thousand millions of "
-            f"multiply-accumulates, counted from the plan.</p>\n{_html(pd.DataFrame(shown), 'kinds')}")
+    return (
+        f"<p>{_duration(kinds['core']['in all'])} of core time{span}. GMAC: thousand millions of "
+        f"multiply-accumulates, counted from the plan.</p>\n{_html(pd.DataFrame(shown), 'kinds')}"
+    )
 
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(float(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+    return (
+        f"{hours} h {minutes:02d} min"
+        if hours
+        else f"{minutes} min {rest:02d} s"
+        if minutes
+        else f"{seconds:.1f} s"
+    )
 
 
 def _versions(found: pd.DataFrame) -> str:
@@ -198,19 +287,29 @@ def _versions(found: pd.DataFrame) -> str:
     if found.empty:
         return ""
     keys = ["code", "torch", "python", "device", "threads"]
-    made = pd.DataFrame([records.read(id).made for id in found["id"]]).reindex(columns=keys).fillna("–").astype(str)
+    made = (
+        pd.DataFrame([records.read(id).made for id in found["id"]])
+        .reindex(columns=keys)
+        .fillna("–")
+        .astype(str)
+    )
     return _html(made.value_counts().rename("records").reset_index(), "left")
 
 
 def _clean(markup: str) -> str:
-    """HTML with the tags of text and tables only: no script, no style, no picture from elsewhere."""
+    """HTML with the tags of text and tables only.
+
+    No script, no style, no picture from elsewhere.
+    """
     return CLEAN.sanitize_html_tags(re.sub(r"(?is)<(style|script)\b.*?</\1\s*>", "", markup))
 
 
 def _chapter(path: Path, figures: Path) -> tuple[str, str] | None:
-    """An executed notebook's title, and its prose and outputs without its code; None if nothing is to be shown.
+    """An executed notebook's title, and its prose and outputs without its code; None if nothing is
+    to be shown.
 
-    A picture, the line printed next and the paper's finding above it belong together and become one figure.
+    A picture, the line printed next and the paper's finding above it belong together and become one
+    figure.
     """
     try:
         cells = nbformat.read(path, as_version=4).cells
@@ -222,7 +321,9 @@ def _chapter(path: Path, figures: Path) -> tuple[str, str] | None:
     picture, paper = None, ""
     for cell in [*(tagged or cells), None]:
         outputs = cell.outputs if cell is not None and cell.cell_type == "code" else []
-        said = "".join(out.text for out in outputs if out.output_type == "stream" and out.name == "stdout").strip()
+        said = "".join(
+            out.text for out in outputs if out.output_type == "stream" and out.name == "stdout"
+        ).strip()
         if picture and (outputs or cell is None or cell.cell_type == "markdown"):
             parts += [_figure(picture, said or title, bool(said)), paper]
             outputs = [out for out in outputs if out.output_type != "stream"]
@@ -240,16 +341,24 @@ def _chapter(path: Path, figures: Path) -> tuple[str, str] | None:
 
 
 def _prose(source: str, waiting: str) -> tuple[str, str]:
-    """A markdown cell as HTML, one level deeper and without its title; what the paper found is kept for the figure."""
+    """A markdown cell as HTML, one level deeper and without its title.
+
+    What the paper found is kept for the figure.
+    """
     text = re.sub(r"(?m)\A# .*|^(?=##)", lambda mark: "" if mark[0] else "#", source)
     text, found = re.subn(PAPER, "", text), re.search(PAPER, text)
-    html = _clean(MarkdownWithMath(IPythonRenderer(escape=True, exclude_anchor_links=True)).render(text[0]))
+    html = _clean(
+        MarkdownWithMath(IPythonRenderer(escape=True, exclude_anchor_links=True)).render(text[0])
+    )
     paper = _clean(MarkdownWithMath(IPythonRenderer(escape=True)).render(found[0])) if found else ""
     return waiting + html, paper.replace("<p>", '<p class="paper">', 1)
 
 
 def _picture(output: Any, source: str, figures: Path) -> tuple[str, bytes] | None:
-    """(media type, content) of an output's picture: sharp, as its cell saved it (figures/NAME.svg), or as shown."""
+    """(media type, content) of an output's picture.
+
+    Sharp, as its cell saved it (figures/NAME.svg), or as shown.
+    """
     data = output.get("data", {})
     if not {"image/png", "image/svg+xml"} & set(data):
         return None
@@ -265,12 +374,22 @@ def _picture(output: Any, source: str, figures: Path) -> tuple[str, bytes] | Non
 
 
 def _figure(picture: tuple[str, bytes], said: str, caption: bool) -> str:
-    """A picture with its sentence, which is its alternative text too; on a narrow screen a tap enlarges it."""
+    """A picture with its sentence, which is its alternative text too.
+
+    On a narrow screen a tap enlarges it.
+    """
     kind, content = picture
     width = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', content)
     look = "column" if width and float(width[1]) < 300 else "page"
-    image = f'<img class="{look}" alt="{escape(said)}" src="data:{kind};base64,{base64.b64encode(content).decode()}">'
-    zoom = '<input type="checkbox" class="zoom" aria-label="enlarge the figure">' if look == "page" else ""
+    image = (
+        f'<img class="{look}" alt="{escape(said)}"'
+        f' src="data:{kind};base64,{base64.b64encode(content).decode()}">'
+    )
+    zoom = (
+        '<input type="checkbox" class="zoom" aria-label="enlarge the figure">'
+        if look == "page"
+        else ""
+    )
     hint = '<p class="hint">Tap the figure to enlarge it, then scroll sideways.</p>' if zoom else ""
     start = "" if said.startswith("This study") else "<strong>This study.</strong> "
     text = f"<figcaption>{start}{escape(said)}</figcaption>" if caption else ""
@@ -296,9 +415,19 @@ def _failures(folder: Path, missing: int) -> str:
         if re.match("0[1-9]", path.name) and not missing:
             continue
         try:
-            outputs = [out for cell in nbformat.read(path, as_version=4).cells for out in cell.get("outputs", [])]
-            lines += [f"{path.name}: {out.ename}: {out.evalue}" for out in outputs if out.output_type == "error"]
+            outputs = [
+                out
+                for cell in nbformat.read(path, as_version=4).cells
+                for out in cell.get("outputs", [])
+            ]
+            lines += [
+                f"{path.name}: {out.ename}: {out.evalue}"
+                for out in outputs
+                if out.output_type == "error"
+            ]
         except Exception as error:
-            lines.append(f"{path.name}: cannot be read ({type(error).__name__}); run the study again")
+            lines.append(
+                f"{path.name}: cannot be read ({type(error).__name__}); run the study again"
+            )
     listed = "\n".join(f'<p class="problem">{escape(line)}</p>' for line in lines)
     return listed or "<p>None: no notebook ended in an error.</p>"

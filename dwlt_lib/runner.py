@@ -1,6 +1,8 @@
-"""Running a study: jobs under papermill in worker processes, where they run, what is left, budgets, progress.
+"""Running a study: jobs under papermill in worker processes, where they run, what is left, budgets,
+progress.
 
-A record on disk is the only proof that a job is done; an executed notebook is how it was made, for people to read.
+A record on disk is the only proof that a job is done; an executed notebook is how it was made, for
+people to read.
 """
 
 from __future__ import annotations
@@ -24,8 +26,16 @@ from dwlt_lib.specs import Spec, label, ladder, record_id, upstream
 from dwlt_lib.studies import NOTEBOOKS, Job, Study, expand, jobs, plan
 from dwlt_lib.workers import Pool
 
-FIGURES = ("00_tour", "11_existence", "12_pruning_methods", "13_data_limited", "14_landscapes", "15_mask_patterns",
-           "16_transfer_attack", "17_more_tasks")
+FIGURES = (
+    "00_tour",
+    "11_existence",
+    "12_pruning_methods",
+    "13_data_limited",
+    "14_landscapes",
+    "15_mask_patterns",
+    "16_transfer_attack",
+    "17_more_tasks",
+)
 LONGEST = ("00_tour", "14_landscapes")  # to draw: they start first
 DONE, FAILED, STOPPED = 0, 1, 75  # exit statuses; 75: stopped by the budget or a signal, resumable
 # scratch of former versions, whose names say no owner
@@ -37,7 +47,8 @@ LOOK = 10.0  # seconds after which a worker without work looks what has become p
 Say = Callable[[str], None]
 
 
-# ---------------------------------------------------------------------------------------------- what is left
+# ----------------------------------------------------------------------------------------------
+# what is left
 
 
 def left(study: Study) -> list[Spec]:
@@ -46,15 +57,20 @@ def left(study: Study) -> list[Spec]:
 
 
 def cut(study: Study, job: Job, most: float) -> list[Job]:
-    """The job in parts that cost `most` GMAC at most where it can be cut: by seeds first, then by rounds, of which one
-    part gets the coarse half (both ends, the middle...) and the other what lies between."""
+    """The job in parts that cost `most` GMAC at most where it can be cut: by seeds first, then by
+    rounds, of which one part gets the coarse half (both ends, the middle...) and the other what
+    lies between."""
     if job.kind == "prune" or sum(map(cost, expand(study, job))) <= most:
         return [job]
     for name in ("seeds", "rounds"):
         values = getattr(job, name)
         if len(values) > 1:
             turn, half = bisection(values), (len(values) + 1) // 2
-            coarse = values[:half] if name == "seeds" else [value for value in values if turn[value] < half]
+            coarse = (
+                values[:half]
+                if name == "seeds"
+                else [value for value in values if turn[value] < half]
+            )
             fine = [value for value in values if value not in coarse]
             parts = (job.model_copy(update={name: tuple(part)}) for part in (coarse, fine))
             return [small for part in parts for small in cut(study, part, most)]
@@ -62,8 +78,8 @@ def cut(study: Study, job: Job, most: float) -> list[Job]:
 
 
 def pending(study: Study, workers: int) -> dict[Job, list[Spec]]:
-    """Jobs with something left to make, cut so that every worker gets several and none is LARGE if it can be cut, and
-    what each has left."""
+    """Jobs with something left to make, cut so that every worker gets several and none is LARGE if
+    it can be cut, and what each has left."""
     todo = {record_id(spec) for spec in left(study)}
     most = min(LARGE, sum(cost(spec) for spec in left(study)) / (4 * workers))
     found = {}
@@ -76,7 +92,8 @@ def pending(study: Study, workers: int) -> dict[Job, list[Spec]]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------- where it writes
+# ----------------------------------------------------------------------------------------------
+# where it writes
 
 
 def folders(study: Study, of_figures: bool = False) -> list[Path]:
@@ -88,8 +105,9 @@ def folders(study: Study, of_figures: bool = False) -> list[Path]:
 
 
 def prepare(study: Study, of_figures: bool = False, shared: bool = True) -> None:
-    """Raises files.Unusable, before anything is started, if the study's folders cannot be written to; removes what dead
-    runs left in them. shared: processes will share memory, semaphores at least."""
+    """Raises files.Unusable, before anything is started, if the study's folders cannot be written
+    to; removes what dead runs left in them. shared: processes will share memory, semaphores at
+    least."""
     for folder in folders(study, of_figures):
         files.check(folder)
     if shared and Path("/dev/shm").is_dir():
@@ -100,18 +118,26 @@ def prepare(study: Study, of_figures: bool = False, shared: bool = True) -> None
 
 
 def tidy(study: Study) -> None:
-    """Removes what this run, which is over, and its workers left half made; these may need a moment to end."""
+    """Removes what this run, which is over, and its workers left half made.
+
+    These may need a moment to end.
+    """
     patience = time.monotonic() + 3
     while True:
         for folder in folders(study):
             files.collect(folder, own=True)
-        if time.monotonic() > patience or not any(any(folder.glob(f"{files.MARK}*")) for folder in folders(study)):
+        if time.monotonic() > patience or not any(
+            any(folder.glob(f"{files.MARK}*")) for folder in folders(study)
+        ):
             return
         time.sleep(0.1)
 
 
 def stop_if_full(problem: BaseException | str) -> None:
-    """Raises OSError with the place whose disk is full, if that was the problem: nothing else could be made there."""
+    """Raises OSError with the place whose disk is full, if that was the problem.
+
+    Nothing else could be made there.
+    """
     if not files.is_full(problem):
         return
     for place in (Path("/dev/shm"), Path(tempfile.gettempdir())):
@@ -129,12 +155,17 @@ def _finished(study: Study, status: int) -> int:
     """The status, but never DONE while a record is not there."""
     missing = left(study) if status == DONE else []
     if missing:
-        print(f"failed: {len(missing)} records are not there although nothing said why, the first {label(missing[0])} "
-              f"({record_id(missing[0])}); dwlt verify looks for what is wrong", file=sys.stderr, flush=True)
+        print(
+            f"failed: {len(missing)} records are not there although nothing said why, the first"
+            f" {label(missing[0])} ({record_id(missing[0])}); dwlt verify looks for what is wrong",
+            file=sys.stderr,
+            flush=True,
+        )
     return FAILED if missing else status
 
 
-# ---------------------------------------------------------------------------------------------- inline
+# ----------------------------------------------------------------------------------------------
+# inline
 
 
 def run_inline(study: Study, device: str, deadline: float | None, say: Say) -> int:
@@ -169,16 +200,21 @@ def _inline(study: Study, device: str, deadline: float | None, say: Say) -> int:
             failed[record_id(spec)], outcome = f"{type(error).__name__}: {error}", "failed"
             print(f"failed: {label(spec)}: {failed[record_id(spec)]}", file=sys.stderr)
         done += cost(spec)
-        say(f"[{i + 1}/{len(todo)} records, {_clock(time.time() - began)} gone, {_left(began, done, whole)}] "
-            f"{outcome} {label(spec)} ({time.time() - began_one:.1f} s)")
+        say(
+            f"[{i + 1}/{len(todo)} records, {_clock(time.time() - began)} gone,"
+            f" {_left(began, done, whole)}] {outcome} {label(spec)}"
+            f" ({time.time() - began_one:.1f} s)"
+        )
     return FAILED if failed else DONE
 
 
-# ---------------------------------------------------------------------------------------------- papermill
+# ----------------------------------------------------------------------------------------------
+# papermill
 
 
-def run_papermill(study: Study, params: Path, pool: Pool, device: str, deadline: float | None,
-                  say: Say) -> int:
+def run_papermill(
+    study: Study, params: Path, pool: Pool, device: str, deadline: float | None, say: Say
+) -> int:
     """Every missing record, by compute notebooks in workers."""
     workers = pool.workers
     waiting = pending(study, workers)
@@ -186,7 +222,10 @@ def run_papermill(study: Study, params: Path, pool: Pool, device: str, deadline:
         return _finished(study, DONE)
     todo = {record_id(spec): spec for spec in left(study)}
     whole, total = sum(map(cost, todo.values())), len(todo)
-    say(f"{total} of {len(plan(study))} records to make in {len(waiting)} notebook runs on {workers} workers")
+    say(
+        f"{total} of {len(plan(study))} records to make in {len(waiting)} notebook runs on"
+        f" {workers} workers"
+    )
     began, failed, stopped = time.time(), {}, False
     running: dict[Future, Job] = {}
     urgent = _urgency(study, waiting)
@@ -205,22 +244,34 @@ def run_papermill(study: Study, params: Path, pool: Pool, device: str, deadline:
         for future in finished:
             job = running.pop(future)
             seconds, problem = _outcome(future)
-            missing, outcome = [spec for spec in expand(study, job) if not records.exists(spec)], "done"
+            missing, outcome = (
+                [spec for spec in expand(study, job) if not records.exists(spec)],
+                "done",
+            )
             if problem == "OutOfTime":
                 stopped, outcome = True, "stop"
             elif missing or problem:
                 stop_if_full(problem)
-                failed[job], outcome = problem or f"its notebook ended without {label(missing[0])}", "failed"
-                print(f"failed: {_job_label(job, study)}: {failed[job]}", file=sys.stderr, flush=True)
+                failed[job], outcome = (
+                    problem or f"its notebook ended without {label(missing[0])}",
+                    "failed",
+                )
+                print(
+                    f"failed: {_job_label(job, study)}: {failed[job]}", file=sys.stderr, flush=True
+                )
             done = sum(cost(spec) for spec in todo.values() if records.exists(spec))
             there = sum(map(records.exists, todo.values()))
-            say(f"[{there}/{total} records, {_clock(time.time() - began)} gone, {_left(began, done, whole)}] "
-                f"{outcome} {_job_label(job, study)} ({seconds:.0f} s)")
+            say(
+                f"[{there}/{total} records, {_clock(time.time() - began)} gone,"
+                f" {_left(began, done, whole)}] {outcome} {_job_label(job, study)}"
+                f" ({seconds:.0f} s)"
+            )
     blocked = 0 if stopped else len(waiting)
     if failed:
         if blocked:
-            print(f"not started: {blocked} notebook runs that build on a failed one",
-                  file=sys.stderr)
+            print(
+                f"not started: {blocked} notebook runs that build on a failed one", file=sys.stderr
+            )
         return FAILED
     return STOPPED if waiting or stopped else _finished(study, DONE)
 
@@ -230,13 +281,19 @@ def run_figures(study: str, pool: Pool, say: Say) -> tuple[int, bool]:
 
     Those whose records and code have not changed are left alone.
     """
-    folder, basis, stale = records.study_dir(study) / "notebooks", _basis(study), stale_figures(study)
+    folder, basis, stale = (
+        records.study_dir(study) / "notebooks",
+        _basis(study),
+        stale_figures(study),
+    )
     if not stale:
         return DONE, False
     say(f"drawing {len(stale)} figure notebooks")
     status = DONE
-    running = {pool.submit(_execute, name, {"study": study}, folder / f"{name}.ipynb", basis): name
-               for name in sorted(stale, key=lambda name: name not in LONGEST)}
+    running = {
+        pool.submit(_execute, name, {"study": study}, folder / f"{name}.ipynb", basis): name
+        for name in sorted(stale, key=lambda name: name not in LONGEST)
+    }
     for future, name in running.items():
         _, problem = _outcome(future)
         if problem:
@@ -249,14 +306,23 @@ def run_figures(study: str, pool: Pool, say: Say) -> tuple[int, bool]:
 def stale_figures(study: str) -> list[str]:
     """Figure notebooks whose records or code have changed since they were drawn."""
     folder, basis = records.study_dir(study) / "notebooks", _basis(study)
-    return [name for name in FIGURES if _stamp(folder / f"{name}.ipynb") != basis
-            and (records.checkout() / "notebooks" / f"{name}.ipynb").exists()]
+    return [
+        name
+        for name in FIGURES
+        if _stamp(folder / f"{name}.ipynb") != basis
+        and (records.checkout() / "notebooks" / f"{name}.ipynb").exists()
+    ]
 
 
 def _basis(study: str) -> str:
-    """What figure notebooks are drawn from: the records that are there, the notebooks, the library."""
+    """What figure notebooks are drawn from.
+
+    The records that are there, the notebooks, the library.
+    """
     there = sorted(records.table(study=study, damaged=[])["id"])
-    sources = sorted([*records.checkout().glob("notebooks/*.ipynb"), *records.checkout().glob("dwlt_lib/*.py")])
+    sources = sorted(
+        [*records.checkout().glob("notebooks/*.ipynb"), *records.checkout().glob("dwlt_lib/*.py")]
+    )
     digest = hashlib.sha256(json.dumps([there, records.study(study)["params"]]).encode())
     for path in sources:
         digest.update(path.read_bytes())
@@ -272,15 +338,19 @@ def _stamp(path: Path) -> str | None:
 
 def _ready(wanted: Iterable[Spec]) -> bool:
     own = {record_id(spec) for spec in wanted}
-    return all(records.exists(up) or record_id(up) in own for spec in wanted for up in upstream(spec))
+    return all(
+        records.exists(up) or record_id(up) in own for spec in wanted for up in upstream(spec)
+    )
 
 
 def _urgency(study: Study, waiting: dict[Job, list[Spec]]) -> dict[Job, tuple]:
-    """The least goes first: what others wait for (pre-trainings, then ladders), then coarse figures before finer ones,
-    then the costliest."""
+    """The least goes first: what others wait for (pre-trainings, then ladders), then coarse figures
+    before finer ones, then the costliest."""
     turn, first = turns(plan(study)), {"pretrain": 0, "prune": 1}
-    return {job: (first.get(job.kind, 2), min(map(turn, wanted)), -sum(map(cost, wanted)))
-            for job, wanted in waiting.items()}
+    return {
+        job: (first.get(job.kind, 2), min(map(turn, wanted)), -sum(map(cost, wanted)))
+        for job, wanted in waiting.items()
+    }
 
 
 def _job_label(job: Job, study: Study) -> str:
@@ -291,7 +361,9 @@ def _job_label(job: Job, study: Study) -> str:
     if job.kind != "prune":
         parts.append(f"on {job.dataset} {100 * job.fraction:g} % {job.regime}")
     percents = [f"{100 * ladder(rounds, study.prune_fraction):.1f}" for rounds in job.rounds]
-    parts.append(f"at {percents[0]}-{percents[-1]} %" if len(percents) > 1 else f"at {percents[0]} %")
+    parts.append(
+        f"at {percents[0]}-{percents[-1]} %" if len(percents) > 1 else f"at {percents[0]} %"
+    )
     return " ".join(parts) + (f", seeds {' '.join(map(str, job.seeds))}" if job.seeds else "")
 
 
@@ -305,12 +377,16 @@ def _left(began: float, done: float, whole: float) -> str:
     return f"about {_clock((time.time() - began) * (whole - done) / done)} left"
 
 
-# ---------------------------------------------------------------------------------------------- workers
+# ----------------------------------------------------------------------------------------------
+# workers
 
 
 def _compute(study: str, params: Path, job: Job, device: str) -> tuple[float, str]:
     notebook, fields = NOTEBOOKS[job.kind]
-    values = {name: list(value) if isinstance(value := getattr(job, name), tuple) else value for name in fields}
+    values = {
+        name: list(value) if isinstance(value := getattr(job, name), tuple) else value
+        for name in fields
+    }
     tag = hashlib.sha256(job.model_dump_json().encode()).hexdigest()[:8]
     target = records.study_dir(study) / "notebooks" / f"{notebook}-{job.pretraining}-{tag}.ipynb"
     return _execute(notebook, {"params": str(params), **values, "device": device}, target, "")
@@ -331,11 +407,22 @@ def _execute(notebook: str, parameters: dict, target: Path, basis: str) -> tuple
     scratch = files.scratch(target)
     braces = str(scratch).replace("{", "{{").replace("}", "}}")  # papermill formats output paths
     try:
-        papermill.execute_notebook(source, braces, parameters, kernel_name="python3",
-                                   engine_name=engine.NAME, cwd=str(source.parent),
-                                   progress_bar=False, autosave_cell_every=0)
+        papermill.execute_notebook(
+            source,
+            braces,
+            parameters,
+            kernel_name="python3",
+            engine_name=engine.NAME,
+            cwd=str(source.parent),
+            progress_bar=False,
+            autosave_cell_every=0,
+        )
     except papermill.exceptions.PapermillExecutionError as error:
-        problem = "OutOfTime" if error.ename == "OutOfTime" else f"{error.ename}: {error.evalue} (see {target})"
+        problem = (
+            "OutOfTime"
+            if error.ename == "OutOfTime"
+            else f"{error.ename}: {error.evalue} (see {target})"
+        )
     except Exception as error:  # a disk that is full: named, and the rest goes on
         problem = f"{type(error).__name__}: {error}"
     try:

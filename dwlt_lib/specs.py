@@ -1,6 +1,7 @@
 """What a record is: one frozen, fully resolved description a kind, its upstream records and its id.
 
-A description holds everything that its result depends on; the id is a hash of that and of the upstream ids.
+A description holds everything that its result depends on; the id is a hash of that and of the
+upstream ids.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it a
 
 PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
 
-REGIME_OF: dict[str, str] = {"STD": "ST", "FAT": "FAT", "AT": "AT"}  # theta_p is trained so (section 3)
+REGIME_OF: dict[str, str] = {
+    "STD": "ST",
+    "FAT": "FAT",
+    "AT": "AT",
+}  # theta_p is trained so (section 3)
 
 # rises when the results of a kind would change
 FORMAT = {"pretraining": 4, "mask": 3, "transfer": 4, "surface": 3, "trajectory": 3, "attack": 3}
@@ -38,10 +43,10 @@ FORMAT = {"pretraining": 4, "mask": 3, "transfer": 4, "surface": 3, "trajectory"
 class Computing(Frozen):
     """How a study computes; the defaults are the authors' algorithm in fp32.
 
-    precision: of training, attack and update. attack_bn: BatchNorm in the training attack, with the batch's statistics
-    (train) or the running ones (eval; another algorithm). evaluation_precision: of the attack on validation and test
-    images; scores are fp32 always. ra: any measures RA_any beside RA (right after every step, not only the last).
-    deterministic: a GPU's kernels.
+    precision: of training, attack and update. attack_bn: BatchNorm in the training attack, with the
+    batch's statistics (train) or the running ones (eval; another algorithm). evaluation_precision:
+    of the attack on validation and test images; scores are fp32 always. ra: any measures RA_any
+    beside RA (right after every step, not only the last). deterministic: a GPU's kernels.
     """
 
     precision: Precision = "fp32"
@@ -52,8 +57,8 @@ class Computing(Frozen):
 
 
 class Attack(Frozen):
-    """An l-infinity adversary: eps and alpha in [0,1] pixels of the image the network sees; precision and bn: how its
-    gradients are computed."""
+    """An l-infinity adversary: eps and alpha in [0,1] pixels of the image the network sees;
+    precision and bn: how its gradients are computed."""
 
     eps: Annotated[float, Field(ge=0, le=1)]
     alpha: Annotated[float, Field(gt=0, le=1)]
@@ -65,12 +70,13 @@ class Attack(Frozen):
 
 
 class Recipe(Frozen):
-    """How to train; `attack` is what training faces (None for ST). at_once: how many images of a batch go through the
-    network together, None for all: the parts' gradients are summed, and each part has BatchNorm statistics of its own,
-    as on each of several GPUs. validation: a tenth of the budget, the last 5,000 training images, none, or the test
-    images (selecting on them flatters the result). validate_ra_from: of `judged`. selection: which epoch counts, the
-    last one or the one that validates best (the paper's early stopping: by SA for ST, by RA for FAT and AT, ties to
-    the earlier)."""
+    """How to train; `attack` is what training faces (None for ST). at_once: how many images of a
+    batch go through the network together, None for all: the parts' gradients are summed, and each
+    part has BatchNorm statistics of its own, as on each of several GPUs. validation: a tenth of the
+    budget, the last 5,000 training images, none, or the test images (selecting on them flatters the
+    result). validate_ra_from: of `judged`. selection: which epoch counts, the last one or the one
+    that validates best (the paper's early stopping: by SA for ST, by RA for FAT and AT, ties to the
+    earlier)."""
 
     epochs: Positive
     batch: Positive2
@@ -89,7 +95,10 @@ class Recipe(Frozen):
 
 
 class Change(Frozen):
-    """Some settings of a recipe; what is left out stays as it was. steps, eps, alpha: of the training attack."""
+    """Some settings of a recipe; what is left out stays as it was. steps, eps, alpha.
+
+    Of the training attack.
+    """
 
     epochs: Positive | None = None
     batch: Positive2 | None = None
@@ -108,9 +117,11 @@ class Change(Frozen):
 
 
 class WeightsFile(Frozen):
-    """A file of `dwlt weights import`, absolute or beneath DWLT_DATA/weights; in a study just its name will do.
+    """A file of `dwlt weights import`, absolute or beneath DWLT_DATA/weights; in a study just its
+    name will do.
 
-    theta: the sha256 of its tensors, as that command prints it; the file must have it. None: whatever the file has.
+    theta: the sha256 of its tensors, as that command prints it; the file must have it. None:
+    whatever the file has.
     """
 
     file: Annotated[str, Field(min_length=1)]
@@ -123,7 +134,10 @@ class WeightsFile(Frozen):
 
 
 class PretrainingSpec(Frozen):
-    """theta_p: a network trained from scratch on `data`. Also the unseen robust model of a transfer attack."""
+    """theta_p: a network trained from scratch on `data`.
+
+    Also the unseen robust model of a transfer attack.
+    """
 
     kind: Literal["pretraining"] = "pretraining"
     pretraining: Pretraining
@@ -136,10 +150,12 @@ class PretrainingSpec(Frozen):
 
 
 class ImportedSpec(Frozen):
-    """theta_p as a file of `dwlt weights import` has it, trained by others on `data`; nothing is measured.
+    """theta_p as a file of `dwlt weights import` has it, trained by others on `data`; nothing is
+    measured.
 
-    theta: the sha256 of its tensors (masks.fingerprint), UNKNOWN while the file is not there; file: where it is found,
-    which is no part of its identity. evaluation: the adversary that judges networks on `data`.
+    theta: the sha256 of its tensors (masks.fingerprint), UNKNOWN while the file is not there; file:
+    where it is found, which is no part of its identity. evaluation: the adversary that judges
+    networks on `data`.
     """
 
     kind: Literal["pretraining"] = "pretraining"
@@ -166,8 +182,8 @@ class MaskSpec(Frozen):
 class TransferSpec(Frozen):
     """(theta_p, m) trained on a downstream task; mask None is the dense network (rounds 0).
 
-    keep: which weights stay on disk, decided by what a study draws from them: none, the selected checkpoint, or all
-    of the run's checkpoints.
+    keep: which weights stay on disk, decided by what a study draws from them: none, the selected
+    checkpoint, or all of the run's checkpoints.
     """
 
     kind: Literal["transfer"] = "transfer"
@@ -186,7 +202,10 @@ class TransferSpec(Frozen):
 
 
 class SurfaceSpec(Frozen):
-    """Loss over a filter-normalised plane through a transferred ticket: points x points over [-span, span]."""
+    """Loss over a filter-normalised plane through a transferred ticket.
+
+    Points x points over [-span, span].
+    """
 
     kind: Literal["surface"] = "surface"
     transfer: TransferSpec
@@ -198,7 +217,7 @@ class SurfaceSpec(Frozen):
 
 
 class TrajectorySpec(Frozen):
-    """A transfer's path in the plane of its own two PCA directions, and the loss over that plane."""
+    """A transfer's path in the plane of its own two PCA directions, and the loss over it."""
 
     kind: Literal["trajectory"] = "trajectory"
     transfer: TransferSpec
@@ -208,14 +227,24 @@ class TrajectorySpec(Frozen):
 
 
 class AttackSpec(Frozen):
-    """Accuracy of a transferred ticket on images attacked through `surrogate`, a robust model it never saw."""
+    """Accuracy of a transferred ticket on images attacked through `surrogate`, a robust model it
+    never saw.
+    """
 
     kind: Literal["attack"] = "attack"
     transfer: TransferSpec
     surrogate: PretrainingSpec
 
 
-Spec = PretrainingSpec | ImportedSpec | MaskSpec | TransferSpec | SurfaceSpec | TrajectorySpec | AttackSpec
+Spec = (
+    PretrainingSpec
+    | ImportedSpec
+    | MaskSpec
+    | TransferSpec
+    | SurfaceSpec
+    | TrajectorySpec
+    | AttackSpec
+)
 
 
 def upstream(spec: Spec) -> tuple[Spec, ...]:
@@ -232,7 +261,10 @@ def upstream(spec: Spec) -> tuple[Spec, ...]:
 
 
 def with_upstream(specs: Iterable[Spec]) -> dict[str, Spec]:
-    """These records and all that they build on, by id: in this order, but each after the records it builds on."""
+    """These records and all that they build on, by id.
+
+    In this order, but each after the records it builds on.
+    """
     found: dict[str, Spec] = {}
 
     def add(spec: Spec) -> None:
@@ -275,10 +307,14 @@ def judged(name: str, epoch: int, epochs: int, start: int | None = None) -> bool
 
 @cache
 def record_id(spec: Spec) -> str:
-    """20 hexadecimal digits of sha256 over the kind, its FORMAT, the resolved description, the fingerprints of the
-    images that it reads and the upstream ids. Where images have not been seen (UNKNOWN) it is provisional."""
-    own = {name: value for name, value in spec.model_dump(mode="json").items()
-           if not isinstance(getattr(spec, name), Spec) and name != "file"}
+    """20 hexadecimal digits of sha256 over the kind, its FORMAT, the resolved description, the
+    fingerprints of the images that it reads and the upstream ids. Where images have not been seen
+    (UNKNOWN) it is provisional."""
+    own = {
+        name: value
+        for name, value in spec.model_dump(mode="json").items()
+        if not isinstance(getattr(spec, name), Spec) and name != "file"
+    }
     if "data" in own:
         own["data"] = {key: value for key, value in own["data"].items() if key not in NOT_IDENTITY}
     seen = [[row.name, split, row.fingerprint(split) or UNKNOWN] for row, split in reads(spec)]
@@ -287,8 +323,8 @@ def record_id(spec: Spec) -> str:
 
 
 def ladder(rounds, prune_fraction: float = PRUNE_FRACTION):
-    """Sparsity after `rounds` rounds that each prune that share of what remains, elementwise: in the
-    paper 1 - 0.8^rounds (section 3)."""
+    """Sparsity after `rounds` rounds that each prune that share of what remains, elementwise: in
+    the paper 1 - 0.8^rounds (section 3)."""
     return 1 - (1 - prune_fraction) ** rounds
 
 
@@ -300,24 +336,54 @@ def _sparsity(m: MaskSpec | None) -> float:
 def columns(spec: Spec) -> dict[str, object]:
     """What a table says of a description: the paper's names, one flat row."""
     if isinstance(spec, PretrainingSpec):
-        return {"pretraining": spec.pretraining, "dataset": spec.data.name, "arch": spec.arch, "seed": spec.seed,
-                "epochs": spec.recipe.epochs}
+        return {
+            "pretraining": spec.pretraining,
+            "dataset": spec.data.name,
+            "arch": spec.arch,
+            "seed": spec.seed,
+            "epochs": spec.recipe.epochs,
+        }
     if isinstance(spec, ImportedSpec):
-        return {"pretraining": spec.pretraining, "dataset": spec.data.name, "arch": spec.arch, "theta": spec.theta[:12]}
+        return {
+            "pretraining": spec.pretraining,
+            "dataset": spec.data.name,
+            "arch": spec.arch,
+            "theta": spec.theta[:12],
+        }
     if isinstance(spec, MaskSpec):
-        return {"pretraining": spec.theta.pretraining, "method": spec.method, "dataset": spec.theta.data.name,
-                "rounds": spec.rounds, "sparsity": _sparsity(spec), "seed": spec.seed}
+        return {
+            "pretraining": spec.theta.pretraining,
+            "method": spec.method,
+            "dataset": spec.theta.data.name,
+            "rounds": spec.rounds,
+            "sparsity": _sparsity(spec),
+            "seed": spec.seed,
+        }
     if isinstance(spec, TransferSpec):
         mask = spec.mask
-        return {"pretraining": spec.theta.pretraining, "method": mask.method if mask else "dense",
-                "dataset": spec.data.name, "fraction": spec.fraction, "regime": spec.regime,
-                "rounds": mask.rounds if mask else 0, "sparsity": _sparsity(mask), "seed": spec.seed,
-                "mask_seed": mask.seed if mask else 0, "subset_seed": spec.subset_seed,
-                "arch": spec.theta.arch, "epochs": spec.recipe.epochs}
+        return {
+            "pretraining": spec.theta.pretraining,
+            "method": mask.method if mask else "dense",
+            "dataset": spec.data.name,
+            "fraction": spec.fraction,
+            "regime": spec.regime,
+            "rounds": mask.rounds if mask else 0,
+            "sparsity": _sparsity(mask),
+            "seed": spec.seed,
+            "mask_seed": mask.seed if mask else 0,
+            "subset_seed": spec.subset_seed,
+            "arch": spec.theta.arch,
+            "epochs": spec.recipe.epochs,
+        }
     row = {name: value for name, value in columns(spec.transfer).items() if name != "epochs"}
     if isinstance(spec, AttackSpec):
-        return {**row, "surrogate": f"{spec.surrogate.arch}, {spec.surrogate.pretraining} on "
-                                    f"{spec.surrogate.data.name}, seed {spec.surrogate.seed}"}
+        return {
+            **row,
+            "surrogate": (
+                f"{spec.surrogate.arch}, {spec.surrogate.pretraining} on "
+                f"{spec.surrogate.data.name}, seed {spec.surrogate.seed}"
+            ),
+        }
     return {**row, "images": spec.images}
 
 
@@ -325,10 +391,16 @@ def label(spec: Spec) -> str:
     """One short line for people: what this record is."""
     row = columns(spec)
     if isinstance(spec, PretrainingSpec):
-        return f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, seed {row['seed']}"
+        return (
+            f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, seed"
+            f" {row['seed']}"
+        )
     if isinstance(spec, ImportedSpec):
         which = "not there yet" if spec.theta == UNKNOWN else spec.theta[:12]
-        return f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, imported ({which})"
+        return (
+            f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, imported"
+            f" ({which})"
+        )
     ticket = f"{row['pretraining']} {row.get('method')} {100 * row['sparsity']:.1f} %"
     if isinstance(spec, MaskSpec):
         return f"mask {ticket}"

@@ -1,7 +1,8 @@
-"""One look for every figure: colours, markers and lines by role, type sizes, names as printed, and files that repeat.
+"""One look for every figure: colours, markers and lines by role, type sizes, names as printed, and
+files that repeat.
 
-Each curve keeps its role's colour, marker and line in every figure, so that they stay apart in grey print: STD orange,
-FAT green, AT blue, RP rust. Widths are 3.4 in (a column) and 7 in (a page).
+Each curve keeps its role's colour, marker and line in every figure, so that they stay apart in grey
+print: STD orange, FAT green, AT blue, RP rust. Widths are 3.4 in (a column) and 7 in (a page).
 """
 
 import functools
@@ -16,13 +17,15 @@ from matplotlib.figure import Figure
 
 from dwlt_lib import files
 
-# A notebook learns from its inline backend how to show a Figure, and pyplot, which would load that, is not used here.
+# A notebook learns from its inline backend how to show a Figure, and pyplot, which would load that,
+# is not used here.
 if "inline" in os.environ.get("MPLBACKEND", ""):
     import_module("matplotlib_inline.backend_inline")
 
 COLUMN, PAGE = 3.4, 7.0  # inches
 PRETRAININGS, METHODS = ("STD", "FAT", "AT"), ("IMP-ST", "IMP-AT", "OMP", "RP")
-# Colour, marker, line. Okabe and Ito's hues, moved apart in lightness until those that share a figure differ to every
+# Colour, marker, line. Okabe and Ito's hues, moved apart in lightness until those that share a
+# figure differ to every
 # eye (deuteranopia, protanopia, tritanopia) and in grey. IMP-ST wears its pre-training's role.
 ROLES = {
     "STD": ("#EBA000", "o", "-"),
@@ -32,8 +35,14 @@ ROLES = {
     "IMP-AT": ("#DB90BE", "D", "--"),
     "OMP": ("#6B6B6B", "v", (0, (5, 1, 1, 1, 1, 1))),
 }
-NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "mnist5k": "MNIST-5k", "cub200": "CUB-200",
-         "visda17": "VisDA-17"}
+NAMES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "svhn": "SVHN",
+    "mnist5k": "MNIST-5k",
+    "cub200": "CUB-200",
+    "visda17": "VisDA-17",
+}
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
@@ -72,7 +81,10 @@ def style():
 
 
 def figure(draw):
-    """Draw in the style, ticks included; what finds nothing to draw returns None and becomes 'no records yet'."""
+    """Draw in the style, ticks included.
+
+    What finds nothing to draw returns None and becomes 'no records yet'.
+    """
 
     @functools.wraps(draw)
     def drawn(*args, **kwargs) -> Figure:
@@ -84,14 +96,19 @@ def figure(draw):
                 ax.set_axis_off()
                 ax.text(0.5, 0.5, "no records yet", ha="center", va="center", color="#666666")
             fig.draw_without_rendering()
-            fig.set_layout_engine("none")  # laid out once, not at every file: a third of a figure's time
+            fig.set_layout_engine(
+                "none"
+            )  # laid out once, not at every file: a third of a figure's time
         return fig
 
     return drawn
 
 
 def save(fig: Figure, path: str | Path) -> list[Path]:
-    """Write path.pdf, path.svg and path.png (200 dpi), the same bytes for the same figure; returns the three paths."""
+    """Write path.pdf, path.svg and path.png (200 dpi), the same bytes for the same figure.
+
+    Returns the three paths.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     clean = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
@@ -115,11 +132,16 @@ def name(dataset: str) -> str:
 
 
 def theta(pretraining: str) -> str:
-    """theta_p as figures print it, on one line: a subscript of 7 pt text would be under 5 pt in print."""
+    """theta_p as figures print it, on one line.
+
+    A subscript of 7 pt text would be under 5 pt in print.
+    """
     return f"\u03b8\u202f{pretraining}"
 
 
 def role(pretraining: str, method: str = "IMP-ST") -> dict:
     """How a curve looks: colour, marker and line of its (pretraining, method)."""
     color, marker, line = ROLES[pretraining if method == "IMP-ST" else method]
-    return dict(color=color, marker=marker, linestyle=line, markeredgecolor="white", markeredgewidth=0.3)
+    return dict(
+        color=color, marker=marker, linestyle=line, markeredgecolor="white", markeredgewidth=0.3
+    )

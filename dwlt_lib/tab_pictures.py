@@ -1,4 +1,7 @@
-"""The browser's pictures: landscapes of several tickets on one scale, and test images under attack."""
+"""The browser's pictures.
+
+Landscapes of several tickets on one scale, and test images under attack.
+"""
 
 import base64
 import io
@@ -17,7 +20,9 @@ MOST = 8  # landscapes side by side
 
 
 def png(fig: Any, alt: str, width: int = 1100) -> str:
-    """A matplotlib figure as an <img> of at most `width` px, which scrolls where the page is narrow."""
+    """A matplotlib figure as an <img> of at most `width` px, which scrolls where the page is
+    narrow.
+    """
     file = io.BytesIO()
     with style():
         fig.savefig(file, format="png", dpi=160)
@@ -28,8 +33,11 @@ def png(fig: Any, alt: str, width: int = 1100) -> str:
 
 def _ticket(found: dict) -> str:
     """A row of a table as one line."""
-    return (f"θ_{found['pretraining']}, {found['method']}, {percent(winning.sparsity_of(found))} %, "
-            f"{name(found['dataset'])} {100 * found['fraction']:g} %, {found['regime']}, seed {found['seed']}")
+    return (
+        f"θ_{found['pretraining']}, {found['method']}, {percent(winning.sparsity_of(found))} %,"
+        f" {name(found['dataset'])} {100 * found['fraction']:g} %, {found['regime']}, seed"
+        f" {found['seed']}"
+    )
 
 
 def _whole(id: str, lines: list[str]) -> bool:
@@ -42,15 +50,25 @@ def _whole(id: str, lines: list[str]) -> bool:
 
 
 def landscapes(page: SimpleNamespace) -> SimpleNamespace:
-    """Contours and 3-D surfaces of several tickets side by side, on one scale; clean and attacked test data."""
+    """Contours and 3-D surfaces of several tickets side by side, on one scale.
+
+    Clean and attacked test data.
+    """
     part = SimpleNamespace()
-    part.kind = w.ToggleButtons(options=[("surface", "surface"), ("trajectory", "trajectory")],
-                                style={"button_width": "110px"})
+    part.kind = w.ToggleButtons(
+        options=[("surface", "surface"), ("trajectory", "trajectory")],
+        style={"button_width": "110px"},
+    )
     part.look = w.ToggleButtons(options=["contours", "3-D"], style={"button_width": "90px"})
-    part.images = w.ToggleButtons(options=["clean", "attacked", "both"], style={"button_width": "90px"})
+    part.images = w.ToggleButtons(
+        options=["clean", "attacked", "both"], style={"button_width": "90px"}
+    )
     part.chosen = w.SelectMultiple(rows=7, layout=w.Layout(width="100%", max_width="560px"))
     part.picture = w.HTML(layout=WIDE)
-    hint = w.HTML(f"<small>Choose up to {MOST} tickets (Ctrl-click); all are drawn on one scale of loss.</small>")
+    hint = w.HTML(
+        f"<small>Choose up to {MOST} tickets (Ctrl-click); all are drawn on one scale of"
+        " loss.</small>"
+    )
     part.box = w.VBox([row(part.kind, part.look, part.images), part.chosen, hint, part.picture])
     now = SimpleNamespace(table=pd.DataFrame(), busy=True, stale=True)
 
@@ -58,8 +76,9 @@ def landscapes(page: SimpleNamespace) -> SimpleNamespace:
         now.busy, now.table, now.stale = True, of_kind(page, part.kind.value), True
         if len(now.table):
             order = now.table["pretraining"].map({p: i for i, p in enumerate(PRETRAININGS)})
-            now.table = now.table.assign(order=order).sort_values(["fraction", "dataset", "rounds", "order"],
-                                                                  ascending=[False, True, True, True])
+            now.table = now.table.assign(order=order).sort_values(
+                ["fraction", "dataset", "rounds", "order"], ascending=[False, True, True, True]
+            )
         part.chosen.options = list({_ticket(r): None for r in now.table.to_dict("records")})
         if len(now.table):  # at first: one of each pre-training, the same otherwise
             first = now.table.drop_duplicates("pretraining")
@@ -79,11 +98,15 @@ def landscapes(page: SimpleNamespace) -> SimpleNamespace:
         if part.images.value != "both":
             table = table[table["images"] == part.images.value]
         if table.empty or len(table) > MOST:
-            part.picture.value = cards.problem(f"{len(table)} landscapes are chosen: want 1 to {MOST}.")
+            part.picture.value = cards.problem(
+                f"{len(table)} landscapes are chosen: want 1 to {MOST}."
+            )
             return
         lines = []
         whole = [i for i, id in enumerate(table["id"]) if _whole(id, lines)]
-        panels = planes.side_by_side(table.iloc[whole], records.read, columns=min(max(len(whole), 1), 4))
+        panels = planes.side_by_side(
+            table.iloc[whole], records.read, columns=min(max(len(whole), 1), 4)
+        )
         how = "contours" if part.kind.value == "trajectory" else part.look.value
         draw_them = planes.contours if how == "contours" else planes.surfaces_3d
         alt = f"loss {how}: {'; '.join(p['title'] for p in panels)}"
@@ -97,13 +120,21 @@ def landscapes(page: SimpleNamespace) -> SimpleNamespace:
 
 
 def images(page: SimpleNamespace) -> SimpleNamespace:
-    """Test images, their perturbation (amplified), and what dense and a ticket read, from transfer-attack records."""
+    """Test images, their perturbation (amplified), and what dense and a ticket read, from
+    transfer-attack records.
+    """
     part = SimpleNamespace()
     part.who = w.Dropdown(description="ticket", layout=w.Layout(width="min(560px, 100%)"))
-    part.level = w.SelectionSlider(options=[("dense", 0)], description="sparsity", continuous_update=False)
-    part.source = w.Dropdown(options=[("each network's own PGD", "own"), ("the unseen model's images", "unseen")],
-                             description="attack")
-    part.amplify = w.FloatSlider(value=3, min=1, max=10, step=0.5, description="amplified", continuous_update=False)
+    part.level = w.SelectionSlider(
+        options=[("dense", 0)], description="sparsity", continuous_update=False
+    )
+    part.source = w.Dropdown(
+        options=[("each network's own PGD", "own"), ("the unseen model's images", "unseen")],
+        description="attack",
+    )
+    part.amplify = w.FloatSlider(
+        value=3, min=1, max=10, step=0.5, description="amplified", continuous_update=False
+    )
     part.picture = w.HTML(layout=WIDE)
     part.box = w.VBox([row(part.who, part.source), row(part.level, part.amplify), part.picture])
     now = SimpleNamespace(table=pd.DataFrame(), busy=True, stale=True)
@@ -112,9 +143,16 @@ def images(page: SimpleNamespace) -> SimpleNamespace:
     def refresh() -> None:
         now.busy, now.table, now.stale = True, of_kind(page, "attack"), True
         table = now.table[now.table["rounds"] > 0] if len(now.table) else now.table
-        groups = table[keys].drop_duplicates().itertuples(index=False, name=None) if len(table) else ()
-        offer(part.who, [(f"θ_{p}, {m}, {name(d)} {100 * f:g} %, {r}, seed {s}", (p, m, d, f, r, s))
-                         for p, m, d, f, r, s in groups])
+        groups = (
+            table[keys].drop_duplicates().itertuples(index=False, name=None) if len(table) else ()
+        )
+        offer(
+            part.who,
+            [
+                (f"θ_{p}, {m}, {name(d)} {100 * f:g} %, {r}, seed {s}", (p, m, d, f, r, s))
+                for p, m, d, f, r, s in groups
+            ],
+        )
         now.busy = False
         levels()
 
@@ -132,7 +170,10 @@ def images(page: SimpleNamespace) -> SimpleNamespace:
 
     def of_ticket() -> pd.DataFrame:
         p, m, *rest = part.who.value
-        table = now.table[(now.table["pretraining"] == p) & ((now.table["method"] == m) | (now.table["rounds"] == 0))]
+        table = now.table[
+            (now.table["pretraining"] == p)
+            & ((now.table["method"] == m) | (now.table["rounds"] == 0))
+        ]
         for key, value in zip(keys[2:], rest, strict=True):
             table = table[table[key] == value]
         return table.set_index("rounds", drop=False)
@@ -142,7 +183,9 @@ def images(page: SimpleNamespace) -> SimpleNamespace:
             return
         now.stale = False
         if not part.who.value:
-            part.picture.value = cards.problem("No transfer-attack record in this study yet: they hold the images.")
+            part.picture.value = cards.problem(
+                "No transfer-attack record in this study yet: they hold the images."
+            )
             return
         table, found, lines = of_ticket(), {}, []
         for r in (0, part.level.value):
@@ -151,7 +194,11 @@ def images(page: SimpleNamespace) -> SimpleNamespace:
                 label = f"{percent(winning.sparsity_of(table.loc[r]))} %" if r else "dense"
                 if "image" in (arrays := record.arrays()):
                     found[label] = arrays | {"eps": record.spec["transfer"]["evaluation"]["eps"]}
-        lines += [] if found else [cards.problem("No images are kept with these records; run the study again.")]
+        lines += (
+            []
+            if found
+            else [cards.problem("No images are kept with these records; run the study again.")]
+        )
         shown = cards.examples(found, part.source.value, part.amplify.value) if found else ""
         part.picture.value = "".join(lines) + shown
 

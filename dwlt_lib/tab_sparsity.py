@@ -11,8 +11,11 @@ from dwlt_lib import cards, live, plots, records, winning
 from dwlt_lib.controls import WIDE, figure, halves, of_kind, offer, row
 from dwlt_lib.style import name, percent
 
-READINGS = {"within one std of dense (section 4.1)": ("one_std", 1), "the same, population std": ("one_std", 0),
-            "no lower than dense (equation 3)": ("eq3", 1)}
+READINGS = {
+    "within one std of dense (section 4.1)": ("one_std", 1),
+    "the same, population std": ("one_std", 0),
+    "no lower than dense (equation 3)": ("eq3", 1),
+}
 EXTREMES = {"sparsest level that wins": "max", "last before the first miss": "prefix"}
 
 
@@ -21,10 +24,11 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
     part = SimpleNamespace(figure=figure(page))
     part.data = w.Dropdown(description="data")
     part.method = w.Dropdown(description="masks by")
-    part.rule = w.Dropdown(options=READINGS, description="matches",
-                           layout=w.Layout(width="370px"))
+    part.rule = w.Dropdown(options=READINGS, description="matches", layout=w.Layout(width="370px"))
     part.extreme = w.Dropdown(options=EXTREMES, description="extreme")
-    part.slider = w.SelectionSlider(options=[("dense", 0)], description="sparsity", layout=w.Layout(width="98%"))
+    part.slider = w.SelectionSlider(
+        options=[("dense", 0)], description="sparsity", layout=w.Layout(width="98%")
+    )
     part.verdict, part.masks_html = w.HTML(), w.HTML(layout=WIDE)
     right = w.VBox([part.verdict, part.masks_html])
     controls = row(part.data, part.method, part.rule, part.extreme)
@@ -36,8 +40,15 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
         now.busy, table = True, of_kind(page, "transfer")
         now.all, now.mask_table = table, of_kind(page, "mask")
         groups = table[["dataset", "fraction"]].drop_duplicates() if len(table) else pd.DataFrame()
-        groups = groups.sort_values(["fraction", "dataset"], ascending=[False, True]) if len(groups) else groups
-        offer(part.data, [(f"{name(d)}, {100 * f:g} %", (d, f)) for d, f in groups.itertuples(index=False)])
+        groups = (
+            groups.sort_values(["fraction", "dataset"], ascending=[False, True])
+            if len(groups)
+            else groups
+        )
+        offer(
+            part.data,
+            [(f"{name(d)}, {100 * f:g} %", (d, f)) for d, f in groups.itertuples(index=False)],
+        )
         methods = set(now.mask_table["method"]) if len(now.mask_table) else set()
         offer(part.method, [m for m in plots.METHODS if m in methods])
         both = [found[["rounds", "sparsity"]] for found in (table, now.mask_table) if len(found)]
@@ -53,10 +64,16 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
         if now.busy:
             return
         d, f = part.data.value or ("", 0)
-        now.table = now.all[(now.all["dataset"] == d) & (now.all["fraction"] == f)] if len(now.all) else now.all
+        now.table = (
+            now.all[(now.all["dataset"] == d) & (now.all["fraction"] == f)]
+            if len(now.all)
+            else now.all
+        )
         if now.table.empty:
             part.figure.draw([], live.LAYOUT | dict(title="no transfers yet"))
-            part.verdict.value = cards.problem("No ticket has been transferred yet, so there is nothing to judge.")
+            part.verdict.value = cards.problem(
+                "No ticket has been transferred yet, so there is nothing to judge."
+            )
         else:
             now.spread = winning.spread(now.table)
             now.levels = winning.criteria(now.table, *part.rule.value)
@@ -80,21 +97,28 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
 
     def masks() -> None:
         now.ready, method, r = True, part.method.value or "IMP-ST", part.slider.value
-        found = now.mask_table[(now.mask_table["method"] == method) & (now.mask_table["rounds"] == r)] if (
-            len(now.mask_table)) else now.mask_table
+        found = (
+            now.mask_table[(now.mask_table["method"] == method) & (now.mask_table["rounds"] == r)]
+            if (len(now.mask_table))
+            else now.mask_table
+        )
         found = found.sort_values("seed").drop_duplicates("pretraining") if len(found) else found
         ids = tuple(zip(found["pretraining"], found["id"], strict=True)) if len(found) else ()
         part.masks_html.value = _masks_at(ids, method, r, now.at[r])
 
     @lru_cache(64)
     def _masks_at(ids: tuple, method: str, r: int, sparsity: float) -> str:
-        from dwlt_lib import mask_cards  # with it comes torch, a second that the curves need not wait for
+        from dwlt_lib import (
+            mask_cards,
+        )  # with it comes torch, a second that the curves need not wait for
 
         read, lines = {}, []
         for p, id in ids:
             try:
                 read[p] = records.mask(id)
-            except Exception as error:  # safetensors' own, OSError, KeyError: a damaged file has many faces
+            except (
+                Exception
+            ) as error:  # safetensors' own, OSError, KeyError: a damaged file has many faces
                 lines.append(cards.problem(f"mask {id} cannot be read: {error}"))
         return "".join(lines) + mask_cards.masks_at(read, method, r, sparsity)
 

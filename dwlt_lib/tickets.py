@@ -1,4 +1,7 @@
-"""Tickets (theta_p, m): prune, rewind, retrain (IMP), prune once (OMP), prune at random (RP) (paper, section 3)."""
+"""Tickets (theta_p, m).
+
+Prune, rewind, retrain (IMP), prune once (OMP), prune at random (RP) (paper, section 3).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ def prunable_weights(model: nn.Module, theta: State) -> Weights:
 
 
 def one_shot(theta: Weights, rounds: int, fraction: float) -> Mask:
-    """OMP: the smallest |theta_p| go at once, down to the ladder's count after `rounds` rounds; no retraining."""
+    """OMP: the smallest |theta_p| go at once, down to the ladder's count after `rounds` rounds.
+
+    No retraining.
+    """
     m = dense_mask(theta)
     for _ in range(rounds):
         m = magnitude_prune(theta, m, fraction)
@@ -35,20 +41,40 @@ def at_random(theta: Weights, rounds: int, fraction: float, seed: int) -> Mask:
     return m
 
 
-def imp_round(model: nn.Module, theta: State, m: Mask | None, fraction: float, retrain: Regime, train: Images,
-              seed: int, checkpoint: Path | None = None, deadline: float | None = None,
-              progress: Callable[[dict[str, float]], None] | None = None) -> tuple[Mask, Fitted | None]:
+def imp_round(
+    model: nn.Module,
+    theta: State,
+    m: Mask | None,
+    fraction: float,
+    retrain: Regime,
+    train: Images,
+    seed: int,
+    checkpoint: Path | None = None,
+    deadline: float | None = None,
+    progress: Callable[[dict[str, float]], None] | None = None,
+) -> tuple[Mask, Fitted | None]:
     """One round of IMP: rewind everything to theta_p, retrain under m, prune what came of it.
 
-    theta: the whole state of theta_p (convolutions, BatchNorm with its statistics, head); m: the mask of the round
-    before, None before the first one, which prunes theta_p before any training. The optimiser starts afresh. Returns
-    the next mask and the retraining (None in the first round). The model is left retrained.
+    theta: the whole state of theta_p (convolutions, BatchNorm with its statistics, head); m: the
+    mask of the round before, None before the first one, which prunes theta_p before any training.
+    The optimiser starts afresh. Returns the next mask and the retraining (None in the first round).
+    The model is left retrained.
     """
     weights = prunable_weights(model, theta)
     if m is None:
         return magnitude_prune(weights, dense_mask(weights), fraction), None
     model.load_state_dict(theta)
-    found = fit(model, m, train, None, retrain, seed, checkpoint=checkpoint, deadline=deadline, progress=progress)
+    found = fit(
+        model,
+        m,
+        train,
+        None,
+        retrain,
+        seed,
+        checkpoint=checkpoint,
+        deadline=deadline,
+        progress=progress,
+    )
     m = {name: part.to(weights[name].device) for name, part in m.items()}
     with torch.no_grad():
         return magnitude_prune(prunable_weights(model, found.last), m, fraction), found

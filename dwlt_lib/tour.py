@@ -1,6 +1,8 @@
-"""What the tour plays with: a study's results, or others in their place, and small networks to prune and to attack.
+"""What the tour plays with: a study's results, or others in their place, and small networks to
+prune and to attack.
 
-Numbers of `judge`, `fall` and `transferred` are computed live, on a few hundred images, and kept nowhere.
+Numbers of `judge`, `fall` and `transferred` are computed live, on a few hundred images, and kept
+nowhere.
 """
 
 from __future__ import annotations
@@ -21,7 +23,19 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from dwlt_lib import attacks, data, evaluation, make, masks, models, records, specs, studies, tickets, training
+from dwlt_lib import (
+    attacks,
+    data,
+    evaluation,
+    make,
+    masks,
+    models,
+    records,
+    specs,
+    studies,
+    tickets,
+    training,
+)
 from dwlt_lib.specs import PRUNE_FRACTION
 from dwlt_lib.style import COLUMN, ROLES, figure, theta
 
@@ -30,8 +44,9 @@ SHOWN, JUDGED = 16, 300  # test images: those in a picture, those behind an accu
 
 @dataclass(frozen=True)
 class Opened:
-    """name, params: of the study whose results are shown; table: its transfers; note: what is there, what is missing;
-    live: the study whose networks are played with (an embedded data set, weights at hand or made in seconds)."""
+    """name, params: of the study whose results are shown; table: its transfers; note: what is
+    there, what is missing; live: the study whose networks are played with (an embedded data set,
+    weights at hand or made in seconds)."""
 
     name: str
     params: dict[str, Any]
@@ -41,19 +56,32 @@ class Opened:
 
 
 def opened(study: str) -> Opened:
-    """The study of that name; if it has not run here, the results of another one that is there, and says so."""
-    names, small = records.study_names(), records.read_study(records.checkout() / "params" / "tour.yaml")
+    """The study of that name.
+
+    If it has not run here, the results of another one that is there, and says so.
+    """
+    names, small = (
+        records.study_names(),
+        records.read_study(records.checkout() / "params" / "tour.yaml"),
+    )
     if not names:
-        note = ("No study has run here yet: networks are made live, and results stay empty. Make some: "
-                "dwlt run params/tour.yaml (ten minutes).")
+        note = (
+            "No study has run here yet: networks are made live, and results stay empty. Make some: "
+            "dwlt run params/tour.yaml (ten minutes)."
+        )
         return Opened(small.name, small.model_dump(mode="json"), _none(), note, small)
     name = study if study in names else names[0]
     noted, table = records.study(name), records.table("transfer", study=name)
     missing = records.missing(name)
-    note = f"{name}: {len(noted['ids'])} records planned, {missing} missing; {len(table)} transfers to look at."
+    note = (
+        f"{name}: {len(noted['ids'])} records planned, {missing} missing; {len(table)} transfers to"
+        " look at."
+    )
     if name != study:
-        note = (f"Study {study!r} has not run here (make it: dwlt run params/{study}.yaml); the results below are "
-                f"those of {note}")
+        note = (
+            f"Study {study!r} has not run here (make it: dwlt run params/{study}.yaml); the results"
+            f" below are those of {note}"
+        )
     elif missing:
         note += f" The rest: dwlt run params/{name}.yaml"
     own = studies.Study.model_validate_json(json.dumps(noted["params"]))
@@ -68,13 +96,18 @@ def _playable(study: studies.Study) -> bool:
     if not study.grid:
         return False
     rows = [studies.dataset(study, name) for name in (study.source, study.grid[0].dataset[0])]
-    weights = [records.path_of("pretraining", specs.record_id(spec)) / "weights.safetensors" for spec in _thetas(study)]
+    weights = [
+        records.path_of("pretraining", specs.record_id(spec)) / "weights.safetensors"
+        for spec in _thetas(study)
+    ]
     return all(row.loader == "embedded" for row in rows) and all(path.exists() for path in weights)
 
 
 def _thetas(study: studies.Study) -> list[specs.PretrainingSpec | specs.ImportedSpec]:
     """Two pre-trainings to compare: STD and AT if the study has them."""
-    planned = sorted({p for block in study.grid for p in block.pretraining}, key=("STD", "AT", "FAT").index)
+    planned = sorted(
+        {p for block in study.grid for p in block.pretraining}, key=("STD", "AT", "FAT").index
+    )
     return [studies.theta(study, p) for p in planned[:2]]
 
 
@@ -90,11 +123,21 @@ def networks(study: studies.Study, progress: Callable | None = None) -> dict[str
 
 
 def transfers(study: studies.Study) -> list[specs.TransferSpec]:
-    """The dense network and two tickets of the study's first block, trained in the standard way: seconds each."""
+    """The dense network and two tickets of the study's first block, trained in the standard way.
+
+    Seconds each.
+    """
     block = study.grid[0]
-    at = ("AT" if "AT" in block.pretraining else block.pretraining[0], block.method[0], block.dataset[0],
-          block.fraction[0], block.regime[0])
-    return [studies.transfer(study, *at, rounds, block.seeds[0]) for rounds in (0, *block.rounds[:2])]
+    at = (
+        "AT" if "AT" in block.pretraining else block.pretraining[0],
+        block.method[0],
+        block.dataset[0],
+        block.fraction[0],
+        block.regime[0],
+    )
+    return [
+        studies.transfer(study, *at, rounds, block.seeds[0]) for rounds in (0, *block.rounds[:2])
+    ]
 
 
 def some_images(study: studies.Study) -> tuple[Tensor, Tensor]:
@@ -117,9 +160,19 @@ def strengths(study: studies.Study) -> list[float]:
 def fall(study: studies.Study, found: dict[str, nn.Module]) -> pd.DataFrame:
     """RA of each network at every other strength, one row each: p, eps, RA."""
     x, y = some_images(study)
-    return pd.DataFrame([{"p": p, "eps": eps, "RA": evaluation.robust_accuracy(
-        network, x, y, adversary(eps), training.generator(0, "tour"))}
-        for p, network in found.items() for eps in strengths(study)[::2]])
+    return pd.DataFrame(
+        [
+            {
+                "p": p,
+                "eps": eps,
+                "RA": evaluation.robust_accuracy(
+                    network, x, y, adversary(eps), training.generator(0, "tour")
+                ),
+            }
+            for p, network in found.items()
+            for eps in strengths(study)[::2]
+        ]
+    )
 
 
 @figure
@@ -129,7 +182,14 @@ def falling(table: pd.DataFrame) -> Figure:
     axes = fig.subplots()
     for p, part in table.groupby("p", sort=False):
         color, marker, line = ROLES[p]
-        axes.plot(part["eps"], 100 * part["RA"], color=color, marker=marker, linestyle=line, label=theta(p))
+        axes.plot(
+            part["eps"],
+            100 * part["RA"],
+            color=color,
+            marker=marker,
+            linestyle=line,
+            label=theta(p),
+        )
     axes.set(xlabel="eps", ylabel="RA on the source (%)", ylim=(-3, 103))
     axes.legend()
     return fig
@@ -137,8 +197,8 @@ def falling(table: pd.DataFrame) -> Figure:
 
 @figure
 def magnitudes(network: nn.Module, rounds: int, p: str, fraction: float = PRUNE_FRACTION) -> Figure:
-    """Every prunable weight by its value: those that pruning keeps in colour, those that go in grey. fraction: of the
-    remaining weights, pruned each round."""
+    """Every prunable weight by its value: those that pruning keeps in colour, those that go in
+    grey. fraction: of the remaining weights, pruned each round."""
     weights = {name: weight.detach() for name, weight in models.prunable(network).items()}
     m = tickets.one_shot(weights, rounds, fraction)
     values = torch.cat([weight.flatten() for weight in weights.values()]).numpy()
@@ -164,25 +224,38 @@ def pruned(network: nn.Module, rounds: int, fraction: float = PRUNE_FRACTION) ->
 def judge(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple[float, float]:
     """SA and RA, 0..1, on these images."""
     return evaluation.standard_accuracy(network, x, y), evaluation.robust_accuracy(
-        network, x, y, adversary(eps), training.generator(0, "tour"))
+        network, x, y, adversary(eps), training.generator(0, "tour")
+    )
 
 
-def transferred(study: studies.Study, rounds: int, regime: str, progress: Callable) -> tuple[float, float]:
-    """SA and RA downstream of an OMP ticket of the first pre-training that `transfers` uses; trained now, not kept."""
+def transferred(
+    study: studies.Study, rounds: int, regime: str, progress: Callable
+) -> tuple[float, float]:
+    """SA and RA downstream of an OMP ticket of the first pre-training that `transfers` uses.
+
+    Trained now, not kept.
+    """
     dense, *_ = transfers(study)
-    spec = studies.transfer(study, dense.theta.pretraining, "OMP", dense.data.name, 1.0, regime, 0, 0)
+    spec = studies.transfer(
+        study, dense.theta.pretraining, "OMP", dense.data.name, 1.0, regime, 0, 0
+    )
     model = make.ticket(spec)
     weights = {name: weight.detach().clone() for name, weight in models.prunable(model).items()}
     m, recipe = tickets.one_shot(weights, rounds, study.prune_fraction), spec.recipe
     attack = attacks.PGD(**recipe.attack.model_dump()) if recipe.attack else None
-    how = training.Regime(name=regime, attack=attack, judge=None,
-                          **recipe.model_dump(exclude={"attack", "validation"}))
+    how = training.Regime(
+        name=regime,
+        attack=attack,
+        judge=None,
+        **recipe.model_dump(exclude={"attack", "validation"}),
+    )
     training.fit(model, m, data.images(spec.data, "train"), None, how, 0, progress=progress)
     test = data.images(spec.data, "test").take(torch.arange(min(JUDGED, spec.data.test_images)))
     return judge(model.eval(), test.floats(), test.y, spec.data.eps)
 
 
-# ------------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------------
+# pictures
 
 
 def strip(*rows: Tensor, side: int = 44) -> Picture.Image:
@@ -193,8 +266,13 @@ def strip(*rows: Tensor, side: int = 44) -> Picture.Image:
     return grid.resize((grid.width * scale, grid.height * scale), Picture.Resampling.NEAREST)
 
 
-def attack_strip(network: nn.Module, x: Tensor, y: Tensor, attack: attacks.PGD) -> tuple[Picture.Image, list[int]]:
-    """What a network is shown, the change (amplified: grey is none) and the sum; and what it then reads."""
+def attack_strip(
+    network: nn.Module, x: Tensor, y: Tensor, attack: attacks.PGD
+) -> tuple[Picture.Image, list[int]]:
+    """What a network is shown, the change (amplified: grey is none) and the sum.
+
+    And what it then reads.
+    """
     x, y = x[:SHOWN], y[:SHOWN]
     attacked = attacks.perturb(network, x, y, attack, training.generator(0, "tour"))
     change = 0.5 + (attacked - x) / max(2 * attack.eps, 1e-9)

@@ -1,7 +1,9 @@
-"""Trainings that are under way: what a process leaves after every epoch, and how the next one takes it up.
+"""Trainings that are under way: what a process leaves after every epoch, and how the next one takes
+it up.
 
-outputs/records/.partial/ID.OWNER/ is one process's own: nobody else writes or deletes there while it may be alive.
-What a dead process left is taken over, what one on another host left, or a living one, is copied.
+outputs/records/.partial/ID.OWNER/ is one process's own: nobody else writes or deletes there while
+it may be alive. What a dead process left is taken over, what one on another host left, or a living
+one, is copied.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def folder(root: Path, id: str) -> Path:
-    """This process's folder for the training of that record, with the newest of what others left of it.
+    """This process's folder for the training of that record, with the newest of what others left of
+    it.
 
     root: outputs/records/.partial.
     """
@@ -54,7 +57,9 @@ def _taken(other: Path, own: Path) -> bool:
         else:
             aside = files.scratch(own)
             aside.mkdir()
-            shutil.copyfile(other / CHECKPOINT, aside / CHECKPOINT)  # first: states beside it may be newer, never older
+            shutil.copyfile(
+                other / CHECKPOINT, aside / CHECKPOINT
+            )  # first: states beside it may be newer, never older
             for path in other.iterdir():
                 if path.name.startswith("state-"):
                     shutil.copyfile(path, aside / path.name)
@@ -93,7 +98,10 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """What `save` wrote; None if there is nothing, or if it is damaged: then it is named and set aside."""
+    """What `save` wrote; None if there is nothing, or if it is damaged.
+
+    Then it is named and set aside.
+    """
     import torch
 
     try:
@@ -104,5 +112,9 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
         return torch.load(io.BytesIO(data[32:]), map_location=device, weights_only=True)
     aside = path.with_name(f"damaged-{path.name}")
     os.replace(path, aside)
-    log.warning("%s: changed since it was written; set aside as %s, this training starts anew", path, aside.name)
+    log.warning(
+        "%s: changed since it was written; set aside as %s, this training starts anew",
+        path,
+        aside.name,
+    )
     return None

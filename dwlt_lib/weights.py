@@ -1,7 +1,8 @@
 """theta_p from its authors' checkpoints in; our tickets out into a file, and in again elsewhere.
 
-Both become one safetensors file whose single metadata entry `dwlt` is JSON: what this is, where it comes from, and a
-digest over all of it. The same input gives the same bytes. Loading a ticket needs torch and safetensors alone.
+Both become one safetensors file whose single metadata entry `dwlt` is JSON: what this is, where it
+comes from, and a digest over all of it. The same input gives the same bytes. Loading a ticket needs
+torch and safetensors alone.
 """
 
 from __future__ import annotations
@@ -35,31 +36,40 @@ Header = dict[str, tuple[tuple[int, ...], str]]  # {name: (shape, type)}
 
 @dataclass(frozen=True)
 class Ticket:
-    """A ticket (theta_p, m). weights: all of its network's, after a transfer that kept them; else None."""
+    """A ticket (theta_p, m). weights: all of its network's, after a transfer that kept them.
+
+    Else None.
+    """
 
     mask: Mask
     weights: Weights | None
     about: dict[str, Any]
 
 
-# ---------------------------------------------------------------------------------------------- checkpoints
+# ----------------------------------------------------------------------------------------------
+# checkpoints
 
 
 def import_checkpoint(path: str | Path, source: str, arch: str | None = None) -> Weights:
-    """theta_p out of an official checkpoint: {torchvision's name: (*shape,)}, exactly a network's keys and shapes.
+    """theta_p out of an official checkpoint: {torchvision's name: (*shape,)}, exactly a network's
+    keys and shapes.
 
-    source: std (torchvision's plain keys), at (MadryLab's and Microsoft's: `model` or `state_dict` holding
-    module.model.*, with duplicates under module.attacker.model.*, which must agree, and normalisers, which are
-    dropped) or fat (fast_adversarial: `state_dict` holding module.*). arch: demand this network; None takes the
-    one of models.ARCHITECTURES that the keys fit best. Weights are float32 and finite; nothing is converted. Where
-    all of BatchNorm's counters are absent, as in old files, they are 0. Raises BadCheckpoint, a ValueError of one
-    line that names what is missing, extra or misshapen. Nothing in the file is ever run (see `pickles`).
+    source: std (torchvision's plain keys), at (MadryLab's and Microsoft's: `model` or `state_dict`
+    holding module.model.*, with duplicates under module.attacker.model.*, which must agree, and
+    normalisers, which are dropped) or fat (fast_adversarial: `state_dict` holding module.*). arch:
+    demand this network; None takes the one of models.ARCHITECTURES that the keys fit best. Weights
+    are float32 and finite; nothing is converted. Where all of BatchNorm's counters are absent, as
+    in old files, they are 0. Raises BadCheckpoint, a ValueError of one line that names what is
+    missing, extra or misshapen. Nothing in the file is ever run (see `pickles`).
     """
     return read_checkpoint(path, source, arch).weights
 
 
 def write_checkpoint(found: Checkpoint, path: str | Path) -> Path:
-    """theta_p as one safetensors file with its provenance; the same checkpoint gives the same bytes."""
+    """theta_p as one safetensors file with its provenance.
+
+    The same checkpoint gives the same bytes.
+    """
     return _write(path, found.weights, {"format": WEIGHTS, **found.about})
 
 
@@ -71,36 +81,59 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def describe(found: Checkpoint) -> str:
     """What was imported, for a terminal."""
     about = found.about
-    lines = [f"theta_{about['pretraining']}, a {about['arch']} with {about['classes']} classes; layout "
-             f"{about['layout']} ({about['container']}), BatchNorm's counters {about['counters']}",
-             f"sha256 of {about['file']}: {about['sha256']}", f"sha256 of theta_p: {about['theta']}"]
+    lines = [
+        (
+            f"theta_{about['pretraining']}, a {about['arch']} with {about['classes']} classes;"
+            f" layout {about['layout']} ({about['container']}), BatchNorm's counters"
+            f" {about['counters']}"
+        ),
+        f"sha256 of {about['file']}: {about['sha256']}",
+        f"sha256 of theta_p: {about['theta']}",
+    ]
     if about["unread"]:
         lines.append(f"left unread, names that the file mentions: {', '.join(about['unread'])}")
     return "\n".join(lines)
 
 
-# ---------------------------------------------------------------------------------------------- tickets
+# ----------------------------------------------------------------------------------------------
+# tickets
 
 
 def export_ticket(record: Any, path: str | Path) -> Path:
-    """A ticket as one safetensors file for elsewhere: m's bits (2.9 MB for a ResNet-50), theta_p's hash, provenance.
+    """A ticket as one safetensors file for elsewhere: m's bits (2.9 MB for a ResNet-50), theta_p's
+    hash, provenance.
 
-    record: a mask record, or a transfer that kept its weights (its id, its description or the Record); of a transfer
-    the weights that m keeps go along, and its SA and RA. theta_p itself stays behind: whoever loads a mask has it.
+    record: a mask record, or a transfer that kept its weights (its id, its description or the
+    Record); of a transfer the weights that m keeps go along, and its SA and RA. theta_p itself
+    stays behind: whoever loads a mask has it.
     """
-    from dwlt_lib import records  # only to write one: loading needs neither records nor what they need
+    from dwlt_lib import (
+        records,
+    )  # only to write one: loading needs neither records nor what they need
 
     record = record if isinstance(record, records.Record) else records.read(record)
     if record.kind not in ("mask", "transfer"):
         raise ValueError(f"record {record.id} is a {record.kind}; want a mask or a transfer")
     data = (record.spec["theta"] if record.kind == "mask" else record.spec)["data"]
-    about = {"format": TICKET, "kind": record.kind, "record": record.id, "theta_record": record.upstream[0],
-             "arch": record.spec["theta"]["arch"], "classes": data["classes"], "mean": data["mean"],
-             "std": data["std"], "columns": record.columns, "metrics": record.metrics, "spec": record.spec,
-             "code": record.made.get("code")}
+    about = {
+        "format": TICKET,
+        "kind": record.kind,
+        "record": record.id,
+        "theta_record": record.upstream[0],
+        "arch": record.spec["theta"]["arch"],
+        "classes": data["classes"],
+        "mean": data["mean"],
+        "std": data["std"],
+        "columns": record.columns,
+        "metrics": record.metrics,
+        "spec": record.spec,
+        "code": record.made.get("code"),
+    }
     if record.kind == "transfer" and not (record.path / OURS).exists():
-        raise ValueError(f"record {record.id}: its weights were not kept; want a transfer that a landscape or a "
-                         f"transfer attack needs, or its mask's record {' '.join(record.upstream[1:])}")
+        raise ValueError(
+            f"record {record.id}: its weights were not kept; want a transfer that a landscape or a "
+            f"transfer attack needs, or its mask's record {' '.join(record.upstream[1:])}"
+        )
     if record.kind == "transfer" and len(record.upstream) == 1:  # dense
         m = masks.dense_mask(models.prunable(_built(about)))
         about["theta"] = masks.fingerprint(_tensors(records.read(record.upstream[0]).file(OURS))[0])
@@ -113,36 +146,51 @@ def export_ticket(record: Any, path: str | Path) -> Path:
     if record.kind == "transfer":
         state = _tensors(record.file(OURS))[0]
         if revived := [name for name, part in m.items() if bool(state[name][~part].any())]:
-            raise ValueError(f"record {record.id}: {few(revived)} is not 0 where its mask is; run: dwlt verify")
-        tensors |= {f"weights/{name}": part[m[name]] if name in m else part for name, part in state.items()}
+            raise ValueError(
+                f"record {record.id}: {few(revived)} is not 0 where its mask is; run: dwlt verify"
+            )
+        tensors |= {
+            f"weights/{name}": part[m[name]] if name in m else part for name, part in state.items()
+        }
     return _write(path, tensors, about)
 
 
-def load_ticket(path: str | Path, theta: Mapping[str, Tensor] | str | Path | None = None) -> nn.Module:
-    """The masked model f(x; m * theta) of a ticket that export_ticket wrote, in eval mode; x: (B,3,H,W) in [0,1].
+def load_ticket(
+    path: str | Path, theta: Mapping[str, Tensor] | str | Path | None = None
+) -> nn.Module:
+    """The masked model f(x; m * theta) of a ticket that export_ticket wrote, in eval mode; x:
+    (B,3,H,W) in [0,1].
 
-    theta: theta_p, as a state dictionary or a safetensors file; one with another hash than the ticket's is refused.
-    A transferred ticket has its own weights and needs none. None: its own weights, or theta_p's record on this
-    machine. Raises ValueError, one line: no ticket, damaged, no theta_p or a wrong one. Nothing that a file claims is
-    allocated on its word: its header must be that of the network it names before any of its numbers are read.
+    theta: theta_p, as a state dictionary or a safetensors file; one with another hash than the
+    ticket's is refused. A transferred ticket has its own weights and needs none. None: its own
+    weights, or theta_p's record on this machine. Raises ValueError, one line: no ticket, damaged,
+    no theta_p or a wrong one. Nothing that a file claims is allocated on its word: its header must
+    be that of the network it names before any of its numbers are read.
     """
     ticket = read_ticket(path)
     about, state = ticket.about, ticket.weights
     if theta is None and state is None:
         theta = _theta_here(about["theta_record"])
         if theta is None:
-            raise ValueError(f"{path}: a mask of theta_p {about['theta'][:12]}, whose record {about['theta_record']} "
-                             "is not on this machine; give theta=, its weights or their safetensors file")
+            raise ValueError(
+                f"{path}: a mask of theta_p {about['theta'][:12]}, whose record"
+                f" {about['theta_record']} is not on this machine; give theta=, its weights or"
+                " their safetensors file"
+            )
     if theta is not None:
         given = dict(theta) if isinstance(theta, Mapping) else _theta(theta, about["arch"])
         if (found := masks.fingerprint(given)) != about["theta"]:
-            raise ValueError(f"{path}: drawn from theta_p {about['theta'][:12]}, but the one given is {found[:12]}; "
-                             "want the very weights that it was drawn from")
+            raise ValueError(
+                f"{path}: drawn from theta_p {about['theta'][:12]}, but the one given is"
+                f" {found[:12]}; want the very weights that it was drawn from"
+            )
         state = given if state is None else state
     shapes = {name: (tuple(part.shape), part.dtype) for name, part in state.items()}
     if shapes != demand(about["arch"], about["classes"]):
-        raise ValueError(f"{path}: of a {about['arch']} with {about['classes']} classes, which theta_p is not; want "
-                         "the ticket as it was exported")
+        raise ValueError(
+            f"{path}: of a {about['arch']} with {about['classes']} classes, which theta_p is not;"
+            " want the ticket as it was exported"
+        )
     model = _built(about)
     model.load_state_dict(state)
     masks.apply_(model, ticket.mask)
@@ -150,7 +198,9 @@ def load_ticket(path: str | Path, theta: Mapping[str, Tensor] | str | Path | Non
 
 
 def read_ticket(path: str | Path) -> Ticket:
-    """m, the weights if it has its own, and what it says of itself (arch, sparsity, theta_p's hash, SA, RA...)."""
+    """m, the weights if it has its own, and what it says of itself (arch, sparsity, theta_p's hash,
+    SA, RA...).
+    """
     tensors, about = _read(path, TICKET)
     try:
         m, weights = {}, {}
@@ -166,7 +216,9 @@ def read_ticket(path: str | Path) -> Ticket:
                 raise ValueError(f"{name} is {tuple(part.shape)} {part.dtype}")
             weights[name] = part
     except (LookupError, TypeError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: holds no ticket of the network that it names ({error}); export it again") from error
+        raise ValueError(
+            f"{path}: holds no ticket of the network that it names ({error}); export it again"
+        ) from error
     return Ticket(m, weights if about["kind"] == "transfer" else None, about)
 
 
@@ -185,7 +237,8 @@ def _theta_here(id: str) -> Path | None:
     return path if path.exists() else None
 
 
-# ---------------------------------------------------------------------------------------------- files
+# ----------------------------------------------------------------------------------------------
+# files
 
 
 def _write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
@@ -196,7 +249,9 @@ def _write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     if not path.parent.is_dir():
         raise ValueError(f"{path}: {path.parent} is not there; want a path in a folder that is")
     text = json.dumps({**about, "digest": _digest(tensors, about)}, sort_keys=True)
-    return files.write(path, save({name: part.contiguous() for name, part in tensors.items()}, {"dwlt": text}))
+    return files.write(
+        path, save({name: part.contiguous() for name, part in tensors.items()}, {"dwlt": text})
+    )
 
 
 def _read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -206,15 +261,19 @@ def _read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict[str, A
         except (ValueError, RecursionError):
             about = None
         if not isinstance(about, dict) or about.get("format") != format:
-            raise ValueError(f"{path}: not a file of format {format}; want one that "
-                             f"{'dwlt weights import' if format == WEIGHTS else 'weights.export_ticket'} wrote")
+            raise ValueError(
+                f"{path}: not a file of format {format}; want one that "
+                f"{'dwlt weights import' if format == WEIGHTS else 'weights.export_ticket'} wrote"
+            )
         try:
             _check_about(about, format)
             _check_header(header, _expected(about, format, header))
         except ValueError as error:
             what = "theta_p" if format == WEIGHTS else "ticket"
-            raise ValueError(f"{path}: holds no {what} of the network that it names ({error}); want the file as it "
-                             "was first written") from error
+            raise ValueError(
+                f"{path}: holds no {what} of the network that it names ({error}); want the file as"
+                " it was first written"
+            ) from error
         tensors = {name: file.get_tensor(name) for name in header}
     if about.pop("digest", None) != _digest(tensors, about):
         raise ValueError(f"{path}: damaged or changed since it was written; write it again")
@@ -229,20 +288,26 @@ def _theta(path: str | Path, arch: str) -> Weights:
         try:
             _check_header(header, _state(arch, classes))
         except ValueError as error:
-            raise ValueError(f"{path}: not the weights of a {arch} ({error}); want theta_p as a safetensors file"
-                             ) from error
+            raise ValueError(
+                f"{path}: not the weights of a {arch} ({error}); want theta_p as a safetensors file"
+            ) from error
         return {name: file.get_tensor(name) for name in header}
 
 
 def _check_about(about: Mapping[str, Any], format: str) -> None:
     """What a file says of itself is complete and of use, before anything is built by it."""
-    wanted = {"arch": lambda value: value in models.ARCHITECTURES,
-              "classes": lambda value: type(value) is int and 0 < value <= MOST_CLASSES,
-              "theta": lambda value: re.fullmatch("[0-9a-f]{64}", value)}
+    wanted = {
+        "arch": lambda value: value in models.ARCHITECTURES,
+        "classes": lambda value: type(value) is int and 0 < value <= MOST_CLASSES,
+        "theta": lambda value: re.fullmatch("[0-9a-f]{64}", value),
+    }
     if format == TICKET:
-        wanted |= {"kind": lambda value: value in ("mask", "transfer"), "mean": normalises,
-                   "std": lambda value: normalises(value) and all(0 < each <= 1 for each in value),
-                   "theta_record": lambda value: re.fullmatch("[0-9a-f]+", value)}
+        wanted |= {
+            "kind": lambda value: value in ("mask", "transfer"),
+            "mean": normalises,
+            "std": lambda value: normalises(value) and all(0 < each <= 1 for each in value),
+            "theta_record": lambda value: re.fullmatch("[0-9a-f]+", value),
+        }
     for name, good in wanted.items():
         if name not in about:
             raise ValueError(f"it does not say its {name}")
@@ -259,7 +324,10 @@ def _state(arch: str, classes: int) -> Header:
 
 
 def _expected(about: Mapping[str, Any], format: str, header: Header) -> Header:
-    """The header that a file has which says this of itself; how many weights a mask keeps is the file's to say."""
+    """The header that a file has which says this of itself.
+
+    How many weights a mask keeps is the file's to say.
+    """
     state = _state(about["arch"], about["classes"])
     if format == WEIGHTS:
         return state
@@ -277,8 +345,11 @@ def _expected(about: Mapping[str, Any], format: str, header: Header) -> Header:
 def _check_header(header: Header, expected: Header) -> None:
     missing = [name for name in expected if name not in header]
     extra = [plain(name) for name in header if name not in expected]
-    other = [f"{name} {header[name]} instead of {want}" for name, want in expected.items()
-             if header.get(name, want) != want]
+    other = [
+        f"{name} {header[name]} instead of {want}"
+        for name, want in expected.items()
+        if header.get(name, want) != want
+    ]
     for what, names in (("missing", missing), ("extra", extra), ("misshapen", other)):
         if names:
             raise ValueError(f"{what}: {few(names)}")
@@ -286,12 +357,17 @@ def _check_header(header: Header, expected: Header) -> None:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[Any, Header, dict[str, str]]]:
-    """A safetensors file, its header {name: (shape, type)} and what it says; no number of it is read yet."""
+    """A safetensors file, its header {name: (shape, type)} and what it says.
+
+    No number of it is read yet.
+    """
     path = files.regular(path)
     try:
         with safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
-            header = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+            header = {
+                name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()
+            }
             yield file, header, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         line = plain(" ".join(str(error).split()), 300)

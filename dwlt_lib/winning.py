@@ -1,12 +1,15 @@
-"""Matching, winning, double-win and extreme sparsity, from a table of transfers (paper, sections 3 and 4.1).
+"""Matching, winning, double-win and extreme sparsity, from a table of transfers (paper, sections 3
+and 4.1).
 
-A level (a sparsity: `rounds` > 0) is judged against dense, the network with the same theta_p, data set, fraction and
-regime, by three criteria: SA after ST, SA after AT and RA after AT. It is a double-win ticket if it wins all three; the
-extreme sparsity of (theta_p, m^P) on a data set is that of its sparsest double-win ticket.
+A level (a sparsity: `rounds` > 0) is judged against dense, the network with the same theta_p, data
+set, fraction and regime, by three criteria: SA after ST, SA after AT and RA after AT. It is a
+double-win ticket if it wins all three; the extreme sparsity of (theta_p, m^P) on a data set is that
+of its sparsest double-win ticket.
 
-The paper says "within one standard deviation of the unpruned dense network" (section 4.1: rule "one_std") and, in
-equation 3, "no lower than" (rule "eq3"); it states neither ddof nor whether "extreme" is the largest winning level
-("max") or the last before the first that does not win ("prefix"). `alternatives` lays all readings side by side.
+The paper says "within one standard deviation of the unpruned dense network" (section 4.1: rule
+"one_std") and, in equation 3, "no lower than" (rule "eq3"); it states neither ddof nor whether
+"extreme" is the largest winning level ("max") or the last before the first that does not win
+("prefix"). `alternatives` lays all readings side by side.
 
 What is not known stays not known: a level that lacks a seed or a metric is neither win nor miss,
 and a dense network that does not see more than chance (a training that collapsed) is no baseline.
@@ -33,8 +36,10 @@ SAME_SPARSITY = 1e-3  # records of one level differ by the rounding of a count, 
 
 __all__ = ["PRUNE_FRACTION", "ladder"]  # and those below
 
-# The paper's extreme double-win sparsities at full data (sections 4.1, 4.2), by (pretraining, method, dataset).
-# Section 4.1 contradicts itself on FAT, SVHN: 79.03 % in its first observation, 20.00 % in the range of its second.
+# The paper's extreme double-win sparsities at full data (sections 4.1, 4.2), by (pretraining,
+# method, dataset).
+# Section 4.1 contradicts itself on FAT, SVHN: 79.03 % in its first observation, 20.00 % in the
+# range of its second.
 PAPER_EXTREMES = {
     ("STD", "IMP-ST", "cifar10"): 0.8926,
     ("FAT", "IMP-ST", "cifar10"): 0.8926,
@@ -52,8 +57,14 @@ PAPER_EXTREMES = {
     ("AT", "RP", "cifar10"): 0.2,
     ("AT", "RP", "cifar100"): 0.0,
 }
-# Table A2 (section A2), CIFAR-10, (theta_AT, IMP-ST): sparsity -> (transfer-attack accuracy, robust accuracy).
-PAPER_TABLE_A2 = {0.0: (0.5554, 0.4711), 0.8926: (0.6279, 0.5600), 0.9313: (0.6009, 0.6005), 0.9560: (0.5649, 0.5085)}
+# Table A2 (section A2), CIFAR-10, (theta_AT, IMP-ST): sparsity -> (transfer-attack accuracy, robust
+# accuracy).
+PAPER_TABLE_A2 = {
+    0.0: (0.5554, 0.4711),
+    0.8926: (0.6279, 0.5600),
+    0.9313: (0.6009, 0.6005),
+    0.9560: (0.5649, 0.5085),
+}
 
 
 def sparsities(table: pd.DataFrame) -> dict[int, float]:
@@ -77,7 +88,10 @@ def sparsity_of(row: Mapping) -> float:
 def _mixed(table: pd.DataFrame, keys: list[str]) -> str | None:
     """The first setting that several records hold, if `table` has ids at all."""
     keys = [*keys, *(name for name in ("mask_seed", "subset_seed") if name in table.columns)]
-    if "id" not in table.columns or not (many := table.groupby(keys, observed=True)["id"].nunique() > 1).any():
+    if (
+        "id" not in table.columns
+        or not (many := table.groupby(keys, observed=True)["id"].nunique() > 1).any()
+    ):
         return None
     found = many.index[many][0]
     return ", ".join(f"{name} {value}" for name, value in zip(keys, found, strict=True))
@@ -124,7 +138,10 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     """The columns of a table of transfers that verdicts are about, as numbers and names."""
     wanted = [*GROUP, "regime", "rounds", "seed", "SA", "RA"]
     if absent := [name for name in wanted if name not in table.columns]:
-        raise ValueError(f"columns {absent} are missing: want {wanted}; pass records.table('transfer', study=...)")
+        raise ValueError(
+            f"columns {absent} are missing: want {wanted}; pass records.table('transfer',"
+            " study=...)"
+        )
     kept = [*wanted, *OPTIONAL, "id", "mask_seed", "subset_seed"]
     table = table.loc[:, table.columns.isin(kept)].reset_index(drop=True)
     if twice := sorted(set(table.columns[table.columns.duplicated()])):
@@ -140,8 +157,10 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
             value = table[name][bad].iloc[0]
             raise ValueError(f"{name} {value} in {bad.sum()} of {len(table)} rows: want a name")
     if len(pruned := table.loc[(table["method"] == "dense") & (table["rounds"] > 0), "rounds"]):
-        raise ValueError(f"method 'dense' with rounds {pruned.iloc[0]}: want rounds 0, or the "
-                         "method that drew the mask")
+        raise ValueError(
+            f"method 'dense' with rounds {pruned.iloc[0]}: want rounds 0, or the "
+            "method that drew the mask"
+        )
     return table
 
 
@@ -166,7 +185,10 @@ def replicates(table: pd.DataFrame) -> pd.DataFrame:
     table = _checked(table)
     keys = [*GROUP, "regime", "rounds", "seed"]
     if (mixed := _mixed(table, keys)) is not None:
-        raise ValueError(f"{mixed}: two records for one setting; want one study: records.table('transfer', study=...)")
+        raise ValueError(
+            f"{mixed}: two records for one setting; want one study: records.table('transfer',"
+            " study=...)"
+        )
     table = table.reindex(columns=[*keys, "SA", "RA", *OPTIONAL])
     level = table.groupby([*GROUP, "rounds"])["sparsity"]
     if (apart := level.max() - level.min() > SAME_SPARSITY).any():
@@ -174,8 +196,10 @@ def replicates(table: pd.DataFrame) -> pd.DataFrame:
         span = f"{level.min()[found]:.4g} to {level.max()[found]:.4g}"
         named = zip([*GROUP, "rounds"], found, strict=True)
         setting = ", ".join(f"{name} {value}" for name, value in named)
-        raise ValueError(f"{setting}: sparsity {span}, which is no one level; want one study: "
-                         "records.table('transfer', study=...)")
+        raise ValueError(
+            f"{setting}: sparsity {span}, which is no one level; want one study: "
+            "records.table('transfer', study=...)"
+        )
     by = table.groupby(keys)
     means = by[["SA", "RA"]].mean().where(by[["SA", "RA"]].count().eq(by.size(), axis=0))
     return means.join(by[[*OPTIONAL]].median()).reset_index()
@@ -225,11 +249,21 @@ def _judge(level: dict, dense: dict, metric: str, seeds: set, rule: str, ddof: i
     status = "unknown"
     if whole and usable:
         status = "win" if mean >= threshold - DUST else "miss"
-    return dict(mean=mean, dense=reference, threshold=threshold, difference=mean - reference,
-                low=low, high=high, status=status, at_chance=sum(lost))
+    return dict(
+        mean=mean,
+        dense=reference,
+        threshold=threshold,
+        difference=mean - reference,
+        low=low,
+        high=high,
+        status=status,
+        at_chance=sum(lost),
+    )
 
 
-def criteria(table: pd.DataFrame, rule: Literal["one_std", "eq3"] = "one_std", ddof: int = 1) -> pd.DataFrame:
+def criteria(
+    table: pd.DataFrame, rule: Literal["one_std", "eq3"] = "one_std", ddof: int = 1
+) -> pd.DataFrame:
     """Judge every level: one row a (pretraining, method, dataset, fraction, rounds > 0).
 
     It has `sparsity` (the records', else 1 - 0.8^rounds) and, for each criterion c of ST_SA, AT_SA,
@@ -251,11 +285,21 @@ def criteria(table: pd.DataFrame, rule: Literal["one_std", "eq3"] = "one_std", d
     c_threshold is NaN where the baseline is missing, incomplete or at chance.
     """
     if rule not in RULES:
-        raise ValueError(f"rule={rule!r}: want one of {RULES}; 'one_std' is section 4.1's, 'eq3' equation 3's")
+        raise ValueError(
+            f"rule={rule!r}: want one of {RULES}; 'one_std' is section 4.1's, 'eq3' equation 3's"
+        )
     if ddof not in DDOFS:
-        raise ValueError(f"ddof={ddof!r}: want one of {DDOFS}; 1 is the sample's deviation, 0 the population's")
+        raise ValueError(
+            f"ddof={ddof!r}: want one of {DDOFS}; 1 is the sample's deviation, 0 the population's"
+        )
     parts = ("mean", "dense", "threshold", "difference", "low", "high", "status", "at_chance")
-    columns = [*GROUP, "rounds", "sparsity", *(f"{c}_{p}" for c in CRITERIA for p in parts), "double_win"]
+    columns = [
+        *GROUP,
+        "rounds",
+        "sparsity",
+        *(f"{c}_{p}" for c in CRITERIA for p in parts),
+        "double_win",
+    ]
     each = replicates(table)
     each = each[each["regime"].isin(["ST", "AT"])]
     noise = np.sqrt(each["chance"] * (1 - each["chance"]) / each["test_images"])
@@ -274,7 +318,9 @@ def criteria(table: pd.DataFrame, rule: Literal["one_std", "eq3"] = "one_std", d
         row = dict(zip(GROUP, key, strict=True), rounds=rounds)
         row["sparsity"] = ladder(rounds) if pd.isna(found) else found
         for name, (regime, metric) in CRITERIA.items():
-            level, dense = (cells.get(cell, {}) for cell in ((*key, rounds, regime), (*base, 0, regime)))
+            level, dense = (
+                cells.get(cell, {}) for cell in ((*key, rounds, regime), (*base, 0, regime))
+            )
             judged = _judge(level, dense, metric, seeds[tuple(key)], rule, ddof)
             row |= {f"{name}_{part}": value for part, value in judged.items()}
         status = {row[f"{name}_status"] for name in CRITERIA}
@@ -298,9 +344,11 @@ def at_chance(levels: pd.DataFrame) -> list[str]:
             if count := row[f"{name}_at_chance"]:
                 where = f"theta_{row['pretraining']}, {row['dataset']} {100 * row['fraction']:g} %"
                 mean = f"{100 * row[f'{name}_dense']:.1f} %"
-                lines[f"{where}: dense is at chance in {metric} after {regime} ({count} of its "
-                      f"seeds, mean {mean}), so no ticket can match it and its verdicts are "
-                      "unknown; look at its learning rate and attack"] = None
+                lines[
+                    f"{where}: dense is at chance in {metric} after {regime} ({count} of its "
+                    f"seeds, mean {mean}), so no ticket can match it and its verdicts are "
+                    "unknown; look at its learning rate and attack"
+                ] = None
     return list(lines)
 
 
@@ -326,7 +374,8 @@ def verdict(
     ddof: int = 1,
     extreme: Literal["max", "prefix"] = "max",
 ) -> pd.DataFrame:
-    """The extreme double-win sparsity, one row a (pretraining, method, dataset, fraction) (section 4.1).
+    """The extreme double-win sparsity, one row a (pretraining, method, dataset, fraction) (section
+    4.1).
 
     With "max" it is the sparsest level that is known to win; with "prefix" the last level of the
     ladder before the first that is not known to win. An unknown level can only raise it: where a
@@ -347,7 +396,9 @@ def verdict(
         UserWarning: a line of `at_chance` for each dense network at chance.
     """
     if extreme not in EXTREMES:
-        raise ValueError(f"extreme={extreme!r}: want one of {EXTREMES}; 'max' is the largest winning level")
+        raise ValueError(
+            f"extreme={extreme!r}: want one of {EXTREMES}; 'max' is the largest winning level"
+        )
     judged = criteria(table, rule, ddof)
     for line in at_chance(judged):
         warnings.warn(line, stacklevel=2)
@@ -364,7 +415,9 @@ def _verdict(judged: pd.DataFrame, extreme: str) -> pd.DataFrame:
         found = [at[r] for r in (rounds, *by.values())]
         unknown = int((levels["double_win"] == "unknown").sum())
         rows.append([*key, rounds, *found, len(levels), unknown])
-    out = pd.DataFrame(rows, columns=[*GROUP, "extreme_rounds", "extreme_sparsity", *CRITERIA, "levels", "unknown"])
+    out = pd.DataFrame(
+        rows, columns=[*GROUP, "extreme_rounds", "extreme_sparsity", *CRITERIA, "levels", "unknown"]
+    )
     floats = dict.fromkeys(["fraction", "extreme_sparsity", *CRITERIA], float)
     return out.astype({"extreme_rounds": "Int64", "levels": int, "unknown": int, **floats})
 
@@ -372,12 +425,18 @@ def _verdict(judged: pd.DataFrame, extreme: str) -> pd.DataFrame:
 def alternatives(table: pd.DataFrame) -> pd.DataFrame:
     """Extreme sparsity under every reading of the paper's rule: index the group, columns "rule,
     ddof, extreme". It warns as `verdict` does."""
-    readings = {"one_std, ddof 1": ("one_std", 1), "one_std, ddof 0": ("one_std", 0),
-                "eq3": ("eq3", 1)}
+    readings = {
+        "one_std, ddof 1": ("one_std", 1),
+        "one_std, ddof 0": ("one_std", 0),
+        "eq3": ("eq3", 1),
+    }
     judged = {name: criteria(table, *how) for name, how in readings.items()}
     for line in at_chance(judged["eq3"]):
         warnings.warn(line, stacklevel=2)
-    return pd.DataFrame({
-        f"{name}, {extreme}": _verdict(levels, extreme).set_index(GROUP)["extreme_sparsity"]
-        for extreme in EXTREMES for name, levels in judged.items()
-    })
+    return pd.DataFrame(
+        {
+            f"{name}, {extreme}": _verdict(levels, extreme).set_index(GROUP)["extreme_sparsity"]
+            for extreme in EXTREMES
+            for name, levels in judged.items()
+        }
+    )

@@ -1,4 +1,6 @@
-"""Checkpoints of theta_p in the layouts that their authors publish, out of any network's state dictionary."""
+"""Checkpoints of theta_p in the layouts that their authors publish, out of any network's state
+dictionary.
+"""
 
 import json
 import os
@@ -19,25 +21,47 @@ def plain(state):
 
 def parameters(state):
     """As torchvision's older files: what is trained is a Parameter."""
-    return OrderedDict((name, torch.nn.Parameter(part) if "running" not in name and part.is_floating_point() else part)
-                       for name, part in state.items())
+    return OrderedDict(
+        (
+            name,
+            torch.nn.Parameter(part)
+            if "running" not in name and part.is_floating_point()
+            else part,
+        )
+        for name, part in state.items()
+    )
 
 
 def robust(state, key="model"):
-    """As robust-models-transfer and MadryLab's robustness: the attacker holds the same network once more."""
-    found = OrderedDict({"module.normalizer.new_mean": MEAN.view(3, 1, 1), "module.normalizer.new_std":
-                         STD.view(3, 1, 1)})
+    """As robust-models-transfer and MadryLab's robustness.
+
+    The attacker holds the same network once more.
+    """
+    found = OrderedDict(
+        {
+            "module.normalizer.new_mean": MEAN.view(3, 1, 1),
+            "module.normalizer.new_std": STD.view(3, 1, 1),
+        }
+    )
     found |= {f"module.model.{name}": part for name, part in state.items()}
-    found |= {"module.attacker.normalize.new_mean": MEAN.view(3, 1, 1).clone(),
-              "module.attacker.normalize.new_std": STD.view(3, 1, 1).clone()}
+    found |= {
+        "module.attacker.normalize.new_mean": MEAN.view(3, 1, 1).clone(),
+        "module.attacker.normalize.new_std": STD.view(3, 1, 1).clone(),
+    }
     found |= {f"module.attacker.model.{name}": part.clone() for name, part in state.items()}
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 50)
-    return {key: found, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "epoch": 90,
-            "nat_prec1": torch.tensor(47.91), "adv_prec1": torch.tensor(33.06)}
+    return {
+        key: found,
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "epoch": 90,
+        "nat_prec1": torch.tensor(47.91),
+        "adv_prec1": torch.tensor(33.06),
+    }
 
 
 def older_robust(state):
@@ -47,9 +71,13 @@ def older_robust(state):
 def parallel(state):
     """As fast_adversarial: a DataParallel network beside epoch, arch, best_prec1 and optimizer."""
     rest = robust(state)
-    return {"epoch": 15, "arch": "resnet50", "state_dict": OrderedDict((f"module.{name}", part) for name, part in
-                                                                       state.items()),
-            "best_prec1": torch.tensor(55.62), "optimizer": rest["optimizer"]}
+    return {
+        "epoch": 15,
+        "arch": "resnet50",
+        "state_dict": OrderedDict((f"module.{name}", part) for name, part in state.items()),
+        "best_prec1": torch.tensor(55.62),
+        "optimizer": rest["optimizer"],
+    }
 
 
 READER = """if True:
@@ -76,8 +104,14 @@ def outcomes(read, sound, paths):
     read: an expression, given `weights`; all paths are read in one process of their own, after
     `sound`, which has to be read. Whatever happens to that process, this one lives.
     """
-    done = subprocess.run([sys.executable, "-c", READER, read, sound, *paths], capture_output=True,
-                          text=True, timeout=300, stdin=subprocess.DEVNULL, cwd=checkout())
+    done = subprocess.run(
+        [sys.executable, "-c", READER, read, sound, *paths],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        cwd=checkout(),
+    )
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and len(found) == 1 + len(paths), (len(found), done.stderr[-2000:])
     assert found[0][0] is None, found[0]
@@ -104,6 +138,15 @@ def pretend(folder):
     with open(folder / "zeros", "wb") as file:
         file.truncate(2**31 - 1)  # a hole, no bytes
     (folder / "empty").touch()
-    names = ("pipe", "folder", "a link to a pipe", "a link in a circle", "zeros", "empty", "missing")
+    names = (
+        "pipe",
+        "folder",
+        "a link to a pipe",
+        "a link in a circle",
+        "zeros",
+        "empty",
+        "missing",
+    )
     return {"/dev/zero": "/dev/zero", "/dev/stdin": "/dev/stdin"} | {
-        name: str(folder / name) for name in names}
+        name: str(folder / name) for name in names
+    }

@@ -1,4 +1,7 @@
-"""What the tests share: one torch thread, results in a scratch folder, and a study small enough to make in seconds."""
+"""What the tests share.
+
+One torch thread, results in a scratch folder, and a study small enough to make in seconds.
+"""
 
 import copy
 import os
@@ -20,32 +23,80 @@ from dwlt_lib import data, fingerprints, masks, models, parameters, training
 from dwlt_lib.catalogue import CATALOGUE
 
 TOY = {
-    "name": "toy", "arch": "resnet8", "source": "blobs", "evaluation_steps": 2,
-    "pretraining": {p: {"epochs": 2, "batch": 32, "lr": 0.1, "schedule": "one_cycle"} for p in ("STD", "FAT", "AT")},
-    "retraining": {m: {"epochs": 1, "batch": 32, "lr": 0.02, "steps": 2} for m in ("IMP-ST", "IMP-AT")},
-    "transfer": {r: {"epochs": 3, "batch": 32, "lr": 0.1, "schedule": "one_cycle", "steps": 2, "selection": selection}
-                 for r, selection in (("ST", "last"), ("AT", "best"))},
+    "name": "toy",
+    "arch": "resnet8",
+    "source": "blobs",
+    "evaluation_steps": 2,
+    "pretraining": {
+        p: {"epochs": 2, "batch": 32, "lr": 0.1, "schedule": "one_cycle"}
+        for p in ("STD", "FAT", "AT")
+    },
+    "retraining": {
+        m: {"epochs": 1, "batch": 32, "lr": 0.02, "steps": 2} for m in ("IMP-ST", "IMP-AT")
+    },
+    "transfer": {
+        r: {
+            "epochs": 3,
+            "batch": 32,
+            "lr": 0.1,
+            "schedule": "one_cycle",
+            "steps": 2,
+            "selection": selection,
+        }
+        for r, selection in (("ST", "last"), ("AT", "best"))
+    },
     "grid": [
-        {"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [2], "seeds": [0]},
-        {"pretraining": ["AT"], "method": ["RP", "OMP"], "dataset": ["stripes"], "regime": ["ST"], "fraction": [0.5],
-         "rounds": [3], "seeds": [0]},
+        {
+            "pretraining": ["AT"],
+            "method": ["IMP-ST"],
+            "dataset": ["stripes"],
+            "rounds": [2],
+            "seeds": [0],
+        },
+        {
+            "pretraining": ["AT"],
+            "method": ["RP", "OMP"],
+            "dataset": ["stripes"],
+            "regime": ["ST"],
+            "fraction": [0.5],
+            "rounds": [3],
+            "seeds": [0],
+        },
     ],
     "landscape": {"points": 7, "span": 0.5, "count": 24},
-    "landscapes": [{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [2], "seeds": [0]}],
+    "landscapes": [
+        {
+            "pretraining": ["AT"],
+            "method": ["IMP-ST"],
+            "dataset": ["stripes"],
+            "rounds": [2],
+            "seeds": [0],
+        }
+    ],
     "surrogate": {"arch": "resnet20", "recipe": {"epochs": 1}},
-    "transfer_attacks": [{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"], "rounds": [0, 2],
-                          "seeds": [0]}],
+    "transfer_attacks": [
+        {
+            "pretraining": ["AT"],
+            "method": ["IMP-ST"],
+            "dataset": ["stripes"],
+            "rounds": [0, 2],
+            "seeds": [0],
+        }
+    ],
 }
 
 
 def images_of_three_classes(n, seed, angle):
-    """n grey 8x8 images: a bright bar that lies differently in each class, under noise, and their labels."""
+    """n grey 8x8 images.
+
+    A bright bar that lies differently in each class, under noise, and their labels.
+    """
     rng = seeds.numpy_rng(seed)
     y = np.arange(n) % 3
     x = rng.normal(90, 40, (n, 8, 8))
     for i, label in enumerate(y):
         bar = np.zeros((8, 8))
-        bar[2 * label + 1: 2 * label + 3] = 90
+        bar[2 * label + 1 : 2 * label + 3] = 90
         x[i] += bar.T if angle else bar
     return x.clip(0, 255).astype(np.uint8), y
 
@@ -76,22 +127,38 @@ def outputs(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def toy_data(tmp_path_factory):
-    """Rows of two small data sets of generated files: blobs (lying bars) and stripes (standing bars)."""
+    """Rows of two small data sets of generated files.
+
+    Blobs (lying bars) and stripes (standing bars).
+    """
     folder = tmp_path_factory.mktemp("images")
     for angle, name in enumerate(("blobs", "stripes")):
         for split, n in (("train", 180), ("test", 60)):
             x, y = images_of_three_classes(n, 10 * angle + (split == "test"), angle)
             np.savez(folder / f"{name}_{split}.npz", images=x, labels=y)
-    return {name: {"loader": "npz", "classes": 3, "size": 8, "eps": 0.1, "alpha": 0.05, "train_images": 180,
-                   "test_images": 60, "path": str(folder / (name + "_{split}.npz"))} for name in ("blobs", "stripes")}
+    return {
+        name: {
+            "loader": "npz",
+            "classes": 3,
+            "size": 8,
+            "eps": 0.1,
+            "alpha": 0.05,
+            "train_images": 180,
+            "test_images": 60,
+            "path": str(folder / (name + "_{split}.npz")),
+        }
+        for name in ("blobs", "stripes")
+    }
 
 
 @pytest.fixture(scope="session")
 def toy(toy_data):
     """toy(**changes): the tiny Study, with whole settings of its file replaced."""
+
     def study(**changes):
         settings = copy.deepcopy({**TOY, "data": toy_data, **changes})
         return fingerprints.known(parameters.parse(yaml.safe_dump(settings), "toy.yaml"), {})
+
     return study
 
 
@@ -102,7 +169,8 @@ def digits():
 
 
 def without_kinks(model):
-    """The network, its every ReLU now shut or open by far: no rounding moves one, so that gradients are smooth.
+    """The network, its every ReLU now shut or open by far: no rounding moves one, so that gradients
+    are smooth.
 
     Each channel's BatchNorm adds 12 to what it has made of unit variance, or takes 12 from it, and
     a shortcut adds like to like. This holds in train mode, and in eval mode for the like of the
@@ -117,15 +185,20 @@ def without_kinks(model):
 @pytest.fixture
 def net():
     """net(seed, ...): a fresh ResNet-8 for digits."""
+
     def build(seed=0, classes=10, arch="resnet8", row=CATALOGUE["digits"]):
         seeds.set_global(seed)
         return models.build(arch, classes, row.mean, row.std)
+
     return build
 
 
 @pytest.fixture(scope="session")
 def trained():
-    """A ResNet-8 that reads digits well, and nothing else: (state, test images (497,3,8,8), labels)."""
+    """A ResNet-8 that reads digits well, and nothing else.
+
+    (state, test images (497,3,8,8), labels).
+    """
     seeds.set_global()
     model = models.build("resnet8", 10, CATALOGUE["digits"].mean, CATALOGUE["digits"].std)
     how = training.Regime("ST", 3, 64, 0.1, "one_cycle", (), 0.9, 5e-4, None, None)
@@ -135,10 +208,19 @@ def trained():
     return found.last, test.floats(), test.y
 
 
-# ------------------------------------------------------------------------------------- servers and a browser
+# ------------------------------------------------------------------------------------- servers and
+# a browser
 
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
 DWLT = (sys.executable, "-c", "from dwlt_lib.cli import main; main()")
 BUSY = min(5.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))  # how many want each core
 STARTING = 60 * BUSY  # seconds that a server, a first paint or a kernel may take
@@ -152,31 +234,49 @@ CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A headless Chromium (playwright), the machine's own; its pages wait STEP before they give up."""
+    """A headless Chromium (playwright), the machine's own.
+
+    Its pages wait STEP before they give up.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:  # not for the whole session: its event loop runs until it ends
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(FLAGS))
+    with (
+        sync_api.sync_playwright() as playwright
+    ):  # not for the whole session: its event loop runs until it ends
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, headless=True, args=list(FLAGS)
+        )
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def page(chromium):
-    """page(width=1280, height=900): a page of its own, whose `.problems` are the console's errors so far."""
+    """page(width=1280, height=900).
+
+    A page of its own, whose `.problems` are the console's errors so far.
+    """
     contexts = []
 
     def new(width=1280, height=900):
-        context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, accept_downloads=True
+        )
         context.set_default_timeout(1000 * STEP)
         context.set_default_navigation_timeout(1000 * STARTING)
         contexts.append(context)
         found = context.new_page()
         found.problems = []
         found.on("pageerror", lambda error: found.problems.append(str(error)))
-        found.on("console", lambda line: found.problems.append(f"{line.text} ({line.location.get('url', '')})")
-                 if line.type == "error" else None)
+        found.on(
+            "console",
+            lambda line: (
+                found.problems.append(f"{line.text} ({line.location.get('url', '')})")
+                if line.type == "error"
+                else None
+            ),
+        )
         return found
 
     yield new
@@ -185,20 +285,33 @@ def page(chromium):
 
 
 def _heed_ctrl_c():
-    """In a server's process: a shell may have started the tests in the background, with interrupts ignored."""
+    """In a server's process.
+
+    A shell may have started the tests in the background, with interrupts ignored.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
 def serve():
-    """serve("lab", ..., cwd=None, **environment): starts `dwlt lab ...`; (URL, process). All end with the module."""
+    """serve("lab", ..., cwd=None, **environment): starts `dwlt lab ...`; (URL, process).
+
+    All end with the module.
+    """
     started = []
 
     def start(*arguments, cwd=None, **environment):
         log = tempfile.TemporaryFile("w+")
-        process = subprocess.Popen([*DWLT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=log, text=True,
-                                   start_new_session=True, preexec_fn=_heed_ctrl_c, cwd=cwd,
-                                   env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+        process = subprocess.Popen(
+            [*DWLT, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_heed_ctrl_c,
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
         started.append((process, log))
         late = threading.Timer(STARTING, process.kill)
         late.start()

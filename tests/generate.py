@@ -1,4 +1,7 @@
-"""Records with invented numbers, for tests of what reads records: no training, one kind of file each."""
+"""Records with invented numbers, for tests of what reads records.
+
+No training, one kind of file each.
+"""
 
 import numpy as np
 import torch
@@ -11,7 +14,10 @@ DROP = {"IMP-ST": 0.001, "IMP-AT": 0.0011, "OMP": 0.0016, "RP": 0.004}
 
 
 def records_of(study, same=(), seed=0):
-    """Writes every record that a study plans; all transfers have the metrics `same`, if that is given."""
+    """Writes every record that a study plans.
+
+    All transfers have the metrics `same`, if that is given.
+    """
     rng, generator = numpy_rng(seed), torch_rng(seed)
     records.write_study(study)
     for spec in studies.plan(study).values():
@@ -20,28 +26,60 @@ def records_of(study, same=(), seed=0):
             r, drop = (spec.mask.rounds, DROP[spec.mask.method]) if spec.mask else (0, 0.0)
             share = 1 - (1 - spec.mask.prune_fraction) ** r if r else 0.0
             fall, noise = drop * r**1.6 / 4, rng.normal(0, 0.004, 2)
-            metrics = {"sparsity": share, "SA": 0.95 - fall + noise[0],
-                       "RA": (0.7 if spec.regime == "AT" else 0.1) - 2 * fall + noise[1], "epoch": 2}
+            metrics = {
+                "sparsity": share,
+                "SA": 0.95 - fall + noise[0],
+                "RA": (0.7 if spec.regime == "AT" else 0.1) - 2 * fall + noise[1],
+                "epoch": 2,
+            }
             metrics |= dict(same)
-            history = [{"epoch": e, "lr": 0.1, "loss": 2.0 / e, "SA": 0.3 * e, "RA": 0.2 * e} for e in (1, 2)]
+            history = [
+                {"epoch": e, "lr": 0.1, "loss": 2.0 / e, "SA": 0.3 * e, "RA": 0.2 * e}
+                for e in (1, 2)
+            ]
         elif spec.kind == "mask":
-            shapes = {"conv1.weight": (8, 3, 3, 3), "layer1.0.conv1.weight": (8, 8, 3, 3),
-                      "layer2.0.conv1.weight": (16, 8, 3, 3), "layer2.0.downsample.0.weight": (16, 8, 1, 1)}
+            shapes = {
+                "conv1.weight": (8, 3, 3, 3),
+                "layer1.0.conv1.weight": (8, 8, 3, 3),
+                "layer2.0.conv1.weight": (16, 8, 3, 3),
+                "layer2.0.downsample.0.weight": (16, 8, 1, 1),
+            }
             share = 1 - (1 - spec.prune_fraction) ** spec.rounds
-            m = {name: torch.rand(shape, generator=generator) >= share for name, shape in shapes.items()}
+            m = {
+                name: torch.rand(shape, generator=generator) >= share
+                for name, shape in shapes.items()
+            }
             files, metrics = {"mask.safetensors": masks.pack(m)}, {"sparsity": share, "kept": 10}
         elif spec.kind in ("surface", "trajectory"):
             g = np.linspace(-1, 1, 9)
             bowl = {"loss": 0.2 + 3 * g[:, None] ** 2 + 2 * g[None] ** 2 + rng.random()}
             path = np.stack([np.linspace(1, 0, 5), np.linspace(0.5, 0, 5)], 1)
-            own = {"grid": g} if spec.kind == "surface" else {"coords": path, "grid_x": g, "grid_y": g}
+            own = (
+                {"grid": g}
+                if spec.kind == "surface"
+                else {"coords": path, "grid_x": g, "grid_y": g}
+            )
             files = {"arrays.safetensors": save(bowl | own)}
-            metrics = {"loss_centre": 0.2} | ({"explained_1": 0.7, "explained_2": 0.1} if len(own) > 1 else {})
+            metrics = {"loss_centre": 0.2} | (
+                {"explained_1": 0.7, "explained_2": 0.1} if len(own) > 1 else {}
+            )
         elif spec.kind == "attack":
             metrics, few = {"transfer_accuracy": 0.8, "SA": 0.95, "RA": 0.7, "surrogate_RA": 0.6}, 4
             delta = rng.integers(-127, 128, (2, few, 3, 8, 8)).astype(np.int8)
             clean, own, unseen = rng.integers(0, 3, (3, few))
-            files = {"arrays.safetensors": save({
-                "image": rng.integers(0, 256, (few, 3, 8, 8)).astype(np.uint8), "own_delta": delta[0],
-                "unseen_delta": delta[1], "label": np.arange(few), "clean": clean, "own": own, "unseen": unseen})}
-        records.write(spec, {k: float(v) for k, v in metrics.items()}, history, files, {"seconds": 1.0})
+            files = {
+                "arrays.safetensors": save(
+                    {
+                        "image": rng.integers(0, 256, (few, 3, 8, 8)).astype(np.uint8),
+                        "own_delta": delta[0],
+                        "unseen_delta": delta[1],
+                        "label": np.arange(few),
+                        "clean": clean,
+                        "own": own,
+                        "unseen": unseen,
+                    }
+                )
+            }
+        records.write(
+            spec, {k: float(v) for k, v in metrics.items()}, history, files, {"seconds": 1.0}
+        )

@@ -1,4 +1,7 @@
-"""Parameter files that mean harm or are mistaken, written to a folder: what each does, and what is said of it."""
+"""Parameter files that mean harm or are mistaken, written to a folder.
+
+What each does, and what is said of it.
+"""
 
 BASE = """\
 name: small
@@ -35,7 +38,9 @@ def seeds(n):
 def product(n):
     """n fractions, n seeds, sixty rounds."""
     fractions = ", ".join(f"{(i + 1) / n:.6f}" for i in range(n))
-    return seeds(n).replace("rounds: [1, 2]", f"rounds: {list(range(1, 61))}\n    fraction: [{fractions}]")
+    return seeds(n).replace(
+        "rounds: [1, 2]", f"rounds: {list(range(1, 61))}\n    fraction: [{fractions}]"
+    )
 
 
 NPZ = "loader: npz, classes: 3, size: 8, path: a.npz"
@@ -45,9 +50,17 @@ BLOCK = "pretraining: [STD], method: [RP], dataset: [digits], rounds: [1, 2, 3]"
 HOSTILE = {
     # too much
     "a billion laughs": (laughs(10, 10), None, "alias 20,000"),
-    "a laugh of mappings": (BASE + "a: &a {x: 1}\n" + "".join(
-        f"{chr(98 + i)}: &{chr(98 + i)} {{{', '.join(f'k{j}: *{chr(97 + i)}' for j in range(9))}}}\n"
-        for i in range(9)), None, "alias"),
+    "a laugh of mappings": (
+        BASE
+        + "a: &a {x: 1}\n"
+        + "".join(
+            f"{chr(98 + i)}: &{chr(98 + i)}"
+            f" {{{', '.join(f'k{j}: *{chr(97 + i)}' for j in range(9))}}}\n"
+            for i in range(9)
+        ),
+        None,
+        "alias",
+    ),
     "an alias as a merge": (BASE + "data: {a: &a {classes: 3}, b: {<<: *a}}\n", 12, "'<<' merge"),
     "an anchor that holds itself": (BASE + "title: &a [*a]\n", 12, "itself"),
     "a mapping that holds itself": (BASE + "data: &a {b: *a}\n", 12, "itself"),
@@ -60,28 +73,53 @@ HOSTILE = {
     "fifteen thousand settings": ("".join(f"k{i}: 1\n" for i in range(15_000)), 10_000, "20,000"),
     "thirty thousand brackets": ("a: [" + "[]," * 30_000 + "]", 1, "20,000"),
     "a product of lists": (product(3000), 7, "grid records 100,000"),
-    "many blocks": (BASE + f"  - {{{BLOCK}, seeds: [{','.join(map(str, range(900)))}]}}\n" * 20, 12,
-                    "grid records 100,000"),
-    "a product of landscapes": (BASE + f"landscapes:\n  - {{{BLOCK}, seeds: [{','.join(map(str, range(9000)))}]}}\n",
-                                13, "landscapes records"),
-    "a product of attacks": (BASE + "surrogate: {arch: resnet20}\ntransfer_attacks:\n"
-                             f"  - {{{BLOCK}, seeds: [{','.join(map(str, range(18_000)))}]}}\n", 14,
-                             "transfer_attacks records"),
+    "many blocks": (
+        BASE + f"  - {{{BLOCK}, seeds: [{','.join(map(str, range(900)))}]}}\n" * 20,
+        12,
+        "grid records 100,000",
+    ),
+    "a product of landscapes": (
+        BASE + f"landscapes:\n  - {{{BLOCK}, seeds: [{','.join(map(str, range(9000)))}]}}\n",
+        13,
+        "landscapes records",
+    ),
+    "a product of attacks": (
+        BASE + "surrogate: {arch: resnet20}\ntransfer_attacks:\n"
+        f"  - {{{BLOCK}, seeds: [{','.join(map(str, range(18_000)))}]}}\n",
+        14,
+        "transfer_attacks records",
+    ),
     "lists nested 4,000 deep": ("a: " + "[" * 4000 + "]" * 4000, 1, "nested 20"),
     "lists nested without an end": ("a: " + "[" * 100_000, 1, "nested"),
     "mappings nested 300 deep": ("\n".join(" " * i + "a:" for i in range(300)), 20, "nested"),
     "sequences nested on one line": ("- " * 4000 + "a", 1, "nested"),
-    "ten thousand wrong seeds": (swap("seeds: [0]", f"seeds: [{'x,' * 10_000}]"), 11, "grid.0.seeds integer"),
+    "ten thousand wrong seeds": (
+        swap("seeds: [0]", f"seeds: [{'x,' * 10_000}]"),
+        11,
+        "grid.0.seeds integer",
+    ),
     "a name of 100,000 letters": (swap("small", "a" * 100_000), 1, "name= match"),
     "a key of 100,000 letters": (BASE + "k" * 100_000 + ": 1\n", 12, "not YAML"),
     "a quoted key of 1,000 letters": (BASE + f"'{'k' * 1000}': 1\n", 12, "key name"),
     # numbers
-    "5,001 digits": (swap("seeds: [0]", f"seeds: [{'9' * 5001}]"), 11, "grid.0.seeds.0 5,001 18 digits"),
-    "5,001 digits as text": (swap("lr: 0.1", f"lr: '{'9' * 5001}'"), 5, "pretraining.STD.lr number"),
+    "5,001 digits": (
+        swap("seeds: [0]", f"seeds: [{'9' * 5001}]"),
+        11,
+        "grid.0.seeds.0 5,001 18 digits",
+    ),
+    "5,001 digits as text": (
+        swap("lr: 0.1", f"lr: '{'9' * 5001}'"),
+        5,
+        "pretraining.STD.lr number",
+    ),
     "5,001 digits in octal": (swap("seeds: [0]", f"seeds: [0{'7' * 5001}]"), 11, "18 digits"),
     "a fraction of 5,000 digits": (swap("lr: 0.1", f"lr: 0.{'1' * 5000}"), 5, "digits"),
     "twenty digits": (swap("seeds: [0]", f"seeds: [{10**19}]"), 11, "digits"),
-    "sexagesimal": (swap("epochs: 3", "epochs: 1:30"), 5, "pretraining.STD.epochs=90 1:30 write 90"),
+    "sexagesimal": (
+        swap("epochs: 3", "epochs: 1:30"),
+        5,
+        "pretraining.STD.epochs=90 1:30 write 90",
+    ),
     "a sexagesimal fraction": (swap("lr: 0.1", "lr: 1:30.5"), 5, "lr=90.5 1:30.5 write 90.5"),
     "octal": (swap("epochs: 3", "epochs: 010"), 5, "epochs=8 010 write 8"),
     "hexadecimal": (swap("epochs: 3", "epochs: 0x1F"), 5, "epochs=31 0x1F write 31"),
@@ -98,7 +136,11 @@ HOSTILE = {
     "a number as a key": (BASE + "data: {1: {classes: 3}}\n", 12, "'1' key int"),
     "nothing as a key": (BASE + "~: 1\n", 12, "'~' key null"),
     "an equals sign": (BASE + "title: =\n", 12, "title value quotes"),
-    "negative zero": (BASE + "data: {digits: {eps: -0.0}}\n", 12, "data.digits.eps -0.0 zero write 0"),
+    "negative zero": (
+        BASE + "data: {digits: {eps: -0.0}}\n",
+        12,
+        "data.digits.eps -0.0 zero write 0",
+    ),
     "a number that vanishes below zero": (BASE + "data: {digits: {eps: -1.0e-400}}\n", 12, "zero"),
     "1e400": (swap("lr: 0.1", "lr: 1e400"), 5, "lr='1e400' number"),
     "1.0e+400": (swap("lr: 0.1", "lr: 1.0e+400"), 5, "lr=inf finite"),
@@ -106,10 +148,22 @@ HOSTILE = {
     "not a number": (swap("lr: 0.1", "lr: .NaN"), 5, "lr=nan finite"),
     "an endless training": (swap("epochs: 3", "epochs: 999999999999999999"), 5, "epochs= 1000000"),
     "an endless attack": (BASE + "evaluation_steps: 10000000\n", 12, "evaluation_steps= 1000000"),
-    "a batch of 10^17": (swap("epochs: 3", "epochs: 3, batch: 100000000000000000"), 5, "batch= 1000000"),
-    "a surface of 10^9 points": (BASE + "landscape: {points: 1000000001}\n", 12, "landscape.points= 501"),
+    "a batch of 10^17": (
+        swap("epochs: 3", "epochs: 3, batch: 100000000000000000"),
+        5,
+        "batch= 1000000",
+    ),
+    "a surface of 10^9 points": (
+        BASE + "landscape: {points: 1000000001}\n",
+        12,
+        "landscape.points= 501",
+    ),
     # keys and words
-    "a key that runs code": (BASE + "\"x=1;import os;os.system('true')\": 1\n", 12, "key name letters"),
+    "a key that runs code": (
+        BASE + "\"x=1;import os;os.system('true')\": 1\n",
+        12,
+        "key name letters",
+    ),
     "a key of two lines": (BASE + '"seed\\nimport os": 1\n', 12, "key name letters"),
     "a key with quotes": (BASE + "'it''s': 1\n", 12, "key name"),
     "an empty key": (BASE + "'': 1\n", 12, "'' key name"),
@@ -119,14 +173,24 @@ HOSTILE = {
     "a data set's name with braces": (BASE + "data: {'{x}': {" + NPZ + "}}\n", 12, "{x} key"),
     "the same key twice": (BASE + "name: b\n", 12, "name twice"),
     "the same key twice, deep": (swap("lr: 0.1", "lr: 0.1, lr: 0.2"), 5, "lr twice"),
-    "NUL in a quoted path": (BASE + 'data: {mine: {loader: npz, classes: 3, size: 8, path: "a\\0b"}}\n', 12,
-                             "data.mine.path control '\\x00'"),
-    "a path of two lines": (BASE + 'data: {mine: {loader: npz, classes: 3, size: 8, path: "a\\nb"}}\n', 12,
-                            "data.mine.path control '\\n'"),
+    "NUL in a quoted path": (
+        BASE + 'data: {mine: {loader: npz, classes: 3, size: 8, path: "a\\0b"}}\n',
+        12,
+        "data.mine.path control '\\x00'",
+    ),
+    "a path of two lines": (
+        BASE + 'data: {mine: {loader: npz, classes: 3, size: 8, path: "a\\nb"}}\n',
+        12,
+        "data.mine.path control '\\n'",
+    ),
     "half a character": (BASE + 'title: "\\ud800"\n', 12, "title control"),
     "an escape for terminals": (BASE + 'title: "\\e[2J"\n', 12, "title control"),
     # YAML itself
-    "python/object": (BASE + "title: !!python/object/apply:os.system ['true']\n", 12, "tag python/object"),
+    "python/object": (
+        BASE + "title: !!python/object/apply:os.system ['true']\n",
+        12,
+        "tag python/object",
+    ),
     "python/name": (BASE + "title: !!python/name:os.system\n", 12, "tag python/name"),
     "a tag of one's own": (BASE + "title: !mine x\n", 12, "tag mine"),
     "a tag that makes text a number": (swap("epochs: 3", "epochs: !!int '0x10'"), 5, "tag int"),

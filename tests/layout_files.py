@@ -32,18 +32,30 @@ def row(name, **changes):
 
 
 def imagenet(root, train=4, val=2):
-    """train/WNID/WNID_7.JPEG, val/WNID/ILSVRC2012_val_00000001.JPEG; sizes differ, as they do in ImageNet."""
+    """train/WNID/WNID_7.JPEG, val/WNID/ILSVRC2012_val_00000001.JPEG.
+
+    Sizes differ, as they do in ImageNet.
+    """
     for label, wnid in enumerate(WNIDS):
         for i in range(train):
-            picture(root / "train" / wnid / f"{wnid}_{10 * i}.JPEG", 100 * label + i, (40 + 8 * i, 36 + 5 * label))
+            picture(
+                root / "train" / wnid / f"{wnid}_{10 * i}.JPEG",
+                100 * label + i,
+                (40 + 8 * i, 36 + 5 * label),
+            )
         for i in range(val):
             name = f"ILSVRC2012_val_{3 * i + label + 1:08d}.JPEG"
             picture(root / "val" / wnid / name, 1000 + 10 * label + i, (36 + label, 48 + 8 * i))
-    return row("imagenet", classes=3, size=28, path=str(root), train_images=3 * train, test_images=3 * val)
+    return row(
+        "imagenet", classes=3, size=28, path=str(root), train_images=3 * train, test_images=3 * val
+    )
 
 
 def cub(root):
-    """images.txt, image_class_labels.txt, train_test_split.txt, classes.txt, images/NNN.Name/*.jpg; 3 classes of 5."""
+    """images.txt, image_class_labels.txt, train_test_split.txt, classes.txt, images/NNN.Name/*.jpg.
+
+    3 classes of 5.
+    """
     classes = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
     lines = {name: [] for name in ("images", "image_class_labels", "train_test_split", "classes")}
     lines["classes"] = [f"{i} {name}" for i, name in enumerate(classes, 1)]
@@ -59,13 +71,19 @@ def cub(root):
 
 
 def visda(root):
-    """train/ renderings as PNG, validation/ photographs as JPEG, each with image_list.txt "CLASS/file label"."""
+    """train/ renderings as PNG, validation/ photographs as JPEG, each with image_list.txt
+    "CLASS/file label".
+    """
     for split, suffix, count in (("train", "png", 4), ("validation", "jpg", 2)):
         lines = []
         for label, name in enumerate(("aeroplane", "bicycle", "bus")):
             for i in range(count):
                 file = f"{name}/{split}_{label}_{i}__{i}_{90 * i}.{suffix}"
-                picture(root / split / file, 50 * label + i + (500 if split == "validation" else 0), (48, 30))
+                picture(
+                    root / split / file,
+                    50 * label + i + (500 if split == "validation" else 0),
+                    (48, 30),
+                )
                 lines.append(f"{file} {label}")
         (root / split / "image_list.txt").write_text("\n".join(lines) + "\n")
     return row("visda17", classes=3, size=28, path=str(root), train_images=12, test_images=6)
@@ -89,7 +107,8 @@ def python2_pickle(content):
 
 
 def cifar(root, monkeypatch, name="cifar10"):
-    """The python version's pickled batches: {"data": (n,3072), "labels": [...]}, six files and their metadata.
+    """The python version's pickled batches: {"data": (n,3072), "labels": [...]}, six files and
+    their metadata.
 
     torchvision's reader knows the real files' md5 sums; it is told those of these.
     """
@@ -107,7 +126,10 @@ def cifar(root, monkeypatch, name="cifar10"):
     for attribute, count in (("train_list", 20), ("test_list", 10)):
         sums, wholes[attribute] = [], []
         for file, _ in getattr(reader, attribute):
-            x, y = rng.integers(0, 256, (count, 3072), dtype=np.uint8), [int(i) % classes for i in range(count)]
+            x, y = (
+                rng.integers(0, 256, (count, 3072), dtype=np.uint8),
+                [int(i) % classes for i in range(count)],
+            )
             wholes[attribute].append((x, y))
             sums.append([file, put(file, {b"data": x, key: y, b"batch_label": b"of images"})])
         monkeypatch.setattr(reader, attribute, sums)
@@ -118,7 +140,10 @@ def cifar(root, monkeypatch, name="cifar10"):
 
 
 def svhn(root, monkeypatch):
-    """train_32x32.mat and test_32x32.mat: X uint8 (32,32,3,N), y (N,1) from 1, 10 standing for the digit 0."""
+    """train_32x32.mat and test_32x32.mat.
+
+    X uint8 (32,32,3,N), y (N,1) from 1, 10 standing for the digit 0.
+    """
     from scipy.io import savemat
     from torchvision import datasets
 

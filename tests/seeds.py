@@ -1,4 +1,7 @@
-"""Where every draw of the tests begins: DWLT_TEST_SEED (default 0) shifts them all, and no test may depend on it."""
+"""Where every draw of the tests begins.
+
+DWLT_TEST_SEED (default 0) shifts them all, and no test may depend on it.
+"""
 
 import os
 import random

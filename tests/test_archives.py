@@ -1,4 +1,7 @@
-"""Theorems on archives: what is unpacked lies inside, what is downloaded is whole, and all else is one line."""
+"""Theorems on archives.
+
+What is unpacked lies inside, what is downloaded is whole, and all else is one line.
+"""
 
 import hashlib
 import io
@@ -53,7 +56,8 @@ def everything(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-# ------------------------------------------------------------------------------------------ unpacking
+# ------------------------------------------------------------------------------------------
+# unpacking
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
@@ -65,19 +69,25 @@ def test_a_good_tar_is_unpacked_whole(tmp_path, mode):
 
 
 def test_a_good_zip_is_unpacked_whole(tmp_path):
-    archives.unpack(zipped(tmp_path / "a.zip", ("set/a.txt", b"hello", stat.S_IFREG)), tmp_path / "into", *LIMIT)
+    archives.unpack(
+        zipped(tmp_path / "a.zip", ("set/a.txt", b"hello", stat.S_IFREG)), tmp_path / "into", *LIMIT
+    )
     assert (tmp_path / "into/set/a.txt").read_bytes() == b"hello"
 
 
 HOSTILE = {
-    "climbing": member("../canary"), "climbing deep": member("set/../../canary"),
+    "climbing": member("../canary"),
+    "climbing deep": member("set/../../canary"),
     "absolute": member("/tmp/canary-of-dwlt"),
     "a soft link": member("set/link", tarfile.SYMTYPE, link="../.."),
     "a link to inside": member("set/link", tarfile.SYMTYPE, link="a.txt"),
     "a hard link": member("set/link", tarfile.LNKTYPE, link="/etc/passwd"),
-    "a device": member("set/null", tarfile.CHRTYPE), "a disk": member("set/disk", tarfile.BLKTYPE),
-    "a pipe": member("set/pipe", tarfile.FIFOTYPE), "a drive": member("C:/canary"),
-    "a backslash": member("..\\canary"), "a line break": member("set/a\nb"),
+    "a device": member("set/null", tarfile.CHRTYPE),
+    "a disk": member("set/disk", tarfile.BLKTYPE),
+    "a pipe": member("set/pipe", tarfile.FIFOTYPE),
+    "a drive": member("C:/canary"),
+    "a backslash": member("..\\canary"),
+    "a line break": member("set/a\nb"),
     "too large": member("big", size=10_000_001),
 }
 
@@ -95,17 +105,29 @@ def test_a_hostile_tar_writes_nothing_at_all(tmp_path, what, place):
 
 
 def test_a_link_cannot_lend_its_place_to_a_later_file(tmp_path):
-    archive = tar(tmp_path / "a.tar", member("set", tarfile.SYMTYPE, link=str(tmp_path)), member("set/canary"))
+    archive = tar(
+        tmp_path / "a.tar", member("set", tarfile.SYMTYPE, link=str(tmp_path)), member("set/canary")
+    )
     with pytest.raises(ValueError):
         archives.unpack(archive, tmp_path / "into", *LIMIT)
     assert everything(tmp_path) == ["a.tar"]
 
 
-@pytest.mark.parametrize("name, kind", [("../canary", stat.S_IFREG), ("/tmp/canary-dwlt", stat.S_IFREG),
-                                        ("set/link", stat.S_IFLNK), ("set/pipe", stat.S_IFIFO),
-                                        ("..\\canary", stat.S_IFREG), ("C:\\canary", stat.S_IFREG)])
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("../canary", stat.S_IFREG),
+        ("/tmp/canary-dwlt", stat.S_IFREG),
+        ("set/link", stat.S_IFLNK),
+        ("set/pipe", stat.S_IFIFO),
+        ("..\\canary", stat.S_IFREG),
+        ("C:\\canary", stat.S_IFREG),
+    ],
+)
 def test_a_hostile_zip_writes_nothing_at_all(tmp_path, name, kind):
-    archive = zipped(tmp_path / "a.zip", ("set/a.txt", b"hello", stat.S_IFREG), (name, b"/etc/passwd", kind))
+    archive = zipped(
+        tmp_path / "a.zip", ("set/a.txt", b"hello", stat.S_IFREG), (name, b"/etc/passwd", kind)
+    )
     with pytest.raises(ValueError) as error:
         archives.unpack(archive, tmp_path / "into", *LIMIT)
     one_line(error, "a.zip", "nothing was unpacked")
@@ -171,7 +193,8 @@ def test_what_is_there_already_is_not_touched(tmp_path):
     assert everything(tmp_path / "into") == ["set", "set/mine"]
 
 
-# ------------------------------------------------------------------------------------------ downloading
+# ------------------------------------------------------------------------------------------
+# downloading
 
 
 CONTENT = hashlib.shake_128(b"a file").digest(300_000)
@@ -180,13 +203,21 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def server():
-    """A server of CONTENT at /file (with ranges) and /plain (without); it hangs up early while `cut` is set."""
+    """A server of CONTENT at /file (with ranges) and /plain (without).
+
+    It hangs up early while `cut` is set.
+    """
+
     class Handler(BaseHTTPRequestHandler):
         asked, cut = [], []
 
         def do_GET(self):
             self.asked.append(self.headers.get("Range"))
-            body = {"/file": CONTENT, "/plain": CONTENT, "/page": b"<!DOCTYPE html><html>log in</html>"}.get(self.path)
+            body = {
+                "/file": CONTENT,
+                "/plain": CONTENT,
+                "/page": b"<!DOCTYPE html><html>log in</html>",
+            }.get(self.path)
             if body is None:
                 return self.send_error(404)
             begin = 0
@@ -209,28 +240,42 @@ def server():
 
     found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=found.serve_forever, daemon=True).start()
-    found.url, found.asked, found.cut = f"http://127.0.0.1:{found.server_port}", Handler.asked, Handler.cut
+    found.url, found.asked, found.cut = (
+        f"http://127.0.0.1:{found.server_port}",
+        Handler.asked,
+        Handler.cut,
+    )
     yield found
     found.shutdown()
     found.server_close()
 
 
-# ------------------------------------------------------------------------------------------ the catalogue's
+# ------------------------------------------------------------------------------------------ the
+# catalogue's
 
 
 def test_every_data_set_that_is_not_installed_has_an_origin():
-    assert set(origins.ORIGINS) == {name for name, row in CATALOGUE.items() if row.loader != "embedded"}
+    assert set(origins.ORIGINS) == {
+        name for name, row in CATALOGUE.items() if row.loader != "embedded"
+    }
     for origin in origins.ORIGINS.values():
         assert all(bool(part.url) != bool(origin.by_hand) for part in origin.parts)
-        assert all(len(part.sha256) == 64 for part in origin.parts if part.url)  # what is downloaded is pinned
+        assert all(
+            len(part.sha256) == 64 for part in origin.parts if part.url
+        )  # what is downloaded is pinned
 
 
 def served(server, monkeypatch, tmp_path, name="cifar10"):
     """The data set's origin, pointed at an archive that the test's server has."""
     archive = tar(tmp_path / "made.tgz", member("cifar-10-batches-py/test_batch")).read_bytes()
     monkeypatch.setattr("test_archives.CONTENT", archive)
-    part = origins.Part("cifar-10-python.tar.gz", "cifar-10-batches-py", f"{server.url}/file",
-                        hashlib.sha256(archive).hexdigest(), (20, 10**9))
+    part = origins.Part(
+        "cifar-10-python.tar.gz",
+        "cifar-10-batches-py",
+        f"{server.url}/file",
+        hashlib.sha256(archive).hexdigest(),
+        (20, 10**9),
+    )
     monkeypatch.setitem(origins.ORIGINS, name, origins.Origin("a page", (part,)))
 
 
@@ -238,13 +283,19 @@ def test_fetch_downloads_checks_unpacks_and_does_nothing_twice(server, monkeypat
     served(server, monkeypatch, tmp_path)
     for _ in range(2):
         assert origins.fetch("cifar10", tmp_path / "data", lambda line: None)
-    assert (tmp_path / "data/cifar-10-batches-py/test_batch").read_bytes() == b"x" * 5 and len(server.asked) == 1
+    assert (tmp_path / "data/cifar-10-batches-py/test_batch").read_bytes() == b"x" * 5 and len(
+        server.asked
+    ) == 1
 
 
-def test_what_a_person_must_accept_is_not_fetched_but_unpacked_once_it_was_brought(tmp_path, monkeypatch):
+def test_what_a_person_must_accept_is_not_fetched_but_unpacked_once_it_was_brought(
+    tmp_path, monkeypatch
+):
     lines = []
     assert not origins.fetch("visda17", tmp_path, lines.append)
-    assert "train.tar" in lines[-1] and "http" in lines[-1] and str(tmp_path / "visda17") in lines[-1]
+    assert (
+        "train.tar" in lines[-1] and "http" in lines[-1] and str(tmp_path / "visda17") in lines[-1]
+    )
     (tmp_path / "visda17").mkdir()
     for split in ("train", "validation"):
         tar(tmp_path / "visda17" / f"{split}.tar", member(f"{split}/image_list.txt"), mode="w")
@@ -257,7 +308,8 @@ def test_what_a_person_must_accept_is_not_fetched_but_unpacked_once_it_was_broug
     assert not origins.fetch("imagenet", tmp_path, lines.append) and "n01440764" in lines[-1]
 
 
-# ------------------------------------------------------------------------------------------ the command
+# ------------------------------------------------------------------------------------------ the
+# command
 
 
 @pytest.fixture
@@ -270,7 +322,11 @@ def dwlt(tmp_path, monkeypatch):
 def test_check_exits_0_where_all_is_there_and_1_where_it_is_not(dwlt, tmp_path, name):
     found = dwlt("check", name)
     there = CATALOGUE[name].loader == "embedded"
-    assert found.exit_code == (0 if there else 1) and name in found.stdout and "looked in" in found.stdout
+    assert (
+        found.exit_code == (0 if there else 1)
+        and name in found.stdout
+        and "looked in" in found.stdout
+    )
     assert there or (str(tmp_path) in found.stderr and f"dwlt data fetch {name}" in found.stderr)
     assert not (tmp_path / "data").exists()
 
@@ -293,8 +349,14 @@ def test_fetch_exits_1_with_one_line_when_it_fails(dwlt, server, monkeypatch, tm
 def test_a_study_whose_data_are_not_there_is_refused_before_it_starts(dwlt, tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
     (tmp_path / "s.yaml").write_text(
-        "name: s\narch: resnet8\nsource: digits\npretraining: {STD: {epochs: 1, milestones: []}}\n"
-        "grid: [{pretraining: [STD], method: [OMP], dataset: [cifar10], regime: [ST], rounds: [1], seeds: [0]}]\n")
+        "name: s\narch: resnet8\nsource: digits\npretraining: {STD: {epochs: 1, milestones:"
+        " []}}\ngrid: [{pretraining: [STD], method: [OMP], dataset: [cifar10], regime: [ST],"
+        " rounds: [1], seeds: [0]}]\n"
+    )
     found = CliRunner().invoke(app, ["run", str(tmp_path / "s.yaml"), "--executor", "inline"])
-    assert found.exit_code == 2 and "dwlt data fetch cifar10" in found.stderr and found.stderr.count("\n") == 1
+    assert (
+        found.exit_code == 2
+        and "dwlt data fetch cifar10" in found.stderr
+        and found.stderr.count("\n") == 1
+    )
     assert not (tmp_path / "outputs").exists()

@@ -1,4 +1,7 @@
-"""Theorems on delta: ball, box, closed forms, another library's PGD, and what an attack leaves alone."""
+"""Theorems on delta.
+
+Ball, box, closed forms, another library's PGD, and what an attack leaves alone.
+"""
 
 import pytest
 import torch
@@ -13,13 +16,24 @@ from dwlt_lib.attacks import PGD, perturb
 
 def small_net(seed=0, classes=4):
     set_global(seed)
-    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Tanh(), nn.Flatten(),
-                         nn.Linear(6 * 36, classes)).double().eval()
+    return (
+        nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.BatchNorm2d(6),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(6 * 36, classes),
+        )
+        .double()
+        .eval()
+    )
 
 
 def batch(n=16, classes=4, seed=0):
-    return (torch.rand(n, 3, 6, 6, generator=rng(seed), dtype=torch.float64),
-            torch.randint(0, classes, (n,), generator=rng(seed + 1)))
+    return (
+        torch.rand(n, 3, 6, 6, generator=rng(seed), dtype=torch.float64),
+        torch.randint(0, classes, (n,), generator=rng(seed + 1)),
+    )
 
 
 @pytest.mark.parametrize("with_start", [False, True])
@@ -45,12 +59,18 @@ def test_linear_model_reaches_the_closed_form_worst_case(label):
     w = torch.randn(3 * 6 * 6, generator=rng(3), dtype=torch.float64)
     model = nn.Sequential(nn.Flatten(), nn.Linear(108, 2)).double()
     with torch.no_grad():
-        model[1].weight.copy_(torch.stack([-w / 2, w / 2]))  # the logit of class 1 against class 0 is w x
+        model[1].weight.copy_(
+            torch.stack([-w / 2, w / 2])
+        )  # the logit of class 1 against class 0 is w x
     x, _ = batch(8)
     y = torch.full((8,), label)
     toward = -1 if label == 1 else 1  # an adversary of class 1 lowers w x
     worst = (x + toward * 0.1 * w.sign().view(3, 6, 6)).clamp(0, 1)
-    for attack in (PGD(0.1, 0.1, 1, random_start=False), PGD(0.1, 0.025, 8), PGD(0.1, 0.03, 10, restarts=2)):
+    for attack in (
+        PGD(0.1, 0.1, 1, random_start=False),
+        PGD(0.1, 0.025, 8),
+        PGD(0.1, 0.03, 10, restarts=2),
+    ):
         assert torch.allclose(perturb(model, x, y, attack, rng()), worst, atol=1e-12)
 
 
@@ -86,7 +106,9 @@ def test_eps_0_leaves_images_and_verdicts_as_they_are(trained, net):
     model.load_state_dict(state)
     still = PGD(0.0, 0.1, 3)
     assert torch.equal(perturb(model.eval(), x[:64], y[:64], still, rng()), x[:64])
-    assert torch.equal(evaluation.correct(model, x, y), evaluation.correct(model, x, y, still, rng()))
+    assert torch.equal(
+        evaluation.correct(model, x, y), evaluation.correct(model, x, y, still, rng())
+    )
 
 
 def test_a_ball_as_large_as_the_pixel_range_leaves_at_most_the_largest_classs_share(trained, net):
@@ -102,14 +124,19 @@ def test_more_eps_never_helps_the_network(trained, net):
     state, x, y = trained
     model = net()
     model.load_state_dict(state)
-    found = [evaluation.robust_accuracy(model, x, y, PGD(eps, 2.5 * eps / 10, 10), rng()) for eps in (0, 0.05, 0.15)]
+    found = [
+        evaluation.robust_accuracy(model, x, y, PGD(eps, 2.5 * eps / 10, 10), rng())
+        for eps in (0, 0.05, 0.15)
+    ]
     assert found[0] > found[1] > found[2]
 
 
 def test_the_attack_raises_the_loss_step_by_step():
     model, (x, y) = small_net(), batch()
-    losses = [F.cross_entropy(model(perturb(model, x, y, PGD(0.1, 0.01, steps, False), None)), y).item()
-              for steps in range(6)]
+    losses = [
+        F.cross_entropy(model(perturb(model, x, y, PGD(0.1, 0.01, steps, False), None)), y).item()
+        for steps in range(6)
+    ]
     assert losses == sorted(losses) and losses[5] > losses[0]
 
 
@@ -123,7 +150,11 @@ def test_model_is_left_as_found_in_eval_mode():
     perturb(model, x, y, PGD(0.1, 0.02, 3, restarts=2), rng())
     assert not model.training and not any(module.training for module in model.modules())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert (model[0].weight.grad == 7).all() and model[4].weight.grad is None and model[0].bias.grad is None
+    assert (
+        (model[0].weight.grad == 7).all()
+        and model[4].weight.grad is None
+        and model[0].bias.grad is None
+    )
     assert not model[4].weight.requires_grad and model[0].weight.requires_grad
     assert torch.equal(x, kept) and not x.requires_grad and x.grad is None
 
@@ -138,7 +169,9 @@ def test_it_works_inside_no_grad_and_returns_a_plain_tensor():
     model, (x, y) = small_net(), batch()
     with torch.no_grad():
         out = perturb(model, x, y, PGD(0.1, 0.02, 3), rng())
-    assert not out.requires_grad and torch.equal(out, perturb(model, x, y, PGD(0.1, 0.02, 3), rng()))
+    assert not out.requires_grad and torch.equal(
+        out, perturb(model, x, y, PGD(0.1, 0.02, 3), rng())
+    )
 
 
 def single_starts(model, x, y, restarts):
@@ -197,7 +230,9 @@ def test_same_generator_same_images_another_generator_others():
     model, (x, y) = small_net(), batch()
     attack = PGD(0.1, 0.03, 2)
     assert torch.equal(perturb(model, x, y, attack, rng(1)), perturb(model, x, y, attack, rng(1)))
-    assert not torch.equal(perturb(model, x, y, attack, rng(1)), perturb(model, x, y, attack, rng(2)))
+    assert not torch.equal(
+        perturb(model, x, y, attack, rng(1)), perturb(model, x, y, attack, rng(2))
+    )
 
 
 def test_a_start_replaces_the_random_one_and_leaves_the_generator_alone():
@@ -211,13 +246,17 @@ def test_a_start_replaces_the_random_one_and_leaves_the_generator_alone():
 def test_an_images_attack_does_not_depend_on_its_neighbours_in_eval_mode():
     model, (x, y) = small_net(), batch()
     attack = PGD(0.1, 0.03, 4, random_start=False)
-    assert torch.allclose(perturb(model, x, y, attack, None)[:3], perturb(model, x[:3], y[:3], attack, None))
+    assert torch.allclose(
+        perturb(model, x, y, attack, None)[:3], perturb(model, x[:3], y[:3], attack, None)
+    )
 
 
 def test_standing_at_every_step_is_the_conjunction_of_all_iterates():
     model, (x, y) = small_net(), batch(128)
     start = perturb(model, x, y, PGD(0.1, 0.02, 0), rng(3)) - x
-    y = model(x + start).argmax(1)  # all are right at the start, so that the attack has something to break
+    y = model(x + start).argmax(
+        1
+    )  # all are right at the start, so that the attack has something to break
     iterates = [perturb(model, x, y, PGD(0.1, 0.02, steps), None, start) for steps in range(6)]
     wanted = torch.stack([model(moved).argmax(1) == y for moved in iterates]).all(0)
     found = attacks.stands(model, x, y, PGD(0.1, 0.02, 5), rng(3))
@@ -227,8 +266,12 @@ def test_standing_at_every_step_is_the_conjunction_of_all_iterates():
 def test_bad_attacks_are_refused_with_the_remedy():
     with pytest.raises(ValueError, match="8/255"):
         PGD(8, 2 / 255, 10)
-    for wrong in (dict(eps=-0.1, alpha=0.1, steps=1), dict(eps=0.1, alpha=-0.1, steps=1),
-                  dict(eps=0.1, alpha=0.1, steps=-1), dict(eps=0.1, alpha=0.1, steps=1, restarts=0)):
+    for wrong in (
+        dict(eps=-0.1, alpha=0.1, steps=1),
+        dict(eps=0.1, alpha=-0.1, steps=1),
+        dict(eps=0.1, alpha=0.1, steps=-1),
+        dict(eps=0.1, alpha=0.1, steps=1, restarts=0),
+    ):
         with pytest.raises(ValueError):
             PGD(**wrong)
     model, (x, y) = small_net(), batch()
@@ -265,14 +308,16 @@ def test_what_is_no_image_or_no_label_is_refused_in_a_line_by_attacks_and_accura
     change, said = WRONG[what]
     x, y = change(x, y)
     attack = PGD(0.1, 0.05, 1)
-    for attempt in (lambda: perturb(model.train(), x, y, attack, rng()),
-                    lambda: perturb(model.eval(), x, y, attack, rng()),
-                    lambda: evaluation.standard_accuracy(model, x, y),
-                    lambda: evaluation.robust_accuracy(model, x, y, attack, rng()),
-                    lambda: evaluation.robust_accuracy_any(model, x, y, attack, rng()),
-                    lambda: evaluation.correct(model, x, y, attack, rng(), source=small_net(1)),
-                    lambda: evaluation.attacked(model, x, y, attack, rng()),
-                    lambda: evaluation.mean_loss(model, x, y)):
+    for attempt in (
+        lambda: perturb(model.train(), x, y, attack, rng()),
+        lambda: perturb(model.eval(), x, y, attack, rng()),
+        lambda: evaluation.standard_accuracy(model, x, y),
+        lambda: evaluation.robust_accuracy(model, x, y, attack, rng()),
+        lambda: evaluation.robust_accuracy_any(model, x, y, attack, rng()),
+        lambda: evaluation.correct(model, x, y, attack, rng(), source=small_net(1)),
+        lambda: evaluation.attacked(model, x, y, attack, rng()),
+        lambda: evaluation.mean_loss(model, x, y),
+    ):
         with pytest.raises(ValueError, match=said) as refusal:
             attempt()
         assert "\n" not in str(refusal.value)

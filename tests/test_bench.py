@@ -1,4 +1,7 @@
-"""Theorems on the benchmark: its rows compute the same, are marked where they do not, and name all that was asked."""
+"""Theorems on the benchmark.
+
+Its rows compute the same, are marked where they do not, and name all that was asked.
+"""
 
 import json
 
@@ -14,11 +17,16 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def found():
-    return bench.bench(CPU, ("at", "st", "pgd20", "surface"), ("resnet8",), (8,), 8, 0.1, lambda line: None)
+    return bench.bench(
+        CPU, ("at", "st", "pgd20", "surface"), ("resnet8",), (8,), 8, 0.1, lambda line: None
+    )
 
 
 def rows(found, task):
-    return {row["variant"]: row for row in next(one for one in found["tables"] if one["task"] == task)["rows"]}
+    return {
+        row["variant"]: row
+        for row in next(one for one in found["tables"] if one["task"] == task)["rows"]
+    }
 
 
 @pytest.mark.parametrize("task", ["at", "st", "pgd20", "surface"])
@@ -45,17 +53,23 @@ def test_other_semantics_are_marked(found):
     assert all("eval-mode" in name for name in marked) and len(marked) >= 2
 
 
-def test_the_authors_step_multiplies_masks_in_every_forward_and_leaves_the_attack_without_weight_gradients():
+def test_the_authors_step_multiplies_masks_in_every_forward_and_attacks_without_weight_gradients():
     on = peers.case("resnet8", 8, 4, CPU)
     model = peers.authors(on.model, on.m).train()
     dense = {name: weight.clone() for name, weight in model.named_parameters()}
-    assert "conv1.weight_orig" in dense and torch.equal(model.conv1.weight_mask.bool(), on.m["conv1.weight"])
+    assert "conv1.weight_orig" in dense and torch.equal(
+        model.conv1.weight_mask.bool(), on.m["conv1.weight"]
+    )
     peers.authors_attack(model, on.x, on.y, on.start, 2, parameters=False)
     assert all(weight.grad is None for weight in model.parameters())
     peers.authors_attack(model, on.x, on.y, on.start, 2, parameters=True)
     assert all(weight.grad is not None for weight in model.parameters())
     delta = peers.authors_attack(model, on.x, on.y, on.start, 3, parameters=False)
-    assert delta.abs().max() <= peers.EPS + 1e-7 and (on.x + delta).min() >= 0 and (on.x + delta).max() <= 1
+    assert (
+        delta.abs().max() <= peers.EPS + 1e-7
+        and (on.x + delta).min() >= 0
+        and (on.x + delta).max() <= 1
+    )
 
 
 def test_a_case_is_drawn_from_fixed_seeds_and_masked_as_the_paper_does():
@@ -68,15 +82,23 @@ def test_a_case_is_drawn_from_fixed_seeds_and_masked_as_the_paper_does():
 
 def test_repetitions_in_which_others_worked_are_left_out(monkeypatch):
     clock = iter(range(10**6))
-    monkeypatch.setattr(bench, "_used", lambda: (float(next(clock)), 0.0))  # somebody else uses a second each time
+    monkeypatch.setattr(
+        bench, "_used", lambda: (float(next(clock)), 0.0)
+    )  # somebody else uses a second each time
     variants = [peers.Variant("a", lambda: None), peers.Variant("b", lambda: None)]
     ceiling = {"fp32 TFLOP/s": 1, "bf16 TFLOP/s": 1, "copy GB/s": 1}
     for row in bench.measure(variants, CPU, 0.01, 1, 0, 0, ceiling, lambda line: None):
         assert row["kept"] == 0 and row["discarded"] >= bench.LEAST and "never quiet" in row["note"]
 
 
-@pytest.mark.parametrize("arguments, word", [(["--task", "nonsense"], "nonsense"), (["--network", "vgg"], "vgg"),
-                                             (["--size", "big"], "big")])
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--task", "nonsense"], "nonsense"),
+        (["--network", "vgg"], "vgg"),
+        (["--size", "big"], "big"),
+    ],
+)
 def test_what_cannot_be_timed_is_refused(arguments, word):
     said = CliRunner().invoke(cli.app, ["bench", *arguments])
     assert said.exit_code == 2 and word in said.stderr and said.stderr.count("\n") == 1
@@ -89,7 +111,18 @@ def test_precision_wants_enough_networks(outputs):
 
 def test_tables_are_written_as_json(tmp_path):
     file = tmp_path / "a" / "b.json"
-    arguments = ["--device", "cpu", "--task", "st", "--network", "resnet8", "--size", "8", "--batch", "4"]
+    arguments = [
+        "--device",
+        "cpu",
+        "--task",
+        "st",
+        "--network",
+        "resnet8",
+        "--size",
+        "8",
+        "--batch",
+        "4",
+    ]
     said = CliRunner().invoke(cli.app, ["bench", *arguments, "--seconds", "1", "--json", str(file)])
     assert said.exit_code == 0, said.output
     content = json.loads(file.read_text())

@@ -1,4 +1,7 @@
-"""The browsing page in a real browser, under Voila and in JupyterLab: what is shown is what the records say."""
+"""The browsing page in a real browser, under Voila and in JupyterLab.
+
+What is shown is what the records say.
+"""
 
 import statistics
 import time
@@ -19,8 +22,11 @@ RINGS = f"() => {PLOT}.data.slice(-3).map(trace => Array.from(trace.y))"
 def moved_to(page, r):
     """Waits until line, verdict and masks are those of `r` rounds."""
     level = f"at {100 * winning.ladder(r):.1f} %"
-    page.wait_for_function(f"() => {PLOT}.layout.shapes[0].x0 == {r} && ['verdict', 'masks'].every(card => document"
-                           f".querySelector(`[data-card=${{card}}] h4`).innerText.includes('{level}'))", polling=5)
+    page.wait_for_function(
+        f"() => {PLOT}.layout.shapes[0].x0 == {r} && ['verdict', 'masks'].every(card => document"
+        f".querySelector(`[data-card=${{card}}] h4`).innerText.includes('{level}'))",
+        polling=5,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +70,26 @@ def drive(page, tmp_path):
         for _ in range(4):
             handle.press(press)
         moved_to(page, r)
-        for y, (regime, metric) in zip(page.evaluate(RINGS), winning.CRITERIA.values(), strict=True):
+        for y, (regime, metric) in zip(
+            page.evaluate(RINGS), winning.CRITERIA.values(), strict=True
+        ):
             own = levels[(levels["rounds"] == r) & (levels["regime"] == regime)][metric]
             assert sorted(y) == pytest.approx(sorted(100 * own))
         cells = page.locator("[data-card=verdict] [data-status]").all()
         statuses = [cell.get_attribute("data-status") for cell in cells]
         here = judged[judged["rounds"] == r][[f"{c}_status" for c in winning.CRITERIA]]
         assert sorted(statuses) == sorted(here.to_numpy().ravel())
-        zeros = [float(cell.get_attribute("data-zero")) for cell in page.locator("[data-card=masks] [data-zero]").all()]
-        ids = masks[(masks["rounds"] == r) & (masks["method"] == "IMP-ST")].set_index("pretraining")["id"]
+        zeros = [
+            float(cell.get_attribute("data-zero"))
+            for cell in page.locator("[data-card=masks] [data-zero]").all()
+        ]
+        ids = masks[(masks["rounds"] == r) & (masks["method"] == "IMP-ST")].set_index(
+            "pretraining"
+        )["id"]
         found = [structure.zero_kernels(records.mask(ids[p])) for p in ("STD", "FAT", "AT")]
-        assert zeros == [z for f in found for z in f[f["kernel"] > 1].groupby("block", sort=False)["zero"].sum()]
+        assert zeros == [
+            z for f in found for z in f[f["kernel"] > 1].groupby("block", sort=False)["zero"].sum()
+        ]
     page.get_by_role("tab", name="Results").click()
     page.locator(".widget-select-multiple select:visible").first.select_option("FAT")
     wanted = table[table["pretraining"] == "FAT"]
@@ -85,7 +100,10 @@ def drive(page, tmp_path):
     assert download.value.suggested_filename == "toy_transfer.csv"
     exported = pd.read_csv(tmp_path / "results.csv")
     assert exported["id"].tolist() == wanted["id"].tolist()
-    assert exported["SA"].tolist() == wanted["SA"].tolist() and exported["RA"].tolist() == wanted["RA"].tolist()
+    assert (
+        exported["SA"].tolist() == wanted["SA"].tolist()
+        and exported["RA"].tolist() == wanted["RA"].tolist()
+    )
     hover_over_a_dot(page)
     page.wait_for_timeout(300)  # no hand is faster; a click in the hover's own instant is lost
     page.mouse.down()
@@ -114,8 +132,10 @@ def test_voila_shows_what_the_records_say(made, serve, page, tmp_path):
         found.screenshot(path=tmp_path / f"voila_{width}.png")
         sideways = "document.documentElement.scrollWidth <= window.innerWidth + 1"
         assert found.evaluate(sideways), f"the page is wider than {width} px"
-        own = (url[:url.index("?")], "data:", "blob:")
-        assert not [where for where in asked if not where.startswith(own)], "the page asks other hosts"
+        own = (url[: url.index("?")], "data:", "blob:")
+        assert not [where for where in asked if not where.startswith(own)], (
+            "the page asks other hosts"
+        )
         assert not found.problems
 
 
@@ -130,17 +150,24 @@ def test_jupyterlab_shows_what_the_records_say(made, serve, page, tmp_path):
     found.get_by_text("Run All Cells", exact=True).click()
     drive(found, tmp_path)
     found.screenshot(path=tmp_path / "lab_1280.png")
-    assert not [line for line in found.problems if "/lsp/" not in line]  # JupyterLab asks for a language server
+    assert not [
+        line for line in found.problems if "/lsp/" not in line
+    ]  # JupyterLab asks for a language server
 
 
 def test_a_thousand_records_open_and_move_quickly(toy, serve, page, tmp_path, monkeypatch, capsys):
-    """Reports the seconds to the first paint and of a slider's move; only that they are there is asserted."""
+    """Reports the seconds to the first paint and of a slider's move.
+
+    Only that they are there is asserted.
+    """
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
     grid = [GRID[0] | {"rounds": list(range(1, 17)), "seeds": list(range(5))}]
     study = toy(grid=grid)
     records_of(study)
     assert len(records.table(study="toy")) >= 1000
-    url, _ = serve("browse", "--study", "toy", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(tmp_path))
+    url, _ = serve(
+        "browse", "--study", "toy", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(tmp_path)
+    )
     found, began = page(), time.perf_counter()
     found.goto(url)
     found.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached", **FIRST)
@@ -154,4 +181,7 @@ def test_a_thousand_records_open_and_move_quickly(toy, serve, page, tmp_path, mo
         moved_to(found, r)
         moves.append(time.perf_counter() - began)
     with capsys.disabled():
-        print(f"\n1,000 records: first paint {painted:.2f} s, slider {statistics.median(moves):.3f} s (median of 20)")
+        print(
+            f"\n1,000 records: first paint {painted:.2f} s, slider {statistics.median(moves):.3f} s"
+            " (median of 20)"
+        )

@@ -1,4 +1,7 @@
-"""JupyterLab in a browser: the tour runs from its first cell to its last, and its sliders move something."""
+"""JupyterLab in a browser.
+
+The tour runs from its first cell to its last, and its sliders move something.
+"""
 
 import os
 import re
@@ -10,19 +13,38 @@ from conftest import DWLT, FIRST, STARTING
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.browser
-ERRORS = '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]'
+ERRORS = (
+    '[data-mime-type="application/vnd.jupyter.error"],'
+    ' [data-mime-type="application/vnd.jupyter.stderr"]'
+)
 
 
 @pytest.fixture(scope="module")
 def lab(chromium, serve, tmp_path_factory, request):
-    """The URL of JupyterLab over a copy of the checkout (it saves what it runs) with a finished tiny study."""
+    """The URL of JupyterLab over a copy of the checkout (it saves what it runs) with a finished
+    tiny study.
+    """
     root, copy = request.config.rootpath, tmp_path_factory.mktemp("checkout")
     for name in ("dwlt_lib", "notebooks", "params"):
-        shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    here = {"PYTHONPATH": str(copy), "DWLT_OUTPUTS": str(copy / "outputs"), "OMP_NUM_THREADS": "1",
-            "JUPYTERLAB_SETTINGS_DIR": str(copy / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(copy / "workspaces")}
-    subprocess.run([*DWLT, "run", str(root / "tests" / "tiny.yaml"), "--executor", "inline"], cwd=copy, check=True,
-                   env={**os.environ, **here}, capture_output=True)
+        shutil.copytree(
+            root / name,
+            copy / name,
+            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
+        )
+    here = {
+        "PYTHONPATH": str(copy),
+        "DWLT_OUTPUTS": str(copy / "outputs"),
+        "OMP_NUM_THREADS": "1",
+        "JUPYTERLAB_SETTINGS_DIR": str(copy / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(copy / "workspaces"),
+    }
+    subprocess.run(
+        [*DWLT, "run", str(root / "tests" / "tiny.yaml"), "--executor", "inline"],
+        cwd=copy,
+        check=True,
+        env={**os.environ, **here},
+        capture_output=True,
+    )
     return serve("lab", "--no-browser", "--port", 0, cwd=copy, **here)[0]
 
 
@@ -41,16 +63,21 @@ def tour(request, lab, page):
         found.keyboard.press("Control+Shift+C")
         try:
             palette.fill("run all cells", timeout=3000)
-            run = found.locator(".lm-CommandPalette-item", has_text=re.compile("^Run All Cells")).first
+            run = found.locator(
+                ".lm-CommandPalette-item", has_text=re.compile("^Run All Cells")
+            ).first
             run.click(timeout=3000)
             break
         except sync_api.TimeoutError:  # not ready to listen yet, or closed again
             continue
-    found.wait_for_function("""() => {
+    found.wait_for_function(
+        """() => {
         const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')];
         return prompts.length > 15 && prompts.every(prompt => /\\[\\d+\\]/.test(prompt.textContent))
             || document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
-    }""", timeout=3000 * STARTING)
+    }""",
+        timeout=3000 * STARTING,
+    )
     if request.param < 800:
         found.keyboard.press("Control+B")  # the file browser would take most of a phone
     return found
@@ -60,7 +87,9 @@ def test_the_tour_runs_in_a_browser_without_an_error_and_its_sliders_move_someth
     width = tour.viewport_size["width"]
     tour.screenshot(path=tmp_path / f"tour_{width}.png")
     said = [one.inner_text() for one in tour.locator(ERRORS).all()]
-    assert all("is at chance" in text for text in said), said  # a study as small as this one may have such a network
+    assert all("is at chance" in text for text in said), (
+        said
+    )  # a study as small as this one may have such a network
     assert tour.get_by_text("Study 'tour' has not run here").count() == 1
     cells = tour.locator(".jp-CodeCell").filter(has=tour.locator(".widget-hslider"))
     assert cells.count() == 4

@@ -1,4 +1,4 @@
-"""CIFAR-10 itself, through the packed-array door, where a folder of packs lies beside the checkout."""
+"""CIFAR-10 itself, through the packed-array door, where packs lie beside the checkout."""
 
 import io
 
@@ -12,13 +12,18 @@ PACKS = records.checkout().parent / "shared" / "data"
 
 
 def unpacked(path):
-    """A pack's images uint8 (N,32,32,3) and labels (N,): chunks are PNGs or JPEGs, each a grid of pictures."""
+    """A pack's images uint8 (N,32,32,3) and labels (N,).
+
+    Chunks are PNGs or JPEGs, each a grid of pictures.
+    """
     with np.load(path, allow_pickle=False) as pack:
         side, columns, y = int(pack["side"]), int(pack["cols"]), pack["y"]
         tiles = []
         for key in sorted(key for key in pack.files if key.startswith("chunk_")):
             grid = np.asarray(Image.open(io.BytesIO(pack[key].tobytes())).convert("RGB"))
-            tiles.append(grid.reshape(-1, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3))
+            tiles.append(
+                grid.reshape(-1, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
+            )
         return np.concatenate(tiles)[: len(y)], y.astype(np.int64)
 
 
@@ -36,7 +41,9 @@ grid:
 """
 
 
-@pytest.mark.skipif(not (PACKS / "cifar10_train_a.npz").exists(), reason="no packs of CIFAR-10 beside the checkout")
+@pytest.mark.skipif(
+    not (PACKS / "cifar10_train_a.npz").exists(), reason="no packs of CIFAR-10 beside the checkout"
+)
 def test_a_ticket_learns_cifar10_far_better_than_chance(tmp_path, outputs):
     for split, name, count in (("train", "cifar10_train_a", 4000), ("test", "cifar10_test_a", 500)):
         x, y = unpacked(PACKS / f"{name}.npz")
@@ -46,4 +53,6 @@ def test_a_ticket_learns_cifar10_far_better_than_chance(tmp_path, outputs):
     ticket = studies.transfer(study, "STD", "OMP", "cifar10", 1.0, "ST", 2, 0)
     make.make(ticket)
     metrics = records.read(ticket).metrics
-    assert metrics["SA"] > 0.3 and metrics["sparsity"] == pytest.approx(0.36, abs=1e-3)  # chance is 0.1
+    assert metrics["SA"] > 0.3 and metrics["sparsity"] == pytest.approx(
+        0.36, abs=1e-3
+    )  # chance is 0.1

@@ -39,8 +39,10 @@ def test_the_version_is_the_packages_and_help_has_examples(empty_outputs):
 
 
 def test_a_shell_completes_commands_and_what_options_take():
-    for words, at, found in (("dwlt ver", 1, "verdict verify"),
-                             ("dwlt run --executor ", 3, "papermill inline")):
+    for words, at, found in (
+        ("dwlt ver", 1, "verdict verify"),
+        ("dwlt run --executor ", 3, "papermill inline"),
+    ):
         asked = {"_DWLT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(at)}
         said = CliRunner().invoke(app, prog_name="dwlt", env=asked).stdout
         assert said.split() == found.split()
@@ -80,8 +82,17 @@ def test_results_of_a_study_never_run_say_so(request, empty_outputs):
 
 @pytest.mark.parametrize("command", ["verdict", "results"])
 def test_a_committed_study_that_stands_in_is_named(command, toy, tmp_path, empty_outputs):
-    study = toy(grid=[{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"],
-                       "rounds": [1], "seeds": [0, 1]}])
+    study = toy(
+        grid=[
+            {
+                "pretraining": ["AT"],
+                "method": ["IMP-ST"],
+                "dataset": ["stripes"],
+                "rounds": [1],
+                "seeds": [0, 1],
+            }
+        ]
+    )
     file = tmp_path / "toy.yaml"
     file.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_defaults=True)))
     study = records.read_study(file)
@@ -96,13 +107,23 @@ def test_a_committed_study_that_stands_in_is_named(command, toy, tmp_path, empty
     count = len(studies.plan(study))
     assert found.exit_code == 0 and found.stderr == (
         f"reading the committed study {reference}: none of its {count} records are under "
-        f"{empty_outputs}\n")
+        f"{empty_outputs}\n"
+    )
     assert records.where("toy") in html.unescape(report.build("toy").read_text())
 
 
 def test_a_dense_network_at_chance_is_said_and_wins_nothing(toy, tmp_path, empty_outputs):
-    study = toy(grid=[{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"],
-                       "rounds": [1], "seeds": [0, 1]}])
+    study = toy(
+        grid=[
+            {
+                "pretraining": ["AT"],
+                "method": ["IMP-ST"],
+                "dataset": ["stripes"],
+                "rounds": [1],
+                "seeds": [0, 1],
+            }
+        ]
+    )
     file = tmp_path / "toy.yaml"
     file.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_defaults=True)))
     records_of(study, {"SA": 1 / 3, "RA": 1 / 3, "chance": 1 / 3, "test_images": 30})
@@ -113,28 +134,41 @@ def test_a_dense_network_at_chance_is_said_and_wins_nothing(toy, tmp_path, empty
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_parameter_file_is_one_line_and_status_2_and_writes_nothing(what, tmp_path, empty_outputs):
+def test_a_bad_parameter_file_is_one_line_and_status_2_and_writes_nothing(
+    what, tmp_path, empty_outputs
+):
     path = tmp_path / "bad.yaml"
     path.write_text(BAD[what][0])
     found = invoke("run", path)
-    assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "bad.yaml" in found.stderr, found.stderr
+    assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "bad.yaml" in found.stderr, (
+        found.stderr
+    )
     assert found.stdout == "" and not empty_outputs.exists()
 
 
-def test_data_that_are_not_there_are_named_before_anything_starts(request, tmp_path, empty_outputs, monkeypatch):
+def test_data_that_are_not_there_are_named_before_anything_starts(
+    request, tmp_path, empty_outputs, monkeypatch
+):
     monkeypatch.setenv("DWLT_DATA", str(tmp_path / "images"))
-    text = (request.config.rootpath / "tests" / "tiny.yaml").read_text().replace("dataset: [digits]", "dataset: [mine]")
+    text = (
+        (request.config.rootpath / "tests" / "tiny.yaml")
+        .read_text()
+        .replace("dataset: [digits]", "dataset: [mine]")
+    )
     path = tmp_path / "mine.yaml"
     path.write_text(text + "data:\n  mine: {loader: folder, path: mine, classes: 3, size: 8}\n")
     found = invoke("run", path)
-    assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "mine/train" in found.stderr, found.stderr
+    assert (
+        found.exit_code == 2 and found.stderr.count("\n") == 1 and "mine/train" in found.stderr
+    ), found.stderr
     assert not empty_outputs.exists()
 
 
 @pytest.mark.parametrize("asked, count", [((), 3), (("--workers", 5), 5)])
 @pytest.mark.parametrize("ends", ["DONE", "STOPPED"])
 def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(
-        asked, count, ends, request, monkeypatch):
+    asked, count, ends, request, monkeypatch
+):
     pools = []
 
     class Pool:
@@ -190,6 +224,10 @@ def test_a_damaged_record_is_one_line_and_status_1_and_the_rest_is_shown(command
     file = sorted(records.outputs().glob("records/transfer/*/record.json"))[0]
     file.write_bytes(file.read_bytes()[:99])
     found = invoke(command, path) if command != "verify" else invoke(command)
-    assert found.exit_code == 1 and found.stderr.count(str(file)) == 1 and "Traceback" not in found.output
+    assert (
+        found.exit_code == 1
+        and found.stderr.count(str(file)) == 1
+        and "Traceback" not in found.output
+    )
     assert len(found.stdout.splitlines()) > 0
     assert invoke("status", path).exit_code == 75

@@ -1,4 +1,4 @@
-"""Whatever is flipped, cut or deleted is found, is never built on, and is mended by the next run."""
+"""Whatever is flipped, cut or deleted is found, never built on, and mended by the next run."""
 
 import itertools
 import random
@@ -80,7 +80,10 @@ def test_nothing_is_made_of_a_damaged_mask_or_theta(whole, copy, harm):
     for spec in plan(whole[0]).values():
         for up in upstream(spec):
             for file in sorted(records.path_of(up.kind, record_id(up)).glob("*.safetensors")):
-                if up.kind == "transfer" and file.stem == ("weights", "trajectory")[spec.kind != "trajectory"]:
+                if (
+                    up.kind == "transfer"
+                    and file.stem == ("weights", "trajectory")[spec.kind != "trajectory"]
+                ):
                     continue  # a surface reads the weights, a trajectory the path
                 was = file.read_bytes()
                 shutil.rmtree(records.path_of(spec.kind, record_id(spec)))
@@ -92,8 +95,10 @@ def test_nothing_is_made_of_a_damaged_mask_or_theta(whole, copy, harm):
                 else:
                     assert not records.exists(up)
                 file.write_bytes(was)
-                shutil.copytree(whole[1] / file.parent.parent.parent.name / spec.kind / record_id(spec),
-                                records.path_of(spec.kind, record_id(spec)))
+                shutil.copytree(
+                    whole[1] / file.parent.parent.parent.name / spec.kind / record_id(spec),
+                    records.path_of(spec.kind, record_id(spec)),
+                )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -118,14 +123,18 @@ def test_after_deleting_what_verify_names_one_run_makes_the_study_whole_again(wh
     assert records.verify() == [] and table() == whole[2]
 
 
-def test_a_record_made_again_with_another_result_is_told_from_the_one_that_was_built_on(whole, copy):
+def test_a_record_made_again_with_another_result_is_told_from_the_one_that_was_built_on(
+    whole, copy
+):
     spec = next(spec for spec in plan(whole[0]).values() if spec.kind == "mask")
     record = records.read(spec)
     content = {name: (record.path / name).read_bytes() for name in record.files}
     shutil.rmtree(record.path)
     records.write(spec, {**record.metrics, "sparsity": 0.5}, record.history, content, record.made)
     problems = records.verify()
-    assert problems and record.path.name not in {line.split(": ")[0].split("/")[-1] for line in problems}
+    assert problems and record.path.name not in {
+        line.split(": ")[0].split("/")[-1] for line in problems
+    }
     assert any("another result" in line for line in problems)
     shutil.rmtree(record.path)
     records.write(spec, record.metrics, record.history, content, {"seconds": 1.0})

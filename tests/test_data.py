@@ -1,4 +1,7 @@
-"""Theorems on images: splits that do not touch, subsets that nest, batches that cover, augmentation in range."""
+"""Theorems on images.
+
+Splits that do not touch, subsets that nest, batches that cover, augmentation in range.
+"""
 
 import numpy as np
 import pytest
@@ -26,7 +29,8 @@ def pixels(n, *shape, seed=0):
     return numpy_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
 
 
-# ------------------------------------------------------------------------------------------ embedded data sets
+# ------------------------------------------------------------------------------------------
+# embedded data sets
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -54,17 +58,25 @@ def test_digits_and_labels_belong_together():
     from sklearn.datasets import load_digits
 
     raw = load_digits()
-    known = {image.astype(np.uint8).tobytes(): label for image, label in zip(raw.images, raw.target, strict=True)}
+    known = {
+        image.astype(np.uint8).tobytes(): label
+        for image, label in zip(raw.images, raw.target, strict=True)
+    }
     for split in ("train", "test"):
         x, y = data.load("digits", split)
         assert x.max() == 255 and x.min() == 0
         back = (x[:, 0].float() * 16 / 255).round().to(torch.uint8).numpy()
-        assert all(known[image.tobytes()] == label for image, label in zip(back, y.tolist(), strict=True))
+        assert all(
+            known[image.tobytes()] == label for image, label in zip(back, y.tolist(), strict=True)
+        )
 
 
 @pytest.mark.parametrize("name", ["mnist5k", "digits"])
 def test_no_image_is_in_both_train_and_test(name):
-    train, test = ({image.tobytes() for image in embedded.EMBEDDED[name](split)[0]} for split in ("train", "test"))
+    train, test = (
+        {image.tobytes() for image in embedded.EMBEDDED[name](split)[0]}
+        for split in ("train", "test")
+    )
     assert len(train) == len(data.load(name, "train")[0]) and not train & test
 
 
@@ -80,10 +92,15 @@ def test_test_tiles_lie_in_other_columns_of_a_picture_than_train_tiles():
         columns = {"train": set(), "test": set()}
         for split, (x, y) in found.items():
             wanted = {tile.tobytes() for tile in x[y == label]}
-            places = {(r, c): picture[r: r + 32, c: c + 32].tobytes() for r in range(0, picture.shape[0] - 31, 32)
-                      for c in range(0, picture.shape[1] - 31, 32)}
+            places = {
+                (r, c): picture[r : r + 32, c : c + 32].tobytes()
+                for r in range(0, picture.shape[0] - 31, 32)
+                for c in range(0, picture.shape[1] - 31, 32)
+            }
             columns[split] = {c for (r, c), tile in places.items() if tile in wanted}
-            assert wanted <= set(places.values())  # tiles are cut on a grid, so that they never overlap
+            assert wanted <= set(
+                places.values()
+            )  # tiles are cut on a grid, so that they never overlap
         assert columns["test"] and not columns["train"] & columns["test"]
         middle = [(c + 16) / picture.shape[1] for c in columns["test"]]
         assert min(middle) > 0.4 and max(middle) < 0.8
@@ -92,18 +109,26 @@ def test_test_tiles_lie_in_other_columns_of_a_picture_than_train_tiles():
 def test_the_cards_statistics_are_those_of_the_training_images():
     for name in EMBEDDED:
         x = data.images(name, "train").floats()
-        assert torch.allclose(x.mean((0, 2, 3)), torch.tensor(CATALOGUE[name].mean), atol=0.01), name
+        assert torch.allclose(x.mean((0, 2, 3)), torch.tensor(CATALOGUE[name].mean), atol=0.01), (
+            name
+        )
         assert torch.allclose(x.std((0, 2, 3)), torch.tensor(CATALOGUE[name].std), atol=0.02), name
 
 
 def test_digits_are_never_mirrored_and_no_flip_where_left_and_right_mean_something():
-    assert "flip" not in CATALOGUE["digits"].augment + CATALOGUE["mnist5k"].augment + CATALOGUE["svhn"].augment
+    assert (
+        "flip"
+        not in CATALOGUE["digits"].augment
+        + CATALOGUE["mnist5k"].augment
+        + CATALOGUE["svhn"].augment
+    )
     assert "flip" in CATALOGUE["cifar10"].augment
     with pytest.raises(TypeError):
         catalogue.CATALOGUE["digits"].augment[0] = "flip"
 
 
-# ------------------------------------------------------------------------------------------ one's own files
+# ------------------------------------------------------------------------------------------ one's
+# own files
 
 
 def test_npz_files_are_read_grey_or_coloured_each_split_from_its_own(tmp_path):
@@ -124,7 +149,9 @@ def test_relative_paths_lie_beneath_dwlt_data(tmp_path, monkeypatch):
     assert data.data_root() == tmp_path
     assert len(data.load(row(path="beneath.npz"), "train")[0]) == 4
     (tmp_path / "elsewhere").mkdir()
-    np.savez(tmp_path / "elsewhere" / "beneath.npz", images=pixels(6, 8, 8), labels=np.zeros(6, int))
+    np.savez(
+        tmp_path / "elsewhere" / "beneath.npz", images=pixels(6, 8, 8), labels=np.zeros(6, int)
+    )
     monkeypatch.setenv("DWLT_DATA", str(tmp_path / "elsewhere"))
     assert len(data.load(row(path="beneath.npz"), "train")[0]) == 6
 
@@ -132,16 +159,20 @@ def test_relative_paths_lie_beneath_dwlt_data(tmp_path, monkeypatch):
 def bad_npz():
     x, y = pixels(6, 8, 8), np.arange(6) % 3
     return {
-        "no labels": dict(images=x), "floats": dict(images=x / 255.0, labels=y),
+        "no labels": dict(images=x),
+        "floats": dict(images=x / 255.0, labels=y),
         "too few labels": dict(images=x, labels=y[:5]),
-        "label beyond classes": dict(images=x, labels=y + 1), "negative label": dict(images=x, labels=y - 1),
+        "label beyond classes": dict(images=x, labels=y + 1),
+        "negative label": dict(images=x, labels=y - 1),
         "flat images": dict(images=x.reshape(6, 64), labels=y),
         "channels first": dict(images=pixels(6, 3, 8, 8), labels=y),
         "four channels": dict(images=pixels(6, 8, 8, 4), labels=y),
         "column of labels": dict(images=x, labels=y[:, None]),
-        "labels with a fraction": dict(images=x, labels=y + 0.5), "words": dict(images=x, labels=np.array(["a"] * 6)),
+        "labels with a fraction": dict(images=x, labels=y + 0.5),
+        "words": dict(images=x, labels=np.array(["a"] * 6)),
         "objects": dict(images=x, labels=np.array([0, 1, 2, None, 1, 2], dtype=object)),
-        "empty": dict(images=x[:0], labels=y[:0]), "oblong": dict(images=pixels(6, 8, 12), labels=y),
+        "empty": dict(images=x[:0], labels=y[:0]),
+        "oblong": dict(images=pixels(6, 8, 12), labels=y),
     }
 
 
@@ -171,12 +202,18 @@ def test_folders_are_read_by_class_cut_square_in_the_middle(tmp_path):
             (tmp_path / split / name).mkdir(parents=True)
             for i in range(n):
                 picture = np.zeros((40, 80, 3), np.uint8)
-                picture[:, 15:65] = 100 * label  # the middle square, and what its edges are averaged with
+                picture[:, 15:65] = (
+                    100 * label
+                )  # the middle square, and what its edges are averaged with
                 picture[:, :15] = picture[:, 65:] = 255
                 Image.fromarray(picture).save(tmp_path / split / name / f"{i}.png")
     mine = row(loader="folder", path=str(tmp_path))
     x, y = data.load(mine, "train")
-    assert x.shape == (9, 3, 8, 8) and x.dtype == torch.uint8 and y.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert (
+        x.shape == (9, 3, 8, 8)
+        and x.dtype == torch.uint8
+        and y.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    )
     assert all((image == 100 * label).all() for image, label in zip(x, y, strict=True))
     assert len(data.load(mine, "test")[0]) == 3
 
@@ -191,8 +228,11 @@ def test_unknown_names_and_splits_are_refused_with_the_known_ones():
 # ------------------------------------------------------------------------------------------ subsets
 
 
-LABELS = {"balanced": torch.arange(1000) % 10, "sorted": torch.arange(1000) // 100,
-          "unbalanced": torch.cat([torch.full((n,), i) for i, n in enumerate((700, 200, 67, 33))])}
+LABELS = {
+    "balanced": torch.arange(1000) % 10,
+    "sorted": torch.arange(1000) // 100,
+    "unbalanced": torch.cat([torch.full((n,), i) for i, n in enumerate((700, 200, 67, 33))]),
+}
 
 
 @pytest.mark.parametrize("rule", ["stratified", "first_n"])
@@ -208,7 +248,9 @@ def test_subsets_nest_have_exact_sizes_and_no_repetition(labels, rule):
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.37, 0.5])
 def test_every_class_keeps_its_share_to_within_one(labels, fraction):
     for seed in range(3):
-        counts = labels[data.subset(labels, fraction, seed)].bincount(minlength=len(labels.unique()))
+        counts = labels[data.subset(labels, fraction, seed)].bincount(
+            minlength=len(labels.unique())
+        )
         assert (counts - labels.bincount() * fraction).abs().max() <= 1
 
 
@@ -231,7 +273,9 @@ def test_a_subset_does_not_depend_on_numpys_or_torchs_global_state():
 def test_first_n_is_the_authors_way():
     assert data.subset(torch.zeros(45000), 0.01, 3, "first_n").tolist() == list(range(450))
     assert len(data.subset(torch.zeros(999), 0.1, 0, "first_n")) == 99  # int(), not round()
-    assert len(data.subset(torch.zeros(100), 0.29, 0, "first_n")) == 29  # in spite of 0.29 * 100 = 28.999...
+    assert (
+        len(data.subset(torch.zeros(100), 0.29, 0, "first_n")) == 29
+    )  # in spite of 0.29 * 100 = 28.999...
 
 
 @pytest.mark.parametrize("rule", ["stratified", "first_n"])
@@ -245,12 +289,18 @@ def test_labels_are_a_tensor_an_array_or_a_list_alike(rule):
 @pytest.mark.parametrize("rule", ["stratified", "first_n"])
 def test_what_are_no_labels_or_no_seed_is_refused_in_a_line(rule):
     labels = LABELS["balanced"]
-    for wrong, seed, said in ((labels.view(10, 100), 0, r"labels \(10, 100\) int64: want a class an image"),
-                              (torch.tensor(3), 0, "want a class an image"), ([], 0, "want a class an image"),
-                              ([[0, 1], [2]], 0, "want a class an image"), (None, 0, "want a class an image"),
-                              (["cat", "dog"], 0, "want a class an image"), ([0.0, float("nan")], 0, "a class an"),
-                              (labels, -1, "seed=-1: want an integer, 0 or more"), (labels, None, "seed=None"),
-                              (labels, 0.5, "seed=0.5")):
+    for wrong, seed, said in (
+        (labels.view(10, 100), 0, r"labels \(10, 100\) int64: want a class an image"),
+        (torch.tensor(3), 0, "want a class an image"),
+        ([], 0, "want a class an image"),
+        ([[0, 1], [2]], 0, "want a class an image"),
+        (None, 0, "want a class an image"),
+        (["cat", "dog"], 0, "want a class an image"),
+        ([0.0, float("nan")], 0, "a class an"),
+        (labels, -1, "seed=-1: want an integer, 0 or more"),
+        (labels, None, "seed=None"),
+        (labels, 0.5, "seed=0.5"),
+    ):
         with pytest.raises(ValueError, match=said) as refusal:
             data.subset(wrong, 0.1, seed, rule)
         assert "\n" not in str(refusal.value)
@@ -264,17 +314,22 @@ def test_fractions_outside_0_to_1_are_refused(fraction):
         data.subset(LABELS["sorted"], 0.1, 0, "first")
 
 
-# ------------------------------------------------------------------------------------------ on the device
+# ------------------------------------------------------------------------------------------ on the
+# device
 
 
 def numbered(n, size=8, **settings):
     """n images, image i all of value i."""
     x = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1, 1).expand(n, 3, size, size).contiguous()
-    return data.Images(x, torch.arange(n), row(classes=max(n, 2), size=settings.pop("shown", size), **settings))
+    return data.Images(
+        x, torch.arange(n), row(classes=max(n, 2), size=settings.pop("shown", size), **settings)
+    )
 
 
-@pytest.mark.parametrize("n, batch, sizes", [(20, 8, [8, 8, 4]), (16, 8, [8, 8]), (17, 8, [8, 9]), (5, 8, [5]),
-                                             (1, 8, [1]), (9, 8, [9])])
+@pytest.mark.parametrize(
+    "n, batch, sizes",
+    [(20, 8, [8, 8, 4]), (16, 8, [8, 8]), (17, 8, [8, 9]), (5, 8, [5]), (1, 8, [1]), (9, 8, [9])],
+)
 def test_batches_show_each_image_once_and_a_lone_last_one_joins(n, batch, sizes):
     found = list(data.batches(numbered(n), batch, rng(), rng(1)))
     assert [len(y) for _, y in found] == sizes
@@ -297,22 +352,31 @@ def test_images_stay_bytes_until_they_are_used():
     shown = held.floats()
     assert shown.dtype == torch.float32 and torch.equal(shown, held.x.float() / 255)
     part = held.take(torch.tensor([5, 3]))
-    assert torch.equal(part.x, held.x[[5, 3]]) and torch.equal(part.y, held.y[[5, 3]]) and len(part) == 2
+    assert (
+        torch.equal(part.x, held.x[[5, 3]])
+        and torch.equal(part.y, held.y[[5, 3]])
+        and len(part) == 2
+    )
 
 
-@pytest.mark.parametrize("augment", [(), ("flip",), ("crop",), ("crop", "flip"), ("resized_crop", "flip")])
+@pytest.mark.parametrize(
+    "augment", [(), ("flip",), ("crop",), ("crop", "flip"), ("resized_crop", "flip")]
+)
 @pytest.mark.parametrize("size, crop", [(8, 1.0), (12, 1.0), (14, 0.875)])
 def test_augmented_images_keep_shape_and_range(augment, size, crop):
-    source = data.Images(torch.from_numpy(pixels(24, 3, 8, 8)), torch.zeros(24, dtype=torch.int64),
-                         row(size=size, crop=crop, augment=augment))
-    (x, _), = data.batches(source, 24, rng(), rng())
+    source = data.Images(
+        torch.from_numpy(pixels(24, 3, 8, 8)),
+        torch.zeros(24, dtype=torch.int64),
+        row(size=size, crop=crop, augment=augment),
+    )
+    ((x, _),) = data.batches(source, 24, rng(), rng())
     assert x.shape == (24, 3, size, size) and x.dtype == torch.float32
     assert x.min() >= 0 and x.max() <= 1
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees():
     source = data.images("digits", "test")
-    (x, y), = data.batches(source, 1000, rng(), rng())
+    ((x, y),) = data.batches(source, 1000, rng(), rng())
     order = torch.randperm(len(source), generator=rng())
     assert torch.equal(x, source.floats()[order]) and torch.equal(y, source.y[order])
 
@@ -321,7 +385,7 @@ def test_a_flip_mirrors_left_and_right_for_about_half_the_images():
     picture = torch.zeros(400, 3, 8, 8, dtype=torch.uint8)
     picture[:, :, 0, 0] = 255
     source = data.Images(picture, torch.zeros(400, dtype=torch.int64), row(augment=("flip",)))
-    (x, _), = data.batches(source, 400, rng(), rng())
+    ((x, _),) = data.batches(source, 400, rng(), rng())
     assert ((x[:, 0, 0, 0] == 1) ^ (x[:, 0, 0, 7] == 1)).all() and (x.sum((1, 2, 3)) == 3).all()
     assert 160 < (x[:, 0, 0, 7] == 1).sum() < 240
 
@@ -329,12 +393,16 @@ def test_a_flip_mirrors_left_and_right_for_about_half_the_images():
 def test_a_crop_shifts_by_at_most_an_eighth_and_pads_with_black():
     picture = torch.zeros(300, 3, 16, 16, dtype=torch.uint8)
     picture[:, :, 8, 8] = 255
-    source = data.Images(picture, torch.zeros(300, dtype=torch.int64), row(size=16, augment=("crop",)))
-    (x, _), = data.batches(source, 300, rng(), rng())
+    source = data.Images(
+        picture, torch.zeros(300, dtype=torch.int64), row(size=16, augment=("crop",))
+    )
+    ((x, _),) = data.batches(source, 300, rng(), rng())
     assert (x.sum((1, 2, 3)) == 3).all()
     where = x[:, 0].flatten(1).argmax(1)
     shifts = {(int(i) // 16 - 8, int(i) % 16 - 8) for i in where}
-    assert shifts == {(a, b) for a in range(-2, 3) for b in range(-2, 3)}  # pad is 2; every place comes up
+    assert shifts == {
+        (a, b) for a in range(-2, 3) for b in range(-2, 3)
+    }  # pad is 2; every place comes up
 
 
 def test_a_larger_size_enlarges_and_a_crop_cuts_the_middle():
@@ -352,7 +420,9 @@ def test_images_larger_than_shown_are_reduced_once_when_loaded(tmp_path):
     mine = write(tmp_path / "large.npz", images=x, labels=np.arange(6) % 3)
     held, _ = data.load(mine, "train")
     assert held.shape == (6, 3, 8, 8) and held.dtype == torch.uint8
-    flat = write(tmp_path / "flat.npz", images=np.full((6, 32, 32), 77, np.uint8), labels=np.arange(6) % 3)
+    flat = write(
+        tmp_path / "flat.npz", images=np.full((6, 32, 32), 77, np.uint8), labels=np.arange(6) % 3
+    )
     assert (data.load(flat, "train")[0] == 77).all()
 
 
@@ -367,8 +437,12 @@ def drawn(n, high, wide, **scale):
     whole = torch.empty(1, high, wide)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        theirs = [RandomResizedCrop.get_params(whole, list(scale.get("scale", (0.08, 1.0))),
-                                               [3 / 4, 4 / 3]) for _ in range(n)]
+        theirs = [
+            RandomResizedCrop.get_params(
+                whole, list(scale.get("scale", (0.08, 1.0))), [3 / 4, 4 / 3]
+            )
+            for _ in range(n)
+        ]
     return data.windows(chances, high, wide, **scale), torch.tensor(theirs)
 
 
@@ -377,13 +451,19 @@ def drawn(n, high, wide, **scale):
 def test_windows_are_distributed_as_torchvisions_and_lie_in_the_picture(high, wide, scale):
     def measures(at):
         top, left, h, w = at.double().T
-        return {"area": h * w / (high * wide), "log aspect": (w / h).log(),
-                "log aspect squared": (w / h).log() ** 2,
-                "area squared": (h * w / (high * wide)) ** 2,
-                "full side": ((h == high) | (w == wide)).double(), "top": top, "left": left,
-                "top edge": (top == 0).double(), "left edge": (left == 0).double(),
-                "bottom edge": (top + h == high).double(),
-                "right edge": (left + w == wide).double()}
+        return {
+            "area": h * w / (high * wide),
+            "log aspect": (w / h).log(),
+            "log aspect squared": (w / h).log() ** 2,
+            "area squared": (h * w / (high * wide)) ** 2,
+            "full side": ((h == high) | (w == wide)).double(),
+            "top": top,
+            "left": left,
+            "top edge": (top == 0).double(),
+            "left edge": (left == 0).double(),
+            "bottom edge": (top + h == high).double(),
+            "right edge": (left + w == wide).double(),
+        }
 
     ours, theirs = drawn(5000, high, wide, scale=scale)
     top, left, h, w = ours.T
@@ -411,18 +491,24 @@ def test_a_window_is_resampled_as_torchvisions_antialiased_resize_does(high, wid
     at, _ = drawn(12, high, wide)
     at[0] = torch.tensor([0, 0, high, wide])
     at[1] = torch.tensor([high - 1, wide - 1, 1, 1])
-    theirs = [resized_crop(image, *window, [size, size], antialias=True)
-              for image, window in zip(x, at.tolist(), strict=True)]
+    theirs = [
+        resized_crop(image, *window, [size, size], antialias=True)
+        for image, window in zip(x, at.tolist(), strict=True)
+    ]
     assert torch.allclose(data.resized(x, at, size), torch.stack(theirs), atol=1e-5)
 
 
-@pytest.mark.parametrize("augment", [("flip",), ("crop", "flip"), ("resized_crop", "flip"),
-                                     ("crop", "flip", "resized_crop")])
+@pytest.mark.parametrize(
+    "augment",
+    [("flip",), ("crop", "flip"), ("resized_crop", "flip"), ("crop", "flip", "resized_crop")],
+)
 def test_what_happens_to_an_image_does_not_depend_on_how_images_are_batched(augment):
-    source = data.Images(torch.from_numpy(pixels(30, 3, 8, 8)), torch.arange(30) % 3,
-                         row(augment=augment))
-    whole, parts = (torch.cat([x for x, _ in data.batches(source, batch, rng(1), rng(2))])
-                    for batch in (30, 7))
+    source = data.Images(
+        torch.from_numpy(pixels(30, 3, 8, 8)), torch.arange(30) % 3, row(augment=augment)
+    )
+    whole, parts = (
+        torch.cat([x for x, _ in data.batches(source, batch, rng(1), rng(2))]) for batch in (30, 7)
+    )
     assert torch.allclose(whole, parts, atol=1e-6)
 
 

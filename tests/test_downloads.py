@@ -1,4 +1,4 @@
-"""A download goes on where it stopped, is believed by its hash alone, and is never there by halves."""
+"""A download goes on where it stopped, is believed by its hash alone, never there by halves."""
 
 import hashlib
 import json
@@ -20,14 +20,17 @@ HASH = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def server():
-    """A server on loopback: `.content`, `.tag`, `.ranges`, `.breaks_after` and `.status` say how it behaves; `.asked`
-    lists the Range and If-Range of every request, `.sent` counts bytes."""
+    """A server on loopback: `.content`, `.tag`, `.ranges`, `.breaks_after` and `.status` say how it
+    behaves; `.asked` lists the Range and If-Range of every request, `.sent` counts bytes."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             us = self.server
             asked, condition = self.headers.get("Range"), self.headers.get("If-Range")
             us.asked.append((asked, condition))
-            start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and us.ranges else 0
+            start = (
+                int(asked.removeprefix("bytes=").removesuffix("-")) if asked and us.ranges else 0
+            )
             if condition and condition != us.tag:
                 start = 0
             whole = len(us.content)
@@ -50,7 +53,14 @@ def server():
             pass
 
     us = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    us.content, us.tag, us.ranges, us.tells_length, us.breaks_after, us.status = CONTENT, '"one"', True, True, None, 200
+    us.content, us.tag, us.ranges, us.tells_length, us.breaks_after, us.status = (
+        CONTENT,
+        '"one"',
+        True,
+        True,
+        None,
+        200,
+    )
     us.asked, us.sent, us.url = [], 0, f"http://127.0.0.1:{us.server_port}/file.pth"
     thread = threading.Thread(target=us.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -78,12 +88,16 @@ def files(target):
 
 def test_a_file_arrives_whole_and_its_hash_is_noted(server, target):
     seen = []
-    assert download(server.url, target, None, lambda done, whole: seen.append((done, whole))) == HASH
+    assert (
+        download(server.url, target, None, lambda done, whole: seen.append((done, whole))) == HASH
+    )
     assert target.read_bytes() == CONTENT and files(target) == ["file.pth", "hashes.json"]
     assert json.loads((target.parent / "hashes.json").read_text()) == {"file.pth": HASH}
     assert seen[-1] == (len(CONTENT), len(CONTENT)) and seen == sorted(seen)
     server.shutdown()
-    assert download(server.url, target) == HASH and len(server.asked) == 1  # no network for what is there
+    assert (
+        download(server.url, target) == HASH and len(server.asked) == 1
+    )  # no network for what is there
 
 
 def test_a_broken_download_goes_on_where_it_stopped(server, target):
@@ -91,7 +105,9 @@ def test_a_broken_download_goes_on_where_it_stopped(server, target):
     assert "ended after 1,200,000 of" in refused(server.url, target, HASH) and not target.exists()
     server.breaks_after = None
     assert download(server.url, target, HASH) == HASH
-    assert server.asked == [(None, None), ("bytes=1200000-", '"one"')] and server.sent == len(CONTENT)
+    assert server.asked == [(None, None), ("bytes=1200000-", '"one"')] and server.sent == len(
+        CONTENT
+    )
 
 
 def test_a_file_that_changed_meanwhile_is_fetched_anew(server, target):
@@ -172,11 +188,14 @@ def test_no_network_and_a_server_that_refuses_are_one_line_each(server, target):
     assert "the server says 404" in refused(server.url, target)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        assert "refused; try again" in refused(f"http://127.0.0.1:{unused.getsockname()[1]}/file.pth", target)
+        assert "refused; try again" in refused(
+            f"http://127.0.0.1:{unused.getsockname()[1]}/file.pth", target
+        )
     assert not target.exists()
 
 
-# ---------------------------------------------------------------------------------------------- the official ones
+# ---------------------------------------------------------------------------------------------- the
+# official ones
 
 
 def invoke(*arguments):
@@ -185,9 +204,11 @@ def invoke(*arguments):
 
 def test_the_command_fetches_checks_and_says_how_to_go_on(server, tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_DATA", str(tmp_path))
-    official = {"known": zoo.Official("std", "file.pth", "a test", server.url, HASH),
-                "new": zoo.Official("at", "other.pt", "a test", server.url),
-                "wrong": zoo.Official("at", "wrong.pt", "a test", server.url, "1" * 64)}
+    official = {
+        "known": zoo.Official("std", "file.pth", "a test", server.url, HASH),
+        "new": zoo.Official("at", "other.pt", "a test", server.url),
+        "wrong": zoo.Official("at", "wrong.pt", "a test", server.url, "1" * 64),
+    }
     monkeypatch.setattr(zoo, "OFFICIAL", official)
     done = invoke("known")
     assert done.exit_code == 0 and HASH in done.stdout and "(as stated)" in done.stdout, done.output
@@ -195,15 +216,24 @@ def test_the_command_fetches_checks_and_says_how_to_go_on(server, tmp_path, monk
     done = invoke("new")
     assert done.exit_code == 0 and HASH in done.stdout and "checked from now on" in done.stdout
     done = invoke("wrong")
-    assert done.exit_code == 1 and done.stdout == "" and "1" * 64 in done.stderr and done.stderr.count("\n") == 1
+    assert (
+        done.exit_code == 1
+        and done.stdout == ""
+        and "1" * 64 in done.stderr
+        and done.stderr.count("\n") == 1
+    )
     done = invoke("unknown")
-    assert done.exit_code == 2 and "known, new, wrong" in done.stderr and done.stderr.count("\n") == 1
+    assert (
+        done.exit_code == 2 and "known, new, wrong" in done.stderr and done.stderr.count("\n") == 1
+    )
 
 
 def test_what_only_a_person_can_fetch_says_where_and_is_checked_once_there(tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_DATA", str(tmp_path))
     done = invoke("fat")
-    assert done.exit_code == 1 and "drive.google.com" in done.stderr and done.stderr.count("\n") == 1
+    assert (
+        done.exit_code == 1 and "drive.google.com" in done.stderr and done.stderr.count("\n") == 1
+    )
     target = tmp_path / "weights" / zoo.OFFICIAL["fat"].file
     target.parent.mkdir()
     target.write_bytes(CONTENT)
@@ -216,7 +246,9 @@ def test_official_weights_are_named_once_by_https_with_whole_hashes():
     assert {"std", "at", "fat"} <= set(zoo.OFFICIAL)
     assert len({found.file for found in zoo.OFFICIAL.values()}) == len(zoo.OFFICIAL)
     for found in zoo.OFFICIAL.values():
-        assert found.source in ("std", "at", "fat") and (found.url or found.page).startswith("https://")
+        assert found.source in ("std", "at", "fat") and (found.url or found.page).startswith(
+            "https://"
+        )
         assert found.sha256 is None or len(bytes.fromhex(found.sha256)) == 32
     std = zoo.OFFICIAL["std"]  # torchvision's names hold the first digits
     assert std.file.split("-")[1].removesuffix(".pth") == std.sha256[:8] and downloads.TIMEOUT

@@ -1,4 +1,6 @@
-"""One tiny study through papermill, killed on the way, against the same study made inline in one process."""
+"""One tiny study through papermill, killed on the way, against the same study made inline in one
+process.
+"""
 
 import json
 import os
@@ -18,8 +20,13 @@ def environment(outputs: Path) -> dict[str, str]:
 
 
 def dwlt(outputs: Path, *arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", "from dwlt_lib.cli import main; main()", *map(str, arguments)],
-                          env=environment(outputs), capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [sys.executable, "-c", "from dwlt_lib.cli import main; main()", *map(str, arguments)],
+        env=environment(outputs),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 def contents(outputs: Path) -> dict[str, object]:
@@ -42,12 +49,26 @@ def inline(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def papermill(tmp_path_factory) -> Path:
-    """The same study under papermill: everything is killed three times on the way, then it is run to its end."""
+    """The same study under papermill.
+
+    Everything is killed three times on the way, then it is run to its end.
+    """
     outputs = tmp_path_factory.mktemp("papermill")
     for seconds in (7, 13, 20):
         driver = subprocess.Popen(
-            [sys.executable, "-c", "from dwlt_lib.cli import main; main()", "run", str(TINY), "--workers", "2"],
-            env=environment(outputs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [
+                sys.executable,
+                "-c",
+                "from dwlt_lib.cli import main; main()",
+                "run",
+                str(TINY),
+                "--workers",
+                "2",
+            ],
+            env=environment(outputs),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         time.sleep(seconds)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
@@ -77,10 +98,23 @@ def test_inline_and_papermill_make_identical_records_even_after_three_kills(inli
 
 
 def test_two_runs_of_one_study_at_once_make_what_one_makes_and_leave_nothing(inline, tmp_path):
-    command = [sys.executable, "-c", "from dwlt_lib.cli import main; main()", "run", str(TINY), "--executor", "inline",
-               "--device", "cpu"]
-    both = [subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            for _ in range(2)]
+    command = [
+        sys.executable,
+        "-c",
+        "from dwlt_lib.cli import main; main()",
+        "run",
+        str(TINY),
+        "--executor",
+        "inline",
+        "--device",
+        "cpu",
+    ]
+    both = [
+        subprocess.Popen(
+            command, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
     said = [one.communicate(timeout=600)[1].decode() for one in both]
     assert [one.returncode for one in both] == [0, 0], said
     assert contents(tmp_path) == contents(inline)
@@ -89,7 +123,9 @@ def test_two_runs_of_one_study_at_once_make_what_one_makes_and_leave_nothing(inl
 
 
 def test_results_are_byte_identical_however_they_were_made(inline, papermill):
-    tables = [dwlt(outputs, "results", TINY, "--format", "csv").stdout for outputs in (inline, papermill)]
+    tables = [
+        dwlt(outputs, "results", TINY, "--format", "csv").stdout for outputs in (inline, papermill)
+    ]
     assert tables[0] == tables[1] and tables[0].count("\n") > 50
     assert "seconds" not in tables[0].splitlines()[0]
 
@@ -103,7 +139,9 @@ def test_a_second_run_makes_nothing(papermill):
 
 def test_every_record_verifies_and_nothing_half_made_is_left(papermill):
     assert dwlt(papermill, "verify").returncode == 0
-    assert not list(papermill.glob("records/.partial/*")), "checkpoints of finished trainings are gone"
+    assert not list(papermill.glob("records/.partial/*")), (
+        "checkpoints of finished trainings are gone"
+    )
 
 
 def test_status_says_what_is_left(papermill, tmp_path):
@@ -127,4 +165,6 @@ def test_a_budget_stops_cleanly_and_the_next_run_goes_on(tmp_path):
     made = contents(tmp_path)
     again = dwlt(tmp_path, "run", TINY, "--executor", "inline", "--budget", "6s")
     assert made.items() <= contents(tmp_path).items()
-    assert again.returncode == 75 or dwlt(tmp_path, "status", TINY).returncode == 0  # on a fast machine
+    assert (
+        again.returncode == 75 or dwlt(tmp_path, "status", TINY).returncode == 0
+    )  # on a fast machine

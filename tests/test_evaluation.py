@@ -43,14 +43,22 @@ def test_batches_do_not_change_an_accuracy():
 
 
 def test_each_modules_mode_and_buffers_are_left_as_found():
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(64, 2)).train()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(64, 2)
+    ).train()
     model[1].eval()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     x, y = torch.rand(8, 3, 4, 4), torch.zeros(8, dtype=torch.int64)
     evaluation.standard_accuracy(model, x, y)
     evaluation.robust_accuracy(model, x, y, PGD(0.1, 0.1, 2), rng())
     evaluation.attacked(model, x, y, PGD(0.1, 0.1, 2), rng())
-    assert [module.training for module in model] == [True, False, True, True, True] and model.training
+    assert [module.training for module in model] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+    ] and model.training
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())
 
@@ -70,7 +78,10 @@ def test_a_transfer_attack_takes_its_gradients_from_the_other_network():
     backwards.slope.data.neg_()  # an adversary of this network pushes images the harmless way
     attack = PGD(0.1, 0.05, 5)
     assert evaluation.correct(victim, x, y, attack, rng(), source=victim).tolist() == [False, False]
-    assert evaluation.correct(victim, x, y, attack, rng(), source=backwards).tolist() == [True, True]
+    assert evaluation.correct(victim, x, y, attack, rng(), source=backwards).tolist() == [
+        True,
+        True,
+    ]
     backwards.train()
     evaluation.correct(victim, x, y, attack, rng(), source=backwards)
     assert backwards.training and backwards.norm.training
@@ -82,7 +93,9 @@ def test_accuracy_on_the_attacked_images_is_the_robust_accuracy(trained, net):
     model.load_state_dict(state)
     moved = evaluation.attacked(model, x, y, attack, rng(3))
     assert (moved - x).abs().max() <= 0.15 + 1e-6
-    assert evaluation.standard_accuracy(model, moved, y) == evaluation.robust_accuracy(model, x, y, attack, rng(3))
+    assert evaluation.standard_accuracy(model, moved, y) == evaluation.robust_accuracy(
+        model, x, y, attack, rng(3)
+    )
 
 
 def test_mean_loss_is_cross_entropy_whatever_the_batches():
@@ -95,8 +108,10 @@ def test_right_after_every_step_is_never_more_than_right_after_the_last(trained,
     state, x, y = trained
     model, attack = net().train(), PGD(0.1, 0.03, 6)
     model.load_state_dict(state)
-    every, last = (measure(model, x, y, attack, rng(1)) for measure in (evaluation.robust_accuracy_any,
-                                                                        evaluation.robust_accuracy))
+    every, last = (
+        measure(model, x, y, attack, rng(1))
+        for measure in (evaluation.robust_accuracy_any, evaluation.robust_accuracy)
+    )
     assert 0 < every <= last and model.training
 
 

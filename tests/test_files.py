@@ -63,7 +63,9 @@ def test_what_a_dead_process_left_is_collected_and_what_a_living_one_writes_is_n
 
 def test_a_process_of_another_start_of_this_host_is_not_known_to_be_dead(tmp_path):
     host, pid, start = files.owner().split("-")
-    assert not files.is_dead(files.owner()) and files.is_dead(f"{host}-{pid}-{int(start, 16) + 1:x}")
+    assert not files.is_dead(files.owner()) and files.is_dead(
+        f"{host}-{pid}-{int(start, 16) + 1:x}"
+    )
     assert files.is_dead(f"{host}-{2**22 + 1}-{start}")  # beyond the largest number of a process
     assert not files.is_dead(f"{6 * '0'}-{pid}-1")
     for text in ("", "x", "a-b-c", f"{host}-x-1", f"{host}-1"):
@@ -89,10 +91,18 @@ def test_only_a_file_or_a_link_to_one_is_opened_all_else_is_refused_in_a_line(tm
     assert files.regular(file) == file and files.regular(str(link)) == link
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    wrong = {tmp_path: "is a folder", tmp_path / "pipe": "is a pipe", "/dev/zero": "device",
-             tmp_path / "none": "cannot be read", tmp_path / "loop": "cannot be read",
-             file / "below": "cannot be read", "a\0b": "cannot be read", "x" * 5000: "cannot be read",
-             0: "is a int", None: "is a NoneType"}
+    wrong = {
+        tmp_path: "is a folder",
+        tmp_path / "pipe": "is a pipe",
+        "/dev/zero": "device",
+        tmp_path / "none": "cannot be read",
+        tmp_path / "loop": "cannot be read",
+        file / "below": "cannot be read",
+        "a\0b": "cannot be read",
+        "x" * 5000: "cannot be read",
+        0: "is a int",
+        None: "is a NoneType",
+    }
     for path, said in wrong.items():
         with pytest.raises(ValueError, match=f"{said}.*; want .*a file") as refusal:
             files.regular(path)

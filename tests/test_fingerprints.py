@@ -19,31 +19,63 @@ from dwlt_lib.studies import plan
 
 def npz(path, seed=0, compressed=False, **changes):
     rng = np.random.default_rng(seed)
-    arrays = {"images": rng.integers(0, 256, (30, 8, 8), dtype=np.uint8), "labels": np.arange(30) % 3, **changes}
+    arrays = {
+        "images": rng.integers(0, 256, (30, 8, 8), dtype=np.uint8),
+        "labels": np.arange(30) % 3,
+        **changes,
+    }
     (np.savez_compressed if compressed else np.savez)(path, **arrays)
 
 
 def row(tmp_path, **changes):
-    return CATALOGUE["digits"].model_copy(update={
-        "name": "mine", "loader": "npz", "classes": 3, "path": str(tmp_path / "mine_{split}.npz"), **changes})
+    return CATALOGUE["digits"].model_copy(
+        update={
+            "name": "mine",
+            "loader": "npz",
+            "classes": 3,
+            "path": str(tmp_path / "mine_{split}.npz"),
+            **changes,
+        }
+    )
 
 
 def folder(root):
     """train/CLASS/*.jpg and test/CLASS/*.jpg, two classes of two pictures each, and their row."""
     for number, (split, label, i) in enumerate(product(("train", "test"), ("cat", "dog"), (0, 1))):
         picture(root / split / label / f"{i}.jpg", number)
-    return CATALOGUE["digits"].model_copy(update={"name": "mine", "loader": "folder", "classes": 2,
-                                                  "path": str(root)})
+    return CATALOGUE["digits"].model_copy(
+        update={"name": "mine", "loader": "folder", "classes": 2, "path": str(root)}
+    )
 
 
 def write_file(path, **changes):
     """A parameter file on generated images, read."""
-    text = {"name": "own", "arch": "resnet8", "source": "mine",
-            "data": {"mine": {"loader": "npz", "classes": 3, "size": 8, "path": str(path.parent / "mine_{split}.npz")}},
-            "pretraining": {"AT": {"epochs": 1, "milestones": [], "schedule": "constant"}},
-            "transfer": {"ST": {"epochs": 1, "milestones": [], "schedule": "constant"}},
-            "grid": [{"pretraining": ["AT"], "method": ["OMP"], "dataset": ["mine"], "rounds": [1], "regime": ["ST"],
-                      "seeds": [0]}], **changes}
+    text = {
+        "name": "own",
+        "arch": "resnet8",
+        "source": "mine",
+        "data": {
+            "mine": {
+                "loader": "npz",
+                "classes": 3,
+                "size": 8,
+                "path": str(path.parent / "mine_{split}.npz"),
+            }
+        },
+        "pretraining": {"AT": {"epochs": 1, "milestones": [], "schedule": "constant"}},
+        "transfer": {"ST": {"epochs": 1, "milestones": [], "schedule": "constant"}},
+        "grid": [
+            {
+                "pretraining": ["AT"],
+                "method": ["OMP"],
+                "dataset": ["mine"],
+                "rounds": [1],
+                "regime": ["ST"],
+                "seeds": [0],
+            }
+        ],
+        **changes,
+    }
     path.write_text(yaml.safe_dump(text))
     return path
 
@@ -62,7 +94,9 @@ def test_other_arrays_have_another_fingerprint(tmp_path, what):
         x[3, 4, 5] ^= 1
     elif what == "a label":
         y[7] = (y[7] + 1) % 3
-    np.savez(tmp_path / "mine_train.npz", images=x, labels=y.astype(np.int32) if "type" in what else y)
+    np.savez(
+        tmp_path / "mine_train.npz", images=x, labels=y.astype(np.int32) if "type" in what else y
+    )
     now = fingerprints.of(row(tmp_path), "train")
     assert (now == was) == ("type" in what)  # labels are read as int64, whatever they are packed as
 
@@ -85,13 +119,17 @@ def test_what_is_not_there_has_none_and_what_cannot_be_read_is_refused_in_one_li
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_the_order_of_an_arrays_numbers_in_its_file_is_none_of_its_own(tmp_path, order):
     x = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
-    np.savez(tmp_path / "mine_train.npz", images=np.asarray(x, order=order), labels=np.arange(30) % 3)
+    np.savez(
+        tmp_path / "mine_train.npz", images=np.asarray(x, order=order), labels=np.arange(30) % 3
+    )
     found = fingerprints.of(row(tmp_path), "train")
     np.savez(tmp_path / "mine_train.npz", images=x, labels=np.arange(30) % 3)
     assert fingerprints.of(row(tmp_path), "train") == found
 
 
-@pytest.mark.parametrize("what", ["a device", "a pipe", "a pipe among pictures", "a pipe as a list"])
+@pytest.mark.parametrize(
+    "what", ["a device", "a pipe", "a pipe among pictures", "a pipe as a list"]
+)
 def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path, what):
     if what == "a device":
         hostile = CATALOGUE["svhn"].model_copy(update={"path": "/dev/zero"})
@@ -171,7 +209,9 @@ def test_a_mask_that_is_not_retrained_heeds_no_images_but_those_of_its_theta(tmp
     npz(tmp_path / "mine_test.npz", 1)
     study = records.read_study(write_file(tmp_path / "own.yaml"))
     m = studies.mask(study, "AT", "OMP", 1)
-    other = study.model_copy(update={"data": {"mine": study.data["mine"].model_copy(update={"test_sha256": 64 * "1"})}})
+    other = study.model_copy(
+        update={"data": {"mine": study.data["mine"].model_copy(update={"test_sha256": 64 * "1"})}}
+    )
     changed = studies.mask(other, "AT", "OMP", 1)
     assert record_id(changed.theta) != record_id(m.theta)
     assert record_id(changed.model_copy(update={"theta": m.theta})) == record_id(m)
@@ -182,7 +222,10 @@ def test_the_source_is_looked_at_only_where_something_is_trained_on_it(toy):
     more = dict(weights={"AT": "at.safetensors"}, landscapes=[], transfer_attacks=[])
     one_shot = toy(grid=[{**block, "method": ["OMP", "RP"]}], **more)
     assert [r.name for r in one_shot.rows()] == ["stripes"]
-    assert [r.name for r in toy(grid=[{**block, "method": ["IMP-ST"]}], **more).rows()] == ["blobs", "stripes"]
+    assert [r.name for r in toy(grid=[{**block, "method": ["IMP-ST"]}], **more).rows()] == [
+        "blobs",
+        "stripes",
+    ]
     assert [r.name for r in toy().rows()] == ["blobs", "stripes"]
 
 
@@ -248,13 +291,18 @@ def test_a_description_of_images_that_nobody_looked_at_makes_no_record(toy, outp
 def test_images_are_loaded_again_when_their_fingerprint_changed(tmp_path):
     npz(tmp_path / "mine_train.npz", 0)
     mine = row(tmp_path)
-    first, _ = data.load(mine.model_copy(update={"train_sha256": fingerprints.of(mine, "train")}), "train")
+    first, _ = data.load(
+        mine.model_copy(update={"train_sha256": fingerprints.of(mine, "train")}), "train"
+    )
     npz(tmp_path / "mine_train.npz", 1)
-    second, _ = data.load(mine.model_copy(update={"train_sha256": fingerprints.of(mine, "train")}), "train")
+    second, _ = data.load(
+        mine.model_copy(update={"train_sha256": fingerprints.of(mine, "train")}), "train"
+    )
     assert not torch.equal(first, second)
 
 
-# ------------------------------------------------------------------------------------------ names of studies
+# ------------------------------------------------------------------------------------------ names
+# of studies
 
 
 def test_two_files_with_one_name_and_other_parameters_are_refused(tmp_path, outputs):

@@ -1,4 +1,7 @@
-"""Theorems on the gradient written out: it is autograd's, BatchNorm's statistics included, whatever the network."""
+"""Theorems on the gradient written out.
+
+It is autograd's, BatchNorm's statistics included, whatever the network.
+"""
 
 import copy
 
@@ -14,7 +17,14 @@ from dwlt_lib.attacks import PGD
 from dwlt_lib.catalogue import CATALOGUE
 from dwlt_lib.gradient import input_gradient
 
-SIDES = {"resnet8": 8, "resnet20": 12, "resnet18_32": 16, "resnet50_32": 8, "resnet18": 40, "resnet50": 33}
+SIDES = {
+    "resnet8": 8,
+    "resnet20": 12,
+    "resnet18_32": 16,
+    "resnet50_32": 8,
+    "resnet18": 40,
+    "resnet50": 33,
+}
 
 
 def network(arch, train, dtype=torch.float64):
@@ -33,7 +43,10 @@ def network(arch, train, dtype=torch.float64):
 
 
 def network_without_kinks(arch, train):
-    """A float network that no rounding takes across a kink, and images; max pooling would be one."""
+    """A float network that no rounding takes across a kink, and images.
+
+    Max pooling would be one.
+    """
     set_global()
     row = CATALOGUE["digits"]
     model = without_kinks(models.build(arch, 10, row.mean, row.std))
@@ -64,7 +77,10 @@ def test_it_is_autograds_and_leaves_the_same_statistics(arch, train):
     other = copy.deepcopy(model)
     wanted, logits = by_autograd(other, x, y)
     found, mine = input_gradient(model, x.shape[2:])(x, y)
-    assert torch.allclose(found, wanted, rtol=1e-6, atol=1e-9 * wanted.abs().max()) and wanted.abs().max() > 0
+    assert (
+        torch.allclose(found, wanted, rtol=1e-6, atol=1e-9 * wanted.abs().max())
+        and wanted.abs().max() > 0
+    )
     assert torch.allclose(mine, logits, atol=1e-9)
     for name, value in other.state_dict().items():
         assert torch.allclose(model.state_dict()[name], value, atol=1e-9), name
@@ -75,8 +91,12 @@ def test_it_is_autograds_and_leaves_the_same_statistics(arch, train):
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("arch", models.ARCHITECTURES)
 def test_weights_laid_out_once_and_sums_in_place_are_as_near_the_truth_as_torchs_own(
-        arch, train, precision, monkeypatch):
-    """Within five times the error: a few numbers, the logits, carry most of it, and luck decides less."""
+    arch, train, precision, monkeypatch
+):
+    """Within five times the error.
+
+    A few numbers, the logits, carry most of it, and luck decides less.
+    """
     model, x, y = network_without_kinks(arch, train)
     exact, _ = input_gradient(copy.deepcopy(model).double(), x.shape[2:])(x.double(), y)
     found, _ = input_gradient(model, x.shape[2:], precision)(x, y)
@@ -116,7 +136,9 @@ def test_a_network_with_hooks_is_left_to_autograd(train):
     half = torch.arange(model.conv1.weight.numel()).view(model.conv1.weight.shape) % 2 == 0
     for one in (model, other):
         prune.custom_from_mask(one.conv1, "weight", half)
-    assert torch.allclose(input_gradient(model, x.shape[2:])(x, y)[0], by_autograd(other, x, y)[0], atol=1e-12)
+    assert torch.allclose(
+        input_gradient(model, x.shape[2:])(x, y)[0], by_autograd(other, x, y)[0], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])

@@ -1,4 +1,6 @@
-"""Theorems on captured steps, with a stand-in for CUDA that records a step and runs it again on its buffers."""
+"""Theorems on captured steps, with a stand-in for CUDA that records a step and runs it again on its
+buffers.
+"""
 
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -19,7 +21,10 @@ def same(a, b):
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """What `captured` asks of torch.cuda; works: the last step, what it was given and what it returned."""
+    """What `captured` asks of torch.cuda; works.
+
+    The last step, what it was given and what it returned.
+    """
     found = SimpleNamespace(captures=0, replays=0, pools=[], fails=False, works={})
 
     class Graph:
@@ -39,15 +44,30 @@ def cuda(monkeypatch):
         one.work = found.works["last"]
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
-    for name, value in {"Stream": lambda: stream, "current_stream": lambda: stream, "stream": lambda _: nullcontext(),
-                        "CUDAGraph": Graph, "graph": graph}.items():
+    for name, value in {
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda _: nullcontext(),
+        "CUDAGraph": Graph,
+        "graph": graph,
+    }.items():
         monkeypatch.setattr(torch.cuda, name, value)
 
     def places(model, optimiser):
         kept = [part for one in training._WARM.values() for part in one.kept[1]]
-        moving = [value for state in optimiser.state.values() for value in state.values() if value is not None]
-        rates = [group["lr"] for group in optimiser.param_groups if isinstance(group["lr"], torch.Tensor)]
-        return [value.data_ptr() for value in (*model.parameters(), *model.buffers(), *kept, *moving, *rates)]
+        moving = [
+            value
+            for state in optimiser.state.values()
+            for value in state.values()
+            if value is not None
+        ]
+        rates = [
+            group["lr"] for group in optimiser.param_groups if isinstance(group["lr"], torch.Tensor)
+        ]
+        return [
+            value.data_ptr()
+            for value in (*model.parameters(), *model.buffers(), *kept, *moving, *rates)
+        ]
 
     def recorded(work, model, optimiser, *others):
         def noted(*given):
@@ -56,7 +76,9 @@ def cuda(monkeypatch):
             return returned
 
         def checked(*given):
-            assert places(model, optimiser) == known, "a graph's tensor was replaced: it would not see the new one"
+            assert places(model, optimiser) == known, (
+                "a graph's tensor was replaced: it would not see the new one"
+            )
             return replay(*given)
 
         replay = graphs.captured(noted, model, optimiser, *others)
@@ -70,11 +92,16 @@ def cuda(monkeypatch):
 
 @pytest.fixture
 def trained(net, digits):
-    """A network after two steps, so that there are statistics and momenta; its mask, optimiser and a batch."""
+    """A network after two steps, so that there are statistics and momenta.
+
+    Its mask, optimiser and a batch.
+    """
     model = net().train()
     theta = {name: weight.detach() for name, weight in models.prunable(model).items()}
     kept = training.masked(model, masks.magnitude_prune(theta, masks.dense_mask(theta), 0.5))
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-3, fused=True)
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-3, fused=True
+    )
     x, y = digits.floats()[:32], digits.y[:32]
     for _ in range(2):
         training.step(model, kept, optimiser, x, y, None, None)
@@ -82,20 +109,32 @@ def trained(net, digits):
 
 
 def momenta(model, optimiser):
-    return {name: optimiser.state[weight]["momentum_buffer"].clone() for name, weight in model.named_parameters()}
+    return {
+        name: optimiser.state[weight]["momentum_buffer"].clone()
+        for name, weight in model.named_parameters()
+    }
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_capturing_leaves_model_and_optimiser_as_it_found_them(cuda, trained, fails, capsys):
     model, kept, optimiser, x, y = trained
-    state, moving = {name: value.clone() for name, value in model.state_dict().items()}, momenta(model, optimiser)
+    state, moving = (
+        {name: value.clone() for name, value in model.state_dict().items()},
+        momenta(model, optimiser),
+    )
     cuda.fails = fails
 
     def work(x, y, start):
         return training.step(model, kept, optimiser, x, y, PGD2, None, start=start)
 
-    assert (training.captured(work, model, optimiser, x, y, torch.zeros_like(x), (0, 7)) is None) == fails
-    assert same(model.state_dict(), state) and same(momenta(model, optimiser), moving) and cuda.pools == [(0, 7)]
+    assert (
+        training.captured(work, model, optimiser, x, y, torch.zeros_like(x), (0, 7)) is None
+    ) == fails
+    assert (
+        same(model.state_dict(), state)
+        and same(momenta(model, optimiser), moving)
+        and cuda.pools == [(0, 7)]
+    )
     assert capsys.readouterr().err.count("step by step") == fails
 
 
@@ -104,7 +143,9 @@ def test_before_the_first_step_momenta_are_zero_which_is_the_same_as_none(cuda, 
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
 
     def work(x, y, start):
-        return training.step(model, training.masked(model, {}), optimiser, x, y, None, None, start=start)
+        return training.step(
+            model, training.masked(model, {}), optimiser, x, y, None, None, start=start
+        )
 
     x = digits.floats()[:8]
     training.captured(work, model, optimiser, x, digits.y[:8], torch.zeros_like(x))
@@ -113,8 +154,18 @@ def test_before_the_first_step_momenta_are_zero_which_is_the_same_as_none(cuda, 
 
 def regime(name, **changes):
     attack = {"ST": None, "FAT": PGD(0.15, 0.18, 1), "AT": PGD2}[name]
-    settings = dict(name=name, epochs=2, batch=64, lr=0.1, schedule="one_cycle", milestones=(), momentum=0.9,
-                    weight_decay=5e-3, attack=attack, judge=attack and PGD2)
+    settings = dict(
+        name=name,
+        epochs=2,
+        batch=64,
+        lr=0.1,
+        schedule="one_cycle",
+        milestones=(),
+        momentum=0.9,
+        weight_decay=5e-3,
+        attack=attack,
+        judge=attack and PGD2,
+    )
     return Regime(**{**settings, **changes})
 
 
@@ -124,13 +175,20 @@ def mask(model, fraction):
 
 
 def alike(found, wanted):
-    return found.history == wanted.history and same(found.last, wanted.last) and same(found.selected, wanted.selected)
+    return (
+        found.history == wanted.history
+        and same(found.last, wanted.last)
+        and same(found.selected, wanted.selected)
+    )
 
 
 @pytest.mark.parametrize("name", ["ST", "FAT", "AT"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_training_by_replays_ends_with_the_same_bits(cuda, net, digits, name, fails, monkeypatch):
-    train, validation = digits.take(torch.arange(150)), digits.take(torch.arange(150, 250))  # batches of 64, 64, 22
+    train, validation = (
+        digits.take(torch.arange(150)),
+        digits.take(torch.arange(150, 250)),
+    )  # batches of 64, 64, 22
     m = mask(net(), 0.5)
     wanted = fit(net(), m, train, validation, regime(name), 7)
     monkeypatch.setattr(training, "_capturable", lambda x: True)
@@ -141,9 +199,13 @@ def test_training_by_replays_ends_with_the_same_bits(cuda, net, digits, name, fa
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
-def test_tickets_one_after_another_share_a_captured_step_and_nothing_else(cuda, net, digits, momentum, monkeypatch,
-                                                                          tmp_path):
-    """Other weights, mask, normalisation, seed, rate and length; one is interrupted, and resumed after another."""
+def test_tickets_one_after_another_share_a_captured_step_and_nothing_else(
+    cuda, net, digits, momentum, monkeypatch, tmp_path
+):
+    """Other weights, mask, normalisation, seed, rate and length.
+
+    One is interrupted, and resumed after another.
+    """
     train, validation = digits.take(torch.arange(150)), digits.take(torch.arange(150, 250))
 
     def one(seed, **settings):

@@ -1,4 +1,7 @@
-"""Hostile packs and picture folders: refused by their headers in one line, before anything of them is unpacked."""
+"""Hostile packs and picture folders.
+
+Refused by their headers in one line, before anything of them is unpacked.
+"""
 
 import io
 import os
@@ -22,7 +25,8 @@ def one_line(error, *words):
     assert "\n" not in text and len(text) < 400 and all(word in text for word in words), text
 
 
-# ---------------------------------------------------------------------------------------------- packs
+# ----------------------------------------------------------------------------------------------
+# packs
 
 
 def npy(shape, dtype="|u1", content=b"", fortran=False):
@@ -42,8 +46,12 @@ def pack(path, images=None, labels=None, how=zipfile.ZIP_STORED):
 
 def bomb(path):
     """100 MB of zeros in 100 kB."""
-    pack(path, npy((100_000, 32, 32), "|u1", bytes(102_400_000)), npy((100_000,), "|u1", bytes(100_000)),
-         zipfile.ZIP_DEFLATED)
+    pack(
+        path,
+        npy((100_000, 32, 32), "|u1", bytes(102_400_000)),
+        npy((100_000,), "|u1", bytes(100_000)),
+        zipfile.ZIP_DEFLATED,
+    )
     assert path.stat().st_size < 300_000
 
 
@@ -65,11 +73,26 @@ def twice(path):
 PACKS = {
     "a bomb": (bomb, "100-fold"),
     "a header of a petabyte": (lambda path: pack(path, npy((10**9, 1000, 1000))), "do not fill"),
-    "a header larger than its bytes": (lambda path: pack(path, npy((7, 8, 8), "|u1", bytes(384))), "do not fill"),
-    "a header smaller than its bytes": (lambda path: pack(path, npy((5, 8, 8), "|u1", bytes(384))), "do not fill"),
-    "a negative side": (lambda path: pack(path, npy((-6, 8, -8), "|u1", bytes(384))), "do not fill"),
-    "Fortran's order, cut short": (lambda path: pack(path, npy((6, 8, 8), "|u1", bytes(100), True)), "do not fill"),
-    "pickled labels": (lambda path: pack(path, labels=npy((6,), "|O", b"cos\nsystem\n(S'true'\ntR.")), "pickled"),
+    "a header larger than its bytes": (
+        lambda path: pack(path, npy((7, 8, 8), "|u1", bytes(384))),
+        "do not fill",
+    ),
+    "a header smaller than its bytes": (
+        lambda path: pack(path, npy((5, 8, 8), "|u1", bytes(384))),
+        "do not fill",
+    ),
+    "a negative side": (
+        lambda path: pack(path, npy((-6, 8, -8), "|u1", bytes(384))),
+        "do not fill",
+    ),
+    "Fortran's order, cut short": (
+        lambda path: pack(path, npy((6, 8, 8), "|u1", bytes(100), True)),
+        "do not fill",
+    ),
+    "pickled labels": (
+        lambda path: pack(path, labels=npy((6,), "|O", b"cos\nsystem\n(S'true'\ntR.")),
+        "pickled",
+    ),
     "floats": (lambda path: pack(path, npy((6, 8, 8), "<f8", bytes(8 * 384))), "float64"),
     "a header that is code": (lambda path: pack(path, npy("__import__('os').getpid()")), "header"),
     "a header without an end": (lambda path: pack(path, npy("(" + "(" * 3000)), "header"),
@@ -102,17 +125,28 @@ def test_a_good_pack_passes_stored_or_deflated_large_or_all_zeros(tmp_path):
         assert x.shape == (6, 8, 8) and y.tolist() == [0, 1, 2, 3, 4, 5] and y.dtype == np.int64
 
 
-# ---------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------------
+# pictures
 
 
 def png(path, wide, high):
     """A PNG whose header says so; its rows are zeros, as far as a few kB go."""
+
     def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     head = struct.pack(">IIBBBBB", wide, high, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(10**6)))
-                     + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def cut_short(path):
@@ -164,11 +198,14 @@ def test_pictures_at_the_bounds_are_measured_as_they_are(tmp_path):
         assert pictures.measure(tmp_path / "a.png") == (wide, high)
 
 
-# ---------------------------------------------------------------------------------------------- counts
+# ----------------------------------------------------------------------------------------------
+# counts
 
 
 def study(folder, row):
-    (folder / "study.yaml").write_text(BASE.replace("[digits]", "[mine]") + f"data: {{mine: {row}}}\n")
+    (folder / "study.yaml").write_text(
+        BASE.replace("[digits]", "[mine]") + f"data: {{mine: {row}}}\n"
+    )
     return folder / "study.yaml"
 
 
@@ -186,21 +223,36 @@ def test_folders_are_counted_and_the_forecast_goes_by_what_is_there(tmp_path, mo
     found = records.read_study(path)
     row = studies.dataset(found, "mine")
     assert (row.train_images, row.test_images) == (24, 8)
-    stated = records.read_study(study(tmp_path, f"{{loader: folder, size: 8, path: {tmp_path / 'mine'}, classes: 4, "
-                                                "train_images: 24, test_images: 8}"))
+    stated = records.read_study(
+        study(
+            tmp_path,
+            f"{{loader: folder, size: 8, path: {tmp_path / 'mine'}, classes: 4, "
+            "train_images: 24, test_images: 8}",
+        )
+    )
     assert stated == found
     there = studies.plan(found)
-    away = records.read_study(study(tmp_path, "{loader: folder, size: 8, path: /nowhere, classes: 4}"))
+    away = records.read_study(
+        study(tmp_path, "{loader: folder, size: 8, path: /nowhere, classes: 4}")
+    )
     assert len(there) == len(studies.plan(away))
-    here, far = (sum(costs.cost(spec) for spec in plan.values() if spec.kind == "transfer")
-                 for plan in (there, studies.plan(away)))
+    here, far = (
+        sum(costs.cost(spec) for spec in plan.values() if spec.kind == "transfer")
+        for plan in (there, studies.plan(away))
+    )
     assert 0 < 100 * here < far
 
 
 def test_packs_are_counted_by_their_headers(tmp_path):
     for split, n in (("train", 9), ("test", 3)):
-        np.savez(tmp_path / f"mine_{split}.npz", images=np.zeros((n, 8, 8), np.uint8), labels=np.arange(n) % 3)
-    path = study(tmp_path, f"{{loader: npz, size: 8, path: '{tmp_path}/mine_{{split}}.npz', classes: 3}}")
+        np.savez(
+            tmp_path / f"mine_{split}.npz",
+            images=np.zeros((n, 8, 8), np.uint8),
+            labels=np.arange(n) % 3,
+        )
+    path = study(
+        tmp_path, f"{{loader: npz, size: 8, path: '{tmp_path}/mine_{{split}}.npz', classes: 3}}"
+    )
     row = studies.dataset(records.read_study(path), "mine")
     assert (row.train_images, row.test_images) == (9, 3)
 
@@ -208,7 +260,9 @@ def test_packs_are_counted_by_their_headers(tmp_path):
 def test_data_sets_of_the_catalogue_are_counted_where_they_are_there(tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_DATA", str(tmp_path))
     imagenet(tmp_path / "imagenet")
-    (tmp_path / "a.yaml").write_text(BASE.replace("[digits]", "[imagenet]") + "data: {imagenet: {classes: 3}}\n")
+    (tmp_path / "a.yaml").write_text(
+        BASE.replace("[digits]", "[imagenet]") + "data: {imagenet: {classes: 3}}\n"
+    )
     row = studies.dataset(records.read_study(tmp_path / "a.yaml"), "imagenet")
     assert (row.train_images, row.test_images) == (12, 6)
 
@@ -222,11 +276,26 @@ MISMATCH = {  # what is done to four classes of 6 and 2 pictures, the row's sett
     "five classes": (None, "classes: 5", "4 classes has 5"),
     "three classes": (None, "classes: 3", "4 classes has 3"),
     "an empty class": (empty, "classes: 4", "class1 no pictures"),
-    "a class without test pictures": (lambda root: (root / "test" / "class2").rename(root / "test" / "klass2"),
-                                      "classes: 4", "differ class2"),
-    "another number than is stated": (None, "classes: 4, train_images: 240", "train_images=240: 24 are there"),
-    "another number of test images": (None, "classes: 4, test_images: 9", "test_images=9: 8 are there"),
-    "too few to hold out": (None, "classes: 4}}\ntransfer: {ST: {validation: held_5000", "held_5000 24 tenth"),
+    "a class without test pictures": (
+        lambda root: (root / "test" / "class2").rename(root / "test" / "klass2"),
+        "classes: 4",
+        "differ class2",
+    ),
+    "another number than is stated": (
+        None,
+        "classes: 4, train_images: 240",
+        "train_images=240: 24 are there",
+    ),
+    "another number of test images": (
+        None,
+        "classes: 4, test_images: 9",
+        "test_images=9: 8 are there",
+    ),
+    "too few to hold out": (
+        None,
+        "classes: 4}}\ntransfer: {ST: {validation: held_5000",
+        "held_5000 24 tenth",
+    ),
 }
 
 
@@ -246,7 +315,9 @@ def test_what_does_not_fit_the_folders_is_refused_before_the_start(what, tmp_pat
 def test_a_pack_of_other_classes_is_refused_before_the_start(tmp_path):
     np.savez(tmp_path / "mine.npz", images=np.zeros((9, 8, 8), np.uint8), labels=np.arange(9) % 5)
     with pytest.raises(BadStudy) as error:
-        records.read_study(study(tmp_path, f"{{loader: npz, size: 8, path: {tmp_path}/mine.npz, classes: 4}}"))
+        records.read_study(
+            study(tmp_path, f"{{loader: npz, size: 8, path: {tmp_path}/mine.npz, classes: 4}}")
+        )
     one_line(error, "study.yaml:12: ", "labels 0..4", "0..3")
 
 

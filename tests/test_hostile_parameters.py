@@ -1,4 +1,7 @@
-"""Hostile parameter files: each is refused in one line that says where, at once, and nothing is run or written."""
+"""Hostile parameter files.
+
+Each is refused in one line that says where, at once, and nothing is run or written.
+"""
 
 import json
 import os
@@ -23,7 +26,8 @@ def most():  # ru_maxrss counts what the parent had, too
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 records.read_study(sys.argv[1])
 before, found = most(), {}
@@ -48,13 +52,21 @@ def put(folder, what):
 
 @pytest.fixture(scope="module")
 def battery(tmp_path_factory):
-    """({file name: (line, CPU seconds)}, bytes that the process grew by) of a process that reads them all."""
+    """({file name.
+
+    (line, CPU seconds)}, bytes that the process grew by) of a process that reads them all.
+    """
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "good.yaml").write_text(BASE)
     paths = [put(folder, what) for what in HOSTILE]
     before = sorted(folder.iterdir())
-    done = subprocess.run([sys.executable, "-c", MEASURE, folder / "good.yaml", *paths], capture_output=True, text=True,
-                          cwd=records.checkout(), env={**os.environ, "DWLT_OUTPUTS": str(folder / "outputs")})
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, folder / "good.yaml", *paths],
+        capture_output=True,
+        text=True,
+        cwd=records.checkout(),
+        env={**os.environ, "DWLT_OUTPUTS": str(folder / "outputs")},
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(folder.iterdir()) == before, "nothing is written"
     return json.loads(done.stdout)
@@ -82,8 +94,18 @@ def test_all_of_them_together_grow_the_process_by_less_than_200_mb(battery):
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
-@pytest.mark.parametrize("what", ["a billion laughs", "a product of lists", "5,001 digits", "a key that runs code",
-                                  "python/object", "UTF-16", "sexagesimal"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a billion laughs",
+        "a product of lists",
+        "5,001 digits",
+        "a key that runs code",
+        "python/object",
+        "UTF-16",
+        "sexagesimal",
+    ],
+)
 def test_the_command_says_so_on_stderr_with_status_2(command, what, tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
     done = CliRunner().invoke(app, [command, str(put(tmp_path, what))])
@@ -95,8 +117,14 @@ def not_files(folder):
     os.mkfifo(folder / "pipe.yaml")
     (folder / "folder.yaml").mkdir()
     (folder / "loop.yaml").symlink_to(folder / "loop.yaml")
-    return {"pipe": folder / "pipe.yaml", "folder": folder / "folder.yaml", "device": "/dev/zero",
-            "loop": folder / "loop.yaml", "gone": folder / "none.yaml", "long": folder / ("n" * 5000)}
+    return {
+        "pipe": folder / "pipe.yaml",
+        "folder": folder / "folder.yaml",
+        "device": "/dev/zero",
+        "loop": folder / "loop.yaml",
+        "gone": folder / "none.yaml",
+        "long": folder / ("n" * 5000),
+    }
 
 
 @pytest.mark.skipif(os.name != "posix", reason="named pipes")
@@ -115,7 +143,9 @@ def test_a_file_of_theta_that_is_no_file_is_not_opened(what, tmp_path):
     (tmp_path / "study.yaml").write_text(BASE + f"weights: {{STD: {path}}}\n")
     with pytest.raises(BadStudy) as error:
         records.read_study(tmp_path / "study.yaml")
-    assert str(error.value).startswith(f"{tmp_path}/study.yaml:12: weights.STD: ") and what in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path}/study.yaml:12: weights.STD: ") and what in str(
+        error.value
+    )
     assert "\n" not in str(error.value)
 
 
@@ -124,10 +154,17 @@ def test_what_looks_alike_and_is_meant_well_is_taken():
     assert parse("\ufeff" + BASE, "a.yaml") == good
     assert parse(BASE.replace("\n", "\r\n"), "a.yaml") == good
     assert parse(BASE.replace("[1, 2]", "[+1, 2]").replace("0.1", "1.0e-1"), "a.yaml") == good
-    assert parse(BASE + "title: 'no: 1:30, 010 and 2024-01-01'\n", "a.yaml").title == "no: 1:30, 010 and 2024-01-01"
+    assert (
+        parse(BASE + "title: 'no: 1:30, 010 and 2024-01-01'\n", "a.yaml").title
+        == "no: 1:30, 010 and 2024-01-01"
+    )
     assert parse(BASE + "title: >\n  one\n  line\n", "a.yaml").title == "one line\n"
-    several = BASE.replace("seeds: [0]", "seeds: &seeds [0, 1]") + "surrogate: {arch: resnet20}\n" + (
-        "transfer_attacks:\n  - {pretraining: [STD], method: [RP], dataset: [digits], rounds: [1], seeds: *seeds}\n")
+    several = (
+        BASE.replace("seeds: [0]", "seeds: &seeds [0, 1]")
+        + "surrogate: {arch: resnet20}\n"
+        + "transfer_attacks:\n  - {pretraining: [STD], method: [RP], dataset: [digits], rounds:"
+        " [1], seeds: *seeds}\n"
+    )
     assert parse(several, "a.yaml").transfer_attacks[0].seeds == (0, 1)
 
 

@@ -1,4 +1,7 @@
-"""The house's own rules: who imports whom, how long lines and cells are, and what an import pulls in."""
+"""The house's own rules.
+
+Who imports whom, how long lines and cells are, and what an import pulls in.
+"""
 
 import ast
 import json
@@ -15,7 +18,9 @@ import dwlt_lib
 from dwlt_lib.records import checkout
 
 ROOT = checkout()
-MODULES = {path.stem: path for path in sorted((ROOT / "dwlt_lib").glob("*.py")) if path.stem != "__init__"}
+MODULES = {
+    path.stem: path for path in sorted((ROOT / "dwlt_lib").glob("*.py")) if path.stem != "__init__"
+}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ANY = set(MODULES)
 
@@ -60,8 +65,15 @@ TABLE = {
     "pickles": set(),
     "containers": {"pickles"},
     "checkpoints": {"containers", "files", "masks", "models", "pickles"},
-    "weights": {"checkpoints", "files", "imported", "masks", "models", "pickles",
-                "records"},  # only when a ticket is written
+    "weights": {
+        "checkpoints",
+        "files",
+        "imported",
+        "masks",
+        "models",
+        "pickles",
+        "records",
+    },  # only when a ticket is written
     "downloads": {"files"},
     "zoo": {"catalogue", "downloads"},
     "refusal": set(),
@@ -70,10 +82,36 @@ TABLE = {
     "cli_data": {"catalogue", "data", "inventory", "origins", "refusal"},
     "landscape": {"masks", "evaluation"},
     # masks: only when a mask is read
-    "records": {"files", "fingerprints", "imported", "parameters", "specs", "studies", "masks", "unfinished"},
-    "make": ANY - {"plots", "planes", "style", "words", "widgets", "runner", *PROCESSES, "report",
-                   "cli", "progress", "tour", "play", "servers", "closed_voila", "bench", "peers",
-                   *BROWSER},
+    "records": {
+        "files",
+        "fingerprints",
+        "imported",
+        "parameters",
+        "specs",
+        "studies",
+        "masks",
+        "unfinished",
+    },
+    "make": ANY
+    - {
+        "plots",
+        "planes",
+        "style",
+        "words",
+        "widgets",
+        "runner",
+        *PROCESSES,
+        "report",
+        "cli",
+        "progress",
+        "tour",
+        "play",
+        "servers",
+        "closed_voila",
+        "bench",
+        "peers",
+        *BROWSER,
+    },
     "style": {"files"},
     "planes": {"winning", "style"},
     "plots": {"winning", "structure", "style", "planes"},
@@ -82,18 +120,46 @@ TABLE = {
     "mask_cards": {"cards", "masks", "structure", "style", "winning"},
     "live": {"plots", "style", "winning"},
     "controls": set(),
-    "tab_sparsity": {"cards", "controls", "live", "mask_cards", "plots", "records", "style", "winning"},
+    "tab_sparsity": {
+        "cards",
+        "controls",
+        "live",
+        "mask_cards",
+        "plots",
+        "records",
+        "style",
+        "winning",
+    },
     "tab_results": {"cards", "controls", "live", "style", "winning"},
     "tab_pictures": {"cards", "controls", "planes", "records", "style", "winning"},
-    "widgets": {"cards", "controls", "plots", "records", "tab_pictures", "tab_results", "tab_sparsity"},
+    "widgets": {
+        "cards",
+        "controls",
+        "plots",
+        "records",
+        "tab_pictures",
+        "tab_results",
+        "tab_sparsity",
+    },
     "report": {"files", "records", "winning", "plots", "words"},
     "workers": {"files", "records"},
     "engine": {"workers"},
     # and names, as text, what workers are to have imported
     "preload": {"catalogue", "data", "workers"},
     # make, training and engine: only where records are made and notebooks run
-    "runner": {"costs", "files", "order", "parameters", "studies", "specs", "records", "make",
-               "training", "workers", "engine"},
+    "runner": {
+        "costs",
+        "files",
+        "order",
+        "parameters",
+        "studies",
+        "specs",
+        "records",
+        "make",
+        "training",
+        "workers",
+        "engine",
+    },
     # the last two: only where speeds are measured
     "forecast": {"costs", "files", "specs", "records", "peers", "training"},
     "progress": {"plots"},
@@ -106,9 +172,22 @@ TABLE = {
     "cli": ANY,
 }
 ONLY_FOR_THE_COMMAND = {"runner", "report", "widgets"}
-ONLY_FOR_RUNS = {"workers": {"cli", "runner", "engine", "preload"}, "engine": {"runner"},
-                 "preload": set()}
-WITHOUT_TORCH = ("catalogue", "specs", "costs", "order", "blocks", "studies", "parameters", "winning", "records")
+ONLY_FOR_RUNS = {
+    "workers": {"cli", "runner", "engine", "preload"},
+    "engine": {"runner"},
+    "preload": set(),
+}
+WITHOUT_TORCH = (
+    "catalogue",
+    "specs",
+    "costs",
+    "order",
+    "blocks",
+    "studies",
+    "parameters",
+    "winning",
+    "records",
+)
 
 
 def imports(path, top_level=False):
@@ -127,7 +206,9 @@ def imports(path, top_level=False):
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 first, *rest = alias.name.split(".")
-                (ours if first == "dwlt_lib" else others).add(rest[0] if first == "dwlt_lib" and rest else first)
+                (ours if first == "dwlt_lib" else others).add(
+                    rest[0] if first == "dwlt_lib" and rest else first
+                )
     return ours, others
 
 
@@ -167,8 +248,9 @@ def test_weights_load_records_only_when_a_ticket_is_written():
 
 
 def printed(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                          cwd=ROOT).stdout.split("\n")
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split("\n")
 
 
 def pulled_in(*module):
@@ -191,25 +273,44 @@ def test_reading_records_and_drawing_verdicts_loads_no_torch():
 def test_making_records_loads_neither_notebooks_nor_plots():
     found = pulled_in("make")
     assert "torch" in found
-    assert not {"papermill", "mlxtend", "jupyter", "jupyterlab", "IPython", "matplotlib", "seaborn", "ipykernel",
-                "nbformat", "sklearn", "skimage"} & found
+    assert (
+        not {
+            "papermill",
+            "mlxtend",
+            "jupyter",
+            "jupyterlab",
+            "IPython",
+            "matplotlib",
+            "seaborn",
+            "ipykernel",
+            "nbformat",
+            "sklearn",
+            "skimage",
+        }
+        & found
+    )
 
 
 def test_importing_the_package_loads_nothing_and_shows_its_doors():
     found = pulled_in()
-    assert not {"torch", "torchvision", "pandas", "numpy", "matplotlib", "jupyter",
-                "IPython"} & found
-    code = ("import dwlt_lib, sys; print(*dir(dwlt_lib)); "
-            "print(*[name for name in sys.modules if name.startswith('dwlt_lib.')])")
+    assert (
+        not {"torch", "torchvision", "pandas", "numpy", "matplotlib", "jupyter", "IPython"} & found
+    )
+    code = (
+        "import dwlt_lib, sys; print(*dir(dwlt_lib)); "
+        "print(*[name for name in sys.modules if name.startswith('dwlt_lib.')])"
+    )
     shown, loaded = printed(code)[:2]
     assert {*dwlt_lib.__all__, "__version__"} <= set(shown.split())
     assert not loaded
 
 
 def test_a_public_module_is_there_on_its_first_use_and_no_other_name_is():
-    code = ("import dwlt_lib, sys; dwlt_lib.winning.verdict; print(dwlt_lib.__version__); "
-            "print(dwlt_lib.winning is sys.modules['dwlt_lib.winning'], "
-            "hasattr(dwlt_lib, 'losing'))")
+    code = (
+        "import dwlt_lib, sys; dwlt_lib.winning.verdict; print(dwlt_lib.__version__); "
+        "print(dwlt_lib.winning is sys.modules['dwlt_lib.winning'], "
+        "hasattr(dwlt_lib, 'losing'))"
+    )
     assert printed(code)[1] == "True False"
     assert re.fullmatch(r"\d+(\.\d+)+", dwlt_lib.__version__) or dwlt_lib.__version__ == "0+unknown"
 
@@ -245,20 +346,22 @@ def test_the_command_answers_help_without_loading_torch():
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_line_is_120_columns_at_most(name):
-    assert max(map(len, MODULES[name].read_text().splitlines()), default=0) <= 120
-
-
-@pytest.mark.parametrize("name", MODULES)
 def test_text_files_are_read_and_written_as_utf_8_by_name(name):
     for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
         called = node.func if isinstance(node, ast.Call) else None
         named = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
         builtin = isinstance(called, ast.Name) and named == "open"
-        modes = [part.value for part in node.args[1:2] if isinstance(part, ast.Constant)] if builtin else []
-        if named in ("read_text", "write_text") or (builtin and not any("b" in mode for mode in modes)):
+        modes = (
+            [part.value for part in node.args[1:2] if isinstance(part, ast.Constant)]
+            if builtin
+            else []
+        )
+        if named in ("read_text", "write_text") or (
+            builtin and not any("b" in mode for mode in modes)
+        ):
             assert any(keyword.arg == "encoding" for keyword in node.keywords) or (
-                builtin and not all(isinstance(part, ast.Constant) for part in node.args[1:2])), ast.unparse(node)
+                builtin and not all(isinstance(part, ast.Constant) for part in node.args[1:2])
+            ), ast.unparse(node)
 
 
 def public(tree):
@@ -272,8 +375,9 @@ def public(tree):
 def test_modules_and_public_names_say_what_they_are(name):
     tree = ast.parse(MODULES[name].read_text())
     assert ast.get_docstring(tree)
-    bare = [node.name for node in public(tree) if not ast.get_docstring(node) and
-            len(node.body) > 1]  # one statement says it itself
+    bare = [
+        node.name for node in public(tree) if not ast.get_docstring(node) and len(node.body) > 1
+    ]  # one statement says it itself
     assert not bare
 
 
@@ -284,7 +388,9 @@ def test_classes_are_records_modules_exceptions_or_pools_nothing_else(name):
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.ClassDef) and not node.bases:
             marks = [ast.unparse(mark) for mark in node.decorator_list]
-            assert any("dataclass(frozen=True)" in mark for mark in marks) or node.name == "Normalised", node.name
+            assert (
+                any("dataclass(frozen=True)" in mark for mark in marks) or node.name == "Normalised"
+            ), node.name
 
 
 def test_no_branch_asks_which_study_it_serves():
@@ -300,7 +406,8 @@ def test_environment_installs_the_project_and_asks_for_the_same_python():
     assert len(wanted) == 3  # python, pip and the project: pyproject.toml is the one list
 
 
-# ------------------------------------------------------------------------------------------ notebooks
+# ------------------------------------------------------------------------------------------
+# notebooks
 
 
 def cells(path, kind):
@@ -319,10 +426,17 @@ def test_a_notebook_is_committed_without_outputs(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_cell_is_about_ten_lines_without_def_or_class(path):
     for _, source in cells(path, "code"):
-        lines = [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
+        lines = [
+            line
+            for line in source.splitlines()
+            if line.strip() and not line.strip().startswith("#")
+        ]
         assert len(lines) <= 10, source
         if not source.lstrip().startswith(("%", "!")):
-            assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(ast.parse(source)))
+            assert not any(
+                isinstance(node, ast.FunctionDef | ast.ClassDef)
+                for node in ast.walk(ast.parse(source))
+            )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -333,16 +447,26 @@ def test_a_notebook_opens_with_a_title_and_prose_comes_before_code(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_parameters_stand_in_one_tagged_cell_one_assignment_a_line(path):
-    tagged = [source for cell, source in cells(path, "code") if "parameters" in cell["metadata"].get("tags", [])]
+    tagged = [
+        source
+        for cell, source in cells(path, "code")
+        if "parameters" in cell["metadata"].get("tags", [])
+    ]
     assert len(tagged) == 1
     tree = ast.parse(tagged[0])
-    assert all(isinstance(node, ast.Assign) and node.lineno == node.end_lineno for node in tree.body)
+    assert all(
+        isinstance(node, ast.Assign) and node.lineno == node.end_lineno for node in tree.body
+    )
     assert len({node.lineno for node in tree.body}) == len(tree.body)
     if path.stem >= "11" and path.stem < "20":
-        assert [node.targets[0].id for node in tree.body] == ["study"]  # figure notebooks have one parameter
+        assert [node.targets[0].id for node in tree.body] == [
+            "study"
+        ]  # figure notebooks have one parameter
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if "10" < path.stem < "20"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in NOTEBOOKS if "10" < path.stem < "20"], ids=lambda path: path.stem
+)
 def test_figure_notebooks_make_nothing(path):
     text = "\n".join(source for _, source in cells(path, "code"))
     assert not re.search(r"\bmake\b|\bfit\b|\btraining\b", text)

@@ -1,4 +1,7 @@
-"""theta_p out of files: a study builds on exactly those tensors, wherever they lie, and says what it lacks."""
+"""theta_p out of files.
+
+A study builds on exactly those tensors, wherever they lie, and says what it lacks.
+"""
 
 import json
 from pathlib import Path
@@ -12,7 +15,20 @@ from safetensors.torch import load_file, save_file
 from seeds import set_global
 from typer.testing import CliRunner
 
-from dwlt_lib import bench, costs, data, imported, make, masks, models, plots, records, specs, studies, widgets
+from dwlt_lib import (
+    bench,
+    costs,
+    data,
+    imported,
+    make,
+    masks,
+    models,
+    plots,
+    records,
+    specs,
+    studies,
+    widgets,
+)
 from dwlt_lib import weights as files
 from dwlt_lib.cli import app
 from dwlt_lib.parameters import BadStudy
@@ -20,12 +36,24 @@ from dwlt_lib.parameters import BadStudy
 ROW = {"train_images": 4000, "test_images": 1000}
 SMALL = {"epochs": 1, "batch": 256, "lr": 0.05, "schedule": "constant", "milestones": []}
 PARAMS = {
-    "name": "taken", "arch": "resnet8", "source": "mnist5k", "evaluation_steps": 1,
+    "name": "taken",
+    "arch": "resnet8",
+    "source": "mnist5k",
+    "evaluation_steps": 1,
     "weights": {"STD": "std.safetensors", "AT": "at.safetensors"},
     "retraining": {"IMP-ST": SMALL, "IMP-AT": {**SMALL, "steps": 1}},
     "transfer": {regime: {**SMALL, "steps": 1} for regime in ("ST", "AT")},
-    "grid": [{"pretraining": ["STD"], "method": ["OMP", "IMP-ST"], "dataset": ["digits"], "fraction": [0.1],
-              "regime": ["AT"], "rounds": [2], "seeds": [0]}],
+    "grid": [
+        {
+            "pretraining": ["STD"],
+            "method": ["OMP", "IMP-ST"],
+            "dataset": ["digits"],
+            "fraction": [0.1],
+            "regime": ["AT"],
+            "rounds": [2],
+            "seeds": [0],
+        }
+    ],
 }
 
 
@@ -44,7 +72,9 @@ def taken(path, source="std", **how):
     """Such a checkpoint after `dwlt weights import`."""
     raw = path.with_suffix(".pth")
     checkpoint(raw, source, **how)
-    done = CliRunner().invoke(app, ["weights", "import", str(raw), "--as", source, "--out", str(path)])
+    done = CliRunner().invoke(
+        app, ["weights", "import", str(raw), "--as", source, "--out", str(path)]
+    )
     assert done.exit_code == 0, done.output
     return path
 
@@ -63,10 +93,12 @@ def home(tmp_path, monkeypatch, outputs):
 @pytest.fixture
 def written(tmp_path):
     """written(**changes): the path of the parameter file."""
+
     def write(**changes):
         path = tmp_path / "taken.yaml"
         path.write_text(yaml.safe_dump({**PARAMS, **changes}))
         return path
+
     return write
 
 
@@ -90,7 +122,8 @@ def refused(*arguments):
     return done.stderr
 
 
-# ------------------------------------------------------------------------------------------- identity
+# -------------------------------------------------------------------------------------------
+# identity
 
 
 def test_ids_depend_on_the_tensors_and_not_on_the_path(home, written, tmp_path):
@@ -109,7 +142,11 @@ def test_the_identity_is_the_hash_of_the_tensors(home, written):
     study = records.read_study(written())
     assert study.weights["STD"].theta == theta_of(home / "std.safetensors")
     spec = studies.theta(study, "STD")
-    assert isinstance(spec, specs.ImportedSpec) and spec.theta == study.weights["STD"].theta and costs.cost(spec) == 0
+    assert (
+        isinstance(spec, specs.ImportedSpec)
+        and spec.theta == study.weights["STD"].theta
+        and costs.cost(spec) == 0
+    )
 
 
 def test_studies_that_train_everything_keep_their_ids(toy):
@@ -120,12 +157,18 @@ def test_studies_that_train_everything_keep_their_ids(toy):
     assert set(studies.plan(other)) == set(studies.plan(trained))  # which builds on AT alone
     noted = json.loads(json.dumps(trained.model_dump(mode="json")))
     del noted["weights"]  # as studies noted before there were any
-    assert set(studies.plan(studies.Study.model_validate_json(json.dumps(noted)))) == set(studies.plan(trained))
+    assert set(studies.plan(studies.Study.model_validate_json(json.dumps(noted)))) == set(
+        studies.plan(trained)
+    )
 
 
 def test_a_surrogate_is_trained_whatever_files_there_are(toy):
-    planned = studies.plan(toy(weights={"AT": {"file": "at.safetensors", "theta": 64 * "a"}})).values()
-    assert {type(spec.surrogate) for spec in planned if spec.kind == "attack"} == {specs.PretrainingSpec}
+    planned = studies.plan(
+        toy(weights={"AT": {"file": "at.safetensors", "theta": 64 * "a"}})
+    ).values()
+    assert {type(spec.surrogate) for spec in planned if spec.kind == "attack"} == {
+        specs.PretrainingSpec
+    }
     assert {type(spec.theta) for spec in planned if spec.kind == "transfer"} == {specs.ImportedSpec}
 
 
@@ -149,19 +192,31 @@ def test_what_was_planned_is_found_without_the_file(home, written):
     assert "provisional" in invoke("plan", path).stdout
 
 
-# ------------------------------------------------------------------------------------------- refusals
+# -------------------------------------------------------------------------------------------
+# refusals
 
 
-def test_a_missing_file_gives_a_provisional_plan_and_a_run_names_the_commands_that_bring_it(home, written):
+def test_a_missing_file_gives_a_provisional_plan_and_a_run_names_the_commands_that_bring_it(
+    home, written
+):
     path = written()
     (home / "std.safetensors").unlink()
     planned = invoke("plan", path)
-    assert planned.exit_code == 0 and "provisional" in planned.stdout.splitlines()[0], planned.output
+    assert planned.exit_code == 0 and "provisional" in planned.stdout.splitlines()[0], (
+        planned.output
+    )
     line = refused("run", path, "--executor", "inline")
-    assert f"{home / 'std.safetensors'} is missing; want theta_STD, a resnet8 with 10 classes (mnist5k)" in line
-    assert (f"dwlt weights fetch std && dwlt weights import {home / 'resnet50-0676ba61.pth'} --as std --out "
-            f"{home / 'std.safetensors'}") in line
-    pinned = refused("run", written(weights={"STD": {"file": "std.safetensors", "theta": 64 * "b"}}))
+    assert (
+        f"{home / 'std.safetensors'} is missing; want theta_STD, a resnet8 with 10 classes"
+        " (mnist5k)" in line
+    )
+    assert (
+        f"dwlt weights fetch std && dwlt weights import {home / 'resnet50-0676ba61.pth'} --as std"
+        f" --out {home / 'std.safetensors'}" in line
+    )
+    pinned = refused(
+        "run", written(weights={"STD": {"file": "std.safetensors", "theta": 64 * "b"}})
+    )
     assert f"want theta_STD of sha256 {64 * 'b'}" in pinned
     assert not (records.study_dir("taken") / "study.json").exists()
 
@@ -186,7 +241,9 @@ def test_a_file_that_is_not_what_the_study_asks_for_is_refused_in_one_line(home,
     taken(other, classes=7)
     assert "with 7 classes" in line()
     taken(other)
-    assert "which the study pins" in refused("run", written(weights={"STD": {"file": str(other), "theta": 64 * "c"}}))
+    assert "which the study pins" in refused(
+        "run", written(weights={"STD": {"file": str(other), "theta": 64 * "c"}})
+    )
     for value in ({"file": str(other), "theta": "c0ffee"}, {"theta": 64 * "c"}, 3, {"path": "x"}):
         assert "weights.STD" in refused("run", written(weights={"STD": value}))
 
@@ -194,7 +251,10 @@ def test_a_file_that_is_not_what_the_study_asks_for_is_refused_in_one_line(home,
 def test_normalisation_that_the_file_states_must_be_the_sources(home, written):
     taken(home / "at.safetensors", "at", mean=0.25)
     path = written(weights={"AT": "at.safetensors"})
-    assert "was trained on images of mean [0.25, 0.25, 0.25]; want [0.252, 0.252, 0.252]" in refused("plan", path)
+    assert (
+        "was trained on images of mean [0.25, 0.25, 0.25]; want [0.252, 0.252, 0.252]"
+        in refused("plan", path)
+    )
     rows = {"mnist5k": {"mean": [0.25] * 3}}
     records.read_study(written(weights={"AT": "at.safetensors"}, data=rows))
 
@@ -210,8 +270,16 @@ def test_a_file_damaged_behind_its_header_makes_no_record(home, written, capsys)
 
 
 def test_the_sources_images_are_wanted_only_where_a_mask_retrains(home, written, tmp_path):
-    rows = {"far": {"loader": "imagenet", "path": "nowhere", "classes": 10, "size": 8, **ROW},
-            "near": {"loader": "npz", "path": str(tmp_path / "near_{split}.npz"), "classes": 10, "size": 8, **ROW}}
+    rows = {
+        "far": {"loader": "imagenet", "path": "nowhere", "classes": 10, "size": 8, **ROW},
+        "near": {
+            "loader": "npz",
+            "path": str(tmp_path / "near_{split}.npz"),
+            "classes": 10,
+            "size": 8,
+            **ROW,
+        },
+    }
 
     def run(method, rounds):
         grid = [{**PARAMS["grid"][0], "method": [method], "rounds": [rounds], "dataset": ["near"]}]
@@ -222,20 +290,29 @@ def test_the_sources_images_are_wanted_only_where_a_mask_retrains(home, written,
     assert "data set near" in run("IMP-ST", 1)
     for split in ("train", "test"):
         n = ROW[f"{split}_images"]
-        np.savez(tmp_path / f"near_{split}.npz", images=np.zeros((n, 8, 8), np.uint8), labels=np.arange(n) % 10)
+        np.savez(
+            tmp_path / f"near_{split}.npz",
+            images=np.zeros((n, 8, 8), np.uint8),
+            labels=np.arange(n) % 10,
+        )
     assert "data set far" in run("IMP-ST", 2)
 
 
 def test_a_record_reads_what_it_says_it_reads(toy, outputs, monkeypatch):
     asked, real = set(), data.images
-    monkeypatch.setattr(make, "images", lambda row, split, device: asked.add((row, split)) or real(row, split, device))
+    monkeypatch.setattr(
+        make,
+        "images",
+        lambda row, split, device: asked.add((row, split)) or real(row, split, device),
+    )
     for spec in studies.plan(toy()).values():
         asked.clear()
         make.make(spec)
         assert asked == set(specs.reads(spec)), specs.label(spec)
 
 
-# ------------------------------------------------------------------------------------------- end to end
+# ------------------------------------------------------------------------------------------- end to
+# end
 
 
 @pytest.fixture
@@ -251,14 +328,29 @@ def test_a_study_runs_from_the_file_and_its_records_hold_it_bit_for_bit(home, ma
     theta = next(spec for spec in planned.values() if isinstance(spec, specs.ImportedSpec))
     record, given = records.read(theta), load_file(home / "std.safetensors")
     state = load_file(record.path / "weights.safetensors")
-    assert state.keys() == given.keys() and all(torch.equal(state[name], part) for name, part in given.items())
+    assert state.keys() == given.keys() and all(
+        torch.equal(state[name], part) for name, part in given.items()
+    )
     assert (record.metrics, record.history, record.columns["theta"]) == ({}, [], theta.theta[:12])
-    kinds = [(spec.kind, spec.method, spec.rounds) for spec in planned.values() if spec.kind == "mask"]
-    assert kinds == [("mask", "OMP", 1), ("mask", "OMP", 2), ("mask", "IMP-ST", 1), ("mask", "IMP-ST", 2)]
-    first = {name: given[name] for name in records.mask(specs.record_id(next(
-        spec for spec in planned.values() if spec.kind == "mask")))}
+    kinds = [
+        (spec.kind, spec.method, spec.rounds) for spec in planned.values() if spec.kind == "mask"
+    ]
+    assert kinds == [
+        ("mask", "OMP", 1),
+        ("mask", "OMP", 2),
+        ("mask", "IMP-ST", 1),
+        ("mask", "IMP-ST", 2),
+    ]
+    first = {
+        name: given[name]
+        for name in records.mask(
+            specs.record_id(next(spec for spec in planned.values() if spec.kind == "mask"))
+        )
+    }
     one_shot = masks.magnitude_prune(first, masks.dense_mask(first), 0.2)
-    for spec in planned.values():  # the first round of IMP is the one of OMP: it prunes theta_p itself
+    for (
+        spec
+    ) in planned.values():  # the first round of IMP is the one of OMP: it prunes theta_p itself
         if spec.kind == "mask" and spec.rounds == 1:
             m = records.mask(specs.record_id(spec))
             assert all(torch.equal(m[name], one_shot[name]) for name in m)
@@ -266,14 +358,21 @@ def test_a_study_runs_from_the_file_and_its_records_hold_it_bit_for_bit(home, ma
     for path in home.glob("*"):
         path.unlink()
     again = invoke("run", made, "--executor", "inline")
-    assert again.exit_code == 0 and again.stdout == "", "nothing is left to make, with or without the file"
+    assert again.exit_code == 0 and again.stdout == "", (
+        "nothing is left to make, with or without the file"
+    )
 
 
 def test_what_reads_records_copes_with_a_theta_that_was_not_measured(made, home, tmp_path):
     table = records.table(study="taken")
     theta = table[table["kind"] == "pretraining"].iloc[0]
-    assert theta["SA"] != theta["SA"] and plots.training_curve(records.read(theta["id"]).history) is not None
-    assert len(records.table("pretraining")) == 1 and "provisional" not in invoke("plan", made).stdout
+    assert (
+        theta["SA"] != theta["SA"]
+        and plots.training_curve(records.read(theta["id"]).history) is not None
+    )
+    assert (
+        len(records.table("pretraining")) == 1 and "provisional" not in invoke("plan", made).stdout
+    )
     for command in ("results", "verdict"):
         done = invoke(command, made)
         assert done.exit_code == 0 and done.stdout, done.output
@@ -281,8 +380,9 @@ def test_what_reads_records_copes_with_a_theta_that_was_not_measured(made, home,
     page = widgets.build("taken")
     page.parts.results.kind.value = "pretraining"
     page.open(theta["id"])
-    assert not page.problems.value and theta["id"] in str([child.value for child in page.record.children
-                                                           if hasattr(child, "value")])
+    assert not page.problems.value and theta["id"] in str(
+        [child.value for child in page.record.children if hasattr(child, "value")]
+    )
     with pytest.raises(ValueError, match="0 trained networks"):
         bench.precision(torch.device("cpu"), print)
     mask = next(iter(records.table("mask")["id"]))

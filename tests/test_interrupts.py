@@ -1,4 +1,6 @@
-"""However a command is ended, one line says so, no process and no scratch file is left, and the next run goes on."""
+"""However a command is ended, one line says so, no process and no scratch file is left, and the
+next run goes on.
+"""
 
 import os
 import re
@@ -28,12 +30,22 @@ def temporary():
 
 def start(outputs, temporary, *arguments):
     """The command, in a process group of its own in which interrupts are heard."""
-    environment = {**os.environ, "DWLT_OUTPUTS": str(outputs), "TMPDIR": str(temporary),
-                   "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "DWLT_OUTPUTS": str(outputs),
+        "TMPDIR": str(temporary),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
     return subprocess.Popen(
-        [*DWLT, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, text=True,
-        stderr=subprocess.PIPE, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+        [*DWLT, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def until(process, words):
@@ -55,17 +67,22 @@ def processes_end(outputs, patience):
     return children_of(outputs) == []
 
 
-@pytest.mark.parametrize("number, words, arguments", [
-    (signal.SIGINT, "  start", ("run", SPECK, "--workers", 2)),
-    (signal.SIGTERM, "  start", ("run", SPECK, "--workers", 2)),
-    (signal.SIGINT, "[1/", ("run", SPECK, "--executor", "inline")),
-    (signal.SIGTERM, "[1/", ("run", SPECK, "--executor", "inline")),
-    (signal.SIGTERM, "drawing", ("report", SPECK)),
-    (signal.SIGTERM, "in all", ("plan", SPECK)),
-    (signal.SIGINT, "GB/s", ("bench", "--device", "cpu", "--task", "prune"))],
-    ids=lambda value: value[0] if isinstance(value, tuple) else str(value).strip())
+@pytest.mark.parametrize(
+    "number, words, arguments",
+    [
+        (signal.SIGINT, "  start", ("run", SPECK, "--workers", 2)),
+        (signal.SIGTERM, "  start", ("run", SPECK, "--workers", 2)),
+        (signal.SIGINT, "[1/", ("run", SPECK, "--executor", "inline")),
+        (signal.SIGTERM, "[1/", ("run", SPECK, "--executor", "inline")),
+        (signal.SIGTERM, "drawing", ("report", SPECK)),
+        (signal.SIGTERM, "in all", ("plan", SPECK)),
+        (signal.SIGINT, "GB/s", ("bench", "--device", "cpu", "--task", "prune")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else str(value).strip(),
+)
 def test_a_signal_ends_a_command_in_one_line_and_leaves_nothing(
-        number, words, arguments, tmp_path, temporary):
+    number, words, arguments, tmp_path, temporary
+):
     process = start(tmp_path, temporary, *arguments)
     until(process, words)
     process.send_signal(number)
@@ -77,8 +94,9 @@ def test_a_signal_ends_a_command_in_one_line_and_leaves_nothing(
 
 def test_a_training_that_is_interrupted_keeps_its_checkpoint(tmp_path, temporary):
     params = tmp_path / "long.yaml"
-    params.write_text(SPECK.read_text(encoding="utf-8").replace("epochs: 1", "epochs: 2000"),
-                      encoding="utf-8")
+    params.write_text(
+        SPECK.read_text(encoding="utf-8").replace("epochs: 1", "epochs: 2000"), encoding="utf-8"
+    )
     process = start(tmp_path, temporary, "run", params, "--executor", "inline")
     late = time.time() + 120
     while not list(tmp_path.glob("records/.partial/*/checkpoint.pt")) and time.time() < late:
@@ -109,13 +127,22 @@ def test_what_a_kill_left_is_collected_by_the_next_run(tmp_path, temporary):
     assert start(tmp_path, temporary, "status", SPECK).wait(60) == 0
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("plan", SPECK), ("status", SPECK)],
-                         ids=lambda arguments: arguments[0])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("plan", SPECK), ("status", SPECK)],
+    ids=lambda arguments: arguments[0],
+)
 def test_a_command_whose_reader_has_gone_ends_quietly(arguments, tmp_path, temporary):
     reads, writes = os.pipe()
     os.close(reads)
     environment = {**os.environ, "DWLT_OUTPUTS": str(tmp_path), "TMPDIR": str(temporary)}
-    done = subprocess.run([*DWLT, *map(str, arguments)], env=environment, stdout=writes,
-                          stderr=subprocess.PIPE, text=True, timeout=120)
+    done = subprocess.run(
+        [*DWLT, *map(str, arguments)],
+        env=environment,
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
     os.close(writes)
     assert done.stderr == ""

@@ -1,4 +1,7 @@
-"""Theorems on landscapes: filter norms, pruned coordinates, centres, and the plane of a path (Li et al. 2018)."""
+"""Theorems on landscapes.
+
+Filter norms, pruned coordinates, centres, and the plane of a path (Li et al. 2018).
+"""
 
 import pytest
 import torch
@@ -16,7 +19,12 @@ def ticket(net):
     m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.7)
     m["conv1.weight"][4] = False  # a filter that is pruned whole
     masks.apply_(model, m)
-    return model.eval(), m, torch.rand(20, 3, 8, 8, generator=rng(1)), torch.randint(0, 3, (20,), generator=rng(2))
+    return (
+        model.eval(),
+        m,
+        torch.rand(20, 3, 8, 8, generator=rng(1)),
+        torch.randint(0, 3, (20,), generator=rng(2)),
+    )
 
 
 def test_each_filter_of_a_direction_is_as_long_as_the_weights_filter(ticket):
@@ -25,7 +33,9 @@ def test_each_filter_of_a_direction_is_as_long_as_the_weights_filter(ticket):
     assert d.keys() == dict(model.named_parameters()).keys()
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
-            assert torch.allclose(d[name].flatten(1).norm(dim=1), weight.flatten(1).norm(dim=1), rtol=1e-4), name
+            assert torch.allclose(
+                d[name].flatten(1).norm(dim=1), weight.flatten(1).norm(dim=1), rtol=1e-4
+            ), name
     assert (d["conv1.weight"][4] == 0).all() and d["fc.weight"].abs().max() > 0
 
 
@@ -78,9 +88,19 @@ def test_weights_buffers_and_mode_are_put_back(ticket, mode):
 def test_pruned_weights_stay_zero_at_every_point_whatever_the_direction(ticket, monkeypatch):
     model, m, x, y = ticket
     seen = []
-    monkeypatch.setattr(landscape, "mean_loss", lambda net, *_: seen.append(
-        [bool((weight[~m[name]] == 0).all()) and bool((weight[m[name]] != 0).any())
-         for name, weight in models.prunable(net).items()]) or 0.0)
+    monkeypatch.setattr(
+        landscape,
+        "mean_loss",
+        lambda net, *_: (
+            seen.append(
+                [
+                    bool((weight[~m[name]] == 0).all()) and bool((weight[m[name]] != 0).any())
+                    for name, weight in models.prunable(net).items()
+                ]
+            )
+            or 0.0
+        ),
+    )
     everywhere = {name: torch.ones_like(weight) for name, weight in model.named_parameters()}
     landscape.surface(model, m, everywhere, everywhere, x, y, torch.tensor([-1.0, 0.5, 1.0]))
     assert len(seen) == 9 and all(all(layers) for layers in seen)
@@ -90,7 +110,9 @@ def path(coords, seed=0, noise=0.0):
     """Checkpoints in a random plane of a 40-dimensional space, and that plane's two directions."""
     axes = torch.linalg.qr(torch.randn(40, 2, generator=rng(seed), dtype=torch.float64)).Q.T
     points = torch.as_tensor(coords, dtype=torch.float64) @ axes + 3
-    points = points + noise * torch.randn(points.shape, generator=rng(seed + 1), dtype=torch.float64)
+    points = points + noise * torch.randn(
+        points.shape, generator=rng(seed + 1), dtype=torch.float64
+    )
     return [{"a": p[:28].reshape(7, 4), "b": p[28:]} for p in points], points
 
 
@@ -103,7 +125,9 @@ def test_a_path_in_a_plane_is_seen_whole_and_ends_at_the_origin():
     assert found.coords.shape == (6, 2) and (found.coords[-1] == 0).all()
     assert found.residual.abs().max() < 1e-9
     assert sum(found.explained) == pytest.approx(1) and found.explained[0] > found.explained[1] > 0
-    assert torch.allclose(torch.cdist(found.coords, found.coords), torch.cdist(points, points), atol=1e-5)
+    assert torch.allclose(
+        torch.cdist(found.coords, found.coords), torch.cdist(points, points), atol=1e-5
+    )
 
 
 def test_components_are_orthonormal_and_coordinates_are_projections_onto_them():
@@ -133,7 +157,9 @@ def test_a_path_too_large_for_one_matrix_gives_the_same_plane(monkeypatch, noise
     one = landscape.trajectory(states)
     monkeypatch.setattr(landscape, "WHOLE", 0)
     many = landscape.trajectory(states)
-    assert torch.allclose(one.coords, many.coords, atol=1e-9) and one.explained == pytest.approx(many.explained)
+    assert torch.allclose(one.coords, many.coords, atol=1e-9) and one.explained == pytest.approx(
+        many.explained
+    )
     assert torch.allclose(one.residual, many.residual, atol=1e-7)
     for a, b in zip(one.components, many.components, strict=True):
         assert all(torch.allclose(a[name], b[name], atol=1e-9) for name in a)
@@ -158,8 +184,15 @@ def test_walking_a_component_by_its_coordinate_returns_to_the_checkpoint():
 
 
 @pytest.mark.parametrize("points", [5, 7, 15, 16, 51])
-@pytest.mark.parametrize("coords", [SPIRAL, [(-2.0, 5.0), (-7.0, 5.5), (0.0, 0.0)],
-                                    [(3.0, 0.0), (1.0, 0.0), (0.0, 0.0)], [(1e-3, 2e3), (-3e-3, 1e3), (0.0, 0.0)]])
+@pytest.mark.parametrize(
+    "coords",
+    [
+        SPIRAL,
+        [(-2.0, 5.0), (-7.0, 5.5), (0.0, 0.0)],
+        [(3.0, 0.0), (1.0, 0.0), (0.0, 0.0)],
+        [(1e-3, 2e3), (-3e-3, 1e3), (0.0, 0.0)],
+    ],
+)
 def test_the_frame_shows_the_whole_path_and_has_the_end_as_a_point(coords, points):
     coords = torch.tensor(coords, dtype=torch.float64)
     for axis, grid in enumerate(landscape.frame(coords, points)):

@@ -1,4 +1,7 @@
-"""Theorems on layouts: the real data sets' folders and lists are read whole and rightly, or refused in one line."""
+"""Theorems on layouts.
+
+The real data sets' folders and lists are read whole and rightly, or refused in one line.
+"""
 
 import os
 import shutil
@@ -23,16 +26,26 @@ def files(found):
     return [os.fsdecode(name) for name in found.names]
 
 
-# ------------------------------------------------------------------------------------------ what is read
+# ------------------------------------------------------------------------------------------ what is
+# read
 
 
 def test_the_catalogue_says_what_the_data_sets_papers_say():
-    assert {name: (row.classes, row.train_images, row.test_images) for name, row in CATALOGUE.items()
-            if row.loader in LISTED} == {"imagenet": (1000, 1_281_167, 50_000), "cub200": (200, 5994, 5794),
-                                         "visda17": (12, 152_397, 55_388)}
+    assert {
+        name: (row.classes, row.train_images, row.test_images)
+        for name, row in CATALOGUE.items()
+        if row.loader in LISTED
+    } == {
+        "imagenet": (1000, 1_281_167, 50_000),
+        "cub200": (200, 5994, 5794),
+        "visda17": (12, 152_397, 55_388),
+    }
     for name in MAKERS:
         row = CATALOGUE[name]
-        assert (row.size, round(row.size / row.crop)) == (224, 256) and row.augment == ("resized_crop", "flip")
+        assert (row.size, round(row.size / row.crop)) == (224, 256) and row.augment == (
+            "resized_crop",
+            "flip",
+        )
         assert (row.eps, row.alpha) == (8 / 255, 2 / 255) and row.mean == (0.485, 0.456, 0.406)
 
 
@@ -60,16 +73,28 @@ def test_imagenet_is_listed_as_torchvisions_imagefolder_lists_it(tmp_path, split
     found = data.listing(row, split)
     shutil.rmtree(tmp_path / folder / ".ipynb_checkpoints")
     theirs = ImageFolder(tmp_path / folder)
-    assert [(str(found.root / file), label) for file, label in zip(files(found), found.labels, strict=True)
-            ] == theirs.samples
+    assert [
+        (str(found.root / file), label)
+        for file, label in zip(files(found), found.labels, strict=True)
+    ] == theirs.samples
     assert list(found.classes) == theirs.classes == sorted(WNIDS)
 
 
 def test_cub_splits_and_labels_follow_its_three_lists(tmp_path):
     row = cub(tmp_path)
     train, test = data.listing(row, "train"), data.listing(row, "test")
-    assert [int(file.rsplit("_", 1)[1][:-4]) - 796000 for file in files(test)] == [1, 3, 6, 8, 11, 13]
-    assert test.labels.tolist() == [0, 0, 1, 1, 2, 2] and train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert [int(file.rsplit("_", 1)[1][:-4]) - 796000 for file in files(test)] == [
+        1,
+        3,
+        6,
+        8,
+        11,
+        13,
+    ]
+    assert (
+        test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+        and train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    )
 
 
 def test_visdas_test_split_is_its_labelled_photographs(tmp_path):
@@ -85,7 +110,9 @@ def test_cifar_is_read_by_torchvisions_reader_from_pickled_batches(tmp_path, mon
     for split in ("train", "test"):
         x, y = data.load(name, split, tmp_path)
         batches = wholes[f"{split}_list"]
-        assert np.array_equal(x.numpy(), np.concatenate([x for x, _ in batches]).reshape(-1, 3, 32, 32))
+        assert np.array_equal(
+            x.numpy(), np.concatenate([x for x, _ in batches]).reshape(-1, 3, 32, 32)
+        )
         assert y.tolist() == sum((y for _, y in batches), []) and y.dtype == torch.int64
 
 
@@ -93,13 +120,19 @@ def test_svhns_ten_is_the_digit_zero(tmp_path, monkeypatch):
     wholes = svhn(tmp_path, monkeypatch)
     for split, (raw, labels) in wholes.items():
         x, y = data.load("svhn", split, tmp_path)
-        assert np.array_equal(x.numpy(), raw.transpose(3, 2, 0, 1)) and y.tolist() == (labels % 10).tolist()
+        assert (
+            np.array_equal(x.numpy(), raw.transpose(3, 2, 0, 1))
+            and y.tolist() == (labels % 10).tolist()
+        )
 
 
-# ------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------ what is
+# refused
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if CATALOGUE[name].loader != "embedded"])
+@pytest.mark.parametrize(
+    "name", [name for name in CATALOGUE if CATALOGUE[name].loader != "embedded"]
+)
 def test_what_is_not_there_is_named_with_the_command_that_brings_it(tmp_path, name):
     for ask in (data.load, lambda name, split, root: data.source(CATALOGUE[name], split, root)):
         with pytest.raises(ValueError) as error:
@@ -120,39 +153,121 @@ def edit(file, old, new):
         text = (root / file).read_text()
         assert old in text
         (root / file).write_text(text.replace(old, new))
+
     return change
 
 
 def remove(file):
-    return lambda root: shutil.rmtree(root / file) if (root / file).is_dir() else (root / file).unlink()
+    return lambda root: (
+        shutil.rmtree(root / file) if (root / file).is_dir() else (root / file).unlink()
+    )
 
 
 WRONG = {  # data set, split, what is done to its files, what the line must say
     "a flat val": ("imagenet", "test", flat_val, ("6 pictures", "no class folders")),
     "no val": ("imagenet", "test", remove("val"), ("val is missing",)),
-    "a class without test pictures": ("imagenet", "test", remove(f"val/{WNIDS[1]}"), ("differ", WNIDS[1])),
-    "an empty class": ("imagenet", "train", lambda root: [file.unlink() for file in
-                                                          (root / "train" / WNIDS[2]).iterdir()], (WNIDS[2],)),
-    "a class too many": ("imagenet", "train", lambda root: picture(root / "train" / "extra" / "1.JPEG", 0),
-                         ("4 classes", "has 3")),
-    "no list of splits": ("cub200", "train", remove("train_test_split.txt"), ("train_test_split.txt", "unpack")),
-    "a list cut short": ("cub200", "test", edit("image_class_labels.txt", "\n15 3", ""), ("image 15",)),
-    "a line of one word": ("cub200", "train", edit("images.txt", "3 001", "\nthree\n3 001"), ("images.txt:4", "three")),
-    "an id twice": ("cub200", "train", edit("images.txt", "\n3 001", "\n2 001"), ("images.txt", "twice")),
-    "a label that is no class": ("cub200", "train", edit("image_class_labels.txt", "15 3", "15 4"), ("classes.txt",)),
-    "a label that is no number": ("cub200", "train", edit("image_class_labels.txt", "15 3", "15 x"), ("numbers",)),
-    "a flag of 2": ("cub200", "train", edit("train_test_split.txt", "15 1", "15 2"), ("train_test_split.txt",)),
-    "a missing picture": ("cub200", "train", remove("images/002.Laysan_Albatross"),
-                          ("3 of 9", "missing", "002.Laysan_Albatross")),
-    "a picture elsewhere": ("cub200", "train", edit("images.txt", "1 001.B", "1 ../../001.B"), ("outside",)),
-    "bytes that are no text": ("cub200", "train", lambda root: (root / "images.txt").write_bytes(b"\xff\xfe\x00"),
-                               ("images.txt",)),
-    "no list": ("visda17", "test", remove("validation/image_list.txt"), ("image_list.txt", "missing")),
-    "an unlabelled list": ("visda17", "train", edit("train/image_list.txt", ".png 1", ".png"), ("image_list.txt",)),
-    "a folder with two labels": ("visda17", "train", edit("train/image_list.txt", "_1_0__0_0.png 1",
-                                                          "_1_0__0_0.png 2"), ("image_list.txt", "one by one")),
-    "an absolute name": ("visda17", "train", edit("train/image_list.txt", "bus/train_2_0", "/bus/train_2_0"),
-                         ("image_list.txt",)),
+    "a class without test pictures": (
+        "imagenet",
+        "test",
+        remove(f"val/{WNIDS[1]}"),
+        ("differ", WNIDS[1]),
+    ),
+    "an empty class": (
+        "imagenet",
+        "train",
+        lambda root: [file.unlink() for file in (root / "train" / WNIDS[2]).iterdir()],
+        (WNIDS[2],),
+    ),
+    "a class too many": (
+        "imagenet",
+        "train",
+        lambda root: picture(root / "train" / "extra" / "1.JPEG", 0),
+        ("4 classes", "has 3"),
+    ),
+    "no list of splits": (
+        "cub200",
+        "train",
+        remove("train_test_split.txt"),
+        ("train_test_split.txt", "unpack"),
+    ),
+    "a list cut short": (
+        "cub200",
+        "test",
+        edit("image_class_labels.txt", "\n15 3", ""),
+        ("image 15",),
+    ),
+    "a line of one word": (
+        "cub200",
+        "train",
+        edit("images.txt", "3 001", "\nthree\n3 001"),
+        ("images.txt:4", "three"),
+    ),
+    "an id twice": (
+        "cub200",
+        "train",
+        edit("images.txt", "\n3 001", "\n2 001"),
+        ("images.txt", "twice"),
+    ),
+    "a label that is no class": (
+        "cub200",
+        "train",
+        edit("image_class_labels.txt", "15 3", "15 4"),
+        ("classes.txt",),
+    ),
+    "a label that is no number": (
+        "cub200",
+        "train",
+        edit("image_class_labels.txt", "15 3", "15 x"),
+        ("numbers",),
+    ),
+    "a flag of 2": (
+        "cub200",
+        "train",
+        edit("train_test_split.txt", "15 1", "15 2"),
+        ("train_test_split.txt",),
+    ),
+    "a missing picture": (
+        "cub200",
+        "train",
+        remove("images/002.Laysan_Albatross"),
+        ("3 of 9", "missing", "002.Laysan_Albatross"),
+    ),
+    "a picture elsewhere": (
+        "cub200",
+        "train",
+        edit("images.txt", "1 001.B", "1 ../../001.B"),
+        ("outside",),
+    ),
+    "bytes that are no text": (
+        "cub200",
+        "train",
+        lambda root: (root / "images.txt").write_bytes(b"\xff\xfe\x00"),
+        ("images.txt",),
+    ),
+    "no list": (
+        "visda17",
+        "test",
+        remove("validation/image_list.txt"),
+        ("image_list.txt", "missing"),
+    ),
+    "an unlabelled list": (
+        "visda17",
+        "train",
+        edit("train/image_list.txt", ".png 1", ".png"),
+        ("image_list.txt",),
+    ),
+    "a folder with two labels": (
+        "visda17",
+        "train",
+        edit("train/image_list.txt", "_1_0__0_0.png 1", "_1_0__0_0.png 2"),
+        ("image_list.txt", "one by one"),
+    ),
+    "an absolute name": (
+        "visda17",
+        "train",
+        edit("train/image_list.txt", "bus/train_2_0", "/bus/train_2_0"),
+        ("image_list.txt",),
+    ),
 }
 
 
@@ -205,7 +320,8 @@ def test_only_rows_that_list_files_have_a_listing():
     assert set(LISTED) == set(layouts.LAYOUTS)
 
 
-# ------------------------------------------------------------------------------------------ the inventory
+# ------------------------------------------------------------------------------------------ the
+# inventory
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -213,7 +329,11 @@ def test_the_inventory_says_where_how_many_and_that_all_is_there(tmp_path, name)
     row = MAKERS[name](tmp_path)
     found, wrong = inventory.take(row)
     text = "\n".join(found)
-    assert wrong == [] and str(tmp_path) in text and f"train: {row.train_images} images, 3 classes" in text
+    assert (
+        wrong == []
+        and str(tmp_path) in text
+        and f"train: {row.train_images} images, 3 classes" in text
+    )
 
 
 def test_the_inventory_counts_against_the_catalogue_and_opens_pictures(tmp_path):

@@ -1,4 +1,7 @@
-"""Theorems on making records: once, with what they build on, each from the seeds that are its own."""
+"""Theorems on making records.
+
+Once, with what they build on, each from the seeds that are its own.
+"""
 
 import shutil
 
@@ -23,7 +26,9 @@ def made(toy, tmp_path_factory):
     patch.setattr(make, "ENOUGH", 8)
     study = toy()
     records.write_study(study)
-    for spec in reversed(plan(study).values()):  # last things first: what they build on is made by itself
+    for spec in reversed(
+        plan(study).values()
+    ):  # last things first: what they build on is made by itself
         make.make(spec)
     yield study
     patch.undo()
@@ -32,8 +37,12 @@ def made(toy, tmp_path_factory):
 def one(study, kind, **columns):
     from dwlt_lib.specs import columns as columns_of
 
-    found = [spec for spec in plan(study).values() if spec.kind == kind
-             and all(columns_of(spec)[name] == value for name, value in columns.items())]
+    found = [
+        spec
+        for spec in plan(study).values()
+        if spec.kind == kind
+        and all(columns_of(spec)[name] == value for name, value in columns.items())
+    ]
     assert found
     return found[0]
 
@@ -55,7 +64,8 @@ def ticket_spec(toy):
     return studies.transfer(toy(), "AT", "OMP", "stripes", 1.0, "AT", 2, 0)
 
 
-# ------------------------------------------------------------------------------------------ the whole study
+# ------------------------------------------------------------------------------------------ the
+# whole study
 
 
 def test_every_planned_record_is_there_and_sound(made):
@@ -68,7 +78,9 @@ def test_making_twice_makes_nothing(made, monkeypatch):
     monkeypatch.setattr(make, "_KINDS", {})
     for id, spec in plan(made).items():
         assert make.make(spec) == id
-    assert stamps == {path: path.stat().st_mtime_ns for path in records.outputs().glob("records/*/*/*")}
+    assert stamps == {
+        path: path.stat().st_mtime_ns for path in records.outputs().glob("records/*/*/*")
+    }
 
 
 def test_no_checkpoint_stays_behind(made):
@@ -76,13 +88,20 @@ def test_no_checkpoint_stays_behind(made):
 
 
 COLUMNS = {
-    "transfer": "pretraining method dataset fraction regime rounds sparsity seed mask_seed subset_seed SA RA SA_last "
-                "RA_last epoch epochs",
+    "transfer": (
+        "pretraining method dataset fraction regime rounds sparsity seed mask_seed subset_seed SA"
+        " RA SA_last RA_last epoch epochs"
+    ),
     "mask": "pretraining method rounds sparsity seed kept SA_source",
     "pretraining": "pretraining dataset arch seed SA RA epoch epochs",
     "surface": "pretraining method dataset fraction regime rounds seed images loss_centre",
-    "trajectory": "pretraining method dataset fraction regime rounds seed images loss_centre explained_1 explained_2",
-    "attack": "pretraining method dataset fraction regime rounds seed surrogate transfer_accuracy RA SA",
+    "trajectory": (
+        "pretraining method dataset fraction regime rounds seed images loss_centre explained_1"
+        " explained_2"
+    ),
+    "attack": (
+        "pretraining method dataset fraction regime rounds seed surrogate transfer_accuracy RA SA"
+    ),
 }
 
 
@@ -105,7 +124,9 @@ def test_sparsity_is_that_of_the_mask_to_the_weight(made):
     assert (transfers.loc[transfers["rounds"] == 0, "sparsity"] == 0).all()
     assert (transfers["sparsity"] - (1 - 0.8 ** transfers["rounds"])).abs().max() < 1e-4
     table = records.table("mask")
-    assert table.loc[(table["method"] == "IMP-ST") & (table["rounds"] > 1), "SA_source"].notna().all()
+    assert (
+        table.loc[(table["method"] == "IMP-ST") & (table["rounds"] > 1), "SA_source"].notna().all()
+    )
     assert table.loc[table["rounds"] == 1, "SA_source"].isna().all()
 
 
@@ -118,7 +139,9 @@ def test_history_has_a_row_an_epoch_and_the_selected_epoch_is_its_best(made):
             assert [row["epoch"] for row in found.history] == list(range(1, spec.recipe.epochs + 1))
             scores = [-1 if score is None else score for score in scores]
             if max(scores) >= 0 and spec.recipe.selection == "best":
-                assert found.metrics["epoch"] == 1 + int(np.argmax(scores))  # argmax: the earlier of equals
+                assert found.metrics["epoch"] == 1 + int(
+                    np.argmax(scores)
+                )  # argmax: the earlier of equals
             else:
                 assert found.metrics["epoch"] == spec.recipe.epochs
 
@@ -140,8 +163,13 @@ def test_pruned_weights_of_a_transferred_ticket_are_zero_in_every_checkpoint(mad
     spec = one(made, "transfer", regime="AT", rounds=2)
     m = records.mask(record_id(spec.mask))
     states = load_file(records.read(spec).path / "trajectory.safetensors")
-    assert {key.split("/")[0] for key in states} == {f"{epoch:04d}" for epoch in range(spec.recipe.epochs + 1)}
-    for key, value in [*states.items(), *((f"0/{name}", value) for name, value in weights(spec).items())]:
+    assert {key.split("/")[0] for key in states} == {
+        f"{epoch:04d}" for epoch in range(spec.recipe.epochs + 1)
+    }
+    for key, value in [
+        *states.items(),
+        *((f"0/{name}", value) for name, value in weights(spec).items()),
+    ]:
         name = key.split("/", 1)[1]
         if name in m:
             assert (value[~m[name]] == 0).all()
@@ -151,8 +179,14 @@ def test_weights_stay_only_where_they_are_asked_for(made):
     for spec in plan(made).values():
         if spec.kind == "transfer":
             files = set(records.read(spec).files)
-            assert files == {"none": set(), "selected": {"weights.safetensors"},
-                             "trajectory": {"weights.safetensors", "trajectory.safetensors"}}[spec.keep]
+            assert (
+                files
+                == {
+                    "none": set(),
+                    "selected": {"weights.safetensors"},
+                    "trajectory": {"weights.safetensors", "trajectory.safetensors"},
+                }[spec.keep]
+            )
 
 
 def test_a_mask_names_the_theta_it_was_drawn_from(made):
@@ -165,8 +199,11 @@ def test_masks_on_disk_nest_and_follow_their_methods(made):
     theta = weights(one(made, "pretraining", pretraining="AT"))
     model = make.ticket(one(made, "transfer", rounds=0))
     prunable_part = tickets.prunable_weights(model, theta)
-    found = {(spec.method, spec.rounds): records.mask(record_id(spec)) for spec in plan(made).values()
-             if spec.kind == "mask"}
+    found = {
+        (spec.method, spec.rounds): records.mask(record_id(spec))
+        for spec in plan(made).values()
+        if spec.kind == "mask"
+    }
     assert {method for method, _ in found} == {"IMP-ST", "RP", "OMP"}
     for (method, rounds), m in found.items():
         if rounds > 1:
@@ -193,7 +230,10 @@ def test_a_trajectory_ends_at_the_origin_where_the_loss_is_the_last_checkpoints(
     spec = one(made, "trajectory", images="clean")
     found = records.read(spec)
     arrays = found.arrays()
-    assert arrays["coords"].shape == (spec.transfer.recipe.epochs + 1, 2) and (arrays["coords"][-1] == 0).all()
+    assert (
+        arrays["coords"].shape == (spec.transfer.recipe.epochs + 1, 2)
+        and (arrays["coords"][-1] == 0).all()
+    )
     i, j = (int(np.flatnonzero(arrays[axis] == 0).item()) for axis in ("grid_x", "grid_y"))
     assert arrays["loss"][i, j] == found.metrics["loss_centre"]
     model = make.ticket(spec.transfer).eval()
@@ -204,7 +244,9 @@ def test_a_trajectory_ends_at_the_origin_where_the_loss_is_the_last_checkpoints(
     assert found.metrics["loss_centre"] == evaluation.mean_loss(model, test.floats(), test.y)
     on_attacked = records.read(one(made, "trajectory", images="attacked")).metrics["loss_centre"]
     attack, rng = make._pgd(spec.transfer.evaluation), training.generator(0, "landscape")
-    moved = evaluation.attacked(model, test.floats(), test.y, attack, rng)  # attacked where the path ends
+    moved = evaluation.attacked(
+        model, test.floats(), test.y, attack, rng
+    )  # attacked where the path ends
     assert on_attacked == evaluation.mean_loss(model, moved, test.y)
     assert 0 < found.metrics["explained_2"] <= found.metrics["explained_1"]
     assert found.metrics["explained_1"] + found.metrics["explained_2"] <= 1 + 1e-9
@@ -217,11 +259,18 @@ def test_a_transfer_attack_says_what_the_ticket_does_on_the_surrogates_images(ma
     unseen = make._fresh(spec.surrogate, "cpu")
     unseen.load_state_dict(weights(spec.surrogate))
     test = data.images(spec.transfer.data, "test")
-    moved = evaluation.attacked(unseen, test.floats(), test.y, make._pgd(spec.transfer.evaluation),
-                                training.generator(0, "transfer attack"))
+    moved = evaluation.attacked(
+        unseen,
+        test.floats(),
+        test.y,
+        make._pgd(spec.transfer.evaluation),
+        training.generator(0, "transfer attack"),
+    )
     found = records.read(spec).metrics
     assert found["transfer_accuracy"] == evaluation.standard_accuracy(model, moved, test.y)
-    assert (found["SA"], found["RA"]) == tuple(records.read(spec.transfer).metrics[name] for name in ("SA", "RA"))
+    assert (found["SA"], found["RA"]) == tuple(
+        records.read(spec.transfer).metrics[name] for name in ("SA", "RA")
+    )
 
 
 def test_a_transfer_attack_keeps_images_whose_predictions_can_be_checked(made):
@@ -229,7 +278,10 @@ def test_a_transfer_attack_keeps_images_whose_predictions_can_be_checked(made):
     few = {name: torch.from_numpy(array) for name, array in records.read(spec).arrays().items()}
     test, eps = data.images(spec.transfer.data, "test"), spec.transfer.evaluation.eps
     x = few["image"].float() / 255
-    assert torch.equal(few["label"], test.y[: len(x)]) and (x - test.floats()[: len(x)]).abs().max() <= 0.5 / 255 + 1e-6
+    assert (
+        torch.equal(few["label"], test.y[: len(x)])
+        and (x - test.floats()[: len(x)]).abs().max() <= 0.5 / 255 + 1e-6
+    )
     model = make.ticket(spec.transfer)
     model.load_state_dict(weights(spec.transfer))
     model.eval()
@@ -238,10 +290,13 @@ def test_a_transfer_attack_keeps_images_whose_predictions_can_be_checked(made):
         moved = (test.floats()[: len(x)] + few[f"{name}_delta"].float() * eps / 127).clamp(0, 1)
         assert few[f"{name}_delta"].abs().max() == 127  # the whole budget is used somewhere
         agree = (model(moved).argmax(1) == few[name]).float().mean()
-        assert agree >= 0.9, f"{name}: {agree}"  # a delta is kept to 1/127 of eps: an image on the border may tip
+        assert agree >= 0.9, (
+            f"{name}: {agree}"
+        )  # a delta is kept to 1/127 of eps: an image on the border may tip
 
 
-# ------------------------------------------------------------------------------------------ what depends on what
+# ------------------------------------------------------------------------------------------ what
+# depends on what
 
 
 class Caught(Exception):
@@ -253,8 +308,14 @@ def caught_fit(monkeypatch, spec):
     found = {}
 
     def spy(model, m, train, validation, how, seed, *args, **settings):
-        found.update(state={name: value.clone() for name, value in model.state_dict().items()}, m=m, train=train,
-                     validation=validation, how=how, seed=seed)
+        found.update(
+            state={name: value.clone() for name, value in model.state_dict().items()},
+            m=m,
+            train=train,
+            validation=validation,
+            how=how,
+            seed=seed,
+        )
         raise Caught
 
     with monkeypatch.context() as patch:
@@ -264,14 +325,18 @@ def caught_fit(monkeypatch, spec):
     return found
 
 
-def test_a_ticket_starts_from_theta_with_a_fresh_head_and_the_downstream_normalisation(made, monkeypatch):
+def test_a_ticket_starts_from_theta_with_a_fresh_head_and_the_downstream_normalisation(
+    made, monkeypatch
+):
     spec = one(made, "transfer", regime="AT", rounds=2)
     row = spec.data.model_copy(update={"mean": (0.1, 0.2, 0.3), "classes": 4})
     theta = weights(spec.theta)
     model = make.ticket(spec.model_copy(update={"data": row}))
     state = model.state_dict()
     assert all(torch.equal(state[name], theta[name]) for name in theta if not name.startswith("fc"))
-    assert state["fc.weight"].shape == (4, 64) and model.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert state["fc.weight"].shape == (4, 64) and model.mean.flatten().tolist() == pytest.approx(
+        [0.1, 0.2, 0.3]
+    )
     heads = [make.ticket(spec.model_copy(update={"seed": seed})).fc.weight for seed in (0, 0, 1)]
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
     assert all(weight.requires_grad for weight in model.parameters())
@@ -282,8 +347,14 @@ def test_subsets_follow_their_own_seed_not_that_of_training(made, monkeypatch):
     pictures = {}
     for subset_seed in (0, 1):
         for seed in (0, 1):
-            found = caught_fit(monkeypatch, spec.model_copy(update={"seed": seed, "subset_seed": subset_seed}))
-            pictures[subset_seed, seed] = found["train"].x, found["validation"].x, found["state"]["fc.weight"]
+            found = caught_fit(
+                monkeypatch, spec.model_copy(update={"seed": seed, "subset_seed": subset_seed})
+            )
+            pictures[subset_seed, seed] = (
+                found["train"].x,
+                found["validation"].x,
+                found["state"]["fc.weight"],
+            )
     for subset_seed in (0, 1):
         a, b = pictures[subset_seed, 0], pictures[subset_seed, 1]
         assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and not torch.equal(a[2], b[2])
@@ -294,7 +365,9 @@ def test_subsets_follow_their_own_seed_not_that_of_training(made, monkeypatch):
 def test_validation_comes_out_of_the_budget_and_never_overlaps_training(made, monkeypatch):
     spec = one(made, "transfer", fraction=0.5, rounds=3)
     found = caught_fit(monkeypatch, spec)
-    train, held = ({image.numpy().tobytes() for image in found[part].x} for part in ("train", "validation"))
+    train, held = (
+        {image.numpy().tobytes() for image in found[part].x} for part in ("train", "validation")
+    )
     assert (len(train), len(held)) == (81, 9) and not train & held  # 90 images, a tenth of them
     assert found["validation"].y.bincount().tolist() == [3, 3, 3]
     assert found["how"].judge is None  # ST is selected by SA
@@ -311,7 +384,9 @@ def test_the_authors_hold_out_the_last_5000_and_take_the_fraction_of_the_rest(ma
     recipe = spec.recipe.model_copy(update={"validation": "held_5000"})
     train, held = make._budget(spec.data, 0.1, "first_n", 0, recipe, torch.device("cpu"))
     assert torch.equal(train.x, x[:100]) and torch.equal(held.x, x[1000:])
-    monkeypatch.setattr(make, "images", lambda row, split, device="cpu": everything.take(torch.arange(5000)))
+    monkeypatch.setattr(
+        make, "images", lambda row, split, device="cpu": everything.take(torch.arange(5000))
+    )
     with pytest.raises(ValueError, match="tenth"):
         make._budget(spec.data, 0.1, "first_n", 0, recipe, torch.device("cpu"))
 
@@ -350,7 +425,9 @@ def test_the_same_description_gives_the_same_bits_again(made, monkeypatch, tmp_p
     assert now.metrics == was.metrics and now.history == was.history and same(weights(spec), files)
 
 
-def test_permuting_the_test_labels_changes_no_selected_epoch_and_no_weight(made, monkeypatch, tmp_path):
+def test_permuting_the_test_labels_changes_no_selected_epoch_and_no_weight(
+    made, monkeypatch, tmp_path
+):
     spec = one(made, "transfer", regime="AT", rounds=2)
     was, files = records.read(spec), weights(spec)
     real = data.images
@@ -368,7 +445,10 @@ def test_permuting_the_test_labels_changes_no_selected_epoch_and_no_weight(made,
     assert now.metrics["SA"] != was.metrics["SA"]
     for up in upstream(spec):
         if up.kind == "pretraining":
-            assert records.read(up).metrics["epoch"] is not None and records.read(up).metrics["SA"] < 0.5
+            assert (
+                records.read(up).metrics["epoch"] is not None
+                and records.read(up).metrics["SA"] < 0.5
+            )
 
 
 def test_making_leaves_torchs_global_generator_alone(made, monkeypatch, tmp_path, ticket_spec):
@@ -379,7 +459,9 @@ def test_making_leaves_torchs_global_generator_alone(made, monkeypatch, tmp_path
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_out_of_time_keeps_the_checkpoint_and_the_next_time_ends_with_the_same_bits(made, monkeypatch, tmp_path):
+def test_out_of_time_keeps_the_checkpoint_and_the_next_time_ends_with_the_same_bits(
+    made, monkeypatch, tmp_path
+):
     spec = one(made, "pretraining", pretraining="AT")
     was = records.read(spec)
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
@@ -401,7 +483,9 @@ def test_out_of_time_keeps_the_checkpoint_and_the_next_time_ends_with_the_same_b
     assert epochs == [2] and records.read(spec).metrics == was.metrics and not under_way(spec)
 
 
-def test_a_path_that_was_interrupted_is_the_same_and_each_of_its_states_was_written_once(made, monkeypatch, tmp_path):
+def test_a_path_that_was_interrupted_is_the_same_and_each_of_its_states_was_written_once(
+    made, monkeypatch, tmp_path
+):
     spec = one(made, "transfer", regime="AT", rounds=2)
     was = records.read(spec)
     shutil.copytree(records.outputs(), tmp_path / "outputs")
@@ -413,9 +497,13 @@ def test_a_path_that_was_interrupted_is_the_same_and_each_of_its_states_was_writ
 
     with pytest.raises(Caught):
         make.make(spec, progress=kill)
-    folder, = under_way(spec)
-    assert sorted(path.name[:10] for path in folder.iterdir()) == ["checkpoint", "state-0000", "state-0001"]
-    start, = folder.glob("state-0000-*")
+    (folder,) = under_way(spec)
+    assert sorted(path.name[:10] for path in folder.iterdir()) == [
+        "checkpoint",
+        "state-0000",
+        "state-0001",
+    ]
+    (start,) = folder.glob("state-0000-*")
     first, stamps = start.stat().st_mtime_ns, []
     make.make(spec, progress=lambda row: stamps.append(start.stat().st_mtime_ns))
     assert records.read(spec).files == was.files and not under_way(spec) and set(stamps) == {first}
@@ -448,19 +536,28 @@ def test_a_landscapes_directions_are_two_and_follow_the_studys_seed(made):
     spec = one(made, "surface", images="clean")
     model, m = make.ticket(spec.transfer), records.mask(record_id(spec.transfer.mask))
     assert set(m) == set(prunable(model))
-    d1, d2 = (landscape.direction(model, m, training.generator(spec.seed, purpose)) for purpose in ("d1", "d2"))
+    d1, d2 = (
+        landscape.direction(model, m, training.generator(spec.seed, purpose))
+        for purpose in ("d1", "d2")
+    )
     assert not same(d1, d2)
     other = spec.model_copy(update={"seed": 1, "points": 3})
-    mine, theirs = (make._KINDS[type(spec)](s, torch.device("cpu"), None)[2]["arrays.safetensors"] for s in
-                    (spec.model_copy(update={"points": 3}), other))
+    mine, theirs = (
+        make._KINDS[type(spec)](s, torch.device("cpu"), None)[2]["arrays.safetensors"]
+        for s in (spec.model_copy(update={"points": 3}), other)
+    )
     assert mine != theirs
 
 
-def test_bf16_eval_mode_attacks_and_ra_any_are_made_as_asked_and_recorded(toy, outputs, monkeypatch):
+def test_bf16_eval_mode_attacks_and_ra_any_are_made_as_asked_and_recorded(
+    toy, outputs, monkeypatch
+):
     monkeypatch.setattr(make, "ENOUGH", 8)
     study = toy(precision="bf16", attack_bn="eval", evaluation_precision="bf16", ra="any")
     found = records.read(make.make(one(study, "transfer", regime="AT", rounds=0)))
-    assert 0 <= found.metrics["RA_any"] <= found.metrics["RA"] + 0.05  # RA's attack is another, in bf16 to its end
+    assert (
+        0 <= found.metrics["RA_any"] <= found.metrics["RA"] + 0.05
+    )  # RA's attack is another, in bf16 to its end
     assert found.spec["recipe"]["precision"] == found.spec["evaluation"]["precision"] == "bf16"
     assert found.spec["recipe"]["attack"]["bn"] == "eval" and found.spec["ra"] == "any"
     assert "RA_any" in records.table("transfer") and records.verify() == []

@@ -40,7 +40,9 @@ def test_resnet50_has_53_convolutions_of_23454912_weights(resnet50):
 
 
 def test_resnet50_follows_the_papers_ladder_to_the_weight(resnet50, monkeypatch):
-    monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.arange(n))  # which weights go is nothing here
+    monkeypatch.setattr(
+        torch, "randperm", lambda n, generator: torch.arange(n)
+    )  # which weights go is nothing here
     m, rng, counts = masks.dense_mask(resnet50), torch_rng(0), {}
     for k in range(1, 20):
         m = masks.random_prune(m, specs.PRUNE_FRACTION, rng)
@@ -61,7 +63,9 @@ def test_magnitude_and_random_keep_the_same_counts_round_by_round():
 def test_count_is_exact_when_every_weight_ties_and_ties_go_by_position():
     theta = {"a": torch.full((4, 5), -0.5), "b": torch.full((10,), 0.5)}
     m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.2)
-    assert m["a"].flatten().tolist() == [False] * 6 + [True] * 14  # the sign does not matter, the place does
+    assert (
+        m["a"].flatten().tolist() == [False] * 6 + [True] * 14
+    )  # the sign does not matter, the place does
     assert m["b"].all()
 
 
@@ -83,7 +87,11 @@ def test_masks_nest_and_their_input_is_left_alone(method):
     m = masks.dense_mask(theta)
     for _ in range(8):
         before = {name: part.clone() for name, part in m.items()}
-        less = masks.magnitude_prune(theta, m, 0.2) if method == "magnitude" else masks.random_prune(m, 0.2, rng)
+        less = (
+            masks.magnitude_prune(theta, m, 0.2)
+            if method == "magnitude"
+            else masks.random_prune(m, 0.2, rng)
+        )
         assert all(torch.equal(m[name], before[name]) for name in m)
         assert all((less[name] <= m[name]).all() for name in m)
         m = less
@@ -99,7 +107,9 @@ def test_one_shot_equals_torchs_global_unstructured():
     net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.Conv2d(32, 8, 1))
     theta = {f"{i}.weight": layer.weight.detach().clone() for i, layer in enumerate(net)}
     m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.37)
-    prune.global_unstructured([(layer, "weight") for layer in net], prune.L1Unstructured, amount=0.37)
+    prune.global_unstructured(
+        [(layer, "weight") for layer in net], prune.L1Unstructured, amount=0.37
+    )
     for i, layer in enumerate(net):
         assert torch.equal(m[f"{i}.weight"], layer.weight_mask.bool())
 
@@ -130,8 +140,10 @@ def test_weights_that_are_not_finite_are_refused(value):
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])
 def test_fractions_outside_0_to_1_are_refused_with_the_papers_value(fraction):
     theta = weights()
-    for attempt in (lambda: masks.magnitude_prune(theta, masks.dense_mask(theta), fraction),
-                    lambda: masks.random_prune(masks.dense_mask(theta), fraction, torch.Generator())):
+    for attempt in (
+        lambda: masks.magnitude_prune(theta, masks.dense_mask(theta), fraction),
+        lambda: masks.random_prune(masks.dense_mask(theta), fraction, torch.Generator()),
+    ):
         with pytest.raises(ValueError, match="0.2 a round"):
             attempt()
 
@@ -144,7 +156,10 @@ def test_fraction_0_drops_nothing():
 def test_a_mask_of_another_network_is_refused():
     theta = weights()
     m = masks.dense_mask(theta)
-    for wrong in ({**m, "d.weight": torch.ones(2, dtype=torch.bool)}, {**m, "c.weight": torch.ones(7, 5) > 0}):
+    for wrong in (
+        {**m, "d.weight": torch.ones(2, dtype=torch.bool)},
+        {**m, "c.weight": torch.ones(7, 5) > 0},
+    ):
         with pytest.raises(ValueError, match="mask of this network"):
             masks.magnitude_prune(theta, wrong, 0.2)
 
@@ -156,7 +171,9 @@ def test_applying_a_mask_zeroes_what_it_drops_and_nothing_else(net):
     m = masks.magnitude_prune(theta, masks.dense_mask(theta), 0.5)
     masks.apply_(model, m)
     for name, value in model.state_dict().items():
-        assert torch.equal(value, torch.where(m[name], before[name], 0) if name in m else before[name])
+        assert torch.equal(
+            value, torch.where(m[name], before[name], 0) if name in m else before[name]
+        )
     assert all(weight.requires_grad for weight in model.parameters())
 
 
@@ -185,7 +202,15 @@ def test_a_packed_resnet50_takes_one_bit_a_weight(resnet50):
 
 def test_damaged_data_are_refused():
     packed = masks.pack(masks.dense_mask(weights()))
-    for data in (b"", b"\x00" * 20, b"not a mask at all", packed[:40], packed[:-3], packed + b"x", packed[:8]):
+    for data in (
+        b"",
+        b"\x00" * 20,
+        b"not a mask at all",
+        packed[:40],
+        packed[:-3],
+        packed + b"x",
+        packed[:8],
+    ):
         with pytest.raises(ValueError):
             masks.unpack(data)
     with pytest.raises(ValueError, match="dwlt-mask-1"):
@@ -202,15 +227,26 @@ def test_a_fingerprint_changes_with_any_bit_name_or_shape_but_not_with_order():
     others = {masks.fingerprint(theta)}
     theta = weights()
     others.add(masks.fingerprint({**theta, "c.weight": theta["c.weight"].reshape(7, 5)}))
-    others.add(masks.fingerprint({("d" if name == "c.weight" else name): value for name, value in theta.items()}))
+    others.add(
+        masks.fingerprint(
+            {("d" if name == "c.weight" else name): value for name, value in theta.items()}
+        )
+    )
     assert was not in others and len(others) == 3
 
 
 def test_a_packed_mask_has_the_same_bytes_in_every_process():
-    code = ("import torch; from dwlt_lib.masks import pack; import hashlib;"
-            "print(hashlib.sha256(pack({'a.weight': torch.ones(5, dtype=torch.bool)}, 'theta')).hexdigest())")
-    found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-             for _ in range(4)}
+    code = (
+        "import torch; from dwlt_lib.masks import pack; import"
+        " hashlib;print(hashlib.sha256(pack({'a.weight': torch.ones(5, dtype=torch.bool)},"
+        " 'theta')).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(4)
+    }
     assert len(found) == 1
 
 
@@ -221,17 +257,30 @@ def test_the_threshold_is_the_sorted_lists_kth_whatever_the_order_and_the_ties(n
     few = torch.randint(0, 3, (n,), generator=g).float()
     misleading = torch.arange(n).float().reshape(-1)
     misleading[:: max(1, n // 2**15)] = 1e9  # what a regular sample sees is not what there is
-    for values in (normal, normal.sort().values, few, torch.zeros(n), misleading, normal.double(), normal.bfloat16()):
+    for values in (
+        normal,
+        normal.sort().values,
+        few,
+        torch.zeros(n),
+        misleading,
+        normal.double(),
+        normal.bfloat16(),
+    ):
         for k in {1, max(1, n // 5), n}:
             assert masks.threshold(values, k) == values.sort().values[k - 1]
 
 
 def test_a_large_mask_is_bit_equal_to_the_one_by_a_stable_sort():
     g = torch_rng(0)
-    theta = {"a": torch.randn(40, 50, 60, generator=g).round(decimals=2), "b": torch.randn(99_999, generator=g)}
+    theta = {
+        "a": torch.randn(40, 50, 60, generator=g).round(decimals=2),
+        "b": torch.randn(99_999, generator=g),
+    }
     m = {"a": torch.rand(40, 50, 60, generator=g) < 0.7, "b": torch.rand(99_999, generator=g) < 0.7}
     flat = torch.cat([part.flatten() for part in m.values()])
-    order = torch.cat([part.flatten() for part in theta.values()]).abs().masked_fill(~flat, torch.inf)
+    order = (
+        torch.cat([part.flatten() for part in theta.values()]).abs().masked_fill(~flat, torch.inf)
+    )
     flat[order.sort(stable=True).indices[: round(0.2 * int(flat.sum()))]] = False
     found = masks.magnitude_prune(theta, m, 0.2)
     assert torch.equal(torch.cat([part.flatten() for part in found.values()]), flat)
@@ -247,16 +296,27 @@ def test_what_is_no_mask_no_weights_or_no_generator_is_refused_in_a_line(net):
     theta, rng = weights(), torch.Generator()
     m = masks.dense_mask(theta)
     numbers = {name: part.float() for name, part in m.items()}
-    for wrong, said in ((net(), "m is a SmallResNet: want tensors by name"), (None, "m is a NoneType"),
-                        (numbers, r"m\['a.weight'\] is torch.float32: want torch.bool"),
-                        ({"a.weight": [True]}, r"m\['a.weight'\] is a list")):
-        for attempt in (lambda w=wrong: masks.magnitude_prune(theta, w, 0.2), lambda w=wrong: masks.kept(w),
-                        lambda w=wrong: masks.random_prune(w, 0.2, rng), lambda w=wrong: masks.sparsity(w),
-                        lambda w=wrong: masks.apply_(net(), w), lambda w=wrong: masks.pack(w)):
+    for wrong, said in (
+        (net(), "m is a SmallResNet: want tensors by name"),
+        (None, "m is a NoneType"),
+        (numbers, r"m\['a.weight'\] is torch.float32: want torch.bool"),
+        ({"a.weight": [True]}, r"m\['a.weight'\] is a list"),
+    ):
+        for attempt in (
+            lambda w=wrong: masks.magnitude_prune(theta, w, 0.2),
+            lambda w=wrong: masks.kept(w),
+            lambda w=wrong: masks.random_prune(w, 0.2, rng),
+            lambda w=wrong: masks.sparsity(w),
+            lambda w=wrong: masks.apply_(net(), w),
+            lambda w=wrong: masks.pack(w),
+        ):
             refused(attempt, said)
-    for attempt in (lambda: masks.sparsity({}), lambda: masks.magnitude_prune(theta, {}, 0.2),
-                    lambda: masks.random_prune({}, 0.2, rng),
-                    lambda: masks.sparsity({"a": torch.ones(0, dtype=torch.bool)})):
+    for attempt in (
+        lambda: masks.sparsity({}),
+        lambda: masks.magnitude_prune(theta, {}, 0.2),
+        lambda: masks.random_prune({}, 0.2, rng),
+        lambda: masks.sparsity({"a": torch.ones(0, dtype=torch.bool)}),
+    ):
         refused(attempt, "m names no weight")
     assert masks.kept({}) == 0
     for wrong in (None, 3, torch.default_generator.get_state()):
@@ -266,13 +326,23 @@ def test_what_is_no_mask_no_weights_or_no_generator_is_refused_in_a_line(net):
         said = f"theta is a {type(wrong).__name__}: want a network"
         refused(lambda w=wrong: masks.dense_mask(w), said)
     refused(lambda: masks.dense_mask(nn.Linear(2, 2)), "Linear has no convolution to prune")
-    refused(lambda: masks.apply_(dict(net().named_parameters()), m), "model is a dict: want the network")
+    refused(
+        lambda: masks.apply_(dict(net().named_parameters()), m), "model is a dict: want the network"
+    )
     refused(lambda: masks.magnitude_prune(theta, m, "0.2"), "fraction='0.2'")
 
 
-@pytest.mark.parametrize("name, count", [
-    ("mobilenet_v2", 2_189_760), ("densenet121", 6_870_208), ("convnext_tiny", 1_877_472),
-    ("squeezenet1_1", 1_231_552), ("r3d_18", 33_156_672), ("vit_b_16", 589_824)])
+@pytest.mark.parametrize(
+    "name, count",
+    [
+        ("mobilenet_v2", 2_189_760),
+        ("densenet121", 6_870_208),
+        ("convnext_tiny", 1_877_472),
+        ("squeezenet1_1", 1_231_552),
+        ("r3d_18", 33_156_672),
+        ("vit_b_16", 589_824),
+    ],
+)
 def test_any_network_of_torchvision_is_pruned_in_its_convolutions(name, count):
     with torch.device("meta"):
         model = torchvision.models.get_model(name)
@@ -319,13 +389,26 @@ def packed_as(tensors, **header):
     return save(tensors, {"format": "dwlt-mask-1", "shapes": '{"a": [12]}', "theta": "", **header})
 
 
-@pytest.mark.parametrize("tensors, header", [
-    ({"b": 2}, {}), ({"a": 2, "b": 2}, {}), ({"a": 2}, {"shapes": "{"}), ({"a": 2}, {"shapes": "[12]"}),
-    ({"a": 2}, {"shapes": '{"a": 12}'}), ({"a": 2}, {"shapes": '{"a": ["12"]}'}),
-    ({"a": 2}, {"shapes": '{"a": [-3, -4]}'}), ({"a": 2}, {"shapes": '{"a": [1000000000000]}'}),
-    ({"a": 2}, {"shapes": '{"a": ' + "[" * 99_999}), ({"a": (2, 5)}, {}), ({"a": 0}, {})])
+@pytest.mark.parametrize(
+    "tensors, header",
+    [
+        ({"b": 2}, {}),
+        ({"a": 2, "b": 2}, {}),
+        ({"a": 2}, {"shapes": "{"}),
+        ({"a": 2}, {"shapes": "[12]"}),
+        ({"a": 2}, {"shapes": '{"a": 12}'}),
+        ({"a": 2}, {"shapes": '{"a": ["12"]}'}),
+        ({"a": 2}, {"shapes": '{"a": [-3, -4]}'}),
+        ({"a": 2}, {"shapes": '{"a": [1000000000000]}'}),
+        ({"a": 2}, {"shapes": '{"a": ' + "[" * 99_999}),
+        ({"a": (2, 5)}, {}),
+        ({"a": 0}, {}),
+    ],
+)
 def test_bits_that_contradict_their_header_are_refused_in_a_line(tensors, header):
-    data = packed_as({name: torch.zeros(size, dtype=torch.uint8) for name, size in tensors.items()}, **header)
+    data = packed_as(
+        {name: torch.zeros(size, dtype=torch.uint8) for name, size in tensors.items()}, **header
+    )
     refused(lambda: masks.unpack(data), "mask: the file")
 
 
@@ -336,6 +419,8 @@ def test_what_is_no_packed_mask_is_refused_in_a_line():
     for wrong in ("text", None, 3, torch.zeros(4)):
         refused(lambda w=wrong: masks.unpack(w), "want bytes, what masks.pack wrote")
     for header in (b"[]", b"3", b'{"__metadata__": []}', b"{}", b"[" * 99_999, b"\xff"):
-        refused(lambda h=header: masks.unpack(len(h).to_bytes(8, "little") + h), "not a packed mask")
+        refused(
+            lambda h=header: masks.unpack(len(h).to_bytes(8, "little") + h), "not a packed mask"
+        )
     short = packed_as({"a": torch.zeros(2, dtype=torch.uint8)}).replace(b'"shapes"', b'"sharps"')
     refused(lambda: masks.unpack(short), "mask: the file is damaged")

@@ -1,4 +1,7 @@
-"""Theorems on networks: torchvision's names, normalisation inside, new heads, and what is prunable."""
+"""Theorems on networks.
+
+Torchvision's names, normalisation inside, new heads, and what is prunable.
+"""
 
 import pytest
 import torch
@@ -53,23 +56,37 @@ def test_prunable_is_every_convolution_and_nothing_else():
     model = build("resnet18")
     found = models.prunable(model)
     parameters = dict(model.named_parameters())
-    assert all(found[name] is parameters[name] for name in found)  # the parameters themselves, not copies
+    assert all(
+        found[name] is parameters[name] for name in found
+    )  # the parameters themselves, not copies
     assert set(found) == {name for name, weight in parameters.items() if weight.dim() == 4}
     assert "conv1.weight" in found and "layer2.0.downsample.0.weight" in found
     assert "fc.weight" not in found and "bn1.weight" not in found
 
 
-@pytest.mark.parametrize("arch, convolutions, weights", [
-    ("resnet8", 9, 432 + 2 * 2304 + 4608 + 9216 + 512 + 18432 + 36864 + 2048), ("resnet18", 20, 11_166_912),
-    ("resnet50", 53, 23_454_912), ("resnet50_32", 53, 23_454_912 - 64 * 3 * (49 - 9))])
+@pytest.mark.parametrize(
+    "arch, convolutions, weights",
+    [
+        ("resnet8", 9, 432 + 2 * 2304 + 4608 + 9216 + 512 + 18432 + 36864 + 2048),
+        ("resnet18", 20, 11_166_912),
+        ("resnet50", 53, 23_454_912),
+        ("resnet50_32", 53, 23_454_912 - 64 * 3 * (49 - 9)),
+    ],
+)
 def test_counts_of_convolutions_and_prunable_weights(arch, convolutions, weights):
     with torch.device("meta"):
         found = models.prunable(build(arch))
     assert (len(found), sum(weight.numel() for weight in found.values())) == (convolutions, weights)
 
 
-@pytest.mark.parametrize("arch, stride, pool", [("resnet18", 2, nn.MaxPool2d), ("resnet18_32", 1, nn.Identity),
-                                                ("resnet50_32", 1, nn.Identity)])
+@pytest.mark.parametrize(
+    "arch, stride, pool",
+    [
+        ("resnet18", 2, nn.MaxPool2d),
+        ("resnet18_32", 1, nn.Identity),
+        ("resnet50_32", 1, nn.Identity),
+    ],
+)
 def test_the_stem_for_small_images_keeps_their_resolution(arch, stride, pool):
     model = build(arch)
     assert model.conv1.stride == (stride, stride) and isinstance(model.maxpool, pool)
@@ -79,19 +96,28 @@ def test_the_stem_for_small_images_keeps_their_resolution(arch, stride, pool):
 def test_resnet8_and_resnet20_have_the_depth_they_are_named_after():
     for depth in (8, 20):
         model = build(f"resnet{depth}")
-        layers = [name for name, module in model.named_modules()
-                  if isinstance(module, nn.Conv2d | nn.Linear) and "downsample" not in name]
+        layers = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d | nn.Linear) and "downsample" not in name
+        ]
         assert len(layers) == depth
 
 
 def test_a_new_head_is_a_fresh_default_linear_and_nothing_is_frozen():
     model = build("resnet8")
-    body = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("fc")}
+    body = {
+        name: value.clone()
+        for name, value in model.state_dict().items()
+        if not name.startswith("fc")
+    }
     torch.manual_seed(3)
     models.new_head(model, 37)
     torch.manual_seed(3)
     expected = nn.Linear(64, 37)
-    assert torch.equal(model.fc.weight, expected.weight) and torch.equal(model.fc.bias, expected.bias)
+    assert torch.equal(model.fc.weight, expected.weight) and torch.equal(
+        model.fc.bias, expected.bias
+    )
     assert all(weight.requires_grad for weight in model.parameters())
     assert all(torch.equal(model.state_dict()[name], value) for name, value in body.items())
 

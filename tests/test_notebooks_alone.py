@@ -1,4 +1,7 @@
-"""Every compute notebook alone, under papermill and under jupyter execute: the same records as the command makes."""
+"""Every compute notebook alone, under papermill and under jupyter execute.
+
+The same records as the command makes.
+"""
 
 import json
 import os
@@ -17,8 +20,15 @@ from dwlt_lib.specs import record_id, upstream
 from dwlt_lib.studies import NOTEBOOKS, Job, expand
 
 TINY = Path(__file__).parent / "tiny.yaml"
-ON = {"pretraining": "AT", "method": "IMP-ST", "dataset": "digits", "fraction": 0.1, "regime": "AT", "rounds": (0, 2),
-      "seeds": (0,)}
+ON = {
+    "pretraining": "AT",
+    "method": "IMP-ST",
+    "dataset": "digits",
+    "fraction": 0.1,
+    "regime": "AT",
+    "rounds": (0, 2),
+    "seeds": (0,),
+}
 # what a notebook is asked for here: the tiny study makes all of it, too
 ASKED = {
     "pretrain": {"pretraining": "AT", "dataset": ""},
@@ -32,8 +42,18 @@ ASKED = {
 
 def wanted(kind):
     """Ids of the records that a notebook makes, with all they build on."""
-    found, left = {}, expand(records.read_study(TINY), Job(kind=kind, **{
-        name: value for name, value in ASKED[kind].items() if name in NOTEBOOKS[kind][1]}))
+    found, left = (
+        {},
+        expand(
+            records.read_study(TINY),
+            Job(
+                kind=kind,
+                **{
+                    name: value for name, value in ASKED[kind].items() if name in NOTEBOOKS[kind][1]
+                },
+            ),
+        ),
+    )
     while left:
         spec = left.pop()
         found[record_id(spec)] = spec
@@ -42,8 +62,14 @@ def wanted(kind):
 
 
 def values(kind):
-    return {"params": str(TINY), "device": "cpu",
-            **{name: list(value) if isinstance(value, tuple) else value for name, value in ASKED[kind].items()}}
+    return {
+        "params": str(TINY),
+        "device": "cpu",
+        **{
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in ASKED[kind].items()
+        },
+    }
 
 
 def source(kind):
@@ -51,8 +77,14 @@ def source(kind):
 
 
 def under_papermill(kind, folder):
-    papermill.execute_notebook(source(kind), folder / "done.ipynb", values(kind), cwd=str(source(kind).parent),
-                               progress_bar=False, log_output=False)
+    papermill.execute_notebook(
+        source(kind),
+        folder / "done.ipynb",
+        values(kind),
+        cwd=str(source(kind).parent),
+        progress_bar=False,
+        log_output=False,
+    )
     return nbformat.read(folder / "done.ipynb", 4)
 
 
@@ -62,9 +94,17 @@ def under_jupyter_execute(kind, folder):
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     cell.source = "\n".join(f"{name} = {value!r}" for name, value in values(kind).items())
     nbformat.write(notebook, folder / "alone.ipynb")
-    execute = (sys.executable, "-c", "from nbclient.cli import main; main()")  # what jupyter execute starts
-    subprocess.run([*execute, "--inplace", str(folder / "alone.ipynb")], check=True, capture_output=True,
-                   env={**os.environ, "OMP_NUM_THREADS": "1"})
+    execute = (
+        sys.executable,
+        "-c",
+        "from nbclient.cli import main; main()",
+    )  # what jupyter execute starts
+    subprocess.run(
+        [*execute, "--inplace", str(folder / "alone.ipynb")],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     return nbformat.read(folder / "alone.ipynb", 4)
 
 
@@ -77,8 +117,12 @@ def command(tmp_path_factory):
     return contents(outputs)
 
 
-@pytest.mark.parametrize("way", [under_papermill, under_jupyter_execute], ids=lambda way: way.__name__)
-def test_every_compute_notebook_makes_the_records_that_the_command_makes(way, command, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "way", [under_papermill, under_jupyter_execute], ids=lambda way: way.__name__
+)
+def test_every_compute_notebook_makes_the_records_that_the_command_makes(
+    way, command, tmp_path, monkeypatch
+):
     outputs = tmp_path / "outputs"
     monkeypatch.setenv("DWLT_OUTPUTS", str(outputs))
     for kind in ASKED:
@@ -88,7 +132,11 @@ def test_every_compute_notebook_makes_the_records_that_the_command_makes(way, co
         assert set(made) == before | wanted(kind), kind
         assert made == {id: command[id] for id in made}, kind
         assert len(json.dumps(done)) < 600_000, "a curve that grows leaves its last state only"
-        kept = sum(output.output_type == "error" for cell in done.cells for output in cell.get("outputs", []))
+        kept = sum(
+            output.output_type == "error"
+            for cell in done.cells
+            for output in cell.get("outputs", [])
+        )
         assert kept == 0
 
 
@@ -115,8 +163,12 @@ def test_a_curve_is_drawn_anew_in_one_place_and_a_new_training_begins_a_new_one(
         def update(self, figure):
             shown.append(figure)
 
-    monkeypatch.setattr(plots, "training_curve", lambda rows: drawn.append(list(rows)) or len(drawn))
-    monkeypatch.setattr("IPython.display.display", lambda figure, display_id: shown.append("first") or Handle())
+    monkeypatch.setattr(
+        plots, "training_curve", lambda rows: drawn.append(list(rows)) or len(drawn)
+    )
+    monkeypatch.setattr(
+        "IPython.display.display", lambda figure, display_id: shown.append("first") or Handle()
+    )
     monkeypatch.setattr(progress, "SHARE", 1e9)
     clock = iter(range(0, 1000, 5))
     monkeypatch.setattr(progress, "time", SimpleNamespace(time=lambda: float(next(clock))))

@@ -1,4 +1,7 @@
-"""Theorems on the order of making: upstream first, one seed before the next, ends and middles before the rest."""
+"""Theorems on the order of making.
+
+Upstream first, one seed before the next, ends and middles before the rest.
+"""
 
 from itertools import pairwise
 
@@ -16,8 +19,15 @@ PAPER = records.checkout() / "params" / "paper" / "fig3.yaml"
 
 @pytest.fixture
 def ladders(toy):
-    grid = [{"pretraining": ["STD", "AT"], "method": ["IMP-ST", "RP"], "dataset": ["stripes"], "seeds": [0, 3, 5],
-             "rounds": list(range(1, 9))}]
+    grid = [
+        {
+            "pretraining": ["STD", "AT"],
+            "method": ["IMP-ST", "RP"],
+            "dataset": ["stripes"],
+            "seeds": [0, 3, 5],
+            "rounds": list(range(1, 9)),
+        }
+    ]
     return toy(grid=grid)
 
 
@@ -28,9 +38,9 @@ def test_bisection_takes_both_ends_then_ever_finer_middles(values):
     by_turn, row = sorted(turn, key=turn.get), sorted(values)
     for halvings in range(1, 7):
         if 2**halvings < len(row):
-            there = sorted(row.index(value) for value in by_turn[:2**halvings + 1])
+            there = sorted(row.index(value) for value in by_turn[: 2**halvings + 1])
             assert there[0] == 0 and there[-1] == len(row) - 1
-            assert max(b - a for a, b in pairwise(there)) <= -(-len(row) // 2**(halvings - 1))
+            assert max(b - a for a, b in pairwise(there)) <= -(-len(row) // 2 ** (halvings - 1))
     if len(values) == 20:
         assert by_turn[:5] == [0, 19, 9, 4, 14]
 
@@ -47,8 +57,14 @@ def test_one_seed_of_every_curve_comes_before_the_next_and_coarse_rounds_before_
     turn = order.turns(plan(ladders))
     shown = [turn(spec) for spec in order.ordered(plan(ladders)) if spec.kind == "transfer"]
     assert shown == sorted(shown) and len(set(shown)) == 3 * 9
-    assert {turn(spec) for spec in plan(ladders).values() if spec.kind in ("mask", "pretraining")} == {order.LAST}
-    surfaces = [turn(spec) == turn(spec.transfer) for spec in plan(ladders).values() if spec.kind == "surface"]
+    assert {
+        turn(spec) for spec in plan(ladders).values() if spec.kind in ("mask", "pretraining")
+    } == {order.LAST}
+    surfaces = [
+        turn(spec) == turn(spec.transfer)
+        for spec in plan(ladders).values()
+        if spec.kind == "surface"
+    ]
     assert surfaces and all(surfaces)
 
 
@@ -66,7 +82,9 @@ def runner_half(study, job):
     return 0.6 * sum(map(cost, runner.expand(study, job)))
 
 
-def test_a_large_job_is_cut_to_single_records_and_a_small_study_is_cut_by_its_workers_alone(outputs, monkeypatch):
+def test_a_large_job_is_cut_to_single_records_and_a_small_study_is_cut_by_its_workers_alone(
+    outputs, monkeypatch
+):
     tour = records.read_study(records.checkout() / "params" / "tour.yaml")
     as_it_is = list(runner.pending(tour, 2))
     monkeypatch.setattr(runner, "LARGE", float("inf"))
@@ -76,14 +94,16 @@ def test_a_large_job_is_cut_to_single_records_and_a_small_study_is_cut_by_its_wo
     assert all(len(job.rounds) == len(job.seeds) == 1 for job in parts)
 
 
-def test_what_others_wait_for_is_urgent_then_what_is_coarse_then_what_is_dear(ladders, outputs, monkeypatch):
+def test_what_others_wait_for_is_urgent_then_what_is_coarse_then_what_is_dear(
+    ladders, outputs, monkeypatch
+):
     monkeypatch.setattr(runner, "LARGE", 0.0)
     waiting = runner.pending(ladders, 2)
     first = sorted(waiting, key=runner._urgency(ladders, waiting).get)
     kinds = [job.kind for job in first]
     ends = kinds.count("pretrain"), kinds.count("pretrain") + kinds.count("prune")
-    assert set(kinds[:ends[0]]) == {"pretrain"} and set(kinds[ends[0]:ends[1]]) == {"prune"}
-    shown = [(job.seeds[0], bisection(range(9))[job.rounds[0]]) for job in first[ends[1]:]]
+    assert set(kinds[: ends[0]]) == {"pretrain"} and set(kinds[ends[0] : ends[1]]) == {"prune"}
+    shown = [(job.seeds[0], bisection(range(9))[job.rounds[0]]) for job in first[ends[1] :]]
     assert shown == sorted(shown)
 
 
@@ -105,7 +125,11 @@ def test_a_budget_leaves_a_coarse_figure_of_the_papers_size(outputs, monkeypatch
         if spec.kind == "transfer" and records.exists(spec):
             key = (spec.theta.pretraining, spec.data.name, spec.regime)
             method = spec.mask.method if spec.mask else "dense"
-            curves.setdefault((*key, method), set()).add((spec.mask.rounds if spec.mask else 0, spec.seed))
+            curves.setdefault((*key, method), set()).add(
+                (spec.mask.rounds if spec.mask else 0, spec.seed)
+            )
     sparse = {key: have for key, have in curves.items() if key[3] != "dense"}
-    assert len(sparse) == 4 * 3 * 2 and all(have >= {(19, 0), (9, 0), (4, 0), (14, 0)} for have in sparse.values())
+    assert len(sparse) == 4 * 3 * 2 and all(
+        have >= {(19, 0), (9, 0), (4, 0), (14, 0)} for have in sparse.values()
+    )
     assert len(curves) - len(sparse) == 3 * 3 * 2

@@ -1,4 +1,8 @@
-"""Places: outputs that cannot be used, disks that are full, parameter files that are none, locales, umasks, TMPDIRs."""
+"""Places.
+
+Outputs that cannot be used, disks that are full, parameter files that are none, locales, umasks,
+TMPDIRs.
+"""
 
 import errno
 import os
@@ -28,20 +32,32 @@ def invoke(*arguments):
 
 def refused(found, *words):
     assert found.exit_code == 2 and found.stdout == "", (found.stdout, found.stderr)
-    assert found.stderr.count("\n") == 1 and all(word in found.stderr for word in words), found.stderr
+    assert found.stderr.count("\n") == 1 and all(word in found.stderr for word in words), (
+        found.stderr
+    )
 
 
 @pytest.fixture
 def disk(tmp_path):
-    """disk(size): a folder on a disk of that size (tmpfs's words); skips where none can be mounted."""
+    """disk(size): a folder on a disk of that size (tmpfs's words).
+
+    Skips where none can be mounted.
+    """
     mounted = []
 
     def mount(size):
         folder = tmp_path / f"disk{len(mounted)}"
         folder.mkdir()
         options = f"size={size}"
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True,
-                              check=False) if sys.platform == "linux" and shutil.which("mount") else None
+        done = (
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)],
+                capture_output=True,
+                check=False,
+            )
+            if sys.platform == "linux" and shutil.which("mount")
+            else None
+        )
         if done is None or done.returncode:
             pytest.skip("no disk can be mounted here")
         mounted.append(folder)
@@ -52,17 +68,32 @@ def disk(tmp_path):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-# ------------------------------------------------------------------------------------- before a start
+# ------------------------------------------------------------------------------------- before a
+# start
 
 
 COMMANDS = [("run", "--executor", "inline"), ("run",), ("report",)]
 
 
-@pytest.mark.parametrize("command, place", [
-    *((command, place) for command in COMMANDS for place in ("", "studies", "studies/speck/notebooks")),
-    *((command, place) for command in COMMANDS[:2] for place in ("records", "records/transfer", "records/.partial"))],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value)
-def test_a_file_where_a_folder_is_wanted_is_refused_before_a_start(command, place, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "command, place",
+    [
+        *(
+            (command, place)
+            for command in COMMANDS
+            for place in ("", "studies", "studies/speck/notebooks")
+        ),
+        *(
+            (command, place)
+            for command in COMMANDS[:2]
+            for place in ("records", "records/transfer", "records/.partial")
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_a_file_where_a_folder_is_wanted_is_refused_before_a_start(
+    command, place, tmp_path, monkeypatch
+):
     outputs = tmp_path / "outputs"
     monkeypatch.setenv("DWLT_OUTPUTS", str(outputs))
     (outputs / place).parent.mkdir(parents=True, exist_ok=True)
@@ -88,20 +119,32 @@ def test_a_full_disk_is_refused_before_a_start(command, disk, monkeypatch):
 
 
 def test_shared_memory_that_is_full_is_refused_before_a_start(tmp_path):
-    full = "mount -t tmpfs -o size=64k none /dev/shm && exec \"$@\""
+    full = 'mount -t tmpfs -o size=64k none /dev/shm && exec "$@"'
     inside = ["unshare", "-m", "sh", "-c", full, "sh"]
-    if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode
+    ):
         pytest.skip("no /dev/shm of its own can be mounted here")
-    done = subprocess.run([*inside, *DWLT, "run", str(SPECK)], capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "DWLT_OUTPUTS": str(tmp_path)})
-    wanted = "dwlt: No space left on the disk of /dev/shm; free some and run the same command again\n"
+    done = subprocess.run(
+        [*inside, *DWLT, "run", str(SPECK)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "DWLT_OUTPUTS": str(tmp_path)},
+    )
+    wanted = (
+        "dwlt: No space left on the disk of /dev/shm; free some and run the same command again\n"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", wanted)
 
 
 def test_a_bench_whose_file_cannot_be_written_is_refused_before_it_measures(tmp_path):
     (tmp_path / "file").touch()
     for place in (tmp_path, tmp_path / "file" / "bench.json"):
-        refused(invoke("bench", "--device", "cpu", "--task", "prune", "--json", place), str(tmp_path))
+        refused(
+            invoke("bench", "--device", "cpu", "--task", "prune", "--json", place), str(tmp_path)
+        )
 
 
 def test_a_trial_makes_the_folder_and_leaves_nothing_in_it(tmp_path):
@@ -109,7 +152,8 @@ def test_a_trial_makes_the_folder_and_leaves_nothing_in_it(tmp_path):
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
-# -------------------------------------------------------------------------------------- while it runs
+# -------------------------------------------------------------------------------------- while it
+# runs
 
 
 def full_by_the_system(_):
@@ -141,21 +185,35 @@ def test_a_disk_that_becomes_full_ends_a_run_in_one_line(write, disk, tmp_path, 
     monkeypatch.setattr("dwlt_lib.make.make", make)
     found = invoke("run", SPECK, "--executor", "inline", "--device", "cpu")
     assert found.exit_code == 1 and len(tried) == 1
-    wanted = f"No space left on the disk of {tmp_path / 'outputs'}; free some and run the same command again"
+    wanted = (
+        f"No space left on the disk of {tmp_path / 'outputs'}; free some and run the same command"
+        " again"
+    )
     assert found.stderr == f"dwlt: {wanted}\n"
 
 
 def test_a_disk_that_becomes_full_under_papermill_ends_the_run_in_one_line(disk, tmp_path):
     folder = disk("1200k")  # room for a record or two
-    done = subprocess.run([*DWLT, "run", str(SPECK), "--workers", "2"], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "DWLT_OUTPUTS": str(folder), "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 1 and done.stderr.startswith("dwlt: No space left on the disk of "), done.stderr
+    done = subprocess.run(
+        [*DWLT, "run", str(SPECK), "--workers", "2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "DWLT_OUTPUTS": str(folder), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1 and done.stderr.startswith("dwlt: No space left on the disk of "), (
+        done.stderr
+    )
     assert done.stderr.count("\n") == 1
     assert not [path for path in folder.rglob(".dwlt-*")]
 
 
 def test_other_troubles_are_not_taken_for_a_full_disk():
-    for error in (ValueError("no space"), OSError(errno.EACCES, "Permission denied"), RuntimeError()):
+    for error in (
+        ValueError("no space"),
+        OSError(errno.EACCES, "Permission denied"),
+        RuntimeError(),
+    ):
         assert not files.is_full(error) and not files.is_full(str(error))
     try:
         try:
@@ -182,10 +240,13 @@ def test_inline_never_ends_well_while_a_record_is_missing(tmp_path, monkeypatch,
     assert runner.record_id(lost[0]) in said and said.count("\n") == 1
 
 
-# ------------------------------------------------------------------------------------ parameter files
+# ------------------------------------------------------------------------------------ parameter
+# files
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "results", "verdict", "report", "publish"])
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "status", "results", "verdict", "report", "publish"]
+)
 @pytest.mark.parametrize("kind", ["folder", "pipe", "latin", "long", "device"])
 def test_what_is_no_parameter_file_is_one_line_and_status_2(command, kind, tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
@@ -195,7 +256,7 @@ def test_what_is_no_parameter_file_is_one_line_and_status_2(command, kind, tmp_p
     elif kind == "pipe":
         os.mkfifo(path)
     elif kind == "latin":
-        path.write_bytes('name: größe'.encode("latin-1"))
+        path.write_bytes("name: größe".encode("latin-1"))
     refused(invoke(command, path), str(path))
     assert not (tmp_path / "outputs").exists()
 
@@ -213,22 +274,43 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
-    """(outputs, the commands that were run there) in an ASCII locale, under umask 002 and with a long TMPDIR."""
+    """(outputs, the commands that were run there) in an ASCII locale, under umask 002 and with a
+    long TMPDIR.
+    """
     outputs = tmp_path_factory.mktemp("outputs")
     temporary = outputs.parent / (150 * "t")
     temporary.mkdir()
-    environment = {**os.environ, **ASCII, "DWLT_OUTPUTS": str(outputs / "here"), "TMPDIR": str(temporary)}
+    environment = {
+        **os.environ,
+        **ASCII,
+        "DWLT_OUTPUTS": str(outputs / "here"),
+        "TMPDIR": str(temporary),
+    }
     found = {}
-    for command in (("report", SPECK), ("verdict", SPECK), ("status", SPECK), ("plan", SPECK, "--rates", RATES)):
+    for command in (
+        ("report", SPECK),
+        ("verdict", SPECK),
+        ("status", SPECK),
+        ("plan", SPECK, "--rates", RATES),
+    ):
         found[command[0]] = subprocess.run(
-            [*DWLT, *map(str, command)], env=environment, capture_output=True, timeout=300, umask=0o002)
+            [*DWLT, *map(str, command)],
+            env=environment,
+            capture_output=True,
+            timeout=300,
+            umask=0o002,
+        )
     return outputs / "here", found
 
 
 def test_text_is_utf_8_whatever_the_locale(reported):
     outputs, found = reported
     assert {name: (done.returncode, done.stderr) for name, done in found.items()} == {
-        "report": (0, b""), "verdict": (0, b""), "status": (75, b""), "plan": (0, b"")}
+        "report": (0, b""),
+        "verdict": (0, b""),
+        "status": (75, b""),
+        "plan": (0, b""),
+    }
     page = (outputs / "studies" / "speck" / "report.html").read_text(encoding="utf-8")
     assert "Fleck, größer als π" in page
 
@@ -253,7 +335,8 @@ def test_a_long_tmpdir_is_no_obstacle_to_a_private_folder(tmp_path, monkeypatch)
     private.rmdir()
 
 
-# ------------------------------------------------------------------------------------------- scratch
+# -------------------------------------------------------------------------------------------
+# scratch
 
 
 def test_ones_own_scratch_goes_when_asked_and_nameless_old_scratch_after_a_day(tmp_path):

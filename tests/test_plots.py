@@ -1,4 +1,7 @@
-"""Every figure takes what is there: a whole table, a part of it, or nothing (paper, Figures 1-7, A8, A9, Table A2)."""
+"""Every figure takes what is there.
+
+A whole table, a part of it, or nothing (paper, Figures 1-7, A8, A9, Table A2).
+"""
 
 import os
 import subprocess
@@ -15,13 +18,33 @@ from dwlt_lib import plots, structure, winning
 from dwlt_lib.style import PRETRAININGS, ROLES
 
 ROUNDS = [0, 3, 6, 10, 14]
-PARAMS = dict(arch="resnet8", source="mnist5k", grid=[
-    dict(pretraining=["STD", "AT"], method=["IMP-ST"], dataset=["digits"], fraction=[1, 0.1], rounds=[0, 3], seeds=[0]),
-    dict(pretraining=["AT"], method=["RP"], dataset=["digits", "tiles"], fraction=[1.0], rounds=[6], seeds=[0, 1]),
-])
+PARAMS = dict(
+    arch="resnet8",
+    source="mnist5k",
+    grid=[
+        dict(
+            pretraining=["STD", "AT"],
+            method=["IMP-ST"],
+            dataset=["digits"],
+            fraction=[1, 0.1],
+            rounds=[0, 3],
+            seeds=[0],
+        ),
+        dict(
+            pretraining=["AT"],
+            method=["RP"],
+            dataset=["digits", "tiles"],
+            fraction=[1.0],
+            rounds=[6],
+            seeds=[0, 1],
+        ),
+    ],
+)
 
 
-def transfers(seeds=(0, 1), sets=("digits", "tiles"), fractions=(1.0, 0.1), methods=("IMP-ST", "OMP", "RP")):
+def transfers(
+    seeds=(0, 1), sets=("digits", "tiles"), fractions=(1.0, 0.1), methods=("IMP-ST", "OMP", "RP")
+):
     keys = pd.MultiIndex.from_product(
         [PRETRAININGS, methods, sets, fractions, ("ST", "AT"), ROUNDS, seeds],
         names=["pretraining", "method", "dataset", "fraction", "regime", "rounds", "seed"],
@@ -29,7 +52,9 @@ def transfers(seeds=(0, 1), sets=("digits", "tiles"), fractions=(1.0, 0.1), meth
     table = keys.to_frame(index=False)
     table.loc[table["rounds"] == 0, "method"] = "dense"
     table = table.drop_duplicates(ignore_index=True)
-    return table.assign(SA=0.95 - 0.01 * table["rounds"] + 0.002 * table["seed"], RA=0.6 - 0.01 * table["rounds"])
+    return table.assign(
+        SA=0.95 - 0.01 * table["rounds"] + 0.002 * table["seed"], RA=0.6 - 0.01 * table["rounds"]
+    )
 
 
 def subsets(table):
@@ -49,8 +74,12 @@ def mask_records():
     rng, found = torch_rng(), {}
     for p in PRETRAININGS:
         for r in (3, 10):
-            found[f"{p}{r}"] = {name: torch.rand(shape, generator=rng) < 0.8**r for name, shape in shapes.items()}
-    rows = [dict(id=key, pretraining=key.rstrip("0123456789"), method="IMP-ST", seed=0) for key in found]
+            found[f"{p}{r}"] = {
+                name: torch.rand(shape, generator=rng) < 0.8**r for name, shape in shapes.items()
+            }
+    rows = [
+        dict(id=key, pretraining=key.rstrip("0123456789"), method="IMP-ST", seed=0) for key in found
+    ]
     return pd.DataFrame(rows).assign(rounds=[3, 10] * 3), found
 
 
@@ -60,7 +89,9 @@ def landscapes(kind):
     same |= dict(explained_1=0.6, explained_2=0.2) if kind == "trajectory" else {}
     rows = [
         dict(id=f"{p}{f}{images}", pretraining=p, fraction=f, images=images, **same)
-        for p in ("AT", "FAT", "STD") for f in (0.1, 1.0) for images in ("attacked", "clean")
+        for p in ("AT", "FAT", "STD")
+        for f in (0.1, 1.0)
+        for images in ("attacked", "clean")
     ]
     grid = np.linspace(-1, 1, 9)
     loss = 0.1 + grid[:, None] ** 2 + 2 * grid[None] ** 2
@@ -76,7 +107,9 @@ def texts(fig):
     return [text.get_text() for text in fig.findobj(lambda artist: hasattr(artist, "get_text"))]
 
 
-@pytest.mark.parametrize("draw", [plots.existence, plots.methods, plots.data_limited, plots.more_tasks])
+@pytest.mark.parametrize(
+    "draw", [plots.existence, plots.methods, plots.data_limited, plots.more_tasks]
+)
 def test_curves_take_whatever_part_of_a_table_is_there(draw):
     for table in subsets(transfers(methods=("IMP-ST", "RP"), fractions=(0.1,))):
         assert isinstance(draw(table), plots.Figure)
@@ -84,15 +117,32 @@ def test_curves_take_whatever_part_of_a_table_is_there(draw):
 
 def test_an_empty_table_says_so():
     nothing = transfers().iloc[:0]
-    empty = [plots.existence(nothing), plots.methods(nothing), plots.data_limited(nothing), plots.kernel_maps({})]
-    empty += [plots.contours([]), plots.surfaces_3d([]), plots.training_curve([]), plots.transfer_attack_curve(nothing)]
-    assert all("no records yet" in texts(fig) and fig.axes for fig in empty)  # without axes no notebook shows it
+    empty = [
+        plots.existence(nothing),
+        plots.methods(nothing),
+        plots.data_limited(nothing),
+        plots.kernel_maps({}),
+    ]
+    empty += [
+        plots.contours([]),
+        plots.surfaces_3d([]),
+        plots.training_curve([]),
+        plots.transfer_attack_curve(nothing),
+    ]
+    assert all(
+        "no records yet" in texts(fig) and fig.axes for fig in empty
+    )  # without axes no notebook shows it
 
 
 def test_further_tasks_are_all_but_the_papers_first_three_a_row_each():
     table = transfers(sets=("cifar10", "cub200", "visda17"))
     said = " ".join(texts(plots.more_tasks(table)))
-    assert "CUB-200, 100 %" in said and "VisDA-17, 100 %" in said and "CIFAR" not in said and "10 %" not in said
+    assert (
+        "CUB-200, 100 %" in said
+        and "VisDA-17, 100 %" in said
+        and "CIFAR" not in said
+        and "10 %" not in said
+    )
     assert len(plots.more_tasks(table).axes) == 2 * 3
     assert "no records yet" in texts(plots.more_tasks(table[table["dataset"] == "cifar10"]))
 
@@ -100,14 +150,23 @@ def test_further_tasks_are_all_but_the_papers_first_three_a_row_each():
 def test_the_ladder_is_labelled_in_percent_with_one_decimal():
     ax = plots.existence(transfers()).axes[-1]
     assert ax.get_xticks().tolist() == ROUNDS
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.0", "48.8", "73.8", "89.3", "95.6"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == [
+        "0.0",
+        "48.8",
+        "73.8",
+        "89.3",
+        "95.6",
+    ]
     assert ax.get_xlabel() == "sparsity (%)"
 
 
 def test_a_long_ladder_has_a_minor_tick_a_level_and_labels_that_keep_apart():
     ax = plots.Figure().subplots()
     plots.ladder_ticks(ax, {r: winning.ladder(r) for r in range(20)}, most=7)
-    assert sorted([*ax.get_xticks(minor=True), *ax.get_xticks()]) == [*range(20)] and len(ax.get_xticks()) <= 8
+    assert (
+        sorted([*ax.get_xticks(minor=True), *ax.get_xticks()]) == [*range(20)]
+        and len(ax.get_xticks()) <= 8
+    )
     assert np.diff(ax.get_xticks()).min() >= 19 / 7
 
 
@@ -115,16 +174,27 @@ def test_curves_are_means_in_percent():
     table = transfers()
     top = plots.existence(table).axes[0]
     line = next(line for line in top.get_lines() if line.get_color() == ROLES["FAT"][0])
-    chosen = table.query("dataset == 'digits' and fraction == 1 and regime == 'ST' and pretraining == 'FAT'")
+    chosen = table.query(
+        "dataset == 'digits' and fraction == 1 and regime == 'ST' and pretraining == 'FAT'"
+    )
     mean = chosen[chosen["method"].isin(["dense", "IMP-ST"])].groupby("rounds")["SA"].mean()
-    assert line.get_ydata() == pytest.approx(100 * mean.to_numpy()) and line.get_xdata().tolist() == ROUNDS
+    assert (
+        line.get_ydata() == pytest.approx(100 * mean.to_numpy())
+        and line.get_xdata().tolist() == ROUNDS
+    )
 
 
 def test_the_star_stands_on_the_verdicts_extreme():
     table = transfers(sets=("digits",), fractions=(1.0,))
     table.loc[table["rounds"].isin([0, 3, 6]) | (table["method"] == "RP"), ["SA", "RA"]] = 0.9
-    assert winning.verdict(table).query("method == 'IMP-ST'")["extreme_rounds"].tolist() == [6, 6, 6]
-    stars = [line for line in plots.existence(table).axes[0].get_lines() if line.get_marker() == "*"]
+    assert winning.verdict(table).query("method == 'IMP-ST'")["extreme_rounds"].tolist() == [
+        6,
+        6,
+        6,
+    ]
+    stars = [
+        line for line in plots.existence(table).axes[0].get_lines() if line.get_marker() == "*"
+    ]
     assert sorted(line.get_xdata()[0] for line in stars) == [6, 6, 6, 14]
 
 
@@ -132,7 +202,11 @@ def test_existence_has_a_column_a_data_set_and_a_row_a_criterion():
     fig = plots.existence(transfers())
     assert len(fig.axes) == 2 * len(winning.CRITERIA)
     assert [ax.get_title() for ax in fig.axes[:2]] == ["digits", "tiles"]
-    assert [fig.axes[i].get_ylabel() for i in (0, 2, 4)] == ["SA after ST (%)", "SA after AT (%)", "RA after AT (%)"]
+    assert [fig.axes[i].get_ylabel() for i in (0, 2, 4)] == [
+        "SA after ST (%)",
+        "SA after AT (%)",
+        "RA after AT (%)",
+    ]
 
 
 def test_noise_of_one_seed_fills_no_axis():
@@ -147,7 +221,9 @@ def test_each_role_keeps_its_colour_and_differs_in_grey_print():
     assert len(set(colours)) == len(set(markers)) == len(ROLES)
     assert len({str(line) for line in lines[:4]}) == 4
     fig = plots.existence(transfers())
-    assert {line.get_color() for line in fig.axes[0].get_lines()} >= {ROLES[p][0] for p in (*PRETRAININGS, "RP")}
+    assert {line.get_color() for line in fig.axes[0].get_lines()} >= {
+        ROLES[p][0] for p in (*PRETRAININGS, "RP")
+    }
 
 
 def test_the_paradigm_names_the_studys_own_parameters():
@@ -162,11 +238,20 @@ def test_landscapes_share_one_scale_and_stand_in_the_papers_order(kind):
     table, read = landscapes(kind)
     panels = plots.panels(table, read)
     assert [p["pretraining"] for p in panels[::4]] == list(PRETRAININGS)
-    columns = ["100 % digits,\nclean", "10 % digits,\nclean", "100 % digits,\nattacked", "10 % digits,\nattacked"]
+    columns = [
+        "100 % digits,\nclean",
+        "10 % digits,\nclean",
+        "100 % digits,\nattacked",
+        "10 % digits,\nattacked",
+    ]
     assert [p["column"] for p in panels[:4]] == columns
     fig = plots.contours(panels)
     fills = [next(c for c in ax.collections if c.filled) for ax in fig.axes[:12]]
-    assert len({(c.norm.vmin, c.norm.vmax) for c in fills}) == len({tuple(c.levels) for c in fills}) == 1
+    assert (
+        len({(c.norm.vmin, c.norm.vmax) for c in fills})
+        == len({tuple(c.levels) for c in fills})
+        == 1
+    )
     plots.contours(panels[:1]), plots.contours([{**panels[0], "loss": np.full((9, 9), 0.5)}])
     loss = panels[0]["loss"]
     diverged = [{**panels[0], "loss": np.where(loss > 1, bad, loss)} for bad in (np.nan, np.inf)]
@@ -179,26 +264,41 @@ def test_landscapes_share_one_scale_and_stand_in_the_papers_order(kind):
 def test_any_tickets_stand_side_by_side_on_one_scale_under_names_that_differ():
     (surfaces, read), (paths, read_path) = landscapes("surface"), landscapes("trajectory")
     tickets = surfaces[surfaces["fraction"] == 1].assign(kind="surface")
-    others = [tickets.assign(**{key: value}) for key, value in dict(rounds=0, seed=1, method="RP", mask_seed=2).items()]
+    others = [
+        tickets.assign(**{key: value})
+        for key, value in dict(rounds=0, seed=1, method="RP", mask_seed=2).items()
+    ]
     mixed = pd.concat([tickets, *others, paths.assign(kind="trajectory")], ignore_index=True)
     mixed["id"] = [f"{i:04d}{id}" for i, id in enumerate(mixed["id"])]
     walked = set(mixed.loc[mixed["kind"] == "trajectory", "id"])
     panels = plots.side_by_side(mixed, lambda id: read_path(id) if id in walked else read(id))
-    assert len({p["title"] for p in panels}) == len({p["label"] for p in panels}) == len(panels) == len(mixed)
+    assert (
+        len({p["title"] for p in panels})
+        == len({p["label"] for p in panels})
+        == len(panels)
+        == len(mixed)
+    )
     assert [p["id"] for p in panels] == mixed["id"].tolist() and panels[5]["place"] == (1, 1)
-    assert panels[0]["title"] == "theta_AT, IMP-ST, 73.8 %, 100 % digits, AT, attacked, seed 0, surface"
+    assert (
+        panels[0]["title"]
+        == "theta_AT, IMP-ST, 73.8 %, 100 % digits, AT, attacked, seed 0, surface"
+    )
     fig = plots.contours(panels)
-    fills = [next(c for c in ax.collections if c.filled) for ax in fig.axes[:len(panels)]]
+    fills = [next(c for c in ax.collections if c.filled) for ax in fig.axes[: len(panels)]]
     assert len({(c.norm.vmin, c.norm.vmax) for c in fills}) == 1
     plots.surfaces_3d(panels[:5]), plots.contours(panels[:1])
     twice = plots.side_by_side(tickets.iloc[[0, 0]].assign(id=["aaaaaaa", "bbbbbbb"]), read)
-    assert twice[0]["title"] != twice[1]["title"] and plots.side_by_side(tickets.iloc[:0], read) == []
+    assert (
+        twice[0]["title"] != twice[1]["title"] and plots.side_by_side(tickets.iloc[:0], read) == []
+    )
 
 
 def test_a_basin_is_the_part_of_the_plane_below_its_level():
     grid = np.linspace(-1, 1, 101)
     bowl = grid[:, None] ** 2 + grid[None] ** 2
-    wide, narrow = (dict(title=t, pretraining=t, grid=grid, loss=k * bowl) for t, k in (("FAT", 1), ("STD", 4)))
+    wide, narrow = (
+        dict(title=t, pretraining=t, grid=grid, loss=k * bowl) for t, k in (("FAT", 1), ("STD", 4))
+    )
     areas = plots.basin_area([wide, narrow], levels=[0.25, 1.0])
     assert areas["level"].tolist() == [0.25, 1.0] * 2
     assert areas["area"].tolist() == pytest.approx([np.pi / n for n in (16, 4, 64, 16)], abs=0.02)
@@ -209,11 +309,21 @@ def test_a_basin_is_the_part_of_the_plane_below_its_level():
 
 def test_mask_figures_show_chance_beside_what_was_found():
     table, masks = mask_records()
-    pairs, kernels = structure.similarity_table(table, masks.get), structure.zero_kernel_table(table, masks.get)
-    for fig in (plots.similarity(pairs), plots.zero_kernels(kernels), plots.zero_kernels(kernels, larger=False)):
+    pairs, kernels = (
+        structure.similarity_table(table, masks.get),
+        structure.zero_kernel_table(table, masks.get),
+    )
+    for fig in (
+        plots.similarity(pairs),
+        plots.zero_kernels(kernels),
+        plots.zero_kernels(kernels, larger=False),
+    ):
         assert "random, same layer densities" in texts(fig)
     one = table[table["pretraining"] == "AT"]
-    plots.similarity(structure.similarity_table(one, masks.get)), plots.zero_kernels(kernels[kernels["rounds"] == 3])
+    (
+        plots.similarity(structure.similarity_table(one, masks.get)),
+        plots.zero_kernels(kernels[kernels["rounds"] == 3]),
+    )
     plots.similarity(pairs.iloc[:0]), plots.zero_kernels(kernels.iloc[:0])
 
 
@@ -224,10 +334,13 @@ def test_kernel_maps_have_a_row_a_pretraining_and_a_column_a_block():
 
 
 def test_transfer_attacks_are_shown_beside_ra():
-    table = pd.DataFrame([
-        dict(pretraining="AT", method=m, dataset="digits", fraction=1.0, rounds=r, seed=s)
-        for m, r in (("dense", 0), ("IMP-ST", 6)) for s in (0, 1)
-    ]).assign(transfer_accuracy=0.8, RA=0.7, SA=0.9)
+    table = pd.DataFrame(
+        [
+            dict(pretraining="AT", method=m, dataset="digits", fraction=1.0, rounds=r, seed=s)
+            for m, r in (("dense", 0), ("IMP-ST", 6))
+            for s in (0, 1)
+        ]
+    ).assign(transfer_accuracy=0.8, RA=0.7, SA=0.9)
     shown = plots.transfer_attack(table)
     assert shown.data["sparsity"].tolist() == [0.0, winning.ladder(6)] and "73.8" in shown.to_html()
     assert shown.to_html() == plots.transfer_attack(table).to_html()
@@ -236,13 +349,18 @@ def test_transfer_attacks_are_shown_beside_ra():
 
 
 def test_a_training_curve_needs_no_validation():
-    history = [dict(epoch=e, lr=0.1, loss=1.0 / (e + 1), SA=float("nan"), RA=float("nan")) for e in range(3)]
+    history = [
+        dict(epoch=e, lr=0.1, loss=1.0 / (e + 1), SA=float("nan"), RA=float("nan"))
+        for e in range(3)
+    ]
     plots.training_curve(history), plots.training_curve([dict(epoch=0, loss=1.0)])
 
 
 def test_saving_twice_writes_the_same_three_files(tmp_path):
     table = transfers(sets=("digits",), fractions=(1.0,))
-    first, second = (plots.save(plots.existence(table), tmp_path / part / "figure_03") for part in ("a", "b"))
+    first, second = (
+        plots.save(plots.existence(table), tmp_path / part / "figure_03") for part in ("a", "b")
+    )
     assert [file.name for file in first] == ["figure_03.pdf", "figure_03.svg", "figure_03.png"]
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 

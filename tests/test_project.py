@@ -49,8 +49,11 @@ def test_type_checkers_are_told_that_the_package_is_typed():
 def test_the_workflow_calls_make_test_by_the_oldest_python_and_knows_no_secret():
     (job,) = yaml.safe_load(text(".github/workflows/test.yml"))["jobs"].values()
     assert "make test" in [step.get("run") for step in job["steps"]]
-    (python,) = [step["with"]["python-version"] for step in job["steps"]
-                 if "setup-python" in step.get("uses", "")]
+    (python,) = [
+        step["with"]["python-version"]
+        for step in job["steps"]
+        if "setup-python" in step.get("uses", "")
+    ]
     assert f">={python}" == PROJECT["project"]["requires-python"]
     assert "secrets." not in text(".github/workflows/test.yml")
 
@@ -82,8 +85,7 @@ def test_the_image_is_set_up_as_a_checkout_is_and_runs_the_command_as_no_root():
     names = [name for name, _ in found]
     assert found[0] == ("FROM", ["python:3.11-slim"]) and names.count("ENTRYPOINT") == 1
     assert dict(found)["ENTRYPOINT"] == ['["dwlt"]'] and "dwlt" in PROJECT["project"]["scripts"]
-    setup = next(i for i, (name, words) in enumerate(found)
-                 if name == "RUN" and "setup" in words)
+    setup = next(i for i, (name, words) in enumerate(found) if name == "RUN" and "setup" in words)
     assert "TORCH=cpu" in found[setup][1]
     assert names.index("USER") < setup
     assert [words for name, words in found if name == "USER"] == [["dwlt"]]
@@ -104,8 +106,9 @@ def test_a_hook_runs_what_the_set_up_installs_and_passes_here(hook):
     installed = PROJECT["project"]["optional-dependencies"]["dev"]
     assert any(wanted.startswith(name) for wanted in installed)
     files = ["tests/test_project.py"] if hook.get("pass_filenames", True) else []
-    said = subprocess.run([sys.executable, "-m", name, *arguments, *files], cwd=ROOT,
-                          capture_output=True, text=True)
+    said = subprocess.run(
+        [sys.executable, "-m", name, *arguments, *files], cwd=ROOT, capture_output=True, text=True
+    )
     assert said.returncode == 0, said.stdout + said.stderr
 
 

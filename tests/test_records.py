@@ -34,7 +34,11 @@ def test_a_record_is_read_as_it_was_written(planned, outputs):
     path = write(spec, SA=0.75, RA=0.25)
     assert records.exists(spec) and path == outputs / "records" / "transfer" / record_id(spec)
     found = records.read(record_id(spec))
-    assert (found.kind, found.id, found.metrics) == ("transfer", record_id(spec), {"SA": 0.75, "RA": 0.25})
+    assert (found.kind, found.id, found.metrics) == (
+        "transfer",
+        record_id(spec),
+        {"SA": 0.75, "RA": 0.25},
+    )
     assert found.history == [{"epoch": 1, "loss": 2.0}] and found.made == MADE
     assert found.upstream == [record_id(up) for up in upstream(spec)]
     assert type(spec).model_validate_json(json.dumps(found.spec)) == spec
@@ -86,7 +90,9 @@ def test_a_training_under_way_is_no_record(planned, outputs):
     assert len(records.table()) == 0 and records.verify() == []
 
 
-def test_the_table_is_sorted_and_does_not_depend_on_the_order_of_writing(planned, outputs, monkeypatch, tmp_path):
+def test_the_table_is_sorted_and_does_not_depend_on_the_order_of_writing(
+    planned, outputs, monkeypatch, tmp_path
+):
     seen = []
     for name, order in (("a", planned), ("b", planned[::-1])):
         monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / name))
@@ -104,15 +110,34 @@ def test_the_table_is_sorted_and_does_not_depend_on_the_order_of_writing(planned
 def test_the_table_holds_what_the_records_say(planned):
     spec = next(s for s in planned if s.kind == "transfer" and s.mask is not None)
     write(spec, SA=0.75, RA=0.5, sparsity=0.36)
-    (_, row), = records.table("transfer").iterrows()
-    assert (row["pretraining"], row["method"], row["dataset"], row["rounds"], row["SA"], row["RA"], row["seconds"]) == (
-        "AT", spec.mask.method, "stripes", spec.mask.rounds, 0.75, 0.5, 1.5)
+    ((_, row),) = records.table("transfer").iterrows()
+    assert (
+        row["pretraining"],
+        row["method"],
+        row["dataset"],
+        row["rounds"],
+        row["SA"],
+        row["RA"],
+        row["seconds"],
+    ) == ("AT", spec.mask.method, "stripes", spec.mask.rounds, 0.75, 0.5, 1.5)
     assert row["id"] == record_id(spec) and row["sparsity"] == 0.36
 
 
 def test_an_empty_table_has_the_columns_that_figures_ask_for(outputs):
-    assert {"kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds", "seed", "SA", "RA", "id",
-            "seconds"} <= set(records.table("transfer").columns)
+    assert {
+        "kind",
+        "pretraining",
+        "method",
+        "dataset",
+        "fraction",
+        "regime",
+        "rounds",
+        "seed",
+        "SA",
+        "RA",
+        "id",
+        "seconds",
+    } <= set(records.table("transfer").columns)
 
 
 def test_a_study_sees_its_own_records_and_counts_what_is_missing(toy, planned):
@@ -121,7 +146,9 @@ def test_a_study_sees_its_own_records_and_counts_what_is_missing(toy, planned):
     other = toy(name="other", seed=1)
     write(planned[0])
     write(next(iter(plan(other).values())))
-    assert len(records.table()) == 2 and records.table(study="toy")["id"].tolist() == [record_id(planned[0])]
+    assert len(records.table()) == 2 and records.table(study="toy")["id"].tolist() == [
+        record_id(planned[0])
+    ]
     assert records.missing("toy") == len(planned) - 1
     found = records.study("toy")
     assert found["name"] == "toy" and found["ids"] == list(plan(study))
@@ -155,7 +182,7 @@ def test_verify_finds_a_flipped_byte(planned):
 def test_verify_finds_a_missing_file_and_a_missing_upstream(planned):
     all_written(planned)
     (records.path_of(planned[-1].kind, record_id(planned[-1])) / "arrays.safetensors").unlink()
-    problem, = records.verify()
+    (problem,) = records.verify()
     assert "arrays.safetensors" in problem
     theta = planned[0]
     folder = records.path_of(theta.kind, record_id(theta))
@@ -232,7 +259,9 @@ def test_a_copy_under_another_kind_is_found_and_never_read(planned):
     assert records.read(theta).path == records.path_of(theta.kind, record_id(theta))
 
 
-@pytest.mark.parametrize("lying", ["an empty folder", "a folder without record.json", "a cut record.json", "a file"])
+@pytest.mark.parametrize(
+    "lying", ["an empty folder", "a folder without record.json", "a cut record.json", "a file"]
+)
 def test_what_lies_there_without_being_a_record_gives_way(planned, lying):
     path = write(planned[0])
     assert records.exists(planned[0])
@@ -249,7 +278,11 @@ def test_what_lies_there_without_being_a_record_gives_way(planned, lying):
     assert not records.exists(planned[0])
     assert records.verify() if lying != "a file" else True
     write(planned[0])
-    assert records.exists(planned[0]) and records.verify() == [] and list(path.parent.iterdir()) == [path]
+    assert (
+        records.exists(planned[0])
+        and records.verify() == []
+        and list(path.parent.iterdir()) == [path]
+    )
 
 
 def test_several_processes_mend_one_folder_and_all_are_content(planned):
@@ -261,8 +294,16 @@ def test_several_processes_mend_one_folder_and_all_are_content(planned):
         assert records.exists(planned[0]) and list(path.parent.iterdir()) == [path]
 
 
-DAMAGED = {"[]": "not what", "null": "not what", "{}": "not what", '{"a": 1': "cannot be read", "": "cannot be read",
-           100_000 * "[": "cannot be read", '{"digest": "x"}': "former version", "\0": "cannot be read"}
+DAMAGED = {
+    "[]": "not what",
+    "null": "not what",
+    "{}": "not what",
+    '{"a": 1': "cannot be read",
+    "": "cannot be read",
+    100_000 * "[": "cannot be read",
+    '{"digest": "x"}': "former version",
+    "\0": "cannot be read",
+}
 
 
 @pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:10])
@@ -271,9 +312,13 @@ def test_a_damaged_record_is_one_line_wherever_it_is_read(planned, text, toy):
     records.write_study(study)
     path = write(planned[0])
     (path / "record.json").write_text(text)
-    problem, = records.verify()
+    (problem,) = records.verify()
     assert DAMAGED[text] in problem and "\n" not in problem and len(problem) < 500
-    for read in (lambda: records.table(), lambda: records.read(planned[0]), lambda: records.table(study="toy")):
+    for read in (
+        lambda: records.table(),
+        lambda: records.read(planned[0]),
+        lambda: records.table(study="toy"),
+    ):
         with pytest.raises(ValueError) as refusal:
             read()
         assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
@@ -304,11 +349,15 @@ def test_an_id_is_an_id(planned, id):
 
 
 def test_kinds_are_known_or_refused_in_one_line(outputs):
-    with pytest.raises(ValueError, match="kind='transfers': want one of pretraining, mask, transfer"):
+    with pytest.raises(
+        ValueError, match="kind='transfers': want one of pretraining, mask, transfer"
+    ):
         records.table("transfers")
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "{", '{"name": "toy", "params": [], "ids": []}', 100_000 * "["])
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "{", '{"name": "toy", "params": [], "ids": []}', 100_000 * "["]
+)
 def test_a_damaged_note_of_a_study_is_one_line(toy, outputs, text):
     records.write_study(toy())
     (records.study_dir("toy") / "study.json").write_text(text)
@@ -326,5 +375,5 @@ def test_a_result_that_was_made_of_what_changed_meanwhile_is_told(planned):
     write(theta, SA=0.9)
     assert before != records.results_of(upstream(mask))
     records.write(mask, {}, [], {}, MADE, before)
-    problem, = records.verify()
+    (problem,) = records.verify()
     assert "another result" in problem and record_id(mask) in problem

@@ -49,7 +49,9 @@ def test_only_pre_trainings_are_ready_at_first(study):
     assert {job.kind for job, wanted in waiting.items() if runner._ready(wanted)} == {"pretrain"}
 
 
-def test_inline_names_a_failure_skips_what_builds_on_it_and_makes_the_rest(study, monkeypatch, capsys):
+def test_inline_names_a_failure_skips_what_builds_on_it_and_makes_the_rest(
+    study, monkeypatch, capsys
+):
     made = []
 
     def make(spec, device):
@@ -62,11 +64,15 @@ def test_inline_names_a_failure_skips_what_builds_on_it_and_makes_the_rest(study
     assert runner.run_inline(study, "cpu", None, lambda line: None) == runner.FAILED
     assert "FAT" in capsys.readouterr().err
     left = runner.left(study)
-    assert left and all("FAT" in record for record in map(str, (spec.model_dump() for spec in left)))
+    assert left and all(
+        "FAT" in record for record in map(str, (spec.model_dump() for spec in left))
+    )
 
 
 def test_inline_stops_at_its_deadline_and_forgets_it(study, monkeypatch):
-    monkeypatch.setattr("dwlt_lib.make.make", lambda spec, device: records.write(spec, {}, [], {}, {}))
+    monkeypatch.setattr(
+        "dwlt_lib.make.make", lambda spec, device: records.write(spec, {}, [], {}, {})
+    )
     assert runner.run_inline(study, "cpu", 1.0, lambda line: None) == runner.STOPPED
     assert len(runner.left(study)) == len(plan(study)) and "DWLT_DEADLINE" not in os.environ
 

@@ -1,4 +1,7 @@
-"""Both servers are closed by default: loopback, a token, nothing from a user's own configuration; kernels end too."""
+"""Both servers are closed by default: loopback, a token, nothing from a user's own configuration.
+
+Kernels end too.
+"""
 
 import http.client
 import os
@@ -25,23 +28,53 @@ c.VoilaConfiguration.show_tracebacks = True
 """
 NOWHERE = "00000000-0000-0000-0000-000000000000"
 DOORS = {
-    "lab": ("/lab", "/api/contents", "/api/kernels", "/api/terminals", "/files/README.md",
-            f"/api/kernels/{NOWHERE}/channels"),
-    "browse": ("/", "/voila/static/voila.js", "/voila/templates/lab/static/voila.js", "/voila/files/figure.png",
-               "/voila/labextensions/anywidget/package.json", f"/api/kernels/{NOWHERE}",
-               f"/api/kernels/{NOWHERE}/channels", f"/voila/query/{NOWHERE}"),
+    "lab": (
+        "/lab",
+        "/api/contents",
+        "/api/kernels",
+        "/api/terminals",
+        "/files/README.md",
+        f"/api/kernels/{NOWHERE}/channels",
+    ),
+    "browse": (
+        "/",
+        "/voila/static/voila.js",
+        "/voila/templates/lab/static/voila.js",
+        "/voila/files/figure.png",
+        "/voila/labextensions/anywidget/package.json",
+        f"/api/kernels/{NOWHERE}",
+        f"/api/kernels/{NOWHERE}/channels",
+        f"/voila/query/{NOWHERE}",
+    ),
 }
 
 
-# ------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------ what is
+# refused
 
 
 @pytest.mark.parametrize("command", ["lab", "browse"])
-@pytest.mark.parametrize("arguments", [
-    ["--ip", "0.0.0.0"], ["--ip", "::"], ["--ip", ""], ["--ip", "*"], ["--ip", "8.8.8.8"], ["--ip", "no such host"],
-    ["--ip", "0.0.0.0", "--token", "short"], ["--token", "short"], ["--token", "sixteen char(s)!"], ["--token", ""],
-    ["--ip", "203.0.113.7", "--token", "a-long-enough-token"], ["--port", "70000"]], ids=" ".join)
-def test_a_start_that_would_be_open_or_cannot_be_is_refused_in_one_line(command, arguments, monkeypatch):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--ip", "0.0.0.0"],
+        ["--ip", "::"],
+        ["--ip", ""],
+        ["--ip", "*"],
+        ["--ip", "8.8.8.8"],
+        ["--ip", "no such host"],
+        ["--ip", "0.0.0.0", "--token", "short"],
+        ["--token", "short"],
+        ["--token", "sixteen char(s)!"],
+        ["--token", ""],
+        ["--ip", "203.0.113.7", "--token", "a-long-enough-token"],
+        ["--port", "70000"],
+    ],
+    ids=" ".join,
+)
+def test_a_start_that_would_be_open_or_cannot_be_is_refused_in_one_line(
+    command, arguments, monkeypatch
+):
     monkeypatch.setattr(servers, command, lambda *_: pytest.fail("it was started"))
     found = CliRunner().invoke(app, [command, *arguments])
     assert found.exit_code == 2 and found.stdout == ""
@@ -50,8 +83,11 @@ def test_a_start_that_would_be_open_or_cannot_be_is_refused_in_one_line(command,
 
 def test_a_host_name_is_judged_by_every_address_it_resolves_to(monkeypatch):
     known = {"here": ["127.0.0.1", "::1"], "both": ["127.0.0.1", "192.0.2.1"]}
-    monkeypatch.setattr(servers.socket, "getaddrinfo",
-                        lambda name, *_, **__: [(0, 0, 0, "", (address, 0)) for address in known[name]])
+    monkeypatch.setattr(
+        servers.socket,
+        "getaddrinfo",
+        lambda name, *_, **__: [(0, 0, 0, "", (address, 0)) for address in known[name]],
+    )
     assert servers.address("here", None) == "127.0.0.1"
     with pytest.raises(ValueError, match="others can reach"):
         servers.address("both", None)
@@ -67,7 +103,8 @@ def test_tokens_are_fresh_and_long():
     assert len(tokens) == 20 and min(map(len, tokens)) >= 40
 
 
-# ------------------------------------------------------------------------------------------ what is built
+# ------------------------------------------------------------------------------------------ what is
+# built
 
 
 def test_loopback_keeps_the_host_check_and_a_chosen_address_gives_it_up():
@@ -89,16 +126,30 @@ def test_the_next_free_port_is_taken():
         assert port < servers.free_port("127.0.0.1", port) < port + servers.TRIES
 
 
-# ------------------------------------------------------------------------------------------ what is served
+# ------------------------------------------------------------------------------------------ what is
+# served
 
 
 @pytest.fixture(scope="module", params=["lab", "browse"])
 def server(request, serve, tmp_path_factory):
-    """(kind, URL, process) of a server started by a user whose own Jupyter configuration opens everything."""
+    """(kind, URL, process) of a server started by a user whose own Jupyter configuration opens
+    everything.
+    """
     home = tmp_path_factory.mktemp("home")
-    environment = {"HOME": str(home), "JUPYTER_CONFIG_DIR": str(home), "DWLT_OUTPUTS": str(home / "outputs"),
-                   "JUPYTER_SERVER_ALLOW_UNAUTHENTICATED_ACCESS": "true", "JUPYTER_TOKEN": "", "DWLT_TOKEN": ""}
-    for name in ("jupyter_server_config.py", "jupyter_lab_config.py", "voila.py", "jupyter_config.py"):
+    environment = {
+        "HOME": str(home),
+        "JUPYTER_CONFIG_DIR": str(home),
+        "DWLT_OUTPUTS": str(home / "outputs"),
+        "JUPYTER_SERVER_ALLOW_UNAUTHENTICATED_ACCESS": "true",
+        "JUPYTER_TOKEN": "",
+        "DWLT_TOKEN": "",
+    }
+    for name in (
+        "jupyter_server_config.py",
+        "jupyter_lab_config.py",
+        "voila.py",
+        "jupyter_config.py",
+    ):
         (home / name).write_text(OPEN_TO_ALL)
     url, process = serve(request.param, "--no-browser", "--port", 0, **environment)
     return request.param, url, process
@@ -138,8 +189,14 @@ def test_no_door_opens_without_the_token(server):
 def test_no_websocket_opens_without_the_token(server):
     kind, url, _ = server
     for path in DOORS[kind]:
-        answer = ask(url, path, "", Connection="Upgrade", Upgrade="websocket",
-                     **{"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="})
+        answer = ask(
+            url,
+            path,
+            "",
+            Connection="Upgrade",
+            Upgrade="websocket",
+            **{"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="},
+        )
         assert closed(answer), (path, answer[:2])
 
 
@@ -157,7 +214,11 @@ def tree(process):
 def listening(process):
     """Its sockets that listen; none of one that has just ended."""
     try:
-        return [connection for connection in process.net_connections("inet") if connection.status == "LISTEN"]
+        return [
+            connection
+            for connection in process.net_connections("inet")
+            if connection.status == "LISTEN"
+        ]
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return []
 
@@ -173,8 +234,12 @@ def kernel(server):
     """The server's kernel, started by asking for one where none waits yet."""
     kind, url, process = server
     if kind == "lab":
-        connection = http.client.HTTPConnection(urlsplit(url).hostname, urlsplit(url).port, timeout=180)
-        connection.request("POST", "/api/kernels", "{}", {"Authorization": f"token {token_of(url)}"})
+        connection = http.client.HTTPConnection(
+            urlsplit(url).hostname, urlsplit(url).port, timeout=180
+        )
+        connection.request(
+            "POST", "/api/kernels", "{}", {"Authorization": f"token {token_of(url)}"}
+        )
         assert connection.getresponse().status == 201
     patience = time.time() + 120
     while time.time() < patience:

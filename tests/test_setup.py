@@ -19,15 +19,23 @@ REST = "pip install -q -e .[dev]"
 
 @pytest.fixture
 def setup(tmp_path):
-    """setup("TORCH=cpu", status=1): `make setup` where each tool ends so; (what make said, what was asked)."""
+    """setup("TORCH=cpu", status=1): `make setup` where each tool ends so.
+
+    (what make said, what was asked).
+    """
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(checkout() / name, tmp_path)
     (tmp_path / "python").write_text(STAND_IN)
     (tmp_path / "python").chmod(0o755)
 
     def make(*settings, status=0):
-        said = subprocess.run(["make", "setup", "PYTHON=./python", *settings], cwd=tmp_path, text=True,
-                              capture_output=True, env={"PATH": "/usr/bin:/bin", "STATUS": str(status)})
+        said = subprocess.run(
+            ["make", "setup", "PYTHON=./python", *settings],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            env={"PATH": "/usr/bin:/bin", "STATUS": str(status)},
+        )
         asked = tmp_path / "asked"
         return said, asked.read_text().splitlines() if asked.exists() else []
 
@@ -40,7 +48,9 @@ def test_without_a_word_pip_takes_what_it_takes(setup):
 
 
 @pytest.mark.parametrize("folder", [True, False])
-def test_torch_cpu_takes_the_two_from_their_index_alone_then_the_rest_then_looks(setup, tmp_path, folder):
+def test_torch_cpu_takes_the_two_from_their_index_alone_then_the_rest_then_looks(
+    setup, tmp_path, folder
+):
     index = str(tmp_path) if folder else "https://index.invalid/cpu"
     said, asked = setup("TORCH=cpu", f"TORCH_INDEX={index}")
     source = f"--no-index --find-links {index}" if folder else f"--index-url {index}"
@@ -49,7 +59,9 @@ def test_torch_cpu_takes_the_two_from_their_index_alone_then_the_rest_then_looks
     assert asked[2].startswith("python -c import torch, torchvision; torch.version.cuda and exit(")
 
 
-@pytest.mark.parametrize("settings, words", [(["TORCH=cpu"], "want TORCH_INDEX="), (["TORCH=cuda"], "want cpu")])
+@pytest.mark.parametrize(
+    "settings, words", [(["TORCH=cpu"], "want TORCH_INDEX="), (["TORCH=cuda"], "want cpu")]
+)
 def test_half_a_wish_is_refused_before_anything_is_installed(setup, tmp_path, settings, words):
     said, asked = setup(*settings)
     assert said.returncode == 2 and words in said.stderr and said.stderr.count("\n") == 1

@@ -1,4 +1,7 @@
-"""A study that prunes half of the weights a round says so: 50, 75 and 87.5 %, wherever a sparsity stands."""
+"""A study that prunes half of the weights a round says so.
+
+50, 75 and 87.5 %, wherever a sparsity stands.
+"""
 
 import re
 
@@ -26,19 +29,46 @@ from dwlt_lib import (
 )
 
 OTHER = re.compile(r"\b(20\.0|36\.0|48\.8) %")  # what the paper's ladder would say
-GRID = [{"pretraining": ["STD", "FAT", "AT"], "method": ["IMP-ST"], "dataset": ["stripes"],
-         "fraction": [1.0, 0.5], "rounds": [1, 2, 3], "seeds": [0, 1]},
-        {"pretraining": ["AT"], "method": ["RP"], "dataset": ["stripes"], "rounds": [1, 2, 3],
-         "seeds": [0, 1]}]
-ATTACKS = [{"pretraining": ["AT"], "method": ["IMP-ST"], "dataset": ["stripes"],
-            "rounds": [0, 1, 2, 3], "seeds": [0]}]
+GRID = [
+    {
+        "pretraining": ["STD", "FAT", "AT"],
+        "method": ["IMP-ST"],
+        "dataset": ["stripes"],
+        "fraction": [1.0, 0.5],
+        "rounds": [1, 2, 3],
+        "seeds": [0, 1],
+    },
+    {
+        "pretraining": ["AT"],
+        "method": ["RP"],
+        "dataset": ["stripes"],
+        "rounds": [1, 2, 3],
+        "seeds": [0, 1],
+    },
+]
+ATTACKS = [
+    {
+        "pretraining": ["AT"],
+        "method": ["IMP-ST"],
+        "dataset": ["stripes"],
+        "rounds": [0, 1, 2, 3],
+        "seeds": [0],
+    }
+]
 
 
 @pytest.fixture
 def halves(toy, outputs):
     """A study of prune_fraction 0.5 with invented numbers; accuracies that win down to 75 %."""
-    landscapes = [{"pretraining": ["STD", "AT"], "method": ["IMP-ST"], "dataset": ["stripes"],
-                   "rounds": [1, 2, 3], "seeds": [0]}]
+    landscapes = [
+        {
+            "pretraining": ["STD", "AT"],
+            "method": ["IMP-ST"],
+            "dataset": ["stripes"],
+            "rounds": [1, 2, 3],
+            "seeds": [0],
+        }
+    ]
     study = toy(grid=GRID, prune_fraction=0.5, transfer_attacks=ATTACKS, landscapes=landscapes)
     records_of(study)
     return study
@@ -52,11 +82,13 @@ def says(text, *wanted):
 def test_rows_of_every_kind_say_the_sparsity_that_their_study_asks_for(halves):
     for kind in ("mask", "transfer", "surface", "trajectory", "attack"):
         table = records.table(kind, study="toy")
-        assert (table["sparsity"] == 1 - 0.5**table["rounds"]).all(), kind
+        assert (table["sparsity"] == 1 - 0.5 ** table["rounds"]).all(), kind
 
 
 def test_labels_of_records_and_jobs_say_it(halves):
-    labels = [specs.label(spec) for spec in studies.plan(halves).values() if spec.kind != "pretraining"]
+    labels = [
+        specs.label(spec) for spec in studies.plan(halves).values() if spec.kind != "pretraining"
+    ]
     for label in labels:
         says(label, " 0.0 %", "50.0 %", "75.0 %", "87.5 %")
     for job in studies.jobs(halves):
@@ -80,9 +112,15 @@ def test_every_figure_and_its_sentence_say_it(halves):
     pairs = structure.similarity_table(masks, records.mask)
     kernels = structure.zero_kernel_table(masks, records.mask)
     attacks = records.table("attack", study="toy")
-    drawn = [plots.existence(table), plots.methods(table), plots.data_limited(table),
-             plots.more_tasks(table), plots.similarity(pairs), plots.zero_kernels(kernels),
-             plots.transfer_attack_curve(attacks)]
+    drawn = [
+        plots.existence(table),
+        plots.methods(table),
+        plots.data_limited(table),
+        plots.more_tasks(table),
+        plots.similarity(pairs),
+        plots.zero_kernels(kernels),
+        plots.transfer_attack_curve(attacks),
+    ]
     for fig in drawn:
         fig.draw_without_rendering()
         ticks = [label.get_text() for label in fig.axes[-1].get_xticklabels()]
@@ -105,10 +143,14 @@ def test_every_figure_and_its_sentence_say_it(halves):
 
 
 def test_figure_1_draws_the_share_that_is_left(halves):
-    bars = [patch for patch in plots.paradigm(records.study("toy")["params"]).findobj(
-        mpl.patches.Rectangle) if patch.get_width() == 0.2 and patch.get_fill()]
+    bars = [
+        patch
+        for patch in plots.paradigm(records.study("toy")["params"]).findobj(mpl.patches.Rectangle)
+        if patch.get_width() == 0.2 and patch.get_fill()
+    ]
     assert [bar.get_height() / 1.5 for bar in bars] == pytest.approx(
-        [0.5**r for r in (0, 0.6, 1.2, 1.8, 2.4, 3)])
+        [0.5**r for r in (0, 0.6, 1.2, 1.8, 2.4, 3)]
+    )
 
 
 def test_the_browser_the_tours_sliders_and_the_report_say_it(halves):
@@ -123,11 +165,15 @@ def test_the_browser_the_tours_sliders_and_the_report_say_it(halves):
     table = records.table("transfer", study="toy")
     traces, layout = live.scatter(table, "rounds", "RA", "pretraining")
     assert layout["xaxis"]["ticktext"] == [label[:-2] for label in wanted]
-    dots = [text for trace in live.curves(table[table["fraction"] == 1], winning.criteria(table), 1)[0]
-            for text in trace.get("text", ())]
+    dots = [
+        text
+        for trace in live.curves(table[table["fraction"] == 1], winning.criteria(table), 1)[0]
+        for text in trace.get("text", ())
+    ]
     says(" ".join(dots), "87.5 %")
     assert [label for label, _ in page.parts.results.filters["rounds"].options] == [
-        f"{r} ({label})" for r, label in enumerate(wanted)]
+        f"{r} ({label})" for r, label in enumerate(wanted)
+    ]
     assert [label for label, _ in page.parts.images.level.options] == wanted[1:]
     for row in records.table("surface", study="toy").to_dict("records"):
         says(tab_pictures._ticket(row), *wanted)

@@ -1,4 +1,7 @@
-"""Theorems on records' identities: an id changes with whatever a result depends on, and with nothing else."""
+"""Theorems on records' identities.
+
+An id changes with whatever a result depends on, and with nothing else.
+"""
 
 import subprocess
 import sys
@@ -23,13 +26,39 @@ from dwlt_lib.specs import (
 )
 
 PGD = Attack(eps=0.1, alpha=0.02, steps=3)
-RECIPE = Recipe(epochs=4, batch=32, lr=0.1, schedule="steps", milestones=(2,), momentum=0.9, weight_decay=1e-4,
-                validation="tenth", attack=PGD)
-THETA = PretrainingSpec(pretraining="AT", arch="resnet8", data=CATALOGUE["mnist5k"], recipe=RECIPE,
-                        evaluation=PGD, seed=0)
+RECIPE = Recipe(
+    epochs=4,
+    batch=32,
+    lr=0.1,
+    schedule="steps",
+    milestones=(2,),
+    momentum=0.9,
+    weight_decay=1e-4,
+    validation="tenth",
+    attack=PGD,
+)
+THETA = PretrainingSpec(
+    pretraining="AT",
+    arch="resnet8",
+    data=CATALOGUE["mnist5k"],
+    recipe=RECIPE,
+    evaluation=PGD,
+    seed=0,
+)
 MASK = MaskSpec(theta=THETA, method="IMP-ST", rounds=3, prune_fraction=0.2, retrain=RECIPE, seed=0)
-TRANSFER = TransferSpec(theta=THETA, mask=MASK, data=CATALOGUE["digits"], fraction=0.1, subset_rule="stratified",
-                        subset_seed=0, regime="AT", recipe=RECIPE, evaluation=PGD, seed=0, keep="none")
+TRANSFER = TransferSpec(
+    theta=THETA,
+    mask=MASK,
+    data=CATALOGUE["digits"],
+    fraction=0.1,
+    subset_rule="stratified",
+    subset_seed=0,
+    regime="AT",
+    recipe=RECIPE,
+    evaluation=PGD,
+    seed=0,
+    keep="none",
+)
 SURFACE = SurfaceSpec(transfer=TRANSFER, images="clean", count=10, points=5, span=1.0, seed=0)
 TRAJECTORY = TrajectorySpec(transfer=TRANSFER, images="clean", count=10, points=5)
 UNSEEN = THETA.model_copy(update={"arch": "resnet20", "seed": 1000})
@@ -37,12 +66,30 @@ ATTACKED = AttackSpec(transfer=TRANSFER, surrogate=UNSEEN)
 ALL = (THETA, MASK, TRANSFER, SURFACE, TRAJECTORY, ATTACKED)
 
 OTHER = {
-    "pretraining": "STD", "arch": "resnet20", "data": CATALOGUE["tiles"], "seed": 1, "method": "IMP-AT", "rounds": 4,
-    "prune_fraction": 0.3, "retrain": None, "mask": None, "fraction": 0.01, "subset_rule": "first_n", "subset_seed": 1,
-    "regime": "ST", "keep": "selected", "images": "attacked", "count": 11, "points": 7, "span": 2.0,
-    "recipe": RECIPE.model_copy(update={"lr": 0.2}), "evaluation": PGD.model_copy(update={"steps": 4}),
-    "theta": THETA.model_copy(update={"seed": 5}), "transfer": TRANSFER.model_copy(update={"seed": 5}),
-    "surrogate": THETA, "ra": "any",
+    "pretraining": "STD",
+    "arch": "resnet20",
+    "data": CATALOGUE["tiles"],
+    "seed": 1,
+    "method": "IMP-AT",
+    "rounds": 4,
+    "prune_fraction": 0.3,
+    "retrain": None,
+    "mask": None,
+    "fraction": 0.01,
+    "subset_rule": "first_n",
+    "subset_seed": 1,
+    "regime": "ST",
+    "keep": "selected",
+    "images": "attacked",
+    "count": 11,
+    "points": 7,
+    "span": 2.0,
+    "recipe": RECIPE.model_copy(update={"lr": 0.2}),
+    "evaluation": PGD.model_copy(update={"steps": 4}),
+    "theta": THETA.model_copy(update={"seed": 5}),
+    "transfer": TRANSFER.model_copy(update={"seed": 5}),
+    "surrogate": THETA,
+    "ra": "any",
 }
 
 
@@ -58,12 +105,39 @@ def test_an_id_changes_with_every_field(spec):
 
 
 def test_an_id_changes_with_every_number_of_a_recipe_an_attack_and_a_data_set():
-    recipe = dict(epochs=5, batch=33, lr=0.2, schedule="cosine", milestones=(3,), momentum=0.8, weight_decay=1e-5,
-                  validation="none", attack=None, precision="bf16", deterministic=False, at_once=16,
-                  validate_ra_from=2, selection="last")
-    attack = dict(eps=0.2, alpha=0.03, steps=4, random_start=False, restarts=2, precision="bf16", bn="eval")
-    data = dict(name="other", loader="npz", classes=11, size=9, mean=(0.1,) * 3, std=(0.1,) * 3, eps=0.2, alpha=0.1,
-                augment=("flip",), crop=0.5, resize="both", scale=(0.2, 0.9))
+    recipe = dict(
+        epochs=5,
+        batch=33,
+        lr=0.2,
+        schedule="cosine",
+        milestones=(3,),
+        momentum=0.8,
+        weight_decay=1e-5,
+        validation="none",
+        attack=None,
+        precision="bf16",
+        deterministic=False,
+        at_once=16,
+        validate_ra_from=2,
+        selection="last",
+    )
+    attack = dict(
+        eps=0.2, alpha=0.03, steps=4, random_start=False, restarts=2, precision="bf16", bn="eval"
+    )
+    data = dict(
+        name="other",
+        loader="npz",
+        classes=11,
+        size=9,
+        mean=(0.1,) * 3,
+        std=(0.1,) * 3,
+        eps=0.2,
+        alpha=0.1,
+        augment=("flip",),
+        crop=0.5,
+        resize="both",
+        scale=(0.2, 0.9),
+    )
     assert set(recipe) == set(Recipe.model_fields) and set(attack) == set(Attack.model_fields)
     row = CATALOGUE["mnist5k"]
     assert set(data) == set(type(row).model_fields) - NOT_IDENTITY
@@ -75,8 +149,23 @@ def test_an_id_changes_with_every_number_of_a_recipe_an_attack_and_a_data_set():
 
 def test_a_batch_in_parts_is_another_recipe_and_parts_of_a_whole_batch_are_none():
     def batch(**how):
-        text = yaml.safe_dump({"name": "s", "arch": "resnet8", "source": "mnist5k", "transfer": {"AT": how}, "grid": [
-            {"pretraining": ["AT"], "method": ["OMP"], "dataset": ["digits"], "rounds": [1], "seeds": [0]}]})
+        text = yaml.safe_dump(
+            {
+                "name": "s",
+                "arch": "resnet8",
+                "source": "mnist5k",
+                "transfer": {"AT": how},
+                "grid": [
+                    {
+                        "pretraining": ["AT"],
+                        "method": ["OMP"],
+                        "dataset": ["digits"],
+                        "rounds": [1],
+                        "seeds": [0],
+                    }
+                ],
+            }
+        )
         study = parameters.parse(text, "s.yaml")
         return record_id(studies.transfer(study, "AT", "OMP", "digits", 1.0, "AT", 0, 0))
 
@@ -107,12 +196,16 @@ def test_kinds_with_equal_fields_have_different_ids():
 
 
 def test_ids_are_the_same_in_another_process_and_are_20_hexadecimal_digits():
-    code = ("from dwlt_lib.specs import *; from dwlt_lib.catalogue import CATALOGUE; "
-            "a = Attack(eps=0.1, alpha=0.02, steps=3); r = Recipe(epochs=4, batch=32, lr=0.1, schedule='steps', "
-            "milestones=(2,), momentum=0.9, weight_decay=1e-4, validation='tenth', attack=a); "
-            "print(record_id(PretrainingSpec(pretraining='AT', arch='resnet8', data=CATALOGUE['mnist5k'], recipe=r, "
-            "evaluation=a, seed=0)))")
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    code = (
+        "from dwlt_lib.specs import *; from dwlt_lib.catalogue import CATALOGUE; a ="
+        " Attack(eps=0.1, alpha=0.02, steps=3); r = Recipe(epochs=4, batch=32, lr=0.1,"
+        " schedule='steps', milestones=(2,), momentum=0.9, weight_decay=1e-4, validation='tenth',"
+        " attack=a); print(record_id(PretrainingSpec(pretraining='AT', arch='resnet8',"
+        " data=CATALOGUE['mnist5k'], recipe=r, evaluation=a, seed=0)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert found == record_id(THETA) and len(found) == 20 and int(found, 16) >= 0
 
 
@@ -127,7 +220,9 @@ def test_upstream_names_what_a_record_builds_on():
     assert upstream(changed(MASK, rounds=2)) == (THETA, changed(MASK, rounds=1))
     assert upstream(changed(MASK, rounds=1)) == (THETA,)
     assert upstream(changed(MASK, method="OMP", retrain=None)) == (THETA,)
-    assert upstream(TRANSFER) == (THETA, MASK) and upstream(changed(TRANSFER, mask=None)) == (THETA,)
+    assert upstream(TRANSFER) == (THETA, MASK) and upstream(changed(TRANSFER, mask=None)) == (
+        THETA,
+    )
     assert upstream(SURFACE) == upstream(TRAJECTORY) == (TRANSFER,)
     assert upstream(ATTACKED) == (TRANSFER, UNSEEN)
 
@@ -135,17 +230,34 @@ def test_upstream_names_what_a_record_builds_on():
 def test_descriptions_are_frozen_and_refuse_what_they_do_not_know():
     with pytest.raises(ValidationError):
         RECIPE.lr = 0.2
-    for wrong in (dict(lr="0.1"), dict(lr=float("nan")), dict(lr=0), dict(epochs=True), dict(epochs=0), dict(batch=1),
-                  dict(momentum=1.0), dict(learning_rate=0.1), dict(schedule="step")):
+    for wrong in (
+        dict(lr="0.1"),
+        dict(lr=float("nan")),
+        dict(lr=0),
+        dict(epochs=True),
+        dict(epochs=0),
+        dict(batch=1),
+        dict(momentum=1.0),
+        dict(learning_rate=0.1),
+        dict(schedule="step"),
+    ):
         with pytest.raises(ValidationError):
             Recipe(**{**RECIPE.model_dump(), **wrong})
 
 
 def test_columns_use_the_papers_names_and_call_rounds_0_dense():
     row = specs.columns(TRANSFER)
-    assert (row["pretraining"], row["method"], row["dataset"], row["rounds"]) == ("AT", "IMP-ST", "digits", 3)
+    assert (row["pretraining"], row["method"], row["dataset"], row["rounds"]) == (
+        "AT",
+        "IMP-ST",
+        "digits",
+        3,
+    )
     dense = specs.columns(changed(TRANSFER, mask=None))
     assert (dense["method"], dense["rounds"]) == ("dense", 0) and dense.keys() == row.keys()
     assert specs.columns(MASK)["seed"] == 0 and specs.columns(SURFACE)["images"] == "clean"
-    assert "1000" in specs.columns(ATTACKED)["surrogate"] and "resnet20" in specs.columns(ATTACKED)["surrogate"]
+    assert (
+        "1000" in specs.columns(ATTACKED)["surrogate"]
+        and "resnet20" in specs.columns(ATTACKED)["surrogate"]
+    )
     assert "48.8 %" in specs.label(TRANSFER) and "\n" not in "".join(map(specs.label, ALL))

@@ -1,4 +1,7 @@
-"""Theorems on streaming: the same images as resident ones, whatever the number of processes that decode."""
+"""Theorems on streaming.
+
+The same images as resident ones, whatever the number of processes that decode.
+"""
 
 import os
 
@@ -36,24 +39,34 @@ def resident(row, split):
     return data.Images(*data.load(row, split), row)
 
 
-# ------------------------------------------------------------------------------------------ one picture
+# ------------------------------------------------------------------------------------------ one
+# picture
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (341, 257), (256, 256), (90, 301)])
-def test_a_picture_is_evaluated_as_torchvisions_resize_256_and_centercrop_224_show_it(tmp_path, size):
+def test_a_picture_is_evaluated_as_torchvisions_resize_256_and_centercrop_224_show_it(
+    tmp_path, size
+):
     from torchvision.io import decode_image
     from torchvision.transforms import v2
 
     noise = numpy_rng().integers(0, 256, (9, 9, 3), dtype=np.uint8)
     Image.fromarray(noise).resize(size).save(tmp_path / "a.jpg", quality=95)
-    ours = data.Images(pictures.central(str(tmp_path / "a.jpg"), 256)[None], torch.zeros(1), CATALOGUE["imagenet"])
-    shown, theirs = (255 * ours.floats()[0]).round(), v2.Compose([v2.Resize(256), v2.CenterCrop(224)])
+    ours = data.Images(
+        pictures.central(str(tmp_path / "a.jpg"), 256)[None], torch.zeros(1), CATALOGUE["imagenet"]
+    )
+    shown, theirs = (
+        (255 * ours.floats()[0]).round(),
+        v2.Compose([v2.Resize(256), v2.CenterCrop(224)]),
+    )
     assert torch.equal(shown, theirs(decode_image(str(tmp_path / "a.jpg"))).float())
     pil = v2.PILToTensor()(theirs(Image.open(tmp_path / "a.jpg")))
     assert (shown - pil).abs().max() <= 2  # the authors' way, which rounds between its two passes
 
 
-def test_a_random_crop_is_torchvisions_for_that_seed_and_leaves_the_global_generator_alone(tmp_path):
+def test_a_random_crop_is_torchvisions_for_that_seed_and_leaves_the_global_generator_alone(
+    tmp_path,
+):
     from torchvision.io import decode_image
     from torchvision.transforms import v2
 
@@ -80,7 +93,8 @@ def test_cmyk_grey_palette_and_misnamed_pictures_become_rgb(tmp_path):
     assert torch.equal(pictures.central(str(tmp_path / "png.JPEG"), 40), same)
 
 
-# ------------------------------------------------------------------------------------------ the same as resident
+# ------------------------------------------------------------------------------------------ the
+# same as resident
 
 
 @pytest.mark.parametrize("make", [imagenet, cub, visda])
@@ -100,7 +114,10 @@ def test_streamed_images_are_the_resident_ones_bit_for_bit(tmp_path, make, loade
 @pytest.mark.parametrize("augment", [(), ("flip",), ("crop", "flip")])
 def test_training_batches_of_streamed_images_are_those_of_resident_ones(birds, loaders, augment):
     row = birds.model_copy(update={"augment": augment})
-    one, other = (list(data.batches(source(row, "train"), 4, rng(1), rng(2))) for source in (streamed, resident))
+    one, other = (
+        list(data.batches(source(row, "train"), 4, rng(1), rng(2)))
+        for source in (streamed, resident)
+    )
     assert len(one) == len(other) == 2  # a lone ninth image joins the second batch
     for (x, y), (x_, y_) in zip(one, other, strict=True):
         assert torch.equal(x, x_) and torch.equal(y, y_)
@@ -120,8 +137,9 @@ def test_a_rows_resize_and_scale_are_torchvisions_resize_of_both_sides_and_scale
     from torchvision.io import decode_image
     from torchvision.transforms import v2
 
-    row = visda(tmp_path).model_copy(update={"crop": 1.0, "resize": "both", "scale": (0.75, 1.33),
-                                             "augment": ("resized_crop",)})
+    row = visda(tmp_path).model_copy(
+        update={"crop": 1.0, "resize": "both", "scale": (0.75, 1.33), "augment": ("resized_crop",)}
+    )
     for split in ("train", "test"):
         source, squeeze = streamed(row, split), v2.Resize((28, 28))
         files = [str(source.root / os.fsdecode(name)) for name in source.names]
@@ -139,7 +157,8 @@ def test_a_rows_resize_and_scale_are_torchvisions_resize_of_both_sides_and_scale
         assert torch.equal(x, wanted.float() / 255)
 
 
-# ------------------------------------------------------------------------------------------ order and augmentation
+# ------------------------------------------------------------------------------------------ order
+# and augmentation
 
 
 def epoch(row, batch=4, seed=5):
@@ -167,7 +186,7 @@ def test_every_epoch_and_seed_crops_anew_and_a_repeated_one_alike(birds, monkeyp
     one, again, other = (torch.cat([x for x, _ in epoch(birds, seed=seed)]) for seed in (5, 5, 6))
     assert torch.equal(one, again) and not torch.equal(one, other)
     twins = streamed(birds, "train").take(torch.tensor([0, 0]))
-    (x, _), = data.batches(twins, 2, rng(), rng())
+    ((x, _),) = data.batches(twins, 2, rng(), rng())
     assert not torch.equal(x[0], x[1])  # of one picture, each time another crop
 
 
@@ -186,7 +205,9 @@ def test_images_and_labels_stay_together_through_every_door(tmp_path, monkeypatc
     monkeypatch.setattr(pictures, "CHUNK", 1)
     for label in range(6):
         (tmp_path / "train" / f"c{label}").mkdir(parents=True)
-        Image.new("RGB", (30, 30), (40 * label,) * 3).save(tmp_path / "train" / f"c{label}" / "1.png")
+        Image.new("RGB", (30, 30), (40 * label,) * 3).save(
+            tmp_path / "train" / f"c{label}" / "1.png"
+        )
     row = CATALOGUE["imagenet"].model_copy(update={"path": str(tmp_path), "classes": 6, "size": 16})
     for x, y in data.batches(streamed(row, "train"), 4, rng(), rng()):
         assert torch.equal((x[:, 0, 0, 0] * 255).round().long(), 40 * y)
@@ -200,8 +221,16 @@ def test_resumed_training_on_streamed_pictures_is_bit_equal(birds, tmp_path, mon
         set_global()
         model = models.build("resnet8", 3, birds.mean, birds.std)
         source = streamed(birds, "train")
-        return training.fit(model, masks.dense_mask(models.prunable(model)), source, source.take(torch.arange(4)), how,
-                            0, checkpoint=checkpoint, progress=progress)
+        return training.fit(
+            model,
+            masks.dense_mask(models.prunable(model)),
+            source,
+            source.take(torch.arange(4)),
+            how,
+            0,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
 
     def stop(row):
         if row["epoch"] == 2:
@@ -221,15 +250,25 @@ def test_evaluation_takes_pages_in_the_place_of_a_tensor(birds, loaders):
     model = models.build("resnet8", 3, birds.mean, birds.std)
     one, other = streamed(birds, "test"), resident(birds, "test")
     assert torch.equal(correct(model, one.pages(), one.y), correct(model, other.floats(), other.y))
-    assert standard_accuracy(model, one.pages(), one.y) == standard_accuracy(model, other.floats(), other.y)
+    assert standard_accuracy(model, one.pages(), one.y) == standard_accuracy(
+        model, other.floats(), other.y
+    )
 
 
-# ------------------------------------------------------------------------------------------ what goes wrong
+# ------------------------------------------------------------------------------------------ what
+# goes wrong
 
 
-@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(file.read_bytes()[:400]), lambda file: file.unlink(),
-                                   lambda file: file.write_bytes(b""), lambda file: file.write_text("<html>no</html>")],
-                         ids=["truncated", "missing", "empty", "text"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:400]),
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_text("<html>no</html>"),
+    ],
+    ids=["truncated", "missing", "empty", "text"],
+)
 def test_a_spoilt_picture_is_one_line_that_names_it(tmp_path, loaders, spoil):
     row = cub(tmp_path)
     source = streamed(row, "train")
@@ -238,7 +277,11 @@ def test_a_spoilt_picture_is_one_line_that_names_it(tmp_path, loaders, spoil):
     for ask in (source.floats, lambda: list(data.batches(source, 4, rng(), rng()))):
         with pytest.raises(ValueError) as error:
             ask()
-        assert "\n" not in str(error.value) and victim.name in str(error.value) and "want" in str(error.value)
+        assert (
+            "\n" not in str(error.value)
+            and victim.name in str(error.value)
+            and "want" in str(error.value)
+        )
 
 
 def test_a_split_larger_than_the_memory_is_refused_as_a_whole(tmp_path, monkeypatch):
@@ -257,7 +300,9 @@ def test_a_number_of_loaders_that_is_none_is_refused(birds, monkeypatch, asked):
         streamed(birds, "train").floats()
 
 
-@pytest.mark.parametrize("cores, workers, wanted", [(1, 1, 0), (8, 1, 7), (64, 1, 16), (16, 8, 1), (2, 2, 0)])
+@pytest.mark.parametrize(
+    "cores, workers, wanted", [(1, 1, 0), (8, 1, 7), (64, 1, 16), (16, 8, 1), (2, 2, 0)]
+)
 def test_workers_share_the_cores_for_decoding(cores, workers, wanted, monkeypatch):
     monkeypatch.delenv("DWLT_LOADERS", raising=False)
     monkeypatch.setenv("DWLT_WORKERS", str(workers))
@@ -265,20 +310,39 @@ def test_workers_share_the_cores_for_decoding(cores, workers, wanted, monkeypatc
     assert pictures.loaders() == wanted
 
 
-# ------------------------------------------------------------------------------------------ from end to end
+# ------------------------------------------------------------------------------------------ from
+# end to end
 
 
 @pytest.mark.parametrize("target", [cub, visda])
-def test_a_ticket_of_an_imagenet_is_found_and_transferred_streaming(tmp_path, outputs, toy, monkeypatch, target):
-    """theta_AT and IMP-AT on train/CLASS/*.JPEG, AT on the target: what is made says so, and nothing was resident."""
+def test_a_ticket_of_an_imagenet_is_found_and_transferred_streaming(
+    tmp_path, outputs, toy, monkeypatch, target
+):
+    """theta_AT and IMP-AT on train/CLASS/*.JPEG, AT on the target.
+
+    What is made says so, and nothing was resident.
+    """
     monkeypatch.setattr(data, "RESIDENT", 0)
     monkeypatch.setenv("DWLT_LOADERS", "1")
-    rows = {row.name: {**row.model_dump(mode="json", exclude={"name"}), "size": 16}
-            for row in (imagenet(tmp_path / "imagenet"), target(tmp_path / "target"))}
+    rows = {
+        row.name: {**row.model_dump(mode="json", exclude={"name"}), "size": 16}
+        for row in (imagenet(tmp_path / "imagenet"), target(tmp_path / "target"))
+    }
     name = list(rows)[1]
-    grid = {"pretraining": ["AT"], "method": ["IMP-AT"], "dataset": [name], "rounds": [2], "seeds": [0]}
-    study = toy(source="imagenet", data=rows, grid=[grid], landscapes=[{**grid, "images": ["clean"]}],
-                transfer_attacks=[grid])
+    grid = {
+        "pretraining": ["AT"],
+        "method": ["IMP-AT"],
+        "dataset": [name],
+        "rounds": [2],
+        "seeds": [0],
+    }
+    study = toy(
+        source="imagenet",
+        data=rows,
+        grid=[grid],
+        landscapes=[{**grid, "images": ["clean"]}],
+        transfer_attacks=[grid],
+    )
     for spec in studies.plan(study).values():
         make.make(spec)
     table = records.table().query("kind == 'transfer' and rounds == 2 and regime == 'AT'")

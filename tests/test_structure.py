@@ -34,7 +34,9 @@ def test_a_mask_is_wholly_similar_to_itself():
 def test_similarity_is_symmetric_and_a_fraction():
     a, b = random_mask(0, 0.2), random_mask(1, 0.6)
     assert structure.relative_similarity(a, b) == structure.relative_similarity(b, a)
-    assert structure.chance_similarity(a, b) == pytest.approx(structure.chance_similarity(b, a), abs=1e-15)
+    assert structure.chance_similarity(a, b) == pytest.approx(
+        structure.chance_similarity(b, a), abs=1e-15
+    )
     assert 0 < structure.relative_similarity(a, b) < 1
 
 
@@ -53,7 +55,10 @@ def test_similarity_by_hand():
 
 def test_nested_masks_overlap_by_the_ratio_of_their_sizes():
     big = random_mask(0, 0.5)
-    small = {name: keep & (torch.arange(keep.numel()).view(keep.shape) % 3 == 0) for name, keep in big.items()}
+    small = {
+        name: keep & (torch.arange(keep.numel()).view(keep.shape) % 3 == 0)
+        for name, keep in big.items()
+    }
     count = lambda m: sum(int(k.sum()) for k in m.values())  # noqa: E731
     assert structure.relative_similarity(big, small) == count(small) / count(big)
 
@@ -63,7 +68,9 @@ def test_chance_is_15_percent_at_the_papers_sparsity():
     a, b = (random_mask(s, 0.8**6, shapes) for s in (0, 1))
     assert 0.8**6 / (2 - 0.8**6) == pytest.approx(0.151, abs=1e-3)
     assert structure.chance_similarity(a, b) == pytest.approx(0.151, abs=3e-3)
-    assert structure.relative_similarity(a, b) == pytest.approx(structure.chance_similarity(a, b), abs=2e-3)
+    assert structure.relative_similarity(a, b) == pytest.approx(
+        structure.chance_similarity(a, b), abs=2e-3
+    )
 
 
 def test_chance_is_the_mean_over_masks_with_the_same_layerwise_densities():
@@ -73,13 +80,18 @@ def test_chance_is_the_mean_over_masks_with_the_same_layerwise_densities():
     rng = torch_rng(4)
 
     def shuffle(m):
-        return {n: k.flatten()[torch.randperm(k.numel(), generator=rng)].view(k.shape) for n, k in m.items()}
+        return {
+            n: k.flatten()[torch.randperm(k.numel(), generator=rng)].view(k.shape)
+            for n, k in m.items()
+        }
 
     drawn = [structure.relative_similarity(shuffle(a), shuffle(b)) for _ in range(200)]
     error = np.std(drawn, ddof=1) / np.sqrt(len(drawn))
     assert abs(np.mean(drawn) - structure.chance_similarity(a, b)) < 4 * error + 1e-3
     flat = sum(int(k.sum()) for k in a.values()) / sum(k.numel() for k in a.values())
-    assert structure.chance_similarity(a, b) > flat / (2 - flat) + 0.05  # what one density for all layers would give
+    assert (
+        structure.chance_similarity(a, b) > flat / (2 - flat) + 0.05
+    )  # what one density for all layers would give
 
 
 @pytest.mark.parametrize("measure", [structure.relative_similarity, structure.chance_similarity])
@@ -102,13 +114,23 @@ def test_zero_kernels_by_hand():
     assert found["zero"].to_dict() == dict(zip(SHAPES, [0, 9, 0, 0, 16], strict=True))
     assert found["kernels"].to_dict() == dict(zip(SHAPES, [24, 64, 64, 128, 128], strict=True))
     assert found["kernel"].to_dict() == dict(zip(SHAPES, [7, 3, 3, 3, 1], strict=True))
-    assert found["block"].to_dict() == dict(zip(SHAPES, ["stem", "B1", "B1", "B2", "B2"], strict=True))
-    assert found.loc["layer1.0.conv1.weight", "density"] == pytest.approx(1 - (9 * 9 + 8) / (64 * 9))
+    assert found["block"].to_dict() == dict(
+        zip(SHAPES, ["stem", "B1", "B1", "B2", "B2"], strict=True)
+    )
+    assert found.loc["layer1.0.conv1.weight", "density"] == pytest.approx(
+        1 - (9 * 9 + 8) / (64 * 9)
+    )
 
 
 def test_zero_pointwise_kernels_only_restate_the_sparsity():
-    row = structure.zero_kernels(random_mask(0, 0.3)).set_index("name").loc["layer2.0.downsample.0.weight"]
-    assert row["zero"] == round(row["kernels"] * (1 - row["density"])) == pytest.approx(row["chance"])
+    row = (
+        structure.zero_kernels(random_mask(0, 0.3))
+        .set_index("name")
+        .loc["layer2.0.downsample.0.weight"]
+    )
+    assert (
+        row["zero"] == round(row["kernels"] * (1 - row["density"])) == pytest.approx(row["chance"])
+    )
 
 
 def test_chance_of_zero_kernels_is_what_random_placement_gives():
@@ -142,12 +164,25 @@ def test_a_dead_output_channel_is_a_row_of_its_layers_map():
 
 
 def test_tables_walk_every_mask_record():
-    masks = {f"{p}{r}": random_mask(7 * r + i, 0.8**r) for i, p in enumerate(("AT", "FAT", "STD")) for r in (1, 5)}
-    table = pd.DataFrame([
-        dict(id=key, pretraining=key[:-1], method="IMP-ST", rounds=int(key[-1]), seed=0) for key in masks
-    ])
-    pairs, kernels = structure.similarity_table(table, masks.get), structure.zero_kernel_table(table, masks.get)
-    assert sorted(set(pairs["pair"])) == ["FAT and AT", "STD and AT", "STD and FAT"] and len(pairs) == 6
+    masks = {
+        f"{p}{r}": random_mask(7 * r + i, 0.8**r)
+        for i, p in enumerate(("AT", "FAT", "STD"))
+        for r in (1, 5)
+    }
+    table = pd.DataFrame(
+        [
+            dict(id=key, pretraining=key[:-1], method="IMP-ST", rounds=int(key[-1]), seed=0)
+            for key in masks
+        ]
+    )
+    pairs, kernels = (
+        structure.similarity_table(table, masks.get),
+        structure.zero_kernel_table(table, masks.get),
+    )
+    assert (
+        sorted(set(pairs["pair"])) == ["FAT and AT", "STD and AT", "STD and FAT"]
+        and len(pairs) == 6
+    )
     assert (pairs["similarity"] - pairs["chance"]).abs().max() < 0.05
     assert len(kernels) == 6 * len(SHAPES)
     empty = table.iloc[:0]

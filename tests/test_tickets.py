@@ -20,7 +20,9 @@ def theta(net, digits):
     return fit(model, masks.dense_mask(models.prunable(model)), digits, None, HOW, 3).last
 
 
-def test_the_first_imp_round_prunes_theta_before_any_training_and_equals_omp(net, theta, digits, monkeypatch):
+def test_the_first_imp_round_prunes_theta_before_any_training_and_equals_omp(
+    net, theta, digits, monkeypatch
+):
     monkeypatch.setattr(tickets, "fit", None)
     m, found = tickets.imp_round(net(), theta, None, 0.2, HOW, digits, 0)
     assert found is None
@@ -28,11 +30,20 @@ def test_the_first_imp_round_prunes_theta_before_any_training_and_equals_omp(net
     assert masks.sparsity(m) == pytest.approx(0.2, abs=1e-5)
 
 
-def test_retraining_starts_from_theta_whole_convolutions_batchnorm_and_head(net, theta, digits, monkeypatch):
+def test_retraining_starts_from_theta_whole_convolutions_batchnorm_and_head(
+    net, theta, digits, monkeypatch
+):
     seen = []
 
     def spy(model, m, train, validation, how, seed, **settings):
-        seen.append(({name: value.clone() for name, value in model.state_dict().items()}, m, validation, seed))
+        seen.append(
+            (
+                {name: value.clone() for name, value in model.state_dict().items()},
+                m,
+                validation,
+                seed,
+            )
+        )
         return fit(model, m, train, validation, how, seed, **settings)
 
     monkeypatch.setattr(tickets, "fit", spy)
@@ -42,7 +53,10 @@ def test_retraining_starts_from_theta_whole_convolutions_batchnorm_and_head(net,
         before = m
         m, found = tickets.imp_round(model, theta, before, 0.2, HOW, digits, 5)
         state, mask, validation, seed = seen.pop()
-        assert same(state, theta) and {"bn1.running_var", "fc.bias", "bn1.num_batches_tracked"} <= state.keys()
+        assert (
+            same(state, theta)
+            and {"bn1.running_var", "fc.bias", "bn1.num_batches_tracked"} <= state.keys()
+        )
         assert mask is before and validation is None and seed == 5
         assert not same(found.last, theta)
 
@@ -50,7 +64,9 @@ def test_retraining_starts_from_theta_whole_convolutions_batchnorm_and_head(net,
 def test_an_imp_round_prunes_the_retrained_weights_not_theta(net, theta, digits):
     first, _ = tickets.imp_round(net(), theta, None, 0.2, HOW, digits, 0)
     second, found = tickets.imp_round(net(), theta, first, 0.2, HOW, digits, 0)
-    assert same(second, masks.magnitude_prune(tickets.prunable_weights(net(), found.last), first, 0.2))
+    assert same(
+        second, masks.magnitude_prune(tickets.prunable_weights(net(), found.last), first, 0.2)
+    )
     assert not same(second, tickets.one_shot(tickets.prunable_weights(net(), theta), 2, 0.2))
     assert all((second[name] <= first[name]).all() for name in first)
     n = masks.kept(first)
@@ -72,7 +88,10 @@ def test_one_shot_and_random_masks_have_the_ladders_counts_and_nest(net, theta):
         n -= round(0.2 * n)
         less = tickets.one_shot(weights, k, 0.2), tickets.at_random(weights, k, 0.2, seed=3)
         assert masks.kept(less[0]) == masks.kept(less[1]) == n
-        assert all((less[0][name] <= omp[name]).all() and (less[1][name] <= rp[name]).all() for name in weights)
+        assert all(
+            (less[0][name] <= omp[name]).all() and (less[1][name] <= rp[name]).all()
+            for name in weights
+        )
         omp, rp = less
     kept = torch.cat([weights[name][omp[name]].abs() for name in weights])
     dropped = torch.cat([weights[name][~omp[name]].abs() for name in weights])
@@ -83,7 +102,9 @@ def test_random_masks_depend_on_their_seed_alone_and_0_is_a_seed(net, theta):
     weights = tickets.prunable_weights(net(), theta)
     zero = tickets.at_random(weights, 3, 0.2, seed=0)
     torch.manual_seed(5)
-    assert same(zero, tickets.at_random({name: -weight for name, weight in weights.items()}, 3, 0.2, seed=0))
+    assert same(
+        zero, tickets.at_random({name: -weight for name, weight in weights.items()}, 3, 0.2, seed=0)
+    )
     assert not same(zero, tickets.at_random(weights, 3, 0.2, seed=1))
 
 

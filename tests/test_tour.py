@@ -29,22 +29,36 @@ def test_with_nothing_there_the_tour_says_so_and_plays_with_its_own_study(output
     assert found.table.empty and found.live.name == found.name == "tour"
 
 
-def test_on_a_fresh_clone_the_reference_stands_in_and_nothing_is_taken_for_its_weights(outputs, request):
+def test_on_a_fresh_clone_the_reference_stands_in_and_nothing_is_taken_for_its_weights(
+    outputs, request
+):
     outputs.mkdir()
     (outputs / "reference").symlink_to(request.config.rootpath / "outputs" / "reference")
     found = tour.opened("tour")
-    assert "'tour' has not run here" in found.note and found.name == "tour_full" and len(found.table) > 100
+    assert (
+        "'tour' has not run here" in found.note
+        and found.name == "tour_full"
+        and len(found.table) > 100
+    )
     assert found.live.name == "tour"  # the reference has no weights
 
 
 def test_a_study_that_ran_in_part_says_how_much_is_missing(small):
     found = tour.opened("tiny")
-    assert found.live == small and "missing" in found.note and "dwlt run params/tiny.yaml" in found.note
+    assert (
+        found.live == small
+        and "missing" in found.note
+        and "dwlt run params/tiny.yaml" in found.note
+    )
 
 
 def test_a_study_without_transfers_is_opened_too(outputs, toy):
-    study = toy(grid=[], landscapes=[], transfer_attacks=[],
-                masks=[{"pretraining": ["AT"], "method": ["RP"], "rounds": [2]}])
+    study = toy(
+        grid=[],
+        landscapes=[],
+        transfer_attacks=[],
+        masks=[{"pretraining": ["AT"], "method": ["RP"], "rounds": [2]}],
+    )
     records.write_study(study)
     assert tour.opened(study.name).live.name == "tour"
 
@@ -72,7 +86,11 @@ def test_sliders_show_the_value_they_are_moved_to(small):
         slider, parts = box.children[0], box.children[1:]
         before = [part.value for part in parts]
         slider.index = len(slider.options) - 1
-        assert all(part.value != was for part, was in zip(parts, before, strict=True) if "theta" not in str(was))
+        assert all(
+            part.value != was
+            for part, was in zip(parts, before, strict=True)
+            if "theta" not in str(was)
+        )
         assert [part.value for part in parts] != before
 
 
@@ -81,20 +99,37 @@ def test_pressing_transfer_trains_and_adds_a_row_and_keeps_no_record(small):
     slider, controls, text, picture = play.transfer(small).children
     slider.index = 3
     controls.children[1].click()
-    assert "48.8 %" in text.value and picture.value[:4] == b"\x89PNG" and not controls.children[1].disabled
+    assert (
+        "48.8 %" in text.value
+        and picture.value[:4] == b"\x89PNG"
+        and not controls.children[1].disabled
+    )
     assert len(list(records.outputs().rglob("record.json"))) == before
 
 
 def test_names_out_of_records_are_escaped():
     import pandas as pd
 
-    row = {"pretraining": "<script>alert(1)</script>", "method": "IMP-ST", "dataset": "digits", "fraction": 1.0,
-           "regime": "ST", "rounds": 0, "seed": 0, "SA": 0.5, "RA": 0.1, "id": "0"}
+    row = {
+        "pretraining": "<script>alert(1)</script>",
+        "method": "IMP-ST",
+        "dataset": "digits",
+        "fraction": 1.0,
+        "regime": "ST",
+        "rounds": 0,
+        "seed": 0,
+        "SA": 0.5,
+        "RA": 0.1,
+        "id": "0",
+    }
     assert "<script>" not in play.results(pd.DataFrame([row])).children[1].value
 
 
 def test_the_stronger_the_adversary_the_lower_the_curve(small):
     table = tour.fall(small, tour.networks(small))
-    assert list(table["eps"].unique()) == tour.strengths(small)[::2] and table["RA"].between(0, 1).all()
+    assert (
+        list(table["eps"].unique()) == tour.strengths(small)[::2]
+        and table["RA"].between(0, 1).all()
+    )
     assert json.dumps(tour.strengths(small)) == json.dumps(sorted(tour.strengths(small)))
     assert tour.falling(table).axes

@@ -1,4 +1,7 @@
-"""Theorems on training: pruned weights, exact resume, schedules, selection, early stopping and random streams."""
+"""Theorems on training.
+
+Pruned weights, exact resume, schedules, selection, early stopping and random streams.
+"""
 
 import itertools
 import math
@@ -20,8 +23,18 @@ PGD2 = PGD(0.15, 0.075, 2)
 
 def regime(name="ST", **changes):
     attack = {"ST": None, "FAT": PGD(0.15, 0.18, 1), "AT": PGD2}[name]
-    settings = dict(name=name, epochs=3, batch=64, lr=0.1, schedule="one_cycle", milestones=(), momentum=0.9,
-                    weight_decay=5e-3, attack=attack, judge=attack and PGD2)
+    settings = dict(
+        name=name,
+        epochs=3,
+        batch=64,
+        lr=0.1,
+        schedule="one_cycle",
+        milestones=(),
+        momentum=0.9,
+        weight_decay=5e-3,
+        attack=attack,
+        judge=attack and PGD2,
+    )
     return Regime(**{**settings, **changes})
 
 
@@ -39,7 +52,8 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-# ------------------------------------------------------------------------------------------ pruned weights
+# ------------------------------------------------------------------------------------------ pruned
+# weights
 
 
 @pytest.mark.parametrize("name", ["ST", "FAT", "AT"])
@@ -51,7 +65,9 @@ def test_pruned_weights_stay_exactly_zero_through_momentum_and_weight_decay(name
     for state in (found.last, found.selected, *states.values(), model.state_dict()):
         assert all((state[weight][~part] == 0).all() for weight, part in m.items())
     moved = [(found.last[weight] - states[0][weight])[part] for weight, part in m.items()]
-    assert all((delta != 0).float().mean() > 0.99 for delta in moved)  # kept weights, all layers, are trained
+    assert all(
+        (delta != 0).float().mean() > 0.99 for delta in moved
+    )  # kept weights, all layers, are trained
 
 
 def test_pruned_weights_are_zero_after_every_single_step(net, digits, monkeypatch):
@@ -61,7 +77,12 @@ def test_pruned_weights_are_zero_after_every_single_step(net, digits, monkeypatc
     real = training.F.cross_entropy
 
     def watch(logits, y, *args, **kw):
-        seen.append(all((parameter[~m[name]] == 0).all() for name, parameter in models.prunable(model).items()))
+        seen.append(
+            all(
+                (parameter[~m[name]] == 0).all()
+                for name, parameter in models.prunable(model).items()
+            )
+        )
         return real(logits, y, *args, **kw)
 
     monkeypatch.setattr(training, "F", SimpleNamespace(cross_entropy=watch))
@@ -73,7 +94,14 @@ def test_the_head_and_batchnorm_are_trained_too(net, digits):
     model = net()
     states = {}
     found = fit(model, half_mask(model), digits, None, regime(epochs=1), 0, keep=states.__setitem__)
-    for name in ("fc.weight", "fc.bias", "bn1.weight", "bn1.bias", "bn1.running_mean", "layer3.0.bn2.running_var"):
+    for name in (
+        "fc.weight",
+        "fc.bias",
+        "bn1.weight",
+        "bn1.bias",
+        "bn1.running_mean",
+        "layer3.0.bn2.running_var",
+    ):
         assert not torch.equal(found.last[name], states[0][name])
 
 
@@ -91,8 +119,14 @@ def test_adversarial_training_is_what_makes_a_network_robust(net, digits):
     found = {}
     for name in ("ST", "AT"):
         model = net()
-        history = fit(model, masks.dense_mask(models.prunable(model)), digits, digits,
-                      regime(name, epochs=4, weight_decay=5e-4, judge=PGD2), 0).history
+        history = fit(
+            model,
+            masks.dense_mask(models.prunable(model)),
+            digits,
+            digits,
+            regime(name, epochs=4, weight_decay=5e-4, judge=PGD2),
+            0,
+        ).history
         found[name] = history[-1]
     assert found["AT"]["RA"] > found["ST"]["RA"] + 0.1 and found["ST"]["SA"] > 0.5
 
@@ -119,11 +153,30 @@ def test_resuming_after_any_epoch_ends_with_the_same_bits(name, after, net, digi
 
     file = tmp_path / "part" / "run.pt"
     with pytest.raises(Killed):
-        fit(net(), m, train, validation, how, 7, keep=parts.__setitem__, checkpoint=file, progress=stop)
+        fit(
+            net(),
+            m,
+            train,
+            validation,
+            how,
+            7,
+            keep=parts.__setitem__,
+            checkpoint=file,
+            progress=stop,
+        )
     assert file.exists() and len(list(file.parent.iterdir())) == 1
     rest = []
-    resumed = fit(net(seed=99), m, train, validation, how, 7, keep=parts.__setitem__, checkpoint=file,
-                  progress=rest.append)
+    resumed = fit(
+        net(seed=99),
+        m,
+        train,
+        validation,
+        how,
+        7,
+        keep=parts.__setitem__,
+        checkpoint=file,
+        progress=rest.append,
+    )
     assert [row["epoch"] for row in rest] == list(range(after + 1, 5))  # nothing is trained twice
     assert resumed.history == whole.history and resumed.epoch == whole.epoch
     assert same(resumed.last, whole.last) and same(resumed.selected, whole.selected)
@@ -150,16 +203,28 @@ def test_out_of_time_leaves_a_checkpoint_and_nothing_lost(net, digits, tmp_path,
 def test_a_deadline_that_has_passed_trains_nothing(net, digits, tmp_path):
     done = []
     with pytest.raises(OutOfTime):
-        run(net(), digits, None, regime(), 0, checkpoint=tmp_path / "x.pt", deadline=1.0, progress=done.append)
+        run(
+            net(),
+            digits,
+            None,
+            regime(),
+            0,
+            checkpoint=tmp_path / "x.pt",
+            deadline=1.0,
+            progress=done.append,
+        )
     assert not done
 
 
 def test_a_run_is_repeated_bit_by_bit_and_differs_between_seeds(net, digits):
-    one, again, other = (run(net(), digits, None, regime("AT", epochs=1), seed) for seed in (0, 0, 1))
+    one, again, other = (
+        run(net(), digits, None, regime("AT", epochs=1), seed) for seed in (0, 0, 1)
+    )
     assert same(one.last, again.last) and not same(one.last, other.last)
 
 
-# ------------------------------------------------------------------------------------------ schedules
+# ------------------------------------------------------------------------------------------
+# schedules
 
 
 def rates(epochs=100, **how):
@@ -169,7 +234,9 @@ def rates(epochs=100, **how):
 
 def test_steps_divide_the_rate_by_ten_at_each_milestone():
     at = rates(schedule="steps", milestones=(50, 75))
-    assert [at(e) for e in (0, 49, 50, 74, 75, 99)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert [at(e) for e in (0, 49, 50, 74, 75, 99)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
 
 
 def test_cosine_falls_from_the_rate_by_the_epoch():
@@ -181,7 +248,11 @@ def test_cosine_falls_from_the_rate_by_the_epoch():
 
 def test_one_cycle_rises_for_a_quarter_and_falls_to_zero():
     at = rates(8, schedule="one_cycle", lr=0.2)
-    assert at(0, 0.5) == pytest.approx(0.05) and at(1, 1.0) == pytest.approx(0.2) and at(2, 0.0) == pytest.approx(0.2)
+    assert (
+        at(0, 0.5) == pytest.approx(0.05)
+        and at(1, 1.0) == pytest.approx(0.2)
+        and at(2, 0.0) == pytest.approx(0.2)
+    )
     assert at(4, 1.0) == pytest.approx(0.1) and at(7, 1.0) == 0
 
 
@@ -214,7 +285,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_remedy(net, digits):
         run(net(), digits, None, regime(lr=1e30, schedule="constant"), 0)
 
 
-# ------------------------------------------------------------------------------------------ selection
+# ------------------------------------------------------------------------------------------
+# selection
 
 
 def judged(monkeypatch, sa, ra=None):
@@ -244,7 +316,9 @@ def test_ra_is_validated_in_55_of_100_epochs_and_for_fat_in_all_unless_a_recipe_
     asked = [epoch for epoch in range(1, 101) if specs.judged("AT", epoch, 100)]
     assert asked == [10, 20, 30, 40, 50, *range(51, 101)]
     assert all(specs.judged("FAT", epoch, 100) for epoch in range(1, 101))
-    assert all(specs.judged("AT", epochs, epochs) for epochs in range(1, 30))  # something is always selected
+    assert all(
+        specs.judged("AT", epochs, epochs) for epochs in range(1, 30)
+    )  # something is always selected
     for name in ("AT", "FAT"):
         asked = [epoch for epoch in range(1, 101) if specs.judged(name, epoch, 100, 46)]
         assert asked == list(range(46, 101))
@@ -256,7 +330,9 @@ def test_training_validates_ra_from_the_epoch_its_recipe_names(monkeypatch, net,
     assert [row["epoch"] for row in found.history if "RA" in row] == [3, 4, 5] and found.epoch == 4
 
 
-def test_an_accuracy_of_zero_in_the_first_judged_epoch_is_still_a_selection(monkeypatch, net, digits):
+def test_an_accuracy_of_zero_in_the_first_judged_epoch_is_still_a_selection(
+    monkeypatch, net, digits
+):
     judged(monkeypatch, [0.1] * 3, [0.0] * 2)
     found = run(net(), digits, digits, regime("AT"), 0)
     assert found.epoch == 2 and found.selected.keys() == found.last.keys()
@@ -269,7 +345,9 @@ def test_fast_adversarial_training_stops_when_robustness_collapses(monkeypatch, 
     assert len(found.history) == 4 and found.epoch == 2 and same(found.selected, states[2])
 
 
-def test_a_run_that_asks_for_its_last_epoch_gets_it_but_for_one_that_collapsed(monkeypatch, net, digits):
+def test_a_run_that_asks_for_its_last_epoch_gets_it_but_for_one_that_collapsed(
+    monkeypatch, net, digits
+):
     judged(monkeypatch, [0.5] * 9, [0.3, 0.5, 0.45, 0.4])
     how = replace(regime("FAT", epochs=4), selection="last")
     found = run(net(), digits, digits, how, 0)
@@ -320,8 +398,12 @@ def draw(*which):
 
 
 def test_every_seed_purpose_and_epoch_has_a_stream_of_its_own():
-    drawn = {tuple(draw(seed, purpose, epoch)) for seed in (0, 1, 2) for purpose in ("order", "attack", "head")
-             for epoch in (0, 1, 2)}
+    drawn = {
+        tuple(draw(seed, purpose, epoch))
+        for seed in (0, 1, 2)
+        for purpose in ("order", "attack", "head")
+        for epoch in (0, 1, 2)
+    }
     assert len(drawn) == 27 and draw(0, "order", 0) == draw(0, "order", 0)
 
 
@@ -343,7 +425,8 @@ def test_training_leaves_torchs_global_generator_alone_and_does_not_heed_it(net,
     assert same(run(model, digits, None, regime("AT", epochs=1), 0).last, one.last)
 
 
-# ------------------------------------------------------------------------------------------ a batch in parts
+# ------------------------------------------------------------------------------------------ a batch
+# in parts
 
 
 def parts_step(net, digits, at_once, attack=None):
@@ -351,29 +434,50 @@ def parts_step(net, digits, at_once, attack=None):
     model, x, y = without_kinks(net()), digits.floats()[:12], digits.y[:12]
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     start = 0.1 * torch.randn(x.shape, generator=torch_rng()) if attack else None
-    found = training.step(model.train(), training.masked(model, {}), optimiser, x, y, attack, None, start=start,
-                          at_once=at_once)
+    found = training.step(
+        model.train(),
+        training.masked(model, {}),
+        optimiser,
+        x,
+        y,
+        attack,
+        None,
+        start=start,
+        at_once=at_once,
+    )
     return model, found
 
 
 @pytest.mark.parametrize("attack", [None, PGD2], ids=["ST", "AT"])
 def test_a_batch_in_one_part_is_the_batch_to_the_bit(net, digits, attack):
-    (whole, (x, loss)), (other, (z, same_loss)) = (parts_step(net, digits, at, attack) for at in (None, 12))
-    assert same(whole.state_dict(), other.state_dict()) and torch.equal(x, z) and torch.equal(loss, same_loss)
+    (whole, (x, loss)), (other, (z, same_loss)) = (
+        parts_step(net, digits, at, attack) for at in (None, 12)
+    )
+    assert (
+        same(whole.state_dict(), other.state_dict())
+        and torch.equal(x, z)
+        and torch.equal(loss, same_loss)
+    )
 
 
 @pytest.mark.parametrize("at_once, sizes", [(4, (4, 4, 4)), (5, (4, 4, 4)), (8, (6, 6))])
-def test_parts_of_a_batch_sum_to_its_mean_gradient_and_keep_their_own_statistics(net, digits, at_once, sizes):
+def test_parts_of_a_batch_sum_to_its_mean_gradient_and_keep_their_own_statistics(
+    net, digits, at_once, sizes
+):
     model, (x, loss) = parts_step(net, digits, at_once)
     by_hand, losses = without_kinks(net()).train(), []
-    for part, labels in zip(digits.floats()[:12].split(sizes), digits.y[:12].split(sizes), strict=True):
+    for part, labels in zip(
+        digits.floats()[:12].split(sizes), digits.y[:12].split(sizes), strict=True
+    ):
         losses.append(F.cross_entropy(by_hand(part), labels) * len(labels) / 12)
         losses[-1].backward()
     assert torch.equal(x, digits.floats()[:12]) and torch.allclose(loss, sum(losses))
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, weight in by_hand.named_parameters():
         moved = 0.1 * weight.grad
-        assert torch.allclose(state[name], weight - moved, rtol=1e-4, atol=1e-5 * moved.abs().max().item()), name
+        assert torch.allclose(
+            state[name], weight - moved, rtol=1e-4, atol=1e-5 * moved.abs().max().item()
+        ), name
     for name, value in by_hand.named_buffers():
         assert torch.allclose(state[name], value, atol=1e-5), name
 

@@ -1,4 +1,7 @@
-"""Trainings under way: each process's own, taken up when its owner is dead, and never believed when damaged."""
+"""Trainings under way.
+
+Each process's own, taken up when its owner is dead, and never believed when damaged.
+"""
 
 import logging
 import os
@@ -27,8 +30,14 @@ if len(sys.argv) > 3:
 
 
 def leave(root, *more, **how):
-    return subprocess.Popen([sys.executable, "-c", LEAVE, str(root), ID, *more], cwd=checkout(), text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how)
+    return subprocess.Popen(
+        [sys.executable, "-c", LEAVE, str(root), ID, *more],
+        cwd=checkout(),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        **how,
+    )
 
 
 def epoch(folder):
@@ -55,7 +64,7 @@ def test_what_a_living_process_has_is_copied_and_stays_its_own(tmp_path):
     other = leave(tmp_path, "stay")
     try:
         assert other.stdout.readline() == "left\n"
-        theirs, = tmp_path.iterdir()
+        (theirs,) = tmp_path.iterdir()
         folder = unfinished.folder(tmp_path, ID)
         assert folder != theirs and epoch(folder) == epoch(theirs) == 3
         unfinished.save({"epoch": 4}, folder / unfinished.CHECKPOINT)

@@ -16,13 +16,26 @@ def rows(rounds, sa, ra=None, st=None, method="IMP-ST", seeds=(0, 1, 2), **keys)
     ra, st = sa if ra is None else ra, sa if st is None else st
     sa, ra, st = (np.broadcast_to(v, len(seeds)) for v in (sa, ra, st))
     return [
-        {**base, "method": method, "regime": regime, "rounds": rounds, "seed": seed, "SA": float(a), "RA": float(r)}
-        for regime, values in (("ST", zip(st, 0 * st, strict=True)), ("AT", zip(sa, ra, strict=True)))
+        {
+            **base,
+            "method": method,
+            "regime": regime,
+            "rounds": rounds,
+            "seed": seed,
+            "SA": float(a),
+            "RA": float(r),
+        }
+        for regime, values in (
+            ("ST", zip(st, 0 * st, strict=True)),
+            ("AT", zip(sa, ra, strict=True)),
+        )
         for seed, (a, r) in zip(seeds, values, strict=True)
     ]
 
 
-DENSE = rows(0, [0.88, 0.90, 0.92], method="dense")  # mean 0.90; std 0.02 (ddof 1), 0.01633 (ddof 0)
+DENSE = rows(
+    0, [0.88, 0.90, 0.92], method="dense"
+)  # mean 0.90; std 0.02 (ddof 1), 0.01633 (ddof 0)
 
 
 def frame(*levels):
@@ -45,7 +58,9 @@ def test_equation_3_grants_no_standard_deviation():
     assert extreme(frame(DENSE, rows(3, 0.901)), rule="eq3") == 3
 
 
-@pytest.mark.parametrize("how", [dict(rule="eq3"), dict(rule="one_std", ddof=0), dict(rule="one_std", ddof=1)])
+@pytest.mark.parametrize(
+    "how", [dict(rule="eq3"), dict(rule="one_std", ddof=0), dict(rule="one_std", ddof=1)]
+)
 def test_equality_counts_whatever_the_floats_dust(how):
     accuracies = [0.1, 0.7, 0.3]  # their mean depends on the order of addition
     assert extreme(frame(rows(0, accuracies), rows(2, accuracies[::-1])), **how) == 2
@@ -65,7 +80,9 @@ def test_a_double_win_needs_all_three_criteria(lost):
     out = winning.verdict(frame(DENSE, rows(5, **(dict(sa=0.9, ra=0.9, st=0.9) | {lost: 0.5}))))
     column = {"sa": "AT_SA", "ra": "AT_RA", "st": "ST_SA"}[lost]
     assert out["extreme_rounds"].iloc[0] == 0 and out["extreme_sparsity"].iloc[0] == 0.0
-    assert {c: out[c].iloc[0] > 0 for c in winning.CRITERIA} == {c: c != column for c in winning.CRITERIA}
+    assert {c: out[c].iloc[0] > 0 for c in winning.CRITERIA} == {
+        c: c != column for c in winning.CRITERIA
+    }
 
 
 def test_robust_accuracy_after_standard_training_is_no_criterion():
@@ -86,7 +103,12 @@ def test_prefix_follows_the_ladder_not_the_order_of_rows():
 
 def test_dense_matches_itself_when_nothing_else_does():
     out = winning.verdict(frame(DENSE, rows(1, 0.1), rows(2, 0.2))).iloc[0]
-    assert (out["extreme_rounds"], out["extreme_sparsity"], out["levels"], out["unknown"]) == (0, 0.0, 2, 0)
+    assert (out["extreme_rounds"], out["extreme_sparsity"], out["levels"], out["unknown"]) == (
+        0,
+        0.0,
+        2,
+        0,
+    )
 
 
 def test_sparsity_is_the_papers_ladder():
@@ -102,9 +124,14 @@ def test_a_level_that_misses_a_seed_is_unknown_never_matching():
 
 def test_a_seed_lost_in_one_regime_only_is_unknown_too():
     table = frame(DENSE, rows(1, 0.9), rows(2, 0.99))
-    table = table.drop(table[(table["rounds"] == 2) & (table["regime"] == "ST") & (table["seed"] == 1)].index)
+    table = table.drop(
+        table[(table["rounds"] == 2) & (table["regime"] == "ST") & (table["seed"] == 1)].index
+    )
     levels = winning.criteria(table).set_index("rounds")
-    assert extreme(table) == 1 and levels.loc[2, "double_win"] == levels.loc[2, "ST_SA_status"] == "unknown"
+    assert (
+        extreme(table) == 1
+        and levels.loc[2, "double_win"] == levels.loc[2, "ST_SA_status"] == "unknown"
+    )
     assert levels.loc[2, "AT_RA_status"] == "win"
 
 
@@ -118,7 +145,9 @@ def test_a_level_without_a_regime_is_unknown(regime):
 @pytest.mark.parametrize(("regime", "metric"), winning.CRITERIA.values())
 def test_a_level_without_a_metric_is_unknown(regime, metric):
     table = frame(DENSE, rows(1, 0.9), rows(2, 0.99))
-    table.loc[(table["rounds"] == 2) & (table["regime"] == regime) & (table["seed"] == 2), metric] = np.nan
+    table.loc[
+        (table["rounds"] == 2) & (table["regime"] == regime) & (table["seed"] == 2), metric
+    ] = np.nan
     assert extreme(table) == 1 and winning.verdict(table)["unknown"].iloc[0] == 1
 
 
@@ -134,9 +163,16 @@ def test_without_a_complete_baseline_the_extreme_is_not_known(lack):
     if lack == "metric":
         table.loc[dense & (table["regime"] == "AT") & (table["seed"] == 0), "RA"] = np.nan
     else:
-        table = table[~(dense & {"all": True, "ST": table["regime"] == "ST", "seed": table["seed"] == 1}[lack])]
+        table = table[
+            ~(
+                dense
+                & {"all": True, "ST": table["regime"] == "ST", "seed": table["seed"] == 1}[lack]
+            )
+        ]
     out = winning.verdict(table).iloc[0]
-    assert out["extreme_rounds"] is pd.NA and np.isnan(out["extreme_sparsity"]) and out["unknown"] == 1
+    assert (
+        out["extreme_rounds"] is pd.NA and np.isnan(out["extreme_sparsity"]) and out["unknown"] == 1
+    )
 
 
 def test_one_seed_has_no_standard_deviation_with_ddof_1():
@@ -149,10 +185,15 @@ def test_dense_is_dense_under_any_method_and_copies_of_it_change_nothing():
     levels = rows(1, 0.9), rows(2, 0.881), rows(2, 0.5, method="OMP")
     plain = winning.verdict(frame(DENSE, *levels))
     renamed = winning.verdict(frame(rows(0, [0.88, 0.90, 0.92], method="RP"), *levels))
-    copied = winning.verdict(frame(DENSE, *(rows(0, [0.88, 0.90, 0.92], method=m) for m in ("IMP-ST", "OMP")), *levels))
+    copied = winning.verdict(
+        frame(DENSE, *(rows(0, [0.88, 0.90, 0.92], method=m) for m in ("IMP-ST", "OMP")), *levels)
+    )
     pd.testing.assert_frame_equal(plain, renamed)
     pd.testing.assert_frame_equal(plain, copied)
-    assert plain["method"].tolist() == ["IMP-ST", "OMP"] and plain["extreme_rounds"].tolist() == [2, 0]
+    assert plain["method"].tolist() == ["IMP-ST", "OMP"] and plain["extreme_rounds"].tolist() == [
+        2,
+        0,
+    ]
 
 
 def test_a_table_of_dense_rows_alone_has_no_verdict():
@@ -161,17 +202,33 @@ def test_a_table_of_dense_rows_alone_has_no_verdict():
 
 
 def test_a_group_is_judged_by_its_own_dense_network_only():
-    other = [rows(0, 0.99, **{k: v}) for k, v in dict(pretraining="STD", dataset="svhn", fraction=0.1).items()]
+    other = [
+        rows(0, 0.99, **{k: v})
+        for k, v in dict(pretraining="STD", dataset="svhn", fraction=0.1).items()
+    ]
     table = frame(DENSE, rows(2, 0.9), *other)
-    assert winning.verdict(table).query("dataset == 'digits' and fraction == 1")["extreme_rounds"].tolist() == [2]
+    assert winning.verdict(table).query("dataset == 'digits' and fraction == 1")[
+        "extreme_rounds"
+    ].tolist() == [2]
 
 
 def test_the_order_of_rows_changes_nothing():
     rng = numpy_rng()
-    table = frame(*(
-        rows(r, rng.uniform(0.85, 0.95, 3), rng.uniform(0.6, 0.7, 3), rng.uniform(0.9, 1, 3), method=m, pretraining=p)
-        for r in range(6) for m in ("IMP-ST", "RP") for p in ("STD", "AT")
-    ))
+    table = frame(
+        *(
+            rows(
+                r,
+                rng.uniform(0.85, 0.95, 3),
+                rng.uniform(0.6, 0.7, 3),
+                rng.uniform(0.9, 1, 3),
+                method=m,
+                pretraining=p,
+            )
+            for r in range(6)
+            for m in ("IMP-ST", "RP")
+            for p in ("STD", "AT")
+        )
+    )
     once = winning.verdict(table)
     for _ in range(5):
         shuffled = table.sample(frac=1, random_state=int(rng.integers(1 << 30)))
@@ -191,15 +248,30 @@ def test_interval_is_welchs_by_hand():
     df = (va + vb) ** 2 / (va**2 / 2 + vb**2 / 2)
     half = 2.1686 * np.sqrt(va + vb)  # Student's t, 95th percentile at df = 3.72
     assert df == pytest.approx(3.723, abs=1e-3) and row["AT_RA_difference"] == pytest.approx(gap)
-    assert (row["AT_RA_low"], row["AT_RA_high"]) == pytest.approx((gap - half, gap + half), abs=2e-4)
-    assert row["AT_RA_threshold"] == pytest.approx(0.88) and row["AT_RA_status"] == row["double_win"] == "miss"
+    assert (row["AT_RA_low"], row["AT_RA_high"]) == pytest.approx(
+        (gap - half, gap + half), abs=2e-4
+    )
+    assert (
+        row["AT_RA_threshold"] == pytest.approx(0.88)
+        and row["AT_RA_status"] == row["double_win"] == "miss"
+    )
 
 
 def test_an_empty_table_gives_an_empty_verdict_with_every_column():
     empty = pd.DataFrame(columns=[*KEYS, "SA", "RA"])
     out = winning.verdict(empty)
-    assert out.empty and {"extreme_rounds", "extreme_sparsity", "levels", "unknown", *winning.CRITERIA} < set(out)
-    assert winning.criteria(empty).empty and winning.spread(empty).empty and winning.alternatives(empty).empty
+    assert out.empty and {
+        "extreme_rounds",
+        "extreme_sparsity",
+        "levels",
+        "unknown",
+        *winning.CRITERIA,
+    } < set(out)
+    assert (
+        winning.criteria(empty).empty
+        and winning.spread(empty).empty
+        and winning.alternatives(empty).empty
+    )
 
 
 @pytest.mark.parametrize("how", [dict(rule="two_std"), dict(ddof=2), dict(extreme="last")])
@@ -219,7 +291,9 @@ def test_two_records_for_one_setting_are_refused():
     winning.verdict(table.assign(id="same"))
     with pytest.raises(ValueError, match="rounds 1, seed 0.*want one study"):
         winning.verdict(table.assign(id=[str(i) for i in range(len(table))]))
-    winning.verdict(table.assign(id=range(len(table)), mask_seed=[0] * 12 + [1] * 6))  # a second mask is a replicate
+    winning.verdict(
+        table.assign(id=range(len(table)), mask_seed=[0] * 12 + [1] * 6)
+    )  # a second mask is a replicate
 
 
 # ------------------------------------------------------------------------ unknown stays unknown
@@ -249,29 +323,38 @@ def test_a_seed_that_dense_lacks_makes_its_criterion_unknown_and_no_other():
 def short(*levels):
     """A table of levels, each win, miss or unknown (it lacks a seed that others have)."""
     value = {"win": 0.95, "miss": 0.5, "unknown": 0.95}
-    found = [rows(r, value[s], seeds=(0, 1) if s == "unknown" else (0, 1, 2))
-             for r, s in enumerate(levels, 1)]
+    found = [
+        rows(r, value[s], seeds=(0, 1) if s == "unknown" else (0, 1, 2))
+        for r, s in enumerate(levels, 1)
+    ]
     return frame(DENSE, *found, rows(9, 0.5))
 
 
-@pytest.mark.parametrize(("levels", "most", "prefix"), [
-    (["unknown", "unknown"], None, None),
-    (["miss", "unknown"], None, 0),  # a prefix ends at its first miss, whatever comes later
-    (["unknown", "miss"], None, None),
-    (["miss", "miss"], 0, 0),
-    (["win", "unknown", "miss"], 1, 1),  # at least that
-    (["unknown", "win"], 2, None),  # the largest win is one, whatever the first level is
-    (["win", "unknown", "win"], 3, 1),
-    (["win", "miss", "unknown"], 1, 1),
-])
+@pytest.mark.parametrize(
+    ("levels", "most", "prefix"),
+    [
+        (["unknown", "unknown"], None, None),
+        (["miss", "unknown"], None, 0),  # a prefix ends at its first miss, whatever comes later
+        (["unknown", "miss"], None, None),
+        (["miss", "miss"], 0, 0),
+        (["win", "unknown", "miss"], 1, 1),  # at least that
+        (["unknown", "win"], 2, None),  # the largest win is one, whatever the first level is
+        (["win", "unknown", "win"], 3, 1),
+        (["win", "miss", "unknown"], 1, 1),
+    ],
+)
 def test_the_extreme_is_what_is_known_to_win_and_never_0_where_a_win_may_be_unseen(
-        levels, most, prefix):
+    levels, most, prefix
+):
     for name, wanted in (("max", most), ("prefix", prefix)):
         out = winning.verdict(short(*levels), extreme=name).iloc[0]
         known = wanted is not None
         assert out["extreme_rounds"] == wanted if known else out["extreme_rounds"] is pd.NA
-        assert out["extreme_sparsity"] == winning.ladder(wanted) if known else (
-            np.isnan(out["extreme_sparsity"]))
+        assert (
+            out["extreme_sparsity"] == winning.ladder(wanted)
+            if known
+            else (np.isnan(out["extreme_sparsity"]))
+        )
         assert out["unknown"] == levels.count("unknown")
 
 
@@ -280,7 +363,8 @@ def test_the_extreme_is_what_is_known_to_win_and_never_0_where_a_win_may_be_unse
 
 def test_a_dense_network_at_chance_gives_a_warning_and_no_win():
     table = frame(rows(0, [0.10, 0.11, 0.09], method="dense"), rows(4, 0.12)).assign(
-        chance=0.1, test_images=500)
+        chance=0.1, test_images=500
+    )
     with pytest.warns(UserWarning, match="theta_AT, digits 100 %: dense is at chance in") as said:
         out = winning.verdict(table).iloc[0]
     assert out["extreme_rounds"] is pd.NA and out["unknown"] == 1
@@ -289,7 +373,8 @@ def test_a_dense_network_at_chance_gives_a_warning_and_no_win():
     assert len(lines) == 3 and not any("\n" in line for line in lines)
     for extra in ("chance", "test_images"):
         assert winning.at_chance(winning.criteria(table.drop(columns=extra))) == [] or (
-            extra == "test_images")
+            extra == "test_images"
+        )
 
 
 def test_one_collapsed_seed_is_enough_because_its_deviation_lets_everything_win():
@@ -302,7 +387,8 @@ def test_one_collapsed_seed_is_enough_because_its_deviation_lets_everything_win(
 @pytest.mark.filterwarnings("error")
 def test_a_weak_but_real_baseline_is_none_of_chance_and_robustness_after_st_may_be_0():
     table = frame(rows(0, [0.17, 0.16, 0.18], method="dense"), rows(4, 0.17)).assign(
-        chance=0.1, test_images=500)
+        chance=0.1, test_images=500
+    )
     assert extreme(table) == 4
     assert (table.loc[table["regime"] == "ST", "RA"] == 0).all()
 
@@ -312,7 +398,7 @@ def test_a_weak_but_real_baseline_is_none_of_chance_and_robustness_after_st_may_
 
 def test_the_extreme_sparsity_is_that_of_the_levels_records():
     table = frame(DENSE, rows(1, 0.9), rows(2, 0.9), rows(3, 0.5))
-    own = table.assign(sparsity=1 - 0.5**table["rounds"])
+    own = table.assign(sparsity=1 - 0.5 ** table["rounds"])
     out = winning.verdict(own).iloc[0]
     assert (out["extreme_sparsity"], out["ST_SA"], out["AT_RA"]) == (0.75, 0.75, 0.75)
     assert winning.criteria(own)["sparsity"].tolist() == [0.5, 0.75, 0.875]
@@ -327,19 +413,34 @@ def test_the_extreme_sparsity_is_that_of_the_levels_records():
 # ------------------------------------------------------------------------ what may stand in a table
 
 
-@pytest.mark.parametrize(("column", "value", "said"), [
-    ("SA", 91.2, "SA 91.2"), ("RA", -0.1, "RA -0.1"), ("SA", np.inf, "SA inf"),
-    ("RA", "0.9", "RA '0.9' .text."), ("rounds", np.nan, "rounds nan"), ("rounds", -1, "rounds -1"),
-    ("rounds", np.inf, "rounds inf"), ("rounds", 1.5, "rounds 1.5"), ("rounds", "1", "rounds '1'"),
-    ("seed", 0.5, "seed 0.5"), ("seed", None, "seed (nan|None)"), ("fraction", 100, "fraction 100"),
-    ("fraction", 0, "fraction 0"), ("method", np.nan, "method nan"),
-    ("dataset", None, "dataset None"),
-    ("method", "dense", "method 'dense' with rounds 1"), ("sparsity", 20.0, "sparsity 20.0"),
-    ("sparsity", 0.4, "sparsity 0.2 to 0.4"), ("chance", 2, "chance 2"),
-])
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("SA", 91.2, "SA 91.2"),
+        ("RA", -0.1, "RA -0.1"),
+        ("SA", np.inf, "SA inf"),
+        ("RA", "0.9", "RA '0.9' .text."),
+        ("rounds", np.nan, "rounds nan"),
+        ("rounds", -1, "rounds -1"),
+        ("rounds", np.inf, "rounds inf"),
+        ("rounds", 1.5, "rounds 1.5"),
+        ("rounds", "1", "rounds '1'"),
+        ("seed", 0.5, "seed 0.5"),
+        ("seed", None, "seed (nan|None)"),
+        ("fraction", 100, "fraction 100"),
+        ("fraction", 0, "fraction 0"),
+        ("method", np.nan, "method nan"),
+        ("dataset", None, "dataset None"),
+        ("method", "dense", "method 'dense' with rounds 1"),
+        ("sparsity", 20.0, "sparsity 20.0"),
+        ("sparsity", 0.4, "sparsity 0.2 to 0.4"),
+        ("chance", 2, "chance 2"),
+    ],
+)
 def test_what_may_not_stand_in_a_column_is_refused_in_one_line(column, value, said):
     table = frame(DENSE, rows(1, 0.9)).assign(
-        sparsity=lambda t: winning.ladder(t["rounds"]), chance=0.1)
+        sparsity=lambda t: winning.ladder(t["rounds"]), chance=0.1
+    )
     table[column] = table[column].astype(object)
     table.loc[len(table) - 1, column] = value
     with pytest.raises(ValueError, match=f"^.*{said}.*want ") as error:
@@ -375,4 +476,7 @@ def test_alternatives_are_the_verdicts():
     table = frame(DENSE, rows(1, 0.9), rows(2, 0.882), rows(3, 0.5), rows(4, 0.9))
     out = winning.alternatives(table).iloc[0]
     assert out["one_std, ddof 1, max"] == out["eq3, max"] == winning.ladder(4)
-    assert (out["one_std, ddof 1, prefix"], out["one_std, ddof 0, prefix"]) == (winning.ladder(2), winning.ladder(1))
+    assert (out["one_std, ddof 1, prefix"], out["one_std, ddof 0, prefix"]) == (
+        winning.ladder(2),
+        winning.ladder(1),
+    )
