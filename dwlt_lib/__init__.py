@@ -14,33 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
-    from dwlt_lib import (
-        attacks,
-        catalogue,
-        data,
-        evaluation,
-        landscape,
-        make,
-        masks,
-        models,
-        parameters,
-        planes,
-        play,
-        plots,
-        progress,
-        records,
-        specs,
-        structure,
-        studies,
-        style,
-        tickets,
-        tour,
-        training,
-        weights,
-        widgets,
-        winning,
-        words,
-    )
+    from dwlt_lib.analysis import double_win, loss_landscape, mask_patterns
+    from dwlt_lib.attacks import pgd
+    from dwlt_lib.browser import app
+    from dwlt_lib.config import datasets, parameters, specs, studies
+    from dwlt_lib.data import loading
+    from dwlt_lib.evaluation import accuracy
+    from dwlt_lib.execution import make, progress
+    from dwlt_lib.models import architectures
+    from dwlt_lib.plotting import captions, figures, landscapes, style
+    from dwlt_lib.pruning import imp, masks, ticket_files
+    from dwlt_lib.records import store
+    from dwlt_lib.tour import experiments, interactive
+    from dwlt_lib.training import trainer
 
     __version__: str
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 import torch
 
-from dwlt_lib.records import checkout
+from dwlt_lib.records.store import checkout
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 

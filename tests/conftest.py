@@ -19,8 +19,12 @@ import seeds
 import torch
 import yaml
 
-from dwlt_lib import data, fingerprints, masks, models, parameters, training
-from dwlt_lib.catalogue import CATALOGUE
+from dwlt_lib.config import parameters
+from dwlt_lib.config.datasets import CATALOGUE
+from dwlt_lib.data import fingerprints, loading
+from dwlt_lib.models import architectures
+from dwlt_lib.pruning import masks
+from dwlt_lib.training import trainer
 
 TOY = {
     "name": "toy",
@@ -165,7 +169,7 @@ def toy(toy_data):
 @pytest.fixture(scope="session")
 def digits():
     """300 training images of digits."""
-    return data.images("digits", "train").take(torch.arange(300))
+    return loading.images("digits", "train").take(torch.arange(300))
 
 
 def without_kinks(model):
@@ -188,7 +192,7 @@ def net():
 
     def build(seed=0, classes=10, arch="resnet8", row=CATALOGUE["digits"]):
         seeds.set_global(seed)
-        return models.build(arch, classes, row.mean, row.std)
+        return architectures.build(arch, classes, row.mean, row.std)
 
     return build
 
@@ -200,11 +204,11 @@ def trained():
     (state, test images (497,3,8,8), labels).
     """
     seeds.set_global()
-    model = models.build("resnet8", 10, CATALOGUE["digits"].mean, CATALOGUE["digits"].std)
-    how = training.Regime("ST", 3, 64, 0.1, "one_cycle", (), 0.9, 5e-4, None, None)
-    dense = masks.dense_mask(models.prunable(model))
-    found = training.fit(model, dense, data.images("digits", "train"), None, how, seeds.of(0))
-    test = data.images("digits", "test")
+    model = architectures.build("resnet8", 10, CATALOGUE["digits"].mean, CATALOGUE["digits"].std)
+    how = trainer.Regime("ST", 3, 64, 0.1, "one_cycle", (), 0.9, 5e-4, None, None)
+    dense = masks.dense_mask(architectures.prunable(model))
+    found = trainer.fit(model, dense, loading.images("digits", "train"), None, how, seeds.of(0))
+    test = loading.images("digits", "test")
     return found.last, test.floats(), test.y
 
 
@@ -221,7 +225,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
-DWLT = (sys.executable, "-c", "from dwlt_lib.cli import main; main()")
+DWLT = (sys.executable, "-c", "from dwlt_lib.cli.main import main; main()")
 BUSY = min(5.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))  # how many want each core
 STARTING = 60 * BUSY  # seconds that a server, a first paint or a kernel may take
 STEP = 20 * BUSY  # and that whatever follows may

@@ -8,7 +8,9 @@ import torch
 from safetensors.numpy import save
 from seeds import numpy_rng, torch_rng
 
-from dwlt_lib import masks, records, studies
+from dwlt_lib.config import studies
+from dwlt_lib.pruning import masks
+from dwlt_lib.records import store
 
 DROP = {"IMP-ST": 0.001, "IMP-AT": 0.0011, "OMP": 0.0016, "RP": 0.004}
 
@@ -19,7 +21,7 @@ def records_of(study, same=(), seed=0):
     All transfers have the metrics `same`, if that is given.
     """
     rng, generator = numpy_rng(seed), torch_rng(seed)
-    records.write_study(study)
+    store.write_study(study)
     for spec in studies.plan(study).values():
         files, metrics, history = {}, {"SA": 0.95, "RA": 0.4, "epoch": 2}, []
         if spec.kind == "transfer":
@@ -80,6 +82,6 @@ def records_of(study, same=(), seed=0):
                     }
                 )
             }
-        records.write(
+        store.write(
             spec, {k: float(v) for k, v in metrics.items()}, history, files, {"seconds": 1.0}
         )

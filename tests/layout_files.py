@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from seeds import numpy_rng
 
-from dwlt_lib.catalogue import CATALOGUE
+from dwlt_lib.config.datasets import CATALOGUE
 
 WNIDS = ("n01440764", "n01443537", "n01484850")
 

@@ -21,7 +21,7 @@ def environment(outputs: Path) -> dict[str, str]:
 
 def dwlt(outputs: Path, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", "from dwlt_lib.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", "from dwlt_lib.cli.main import main; main()", *map(str, arguments)],
         env=environment(outputs),
         capture_output=True,
         text=True,
@@ -59,7 +59,7 @@ def papermill(tmp_path_factory) -> Path:
             [
                 sys.executable,
                 "-c",
-                "from dwlt_lib.cli import main; main()",
+                "from dwlt_lib.cli.main import main; main()",
                 "run",
                 str(TINY),
                 "--workers",
@@ -101,7 +101,7 @@ def test_two_runs_of_one_study_at_once_make_what_one_makes_and_leave_nothing(inl
     command = [
         sys.executable,
         "-c",
-        "from dwlt_lib.cli import main; main()",
+        "from dwlt_lib.cli.main import main; main()",
         "run",
         str(TINY),
         "--executor",

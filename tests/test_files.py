@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from dwlt_lib import files
-from dwlt_lib.records import checkout
+from dwlt_lib.records.store import checkout
 
 LEAVE = """
 import sys

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import dwlt_lib
-from dwlt_lib.records import checkout
+from dwlt_lib.records.store import checkout
 
 ROOT = checkout()
 MODULES = {
@@ -307,8 +307,8 @@ def test_importing_the_package_loads_nothing_and_shows_its_doors():
 
 def test_a_public_module_is_there_on_its_first_use_and_no_other_name_is():
     code = (
-        "import dwlt_lib, sys; dwlt_lib.winning.verdict; print(dwlt_lib.__version__); "
-        "print(dwlt_lib.winning is sys.modules['dwlt_lib.winning'], "
+        "import dwlt_lib, sys; dwlt_lib.analysis.double_win.verdict; print(dwlt_lib.__version__); "
+        "print(dwlt_lib.analysis.double_win is sys.modules['dwlt_lib.analysis.double_win'], "
         "hasattr(dwlt_lib, 'losing'))"
     )
     assert printed(code)[1] == "True False"

@@ -15,9 +15,10 @@ import papermill
 import pytest
 from test_end_to_end import contents, dwlt
 
-from dwlt_lib import records
-from dwlt_lib.specs import record_id, upstream
-from dwlt_lib.studies import NOTEBOOKS, Job, expand
+from dwlt_lib.config.specs import record_id, upstream
+from dwlt_lib.config.studies import NOTEBOOKS, Job, expand
+from dwlt_lib.execution.study_files import read_study
+from dwlt_lib.records import store
 
 TINY = Path(__file__).parent / "tiny.yaml"
 ON = {
@@ -45,7 +46,7 @@ def wanted(kind):
     found, left = (
         {},
         expand(
-            records.read_study(TINY),
+            read_study(TINY),
             Job(
                 kind=kind,
                 **{
@@ -73,7 +74,7 @@ def values(kind):
 
 
 def source(kind):
-    return records.checkout() / "notebooks" / f"{NOTEBOOKS[kind][0]}.ipynb"
+    return store.checkout() / "notebooks" / f"{NOTEBOOKS[kind][0]}.ipynb"
 
 
 def under_papermill(kind, folder):
@@ -150,12 +151,13 @@ def test_the_same_parameters_make_nothing_and_others_a_new_record(tmp_path, monk
 
 def test_default_parameters_are_what_a_job_takes():
     for kind, (name, fields) in NOTEBOOKS.items():
-        found = papermill.inspect_notebook(str(records.checkout() / "notebooks" / f"{name}.ipynb"))
+        found = papermill.inspect_notebook(str(store.checkout() / "notebooks" / f"{name}.ipynb"))
         assert list(found) == ["params", *fields, "device"], kind
 
 
 def test_a_curve_is_drawn_anew_in_one_place_and_a_new_training_begins_a_new_one(monkeypatch):
-    from dwlt_lib import plots, progress
+    from dwlt_lib.execution import progress
+    from dwlt_lib.plotting import figures
 
     drawn, shown = [], []
 
@@ -164,7 +166,7 @@ def test_a_curve_is_drawn_anew_in_one_place_and_a_new_training_begins_a_new_one(
             shown.append(figure)
 
     monkeypatch.setattr(
-        plots, "training_curve", lambda rows: drawn.append(list(rows)) or len(drawn)
+        figures, "training_curve", lambda rows: drawn.append(list(rows)) or len(drawn)
     )
     monkeypatch.setattr(
         "IPython.display.display", lambda figure, display_id: shown.append("first") or Handle()

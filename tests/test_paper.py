@@ -22,7 +22,8 @@ import yaml
 from checkpoint_files import parallel, plain, robust
 from safetensors.torch import load_file
 
-from dwlt_lib import masks, models
+from dwlt_lib.models import architectures
+from dwlt_lib.models.tensors import fingerprint
 
 pytestmark = pytest.mark.paper
 ONE = {"epochs": 1, "schedule": "constant", "milestones": []}
@@ -36,7 +37,7 @@ def checkpoint(path, layout, seed, classes):
     MadryLab's files are dill's.
     """
     torch.manual_seed(seed)
-    state = models.build("resnet50", classes, (0.5,) * 3, (0.5,) * 3).state_dict()
+    state = architectures.build("resnet50", classes, (0.5,) * 3, (0.5,) * 3).state_dict()
     torch.save(layout(state), path, **({"pickle_module": dill} if layout is robust else {}))
     return path
 
@@ -52,7 +53,12 @@ def dwlt(home, *arguments):
     began, log = time.time(), home / "log"
     with open(log, "w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from dwlt_lib.cli import main; main()", *map(str, arguments)],
+            [
+                sys.executable,
+                "-c",
+                "from dwlt_lib.cli.main import main; main()",
+                *map(str, arguments),
+            ],
             stdout=file,
             stderr=file,
             env=environment,
@@ -103,7 +109,7 @@ def run(home, study):
     for content in found["pretraining"]:
         if "theta" in content["spec"]:
             state = load_file(content["path"] / "weights.safetensors")
-            assert masks.fingerprint(state) == content["spec"]["theta"]
+            assert fingerprint(state) == content["spec"]["theta"]
     return found
 
 

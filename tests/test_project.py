@@ -9,7 +9,7 @@ import tomllib
 import pytest
 import yaml
 
-from dwlt_lib.records import checkout
+from dwlt_lib.records.store import checkout
 
 ROOT = checkout()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

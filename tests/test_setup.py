@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from dwlt_lib.records import checkout
+from dwlt_lib.records.store import checkout
 
 STAND_IN = """#!/bin/sh
 mkdir -p .venv/bin

@@ -1,0 +1,75 @@
+"""The command `dwlt weights`: thin."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dwlt_lib.cli.refusal import refuse
+
+app = typer.Typer(
+    no_args_is_help=True, help="Official pre-trained weights: fetch them, take them in safely."
+)
+
+
+class Source(StrEnum):
+    std = "std"
+    at = "at"
+    fat = "fat"
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="an official checkpoint; nothing in it is ever run")],
+    source: Annotated[
+        Source, typer.Option("--as", help="torchvision's, a robust one, or fast_adversarial's")
+    ],
+    out: Annotated[Path, typer.Option(help="the safetensors file to write")],
+) -> None:
+    """One safetensors file of theta_p out of an official checkpoint, with exactly its network's
+    tensors.
+    """
+    from dwlt_lib.pruning import ticket_files
+
+    try:
+        found = ticket_files.read_checkpoint(file, source.value)
+        ticket_files.write_checkpoint(found, out)
+    except OSError as error:
+        refuse(
+            f"{error.filename}: {error.strerror}; want a checkpoint that can be read, and an --out"
+            " to write to"
+        )
+    except ValueError as error:
+        refuse(str(error))
+    print(f"{out}: {ticket_files.describe(found)}")
+
+
+@app.command()
+def fetch(
+    name: Annotated[
+        str, typer.Argument(help="std, at, fat, or a variant (an unknown name lists them)")
+    ],
+) -> None:
+    """Download an official checkpoint to DWLT_DATA/weights and check its hash.
+
+    An interrupted one is continued.
+    """
+    from tqdm import tqdm
+
+    from dwlt_lib.models import pretrained
+
+    if name not in pretrained.OFFICIAL:
+        refuse(f"weights {name!r}: want one of {', '.join(pretrained.OFFICIAL)}")
+    with tqdm(unit="B", unit_scale=True, disable=None, desc=name) as bar:
+        try:
+            path, found = pretrained.fetch(
+                name, progress=lambda done, whole: bar.reset(whole) or bar.update(done)
+            )
+        except (OSError, ValueError) as error:
+            print(f"dwlt: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+    print(pretrained.describe(name, path, found))

@@ -1,0 +1,176 @@
+"""What a record costs.
+
+The arithmetic to make it, by sort, in GMAC (thousand million multiply-accumulates).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from dwlt_lib.config.datasets import DataSet
+from dwlt_lib.config.specs import (
+    Attack,
+    AttackSpec,
+    ImportedSpec,
+    MaskSpec,
+    PretrainingSpec,
+    Recipe,
+    Spec,
+    TransferSpec,
+    judged,
+    retrains,
+)
+
+ENOUGH = 100  # with fewer validation images there is no selection: the last epoch counts
+
+# forward cost of one image: GMAC at a side in pixels
+GMAC = {
+    "resnet8": (0.0125, 32),
+    "resnet20": (0.041, 32),
+    "resnet18_32": (0.555, 32),
+    "resnet50_32": (1.298, 32),
+    "resnet18": (1.814, 224),
+    "resnet50": (4.087, 224),
+}
+
+
+class Work(NamedTuple):
+    """A sort of arithmetic: adversarial (at) or standard (st) training steps, an attack in
+    evaluation and its score (pgd20), or forward passes alone (surface); of a network at a side in
+    pixels; how its gradients are computed."""
+
+    task: Literal["at", "st", "pgd20", "surface"]
+    arch: str
+    size: int
+    precision: str = "fp32"
+    bn: str = "eval"
+
+
+def cost(spec: Spec) -> float:
+    """GMAC to make this record alone: all its work."""
+    return sum(work(spec).values())
+
+
+def work(spec: Spec) -> dict[Work, float]:
+    """GMAC to make this record alone, by sort; of training that may stop early or select its last
+    epoch, the most.
+
+    A backward pass to weights and input costs two forward passes, to the input alone one: a PGD-10
+    training step so costs 23 forward passes an image, the score under PGD-20 41. Decoding and
+    augmenting images is not counted.
+    """
+    if isinstance(spec, ImportedSpec):
+        return {}
+    if isinstance(spec, PretrainingSpec):
+        return _sum(
+            _training(spec.arch, spec.data, spec.recipe, 1.0, spec.evaluation, spec.pretraining),
+            _testing(spec.arch, spec.data, spec.evaluation, spec.ra),
+        )
+    if isinstance(spec, MaskSpec):
+        if not retrains(spec):
+            return {}
+        arch, data = spec.theta.arch, spec.theta.data
+        return _sum(
+            _training(arch, data, spec.retrain, 1.0, None), _passes(arch, data, data.test_images)
+        )
+    if isinstance(spec, TransferSpec):
+        arch = spec.theta.arch
+        return _sum(
+            _training(arch, spec.data, spec.recipe, spec.fraction, spec.evaluation, spec.regime),
+            _testing(arch, spec.data, spec.evaluation, spec.ra),
+        )
+    arch, data, attack = spec.transfer.theta.arch, spec.transfer.data, spec.transfer.evaluation
+    if isinstance(spec, AttackSpec):
+        return _sum(
+            _attacking(spec.surrogate.arch, data, data.test_images, attack),
+            _passes(arch, data, data.test_images),
+        )
+    count = min(spec.count, data.test_images)
+    moved = _attacking(arch, data, count, attack) if spec.images == "attacked" else {}
+    return _sum(_passes(arch, data, spec.points**2 * count), moved)
+
+
+def forward(arch: str, size: int) -> float:
+    """GMAC of a network's forward pass on one image of size x size pixels."""
+    gmac, side = GMAC[arch]
+    return gmac * (size / side) ** 2
+
+
+def split(data: DataSet, recipe: Recipe, fraction: float) -> tuple[float, float]:
+    """How many images of the budget are trained on and how many validate, as records are made."""
+    if recipe.validation == "held_5000":
+        return max(0, data.train_images - 5000) * fraction, 5000
+    budget = data.train_images * fraction
+    if recipe.validation == "test":
+        return budget, data.test_images
+    held = 0.1 * budget if recipe.validation == "tenth" and round(0.1 * budget) >= ENOUGH else 0.0
+    return budget - held, held
+
+
+def _sum(*parts: dict[Work, float]) -> dict[Work, float]:
+    whole: dict[Work, float] = {}
+    for part in parts:
+        for key, gmac in part.items():
+            whole[key] = whole.get(key, 0.0) + gmac
+    return whole
+
+
+def _training(
+    arch: str, data: DataSet, recipe: Recipe, fraction: float, judge: Attack | None, name: str = ""
+) -> dict[Work, float]:
+    """All epochs; with validation images they end with SA and, where an attack is trained against,
+    some with RA by `judge` (specs.judged)."""
+    images, held = split(data, recipe, fraction)
+    attack, epochs = recipe.attack, recipe.epochs
+    step = (
+        Work("at", arch, data.size, recipe.precision, attack.bn)
+        if attack
+        else Work("st", arch, data.size, recipe.precision)
+    )
+    passes = 3 + 2 * (attack.steps if attack else 0)
+    found = {step: epochs * images * passes * forward(arch, data.size)}
+    if judge is None or not held:
+        return found
+    times = (
+        sum(judged(name, epoch, epochs, recipe.validate_ra_from) for epoch in range(1, epochs + 1))
+        if attack
+        else 0
+    )
+    return _sum(
+        found, _passes(arch, data, epochs * held), _scoring(arch, data, times * held, judge)
+    )
+
+
+def _testing(arch: str, data: DataSet, attack: Attack, ra: str) -> dict[Work, float]:
+    """SA and RA of the selected and of the last epoch; RA_any of the selected one."""
+    count = data.test_images
+    return _sum(
+        _passes(arch, data, 2 * count),
+        _scoring(arch, data, (3 if ra == "any" else 2) * count, attack),
+    )
+
+
+def _scoring(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
+    """An attack and its score."""
+    one = 1 + _attack_passes(attack)
+    return {
+        Work("pgd20", arch, data.size, attack.precision): count * one * forward(arch, data.size)
+    }
+
+
+def _attacking(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
+    """An attack alone."""
+    one = _attack_passes(attack)
+    return {
+        Work("pgd20", arch, data.size, attack.precision): count * one * forward(arch, data.size)
+    }
+
+
+def _attack_passes(attack: Attack) -> int:
+    """Forward passes that an attack costs; several starts are scored to keep the worst outcome."""
+    scores = attack.restarts if attack.restarts > 1 else 0
+    return 2 * attack.steps * attack.restarts + scores
+
+
+def _passes(arch: str, data: DataSet, count: float) -> dict[Work, float]:
+    return {Work("surface", arch, data.size): count * forward(arch, data.size)}

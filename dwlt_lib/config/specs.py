@@ -1,0 +1,408 @@
+"""What a record is: one frozen, fully resolved description a kind, its upstream records and its id.
+
+A description holds everything that its result depends on; the id is a hash of that and of the
+upstream ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from dwlt_lib.config.datasets import NOT_IDENTITY, DataSet, Frozen, Sha256
+
+Pretraining = Literal["STD", "FAT", "AT"]
+Method = Literal["IMP-ST", "IMP-AT", "OMP", "RP"]
+RegimeName = Literal["ST", "FAT", "AT"]
+Pictures = Literal["clean", "attacked"]
+Arch = Literal["resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32"]
+Precision = Literal["fp32", "bf16"]
+Selection = Literal["last", "best"]
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+Positive2 = Annotated[int, Field(ge=2, le=1_000_000)]  # images that BatchNorm can train on
+Natural = Annotated[int, Field(ge=0)]
+UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
+
+PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
+
+REGIME_OF: dict[str, str] = {
+    "STD": "ST",
+    "FAT": "FAT",
+    "AT": "AT",
+}  # theta_p is trained so (section 3)
+
+# rises when the results of a kind would change
+FORMAT = {"pretraining": 4, "mask": 3, "transfer": 4, "surface": 3, "trajectory": 3, "attack": 3}
+
+
+class Computing(Frozen):
+    """How a study computes; the defaults are the authors' algorithm in fp32.
+
+    precision: of training, attack and update. attack_bn: BatchNorm in the training attack, with the
+    batch's statistics (train) or the running ones (eval; another algorithm). evaluation_precision:
+    of the attack on validation and test images; scores are fp32 always. ra: any measures RA_any
+    beside RA (right after every step, not only the last). deterministic: a GPU's kernels.
+    """
+
+    precision: Precision = "fp32"
+    attack_bn: Literal["train", "eval"] = "train"
+    evaluation_precision: Precision = "fp32"
+    ra: Literal["last", "any"] = "last"
+    deterministic: bool = True
+
+
+class Attack(Frozen):
+    """An l-infinity adversary: eps and alpha in [0,1] pixels of the image the network sees;
+    precision and bn: how its gradients are computed."""
+
+    eps: Annotated[float, Field(ge=0, le=1)]
+    alpha: Annotated[float, Field(gt=0, le=1)]
+    steps: Positive
+    random_start: bool = True
+    restarts: Positive = 1
+    precision: Precision = "fp32"
+    bn: Literal["train", "eval"] = "train"
+
+
+class Recipe(Frozen):
+    """How to train; `attack` is what training faces (None for ST). at_once: how many images of a
+    batch go through the network together, None for all: the parts' gradients are summed, and each
+    part has BatchNorm statistics of its own, as on each of several GPUs. validation: a tenth of the
+    budget, the last 5,000 training images, none, or the test images (selecting on them flatters the
+    result). validate_ra_from: of `judged`. selection: which epoch counts, the last one or the one
+    that validates best (the paper's early stopping: by SA for ST, by RA for FAT and AT, ties to the
+    earlier)."""
+
+    epochs: Positive
+    batch: Positive2
+    lr: Annotated[float, Field(gt=0)]
+    schedule: Literal["constant", "steps", "cosine", "one_cycle"]
+    milestones: tuple[Positive, ...]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    validation: Literal["tenth", "held_5000", "test", "none"]
+    attack: Attack | None
+    precision: Precision = "fp32"
+    deterministic: bool = True
+    at_once: Positive2 | None = None
+    selection: Selection = "best"
+    validate_ra_from: Positive | None = None
+
+
+class Change(Frozen):
+    """Some settings of a recipe; what is left out stays as it was. steps, eps, alpha.
+
+    Of the training attack.
+    """
+
+    epochs: Positive | None = None
+    batch: Positive2 | None = None
+    at_once: Positive2 | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+    schedule: Literal["constant", "steps", "cosine", "one_cycle"] | None = None
+    milestones: tuple[Positive, ...] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    validation: Literal["tenth", "held_5000", "test", "none"] | None = None
+    validate_ra_from: Positive | None = None
+    selection: Selection | None = None
+    steps: Positive | None = None
+    eps: Annotated[float, Field(ge=0, le=1)] | None = None
+    alpha: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class WeightsFile(Frozen):
+    """A file of `dwlt weights import`, absolute or beneath DWLT_DATA/weights; in a study just its
+    name will do.
+
+    theta: the sha256 of its tensors, as that command prints it; the file must have it. None:
+    whatever the file has.
+    """
+
+    file: Annotated[str, Field(min_length=1)]
+    theta: Sha256 | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+
+class PretrainingSpec(Frozen):
+    """theta_p: a network trained from scratch on `data`.
+
+    Also the unseen robust model of a transfer attack.
+    """
+
+    kind: Literal["pretraining"] = "pretraining"
+    pretraining: Pretraining
+    arch: Arch
+    data: DataSet
+    recipe: Recipe
+    evaluation: Attack
+    ra: Literal["last", "any"] = "last"
+    seed: Natural
+
+
+class ImportedSpec(Frozen):
+    """theta_p as a file of `dwlt weights import` has it, trained by others on `data`; nothing is
+    measured.
+
+    theta: the sha256 of its tensors (tensors.fingerprint), UNKNOWN while the file is not there; file:
+    where it is found, which is no part of its identity. evaluation: the adversary that judges
+    networks on `data`.
+    """
+
+    kind: Literal["pretraining"] = "pretraining"
+    pretraining: Pretraining
+    arch: Arch
+    data: DataSet
+    evaluation: Attack
+    theta: Sha256
+    file: str
+
+
+class MaskSpec(Frozen):
+    """m after `rounds` rounds (1 or more) of a method, drawn from theta_p on its own data."""
+
+    kind: Literal["mask"] = "mask"
+    theta: PretrainingSpec | ImportedSpec
+    method: Method
+    rounds: Positive
+    prune_fraction: Annotated[float, Field(gt=0, lt=1)]
+    retrain: Recipe | None
+    seed: Natural
+
+
+class TransferSpec(Frozen):
+    """(theta_p, m) trained on a downstream task; mask None is the dense network (rounds 0).
+
+    keep: which weights stay on disk, decided by what a study draws from them: none, the selected
+    checkpoint, or all of the run's checkpoints.
+    """
+
+    kind: Literal["transfer"] = "transfer"
+    theta: PretrainingSpec | ImportedSpec
+    mask: MaskSpec | None
+    data: DataSet
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    subset_rule: Literal["stratified", "first_n"]
+    subset_seed: Natural
+    regime: RegimeName
+    recipe: Recipe
+    evaluation: Attack
+    ra: Literal["last", "any"] = "last"
+    seed: Natural
+    keep: Literal["none", "selected", "trajectory"]
+
+
+class SurfaceSpec(Frozen):
+    """Loss over a filter-normalised plane through a transferred ticket.
+
+    Points x points over [-span, span].
+    """
+
+    kind: Literal["surface"] = "surface"
+    transfer: TransferSpec
+    images: Pictures
+    count: Positive
+    points: Annotated[int, Field(ge=3)]
+    span: Annotated[float, Field(gt=0)]
+    seed: Natural
+
+
+class TrajectorySpec(Frozen):
+    """A transfer's path in the plane of its own two PCA directions, and the loss over it."""
+
+    kind: Literal["trajectory"] = "trajectory"
+    transfer: TransferSpec
+    images: Pictures
+    count: Positive
+    points: Annotated[int, Field(ge=3)]
+
+
+class AttackSpec(Frozen):
+    """Accuracy of a transferred ticket on images attacked through `surrogate`, a robust model it
+    never saw.
+    """
+
+    kind: Literal["attack"] = "attack"
+    transfer: TransferSpec
+    surrogate: PretrainingSpec
+
+
+Spec = (
+    PretrainingSpec
+    | ImportedSpec
+    | MaskSpec
+    | TransferSpec
+    | SurfaceSpec
+    | TrajectorySpec
+    | AttackSpec
+)
+
+
+def upstream(spec: Spec) -> tuple[Spec, ...]:
+    """The records that must exist before this one can be made."""
+    if isinstance(spec, MaskSpec):
+        if retrains(spec):
+            return spec.theta, spec.model_copy(update={"rounds": spec.rounds - 1})
+        return (spec.theta,)
+    if isinstance(spec, TransferSpec):
+        return (spec.theta,) if spec.mask is None else (spec.theta, spec.mask)
+    if isinstance(spec, AttackSpec):
+        return spec.transfer, spec.surrogate
+    return () if isinstance(spec, PretrainingSpec | ImportedSpec) else (spec.transfer,)
+
+
+def with_upstream(specs: Iterable[Spec]) -> dict[str, Spec]:
+    """These records and all that they build on, by id.
+
+    In this order, but each after the records it builds on.
+    """
+    found: dict[str, Spec] = {}
+
+    def add(spec: Spec) -> None:
+        if record_id(spec) not in found:
+            for up in upstream(spec):
+                add(up)
+            found[record_id(spec)] = spec
+
+    for spec in specs:
+        add(spec)
+    return found
+
+
+def retrains(spec: Spec) -> bool:
+    """Whether this record is a mask that training on the source precedes."""
+    return isinstance(spec, MaskSpec) and spec.retrain is not None and spec.rounds > 1
+
+
+def reads(spec: Spec) -> tuple[tuple[DataSet, str], ...]:
+    """The images that making this record alone looks at: (row, split) each."""
+    if isinstance(spec, MaskSpec):
+        return ((spec.theta.data, "train"), (spec.theta.data, "test")) if retrains(spec) else ()
+    if isinstance(spec, PretrainingSpec | TransferSpec):
+        return (spec.data, "train"), (spec.data, "test")
+    return () if isinstance(spec, ImportedSpec) else ((spec.transfer.data, "test"),)
+
+
+def judged(name: str, epoch: int, epochs: int, start: int | None = None) -> bool:
+    """Whether validation RA is measured after `epoch` (from 1).
+
+    start (a recipe's validate_ra_from): after that epoch and all later ones; the authors' scripts
+    have 46 of 100 on CIFAR and 1 of 80 on SVHN. None, ours: after every epoch of the second half
+    and every tenth before (55 of 100), for FAT after each, to see a collapse. SA is measured
+    after each, always (theirs on CIFAR only where RA is, which changes no selection by RA).
+    """
+    if start is not None:
+        return epoch >= start
+    return name == "FAT" or 2 * epoch > epochs or epoch % 10 == 0
+
+
+@cache
+def record_id(spec: Spec) -> str:
+    """20 hexadecimal digits of sha256 over the kind, its FORMAT, the resolved description, the
+    fingerprints of the images that it reads and the upstream ids. Where images have not been seen
+    (UNKNOWN) it is provisional."""
+    own = {
+        name: value
+        for name, value in spec.model_dump(mode="json").items()
+        if not isinstance(getattr(spec, name), Spec) and name != "file"
+    }
+    if "data" in own:
+        own["data"] = {key: value for key, value in own["data"].items() if key not in NOT_IDENTITY}
+    seen = [[row.name, split, row.fingerprint(split) or UNKNOWN] for row, split in reads(spec)]
+    content = [spec.kind, FORMAT[spec.kind], own, seen, [record_id(up) for up in upstream(spec)]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def ladder(rounds, prune_fraction: float = PRUNE_FRACTION):
+    """Sparsity after `rounds` rounds that each prune that share of what remains, elementwise: in
+    the paper 1 - 0.8^rounds (section 3)."""
+    return 1 - (1 - prune_fraction) ** rounds
+
+
+def _sparsity(m: MaskSpec | None) -> float:
+    """What is asked of a mask; a record of it tells what came of it, whose weights are whole."""
+    return 0.0 if m is None else ladder(m.rounds, m.prune_fraction)
+
+
+def columns(spec: Spec) -> dict[str, object]:
+    """What a table says of a description: the paper's names, one flat row."""
+    if isinstance(spec, PretrainingSpec):
+        return {
+            "pretraining": spec.pretraining,
+            "dataset": spec.data.name,
+            "arch": spec.arch,
+            "seed": spec.seed,
+            "epochs": spec.recipe.epochs,
+        }
+    if isinstance(spec, ImportedSpec):
+        return {
+            "pretraining": spec.pretraining,
+            "dataset": spec.data.name,
+            "arch": spec.arch,
+            "theta": spec.theta[:12],
+        }
+    if isinstance(spec, MaskSpec):
+        return {
+            "pretraining": spec.theta.pretraining,
+            "method": spec.method,
+            "dataset": spec.theta.data.name,
+            "rounds": spec.rounds,
+            "sparsity": _sparsity(spec),
+            "seed": spec.seed,
+        }
+    if isinstance(spec, TransferSpec):
+        mask = spec.mask
+        return {
+            "pretraining": spec.theta.pretraining,
+            "method": mask.method if mask else "dense",
+            "dataset": spec.data.name,
+            "fraction": spec.fraction,
+            "regime": spec.regime,
+            "rounds": mask.rounds if mask else 0,
+            "sparsity": _sparsity(mask),
+            "seed": spec.seed,
+            "mask_seed": mask.seed if mask else 0,
+            "subset_seed": spec.subset_seed,
+            "arch": spec.theta.arch,
+            "epochs": spec.recipe.epochs,
+        }
+    row = {name: value for name, value in columns(spec.transfer).items() if name != "epochs"}
+    if isinstance(spec, AttackSpec):
+        return {
+            **row,
+            "surrogate": (
+                f"{spec.surrogate.arch}, {spec.surrogate.pretraining} on "
+                f"{spec.surrogate.data.name}, seed {spec.surrogate.seed}"
+            ),
+        }
+    return {**row, "images": spec.images}
+
+
+def label(spec: Spec) -> str:
+    """One short line for people: what this record is."""
+    row = columns(spec)
+    if isinstance(spec, PretrainingSpec):
+        return (
+            f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, seed"
+            f" {row['seed']}"
+        )
+    if isinstance(spec, ImportedSpec):
+        which = "not there yet" if spec.theta == UNKNOWN else spec.theta[:12]
+        return (
+            f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, imported"
+            f" ({which})"
+        )
+    ticket = f"{row['pretraining']} {row.get('method')} {100 * row['sparsity']:.1f} %"
+    if isinstance(spec, MaskSpec):
+        return f"mask {ticket}"
+    rest = f"{row['dataset']} {100 * row['fraction']:g} % {row['regime']}, seed {row['seed']}"
+    return f"{spec.kind} {ticket} on {rest}" + (f", {row['images']}" if "images" in row else "")

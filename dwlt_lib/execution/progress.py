@@ -1,0 +1,56 @@
+"""What a notebook shows while a training is under way.
+
+Its epochs on the progress bar, its curve as it grows.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+SHARE, IN_BATCH = (
+    0.1,
+    0.005,
+)  # of the time, at most, goes into drawing: before somebody's eyes, and in a batch
+
+
+def live(bar: Any = None) -> Callable[[dict[str, float]], None]:
+    """A callback for make.make: called after every epoch with its row of history.
+
+    The curve is one display that is drawn anew in its place, so that an executed notebook keeps the
+    last state only; a training of less than a second is not drawn. bar: a tqdm bar, which then says
+    epoch, loss and accuracies.
+    """
+    rows, handle, due = [], None, time.time() + 1
+    share = IN_BATCH if "DWLT_WORKERS" in os.environ else SHARE  # the runner's workers have it
+
+    def show(row: dict[str, float]) -> None:
+        nonlocal handle, due
+        if rows and row["epoch"] <= rows[-1]["epoch"]:  # another training has begun
+            rows.clear()
+        rows.append(row)
+        if bar is not None:
+            bar.set_postfix_str(
+                ", ".join(
+                    f"{name} {row[name]:.3g}"
+                    for name in ("epoch", "loss", "SA", "RA")
+                    if name in row
+                )
+            )
+        began = time.time()
+        if began < due:
+            return
+        from IPython.display import display
+
+        from dwlt_lib.plotting import figures
+
+        figure = figures.training_curve(rows)
+        if handle is None:
+            handle = display(figure, display_id=True)
+        else:
+            handle.update(figure)
+        due = time.time() + max(0.5, (time.time() - began) / share)
+
+    return show

@@ -1,0 +1,59 @@
+"""A parameter file into a study whose records have their ids: images and weights are looked at here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dwlt_lib.config import parameters
+from dwlt_lib.config.parameters import BadStudy, place
+from dwlt_lib.config.studies import Study, dataset
+from dwlt_lib.data import fingerprints, folders
+from dwlt_lib.models import imported
+from dwlt_lib.records import store
+
+
+def read_study(path: str | Path) -> Study:
+    """The study that a parameter file describes.
+
+    The images and the imported weights that it names get their identity here, from the files, or
+    else as the study noted it when it was last planned.
+
+    Args:
+        path: the parameter file, such as params/tour.yaml.
+    Returns:
+        The study; records that depend on images or weights that are not there yet have
+        provisional ids.
+    Raises:
+        BadStudy: one line with the file, the line in it, what is wrong and the remedy; also if
+            another file with other parameters is a study of the same name.
+    """
+    path = Path(path)
+    origin, text = str(path), parameters.read(path)
+    found = _counted(parameters.parse(text, origin), text, origin)
+    noted = store.noted(found.name)
+    params = noted.get("params", {})
+    if found.weights:
+        for at, problem in imported.problems(found, dataset(found, found.source)):
+            raise BadStudy(f"{place(text, origin, *at)}: {problem}")
+        found = imported.known(found, params.get("weights", {}))
+    try:
+        found = fingerprints.known(found, params.get("data", {}))
+    except ValueError as error:
+        raise BadStudy(f"{place(text, origin, 'data')}: {error}") from None
+    other = Path(noted.get("file") or path)
+    if other.exists() and not other.samefile(path) and params != found.model_dump(mode="json"):
+        raise BadStudy(
+            f"{place(text, origin, 'name')}: name={found.name}: {other} is a study of that name"
+            " with other parameters; give this one a name of its own"
+        )
+    return found
+
+
+def _counted(study: Study, text: str, origin: str) -> Study:
+    counts = {}
+    for row in study.rows():
+        try:
+            counts[row.name] = folders.counts(row)
+        except ValueError as error:
+            raise BadStudy(f"{place(text, origin, 'data', row.name)}: {error}") from error
+    return parameters.with_counts(study, counts, text, origin)

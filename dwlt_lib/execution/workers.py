@@ -1,0 +1,209 @@
+"""Worker processes: a fresh one for every task, forked from a server that has made all imports.
+
+A worker computes with one thread. It ends with its task, or when the process that asked for it
+ends, however that ends. A notebook runs in the worker itself (engine.py), so that nothing is left
+of it when the worker has gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import cache
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize, get_temp_dir
+from pathlib import Path
+from queue import SimpleQueue
+
+import psutil
+
+from dwlt_lib import files
+from dwlt_lib.records import store
+
+INLINE = "module://matplotlib_inline.backend_inline"
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MPLBACKEND": INLINE,
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    # tensors in large pages: a training step gains 4 % on Linux
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+RUN = "DWLT_RUN"  # environment: the process with which the server ends
+# Apple's libraries do not survive a fork
+METHOD = "forkserver" if hasattr(os, "fork") and sys.platform != "darwin" else "spawn"
+# what ends a command
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+# ---------------------------------------------------------------------------- in the run
+
+
+class Pool(Executor):
+    """So many tasks at a time, each in a process of its own.
+
+    A process that dies takes its own task alone with it, whose future raises BrokenProcessPool.
+    An error in a `with` block ends all tasks. Nothing is started before the first one.
+
+    Args:
+        workers: how many tasks at a time.
+        deadline: when trainings are to stop, in seconds since 1970; None: never.
+        log: the file to which what workers say on stdout and stderr is added.
+        gpus: of `visible_gpus`; a task sees one of them, and while there are enough no other task
+            sees the same.
+    """
+
+    def __init__(
+        self, workers: int, deadline: float | None, log: Path, gpus: Sequence[str] = ()
+    ) -> None:
+        skip_iris()
+        self.workers, self.log = workers, str(log)
+        self.environment = {
+            **os.environ,
+            **QUIET,
+            "DWLT_OUTPUTS": str(store.outputs()),
+            "DWLT_WORKERS": str(workers),
+            "DWLT_DEADLINE": "" if deadline is None else str(deadline),
+        }
+        self.turns: SimpleQueue[dict[str, str]] = SimpleQueue()
+        for worker in range(workers):
+            self.turns.put({"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if gpus else {})
+        self.threads = ThreadPoolExecutor(workers, initializer=_hear_nothing)
+        self.asked: list[Future] = []
+
+    def submit(self, task: Callable, /, *arguments: object) -> Future:
+        start_server()
+        self.asked.append(self.threads.submit(self._run, task, *arguments))
+        return self.asked[-1]
+
+    def _run(self, task: Callable, *arguments: object) -> object:
+        turn = self.turns.get()
+        try:
+            with ProcessPoolExecutor(
+                1,
+                multiprocessing.get_context(METHOD),
+                _begin,
+                (self.log, {**self.environment, **turn}),
+            ) as one:
+                return one.submit(task, *arguments).result()
+        except (EOFError, ConnectionError) as error:  # it, or the server, ended before it began
+            raise BrokenProcessPool(str(error)) from error
+        finally:
+            self.turns.put(turn)
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self.threads.shutdown(wait=False, cancel_futures=True)
+            while not all(task.done() for task in self.asked):
+                _end_processes()
+                time.sleep(0.02)
+        self.threads.shutdown()
+
+
+def start_server() -> None:
+    """Starts the server, which is at its imports for some seconds while the caller goes on.
+
+    Nothing happens if it runs, or where there is none: there every worker makes its own imports.
+    """
+    resource_tracker.ensure_running()  # first: it lets this process hear signals again
+    if METHOD == "forkserver":
+        _private_folder()
+        environment = {**QUIET, RUN: str(os.getpid())}
+        before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)
+        # the server never hears what a terminal says to this process and those that it started
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            forkserver.set_forkserver_preload(["dwlt_lib.execution.preload"])
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+@cache
+def _private_folder() -> None:
+    """The server's socket will be in a private folder whose path is short enough."""
+    folder, before = files.private(), tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    get_temp_dir()
+    tempfile.tempdir = before
+    # after the folder in it, which get_temp_dir removes at -100
+    Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-101)
+
+
+def _hear_nothing() -> None:
+    """Processes that this thread starts do not hear what a terminal says to this one."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _end_processes() -> None:
+    """Kills the server, if there is one, its workers, and all that they started."""
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            if f"multiprocessing.{METHOD}" in " ".join(process.cmdline()):
+                for one in [process, *process.children(recursive=True)]:
+                    one.kill()
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that there are for this process, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def skip_iris() -> None:
+    """Notebooks are checked by jsonschema, which would first compile a grammar of IRIs, for 2 s.
+
+    None has any.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)
+
+
+# -------------------------------------------------------------------------- in a worker
+
+
+def _begin(log: str, environment: dict[str, str]) -> None:
+    threading.Thread(
+        target=_end_with, args=(multiprocessing.parent_process(),), daemon=True
+    ).start()
+    _say_to(log)
+    os.environ.update(environment)
+    # what a notebook starts is forked from here, as everywhere, and not by the server
+    multiprocessing.set_start_method(None, force=True)
+    if hasattr(signal, "pthread_sigmask"):
+        # the others are for the run, which decides
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+def _end_with(run: BaseProcess) -> None:
+    run.join()
+    os._exit(1)
+
+
+def _say_to(log: str) -> None:
+    """What this process says on stdout and stderr is added to the file `log`."""
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)

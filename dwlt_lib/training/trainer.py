@@ -1,0 +1,452 @@
+"""One training loop for every purpose: standard, fast adversarial and adversarial; selection; exact
+resume.
+
+A regime differs only in the images a step sees: as they are (ST), moved by one step (FAT) or by PGD
+(AT). BatchNorm is in train mode during the attack, as in the authors' algorithm.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dwlt_lib.attacks.pgd import PGD, first_delta, perturb_unchecked
+from dwlt_lib.config.specs import judged
+from dwlt_lib.data.loading import Images, batches
+from dwlt_lib.evaluation.accuracy import robust_accuracy, standard_accuracy
+from dwlt_lib.models.tensors import Mask
+from dwlt_lib.training import unfinished
+from dwlt_lib.training.graphs import Pool, Work, captured
+
+State = dict[str, Tensor]
+Kept = tuple[list[Tensor], list[Tensor]]
+Stepper = Callable[
+    ..., tuple[Tensor, Tensor]
+]  # (x, y, noise, start=None) -> the images trained on, and their loss
+
+# FAT stops once validation RA lies this far below its best: catastrophic overfitting (section 3)
+COLLAPSE = 0.2
+
+
+class OutOfTime(Exception):
+    """The deadline would pass before the next epoch ends.
+
+    The checkpoint holds everything so far.
+    """
+
+
+def generator(
+    seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A stream of its own for each purpose.
+
+    Sha256 of the arguments seeds it, so one never shifts another.
+    """
+    digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def settle(device: torch.device | str) -> None:
+    """On the CPU one thread, as bit-equality is promised for, and memory that stays; on CUDA no
+    TF32, which torch would have convolutions take for fp32 (10 bits of 23)."""
+    if torch.device(device).type == "cpu":
+        torch.set_num_threads(1)
+        _keep_memory()
+    else:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@cache
+def _keep_memory() -> None:
+    """What is freed stays with this process, up to 1 GiB. As it comes, glibc gives maps of a few
+    megabytes back to the system, which clears them anew at the next batch: a seventh of the time of
+    a small network's PGD-20."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, its largest value
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How to train. name: ST, FAT or AT; schedule: constant, steps (lr x 0.1 at milestones), cosine
+    (by epoch) or one_cycle (linear up for a quarter of the steps, linear down to 0); attack: what a
+    training step faces (None for ST); judge: the attack that validation RA is measured by (None:
+    select by SA); precision: of the update's forward and backward pass, fp32 or bf16 (the attack
+    has its own); deterministic: of a GPU's kernels; at_once: see `step`; validate_ra_from: of
+    `specs.judged`; selection: which epoch counts, the one that validates best or the last."""
+
+    name: str
+    epochs: int
+    batch: int
+    lr: float
+    schedule: str
+    milestones: tuple[int, ...]
+    momentum: float
+    weight_decay: float
+    attack: PGD | None
+    judge: PGD | None
+    precision: str = "fp32"
+    deterministic: bool = True
+    at_once: int | None = None
+    selection: str = "best"
+    validate_ra_from: int | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training found. selected/last: state dictionaries; epoch: the selected one, from 1;
+    history: one dict an epoch (epoch, lr, loss and, where validated, SA and RA)."""
+
+    selected: State
+    last: State
+    epoch: int
+    history: list[dict[str, float]]
+
+
+def learning_rate(how: Regime, epoch: int, part: float) -> float:
+    """The rate at `epoch` (from 0), `part` (0..1) of the way through it."""
+    if how.schedule == "steps":
+        return how.lr * 0.1 ** sum(epoch >= at for at in how.milestones)
+    if how.schedule == "cosine":
+        return how.lr * 0.5 * (1 + math.cos(math.pi * epoch / how.epochs))
+    if how.schedule == "one_cycle":
+        at = (epoch + part) / how.epochs
+        return how.lr * (at / 0.25 if at < 0.25 else (1 - at) / 0.75)
+    return how.lr
+
+
+def fit(
+    model: nn.Module,
+    m: Mask,
+    train: Images,
+    validation: Images | None,
+    how: Regime,
+    seed: int,
+    keep: Callable[[int, State], None] | None = None,
+    checkpoint: Path | None = None,
+    deadline: float | None = None,
+    progress: Callable[[dict[str, float]], None] | None = None,
+) -> Fitted:
+    """Train f(x; m * theta) in place, pruned weights exactly zero throughout; returns one
+    checkpoint for SA and RA.
+
+    With `validation` and selection "best", the epoch with the best SA (ST) or RA (FAT, AT) is
+    selected among those `judged`, ties to the earlier; else the last one. FAT also stops early when
+    RA collapses, and then its best epoch counts. `keep`: called with 0 and the state before
+    training, then with each epoch and the state after it. `checkpoint`: a file written after every
+    epoch and continued from if it is there and whole; the outcome is bit-equal on CPU to an
+    uninterrupted run. Raises OutOfTime when `deadline` (time.time()) would pass within the next
+    epoch, FloatingPointError when the loss is not finite.
+    """
+    device = next(model.parameters()).device
+    settle(device)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = (
+        how.deterministic,
+        not how.deterministic,
+    )
+    own, ready = model, _ready(model, m, how)
+    model, optimiser = ready.model, ready.optimiser
+    state = {
+        "epoch": 0,
+        "history": [],
+        "best": -1.0,
+        "best_epoch": 0,
+        "selected": {},
+        "stopped": False,
+    }
+    saved = unfinished.load(checkpoint, device) if checkpoint is not None else None
+    if saved is not None:
+        model.load_state_dict(saved.pop("model"))
+        _recall(optimiser, saved.pop("optimiser"))
+        state = saved
+    elif keep is not None:
+        keep(0, _snapshot(model))
+    seconds = 0.0
+    while state["epoch"] < how.epochs and not state["stopped"]:
+        if deadline is not None and time.time() + seconds > deadline:
+            raise OutOfTime
+        began = time.time()
+        row = _epoch(model, train, how, seed, state["epoch"], optimiser, ready.go)
+        state["epoch"] += 1
+        row = {
+            "epoch": state["epoch"],
+            **row,
+            **_validate(model, validation, how, seed, state["epoch"]),
+        }
+        state["history"].append(row)
+        _select(state, model, row, how, validation is not None)
+        if keep is not None:
+            keep(state["epoch"], _snapshot(model))
+        seconds = time.time() - began
+        if checkpoint is not None and state["epoch"] < how.epochs:
+            unfinished.save(
+                {**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()},
+                checkpoint,
+            )
+        if progress is not None:
+            progress(row)
+    if model is not own:
+        own.train().load_state_dict(model.state_dict())
+    last = _snapshot(model)
+    chosen = validation is not None and (how.selection == "best" or state["stopped"])
+    return Fitted(
+        selected=state["selected"] if chosen else last,
+        last=last,
+        epoch=state["best_epoch"] if chosen else state["epoch"],
+        history=state["history"],
+    )
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A network that can be trained: its mask as `step` wants it, its optimiser and its steps."""
+
+    model: nn.Module
+    kept: Kept
+    optimiser: torch.optim.Optimizer
+    go: Stepper
+
+
+_WARM: dict[tuple, _Ready] = {}  # on CUDA, the last one
+
+
+def _ready(model: nn.Module, m: Mask, how: Regime) -> _Ready:
+    """The model itself, new to training; on CUDA a twin of it, whose steps the next ticket of its
+    kind finds captured: weights, statistics, mask and momenta are data in the tensors that the
+    graph knows."""
+    if not _capturable(next(model.parameters())):
+        return _new(model, m, how)
+    like = replace(
+        how,
+        name="",
+        epochs=0,
+        lr=0.0,
+        schedule="",
+        milestones=(),
+        judge=None,
+        validate_ra_from=None,
+        selection="",
+    )  # a step knows none of these
+    key = (str(model), tuple(m), like)
+    if key not in _WARM:
+        _WARM.clear()  # and with it a graph's memory
+        _WARM[key] = _new(deepcopy(model), m, how)
+    found = _WARM[key]
+    with torch.no_grad():
+        for mine, given in zip(
+            (*found.model.parameters(), *found.model.buffers(), *found.kept[1]),
+            (*model.parameters(), *model.buffers(), *m.values()),
+            strict=True,
+        ):
+            mine.copy_(given)
+        for state in found.optimiser.state.values():
+            if state.get("momentum_buffer") is not None:
+                state["momentum_buffer"].zero_()  # before the first step the same as none
+    _mask_(found.kept)
+    return found
+
+
+def _new(model: nn.Module, m: Mask, how: Regime) -> _Ready:
+    kept, one = masked(model, m), next(model.parameters())
+    rate = torch.tensor(how.lr, device=one.device) if _capturable(one) else how.lr
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        lr=rate,
+        momentum=how.momentum,
+        weight_decay=how.weight_decay,
+        fused=True,
+    )
+    go = stepper(model, kept, optimiser, how.attack, how.batch, how.precision, how.at_once)
+    return _Ready(model, kept, optimiser, go)
+
+
+def _recall(optimiser: torch.optim.Optimizer, saved: dict) -> None:
+    """Momenta from an optimiser's state_dict, into the tensors that are there.
+
+    A graph may know them.
+    """
+    for number, weight in enumerate(optimiser.param_groups[0]["params"]):
+        momentum = saved["state"].get(number, {}).get("momentum_buffer")
+        if momentum is not None:
+            optimiser.state[weight].setdefault("momentum_buffer", torch.empty_like(weight)).copy_(
+                momentum
+            )
+
+
+def _epoch(
+    model: nn.Module,
+    train: Images,
+    how: Regime,
+    seed: int,
+    epoch: int,
+    optimiser: torch.optim.Optimizer,
+    go: Stepper,
+) -> dict[str, float]:
+    model.train()
+    device = next(model.parameters()).device
+    noise = generator(seed, "attack", epoch, device)
+    total, steps = torch.zeros((), device=device), max(1, math.ceil(len(train) / how.batch))
+    epoch_batches = batches(
+        train, how.batch, generator(seed, "order", epoch), generator(seed, "augment", epoch)
+    )
+    for number, (x, y) in enumerate(epoch_batches):
+        rate = learning_rate(how, epoch, (number + 1) / steps)
+        for group in optimiser.param_groups:
+            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
+        total += go(x, y, noise)[1] * len(y)
+    mean = (total / len(train)).item()
+    if not math.isfinite(mean):
+        raise FloatingPointError(
+            f"the loss is {mean} in epoch {epoch + 1}: want a finite one; lower lr={how.lr}"
+        )
+    return {"lr": rate, "loss": mean}
+
+
+def stepper(
+    model: nn.Module,
+    kept: Kept,
+    optimiser: torch.optim.Optimizer,
+    attack: PGD | None,
+    batch: int,
+    precision: str = "fp32",
+    at_once: int | None = None,
+    pool: Pool | None = None,
+) -> Stepper:
+    """`step` for one batch after another: (x, y, noise, start=None) -> (images, loss).
+
+    On CUDA it is captured as a graph at the first batch of `batch` images, and those that follow
+    replay it; `optimiser` must then have its rate in a tensor, and what is returned holds until the
+    next call. pool: of `graphs.captured`. Written without a GPU at hand: not yet proved on one.
+    """
+    graphs: dict[torch.Size, Work | None] = {}
+
+    def work(x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        return step(model, kept, optimiser, x, y, attack, None, precision, start, at_once)
+
+    def go(
+        x: Tensor, y: Tensor, noise: torch.Generator | None, start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if not _capturable(x) or len(x) != batch:
+            return step(model, kept, optimiser, x, y, attack, noise, precision, start, at_once)
+        if start is None:
+            start = torch.zeros_like(x) if attack is None else first_delta(x, attack, noise)
+        if x.shape not in graphs:
+            graphs[x.shape] = captured(work, model, optimiser, x, y, start, pool)
+        return (graphs[x.shape] or work)(x, y, start)
+
+    return go
+
+
+def _capturable(x: Tensor) -> bool:
+    return x.device.type == "cuda"
+
+
+def step(
+    model: nn.Module,
+    kept: Kept,
+    optimiser: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    attack: PGD | None,
+    noise: torch.Generator | None,
+    precision: str = "fp32",
+    start: Tensor | None = None,
+    at_once: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One training step, whatever the regime: attack (if any), gradient, update, mask. No value
+    leaves the device.
+
+    kept: of `masked`; x: (B,3,H,W) in [0,1]; y: (B,); noise, start: of `attacks.perturb`; at_once:
+    with fewer than B, equal parts of at most so many images go through the network one after
+    another, each with BatchNorm statistics of its own, and their gradients are summed. Returns the
+    images that were trained on and their mean loss, a scalar tensor. The model must be in train
+    mode.
+    """
+    count = math.ceil(len(x) / (at_once or len(x)))
+    optimiser.zero_grad(set_to_none=True)
+    seen, total = [], torch.zeros((), device=x.device)
+    starts = (None,) * count if start is None else start.tensor_split(count)
+    for part, labels, begun in zip(
+        x.tensor_split(count), y.tensor_split(count), starts, strict=True
+    ):
+        if attack is not None:
+            part = perturb_unchecked(model, part, labels, attack, noise, begun)
+        with torch.autocast(
+            x.device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
+        ):
+            logits = model(part)
+        loss = F.cross_entropy(logits.float() if precision == "bf16" else logits, labels)
+        loss = loss * (len(labels) / len(y))  # the batch's mean loss is the sum over its parts
+        loss.backward()
+        seen.append(part)
+        total += loss.detach()
+    optimiser.step()
+    _mask_(kept)  # neither momentum nor weight decay may revive a pruned weight
+    return torch.cat(seen) if count > 1 else seen[0], total
+
+
+def masked(model: nn.Module, m: Mask) -> Kept:
+    """theta <- m * theta, in place.
+
+    The weights that m names, and m as numbers, for `step` to keep it so.
+    """
+    parameters = dict(model.named_parameters())
+    weights = [parameters[name] for name in m]
+    kept = (
+        weights,
+        [
+            torch.empty_like(weight).copy_(part)
+            for weight, part in zip(weights, m.values(), strict=True)
+        ],
+    )
+    _mask_(kept)
+    return kept
+
+
+@torch.no_grad()
+def _mask_(kept: Kept) -> None:
+    weights, ones = kept
+    if weights:
+        torch._foreach_mul_([weight.detach() for weight in weights], ones)
+
+
+def _validate(
+    model: nn.Module, validation: Images | None, how: Regime, seed: int, epoch: int
+) -> dict[str, float]:
+    if validation is None:
+        return {}
+    x, y = validation.pages(), validation.y
+    row = {"SA": standard_accuracy(model, x, y)}
+    if how.judge is not None and judged(how.name, epoch, how.epochs, how.validate_ra_from):
+        row["RA"] = robust_accuracy(
+            model, x, y, how.judge, generator(seed, "validation", epoch, x.device)
+        )
+    return row
+
+
+def _select(
+    state: dict, model: nn.Module, row: dict[str, float], how: Regime, chosen: bool
+) -> None:
+    score = row.get("SA" if how.judge is None else "RA")
+    if not chosen or score is None:
+        return
+    if score > state["best"]:
+        state.update(best=score, best_epoch=state["epoch"], selected=_snapshot(model))
+    state["stopped"] = how.name == "FAT" and score < state["best"] - COLLAPSE
+
+
+def _snapshot(model: nn.Module) -> State:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -1,0 +1,189 @@
+"""The browsing page in a real browser, under Voila and in JupyterLab.
+
+What is shown is what the records say.
+"""
+
+import statistics
+import time
+
+import pandas as pd
+import pytest
+from conftest import FIRST
+from generate import records_of
+from test_widgets import GRID
+
+from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.pruning.ticket_files import mask_of
+from dwlt_lib.records import store
+
+pytestmark = pytest.mark.browser
+PLOT = "document.querySelector('.js-plotly-plot')"
+RINGS = f"() => {PLOT}.data.slice(-3).map(trace => Array.from(trace.y))"
+
+
+def moved_to(page, r):
+    """Waits until line, verdict and masks are those of `r` rounds."""
+    level = f"at {100 * double_win.ladder(r):.1f} %"
+    page.wait_for_function(
+        f"() => {PLOT}.layout.shapes[0].x0 == {r} && ['verdict', 'masks'].every(card => document"
+        f".querySelector(`[data-card=${{card}}] h4`).innerText.includes('{level}'))",
+        polling=5,
+    )
+
+
+@pytest.fixture(scope="module")
+def made(toy, tmp_path_factory):
+    """Generated records of the toy study in a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DWLT_OUTPUTS", str(tmp_path_factory.mktemp("browse")))
+        records_of(toy(grid=GRID))
+        yield store.outputs()
+
+
+def hover_over_a_dot(page):
+    """The figure may be drawn anew meanwhile: then once more."""
+    from playwright.sync_api import Error
+
+    for _ in range(8):
+        try:
+            dot = page.locator(".js-plotly-plot:visible .scatterlayer .point").first
+            dot.scroll_into_view_if_needed()
+            where = dot.bounding_box()
+            page.mouse.move(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
+            page.wait_for_selector(".hoverlayer .hovertext", state="attached", timeout=5000)
+            return
+        except (Error, TypeError):  # TypeError: it has no box any more
+            page.wait_for_timeout(500)
+            page.mouse.move(1, 1)
+    raise AssertionError("no dot says what it is")
+
+
+def drive(page, tmp_path):
+    """Everything that a reader does, on a page that is open."""
+    table = store.table("transfer", study="toy")
+    whole = table[table["fraction"] == 1]
+    judged, levels = double_win.criteria(whole), double_win.spread(whole)
+    masks = store.table("mask", study="toy")
+    page.wait_for_selector("[data-card=masks] [data-zero]", **FIRST)
+    page.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
+    handle = page.locator(".noUi-handle").first
+    handle.focus()
+    for r, press in ((10, "ArrowRight"), (6, "ArrowLeft"), (2, "ArrowLeft")):
+        for _ in range(4):
+            handle.press(press)
+        moved_to(page, r)
+        for y, (regime, metric) in zip(
+            page.evaluate(RINGS), double_win.CRITERIA.values(), strict=True
+        ):
+            own = levels[(levels["rounds"] == r) & (levels["regime"] == regime)][metric]
+            assert sorted(y) == pytest.approx(sorted(100 * own))
+        cells = page.locator("[data-card=verdict] [data-status]").all()
+        statuses = [cell.get_attribute("data-status") for cell in cells]
+        here = judged[judged["rounds"] == r][[f"{c}_status" for c in double_win.CRITERIA]]
+        assert sorted(statuses) == sorted(here.to_numpy().ravel())
+        zeros = [
+            float(cell.get_attribute("data-zero"))
+            for cell in page.locator("[data-card=masks] [data-zero]").all()
+        ]
+        ids = masks[(masks["rounds"] == r) & (masks["method"] == "IMP-ST")].set_index(
+            "pretraining"
+        )["id"]
+        found = [mask_patterns.zero_kernels(mask_of(ids[p])) for p in ("STD", "FAT", "AT")]
+        assert zeros == [
+            z for f in found for z in f[f["kernel"] > 1].groupby("block", sort=False)["zero"].sum()
+        ]
+    page.get_by_role("tab", name="Results").click()
+    page.locator(".widget-select-multiple select:visible").first.select_option("FAT")
+    wanted = table[table["pretraining"] == "FAT"]
+    page.wait_for_selector(f"[data-rows='{len(wanted)}']")
+    with page.expect_download() as download:
+        page.get_by_text("Export CSV").click()
+    download.value.save_as(tmp_path / "results.csv")
+    assert download.value.suggested_filename == "toy_transfer.csv"
+    exported = pd.read_csv(tmp_path / "results.csv")
+    assert exported["id"].tolist() == wanted["id"].tolist()
+    assert (
+        exported["SA"].tolist() == wanted["SA"].tolist()
+        and exported["RA"].tolist() == wanted["RA"].tolist()
+    )
+    hover_over_a_dot(page)
+    page.wait_for_timeout(300)  # no hand is faster; a click in the hover's own instant is lost
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_selector("[data-record]")
+    id = page.locator("[data-record]").first.get_attribute("data-record")
+    assert id in set(wanted["id"])
+    assert "recipe.epochs: 3" in page.locator("[data-card=record] pre").first.text_content()
+    page.get_by_role("tab", name="Landscapes").click()
+    page.wait_for_selector("[data-card=landscapes] img")
+    page.get_by_role("tab", name="Images").click()
+    page.wait_for_selector("[data-card=images] img")
+    page.get_by_role("tab", name="Sparsity").click()
+
+
+def test_voila_shows_what_the_records_say(made, serve, page, tmp_path):
+    url, _ = serve("browse", "--study", "toy", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(made))
+    for width, height in ((1280, 1500), (400, 2400)):
+        found, asked = page(width, height), []
+        found.on("request", lambda request, asked=asked: asked.append(request.url))
+        found.goto(url)
+        if width > 1000:
+            drive(found, tmp_path)
+        found.wait_for_selector("[data-card=masks] [data-zero]", **FIRST)
+        found.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
+        found.screenshot(path=tmp_path / f"voila_{width}.png")
+        sideways = "document.documentElement.scrollWidth <= window.innerWidth + 1"
+        assert found.evaluate(sideways), f"the page is wider than {width} px"
+        own = (url[: url.index("?")], "data:", "blob:")
+        assert not [where for where in asked if not where.startswith(own)], (
+            "the page asks other hosts"
+        )
+        assert not found.problems
+
+
+def test_jupyterlab_shows_what_the_records_say(made, serve, page, tmp_path):
+    url, _ = serve("lab", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(made))
+    found = page(1280, 1500)
+    found.goto(url.replace("00_tour", "20_browse"))
+    cell = ".jp-Notebook .jp-CodeCell"  # out of sight, JupyterLab hides it
+    found.wait_for_selector(cell, state="attached", **FIRST)
+    found.get_by_text("(ipykernel) | Idle").wait_for(**FIRST)
+    found.get_by_role("menuitem", name="Run", exact=True).click()
+    found.get_by_text("Run All Cells", exact=True).click()
+    drive(found, tmp_path)
+    found.screenshot(path=tmp_path / "lab_1280.png")
+    assert not [
+        line for line in found.problems if "/lsp/" not in line
+    ]  # JupyterLab asks for a language server
+
+
+def test_a_thousand_records_open_and_move_quickly(toy, serve, page, tmp_path, monkeypatch, capsys):
+    """Reports the seconds to the first paint and of a slider's move.
+
+    Only that they are there is asserted.
+    """
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+    grid = [GRID[0] | {"rounds": list(range(1, 17)), "seeds": list(range(5))}]
+    study = toy(grid=grid)
+    records_of(study)
+    assert len(store.table(study="toy")) >= 1000
+    url, _ = serve(
+        "browse", "--study", "toy", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(tmp_path)
+    )
+    found, began = page(), time.perf_counter()
+    found.goto(url)
+    found.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached", **FIRST)
+    painted, moves = time.perf_counter() - began, []
+    found.wait_for_selector("[data-card=masks] [data-zero]")
+    handle, r = found.locator(".noUi-handle").first, 6
+    handle.focus()
+    for press, step in [("ArrowRight", 1)] * 10 + [("ArrowLeft", -1)] * 10:
+        began, r = time.perf_counter(), r + step
+        handle.press(press)
+        moved_to(found, r)
+        moves.append(time.perf_counter() - began)
+    with capsys.disabled():
+        print(
+            f"\n1,000 records: first paint {painted:.2f} s, slider {statistics.median(moves):.3f} s"
+            " (median of 20)"
+        )

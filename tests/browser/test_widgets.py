@@ -1,0 +1,342 @@
+"""Theorems on the browser without a browser: what its controls show is what the records say."""
+
+import base64
+import html
+import io
+import re
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from generate import records_of
+
+from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.browser import app, markup, mask_markup, plotly_traces
+from dwlt_lib.pruning.ticket_files import mask_of
+from dwlt_lib.records import store
+
+GRID = [
+    {
+        "pretraining": ["STD", "FAT", "AT"],
+        "method": ["IMP-ST"],
+        "dataset": ["stripes"],
+        "fraction": [1.0, 0.5],
+        "rounds": [2, 6, 10],
+        "seeds": [0, 1],
+    },
+    {
+        "pretraining": ["AT"],
+        "method": ["RP"],
+        "dataset": ["stripes"],
+        "rounds": [2, 6],
+        "seeds": [0, 1],
+    },
+]
+
+
+@pytest.fixture
+def study(toy, outputs):
+    return toy(grid=GRID)
+
+
+@pytest.fixture
+def page(study):
+    records_of(study)
+    found = app.build("toy")
+    found.finish()
+    return found
+
+
+def numbers(html, attribute):
+    return [float(value) for value in re.findall(rf'{attribute}="([^"]+)"', html)]
+
+
+def test_the_slider_moves_rings_verdict_and_kernel_maps_to_what_the_records_say(page):
+    tab = page.parts.sparsity
+    table = store.table("transfer", study="toy")
+    whole = table[table["fraction"] == 1]
+    levels, judged = double_win.spread(whole), double_win.criteria(whole)
+    for r in (2, 10, 6):
+        tab.slider.value = r
+        for ring, (regime, metric) in zip(
+            tab.figure.widget.data[-3:], double_win.CRITERIA.values(), strict=True
+        ):
+            own = levels[(levels["rounds"] == r) & (levels["regime"] == regime)]
+            assert set(ring.x) == {r} and sorted(ring.y) == pytest.approx(sorted(100 * own[metric]))
+        assert tab.figure.widget.layout.shapes[0].x0 == r
+        here = judged[judged["rounds"] == r]
+        said = re.findall(r'data-status="(\w+)"', tab.verdict.value)
+        assert sorted(said) == sorted(
+            here[[f"{c}_status" for c in double_win.CRITERIA]].to_numpy().ravel()
+        )
+        assert f"{(here['double_win'] == 'win').sum()} of {len(here)} tickets" in tab.verdict.value
+        masks = store.table("mask", study="toy")
+        masks = masks[(masks["rounds"] == r) & (masks["method"] == "IMP-ST")].set_index(
+            "pretraining"
+        )["id"]
+        zeros = [mask_patterns.zero_kernels(mask_of(masks[p])) for p in ("STD", "FAT", "AT")]
+        zeros = [
+            z
+            for found in zeros
+            for z in found[found["kernel"] > 1].groupby("block", sort=False)["zero"].sum()
+        ]
+        assert numbers(tab.masks_html.value, "data-zero") == zeros
+        found = [
+            mask_patterns.relative_similarity(mask_of(masks[p]), mask_of(masks[q]))
+            for p, q in (("STD", "FAT"), ("STD", "AT"), ("FAT", "AT"))
+        ]
+        assert numbers(tab.masks_html.value, "data-similarity") == pytest.approx(found, abs=1e-6)
+    tab.slider.value = 0
+    assert (
+        "what every ticket is judged against" in tab.verdict.value
+        and "nothing is pruned" in tab.masks_html.value
+    )
+
+
+def test_a_dot_is_a_record_and_opens_it(page):
+    ids = {}
+    for trace in page.parts.sparsity.figure.widget.data:
+        for id, y in zip(
+            trace.customdata if trace.customdata is not None else (), trace.y, strict=False
+        ):
+            ids.setdefault(id, []).append(y)
+    table = store.table("transfer", study="toy").set_index("id")
+    assert set(ids) == set(table.index[table["fraction"] == 1])
+    for id, shown in ids.items():
+        assert {round(y, 9) for y in shown} <= {
+            round(100 * table.loc[id, metric], 9) for metric in ("SA", "RA")
+        }
+    id = next(iter(ids))
+    page.open(id)
+    card = page.record.children[0].value
+    assert (
+        f'data-record="{id}"' in card
+        and "recipe.epochs: 3" in card
+        and 'alt="training curve"' in card
+    )
+    up = [
+        button
+        for button in page.record.children[1].children
+        if button.description.startswith("builds on")
+    ]
+    assert [button.tooltip for button in up] == store.read(id).upstream
+    up[0].click()
+    assert store.read(id).upstream[0] in page.record.children[0].value
+
+
+def test_the_reading_of_the_rule_changes_the_verdict_as_the_library_does(page):
+    tab, table = page.parts.sparsity, store.table("transfer", study="toy")
+    for rule, ddof in (("one_std", 1), ("one_std", 0), ("eq3", 1)):
+        tab.rule.value = (rule, ddof)
+        found = double_win.criteria(table[table["fraction"] == 1], rule, ddof)
+        found = found[found["rounds"] == tab.slider.value][
+            [f"{c}_status" for c in double_win.CRITERIA]
+        ]
+        assert sorted(re.findall(r'data-status="(\w+)"', tab.verdict.value)) == sorted(
+            found.to_numpy().ravel()
+        )
+    tab.data.value = ("stripes", 0.5)
+    assert "θ<sub>AT</sub>, RP" not in tab.verdict.value
+
+
+def exported(tab):
+    data = re.search(r"base64,([^\"]+)", tab.count.value)[1]
+    return pd.read_csv(io.BytesIO(base64.b64decode(data)))
+
+
+def test_the_filtered_table_its_csv_and_its_dots_are_the_records(page):
+    page.tabs.selected_index = 1
+    tab, table = page.parts.results, store.table("transfer", study="toy")
+    assert exported(tab)["SA"].tolist() == table["SA"].tolist()
+    tab.filters["pretraining"].value, tab.filters["rounds"].value = ("AT", "FAT"), (6,)
+    wanted = table[table["pretraining"].isin(["AT", "FAT"]) & (table["rounds"] == 6)]
+    found = exported(tab)
+    assert (
+        found["id"].tolist() == wanted["id"].tolist()
+        and found["RA"].tolist() == wanted["RA"].tolist()
+    )
+    assert f"{len(wanted)} rows" in tab.count.value and len(tab.table.children[0].df) == len(wanted)
+    dots = [trace for trace in tab.figure.widget.data if trace.customdata is not None]
+    assert {id for trace in dots for id in trace.customdata} == set(wanted["id"])
+    tab.table.children[0].selected_rows = [1]
+    assert f'data-record="{wanted["id"].iloc[1]}"' in page.record.children[0].value
+    tab.group.value = ("pretraining", "regime")
+    means = wanted.groupby(["pretraining", "regime"])["SA"].mean()
+    assert exported(tab).set_index(["pretraining", "regime"])["SA"].to_dict() == pytest.approx(
+        means.to_dict()
+    )
+    assert exported(tab)["records"].sum() == len(wanted)
+    for kind in ("mask", "surface", "trajectory", "attack", "pretraining"):
+        tab.kind.value = kind
+        assert exported(tab)["id"].tolist() == store.table(kind, study="toy")["id"].tolist()
+
+
+def test_landscapes_and_images_are_drawn_from_their_records(page):
+    page.tabs.selected_index = 2
+    tab = page.parts.landscapes
+    for kind, look, images in (
+        ("surface", "contours", "both"),
+        ("surface", "3-D", "clean"),
+        ("trajectory", "contours", "attacked"),
+    ):
+        tab.kind.value, tab.look.value, tab.images.value = kind, look, images
+        assert "<img" in tab.picture.value, tab.picture.value
+    page.tabs.selected_index = 3
+    tab = page.parts.images
+    arrays = store.read(store.table("attack", study="toy")["id"].iloc[0]).arrays()
+    assert [int(i) for i in re.findall(r"truth: <b>(\d+)", tab.picture.value)] == arrays[
+        "label"
+    ].tolist()
+    said = [int(i) for i in re.findall(r"attacked: <b>(\d+)", tab.picture.value)]
+    ids = store.table("attack", study="toy").set_index("rounds")["id"]
+    both = [store.read(ids[r]).arrays()["own"] for r in (0, 2)]
+    assert said == np.stack(both, 1).ravel().tolist()
+    tab.source.value = "unseen"
+    assert [int(i) for i in re.findall(r"attacked: <b>(\d+)", tab.picture.value)] != said
+
+
+def test_what_is_broken_or_missing_is_said_and_the_rest_is_shown(study):
+    records_of(study)
+    table = store.table(study="toy")
+    transfers = table[
+        (table["kind"] == "transfer") & (table["rounds"] == 6) & (table["fraction"] == 1)
+    ]
+    half = store.path_of("transfer", transfers["id"].iloc[0]) / "record.json"
+    half.write_bytes(half.read_bytes()[:300])
+    masks = table[
+        (table["kind"] == "mask") & (table["rounds"] == 6) & (table["method"] == "IMP-ST")
+    ]
+    file = store.path_of("mask", masks["id"].iloc[0]) / "mask.safetensors"
+    file.write_bytes(file.read_bytes()[:20])
+    surface = (
+        store.path_of("surface", table[table["kind"] == "surface"]["id"].iloc[0])
+        / "arrays.safetensors"
+    )
+    surface.unlink()
+    page = app.build("toy")
+    page.finish()
+    page.parts.landscapes.images.value = "both"
+    for index in (1, 2, 3):
+        page.tabs.selected_index = index
+    assert (
+        transfers["id"].iloc[0] in page.problems.value and "cannot be read" in page.problems.value
+    )
+    assert len(exported(page.parts.results)) == (table["kind"] == "transfer").sum() - 1
+    assert (
+        'title="unknown"' in page.parts.sparsity.verdict.value
+    )  # a replicate is missing at this level
+    assert "cannot be read" in page.parts.sparsity.masks_html.value
+    page.parts.sparsity.slider.value = 10
+    assert "Similarity" in page.parts.sparsity.masks_html.value
+    assert (
+        "cannot be read" in page.parts.landscapes.picture.value
+        and "<img" in page.parts.landscapes.picture.value
+    )
+
+
+def test_a_study_without_records_and_a_folder_without_studies_say_what_to_do(study, monkeypatch):
+    store.write_study(study)
+    page = app.build("toy")
+    page.finish()
+    for index in (1, 2, 3, 0):
+        page.tabs.selected_index = index
+    assert (
+        "are not there yet" in page.problems.value
+        and "nothing to judge" in page.parts.sparsity.verdict.value
+    )
+    assert "no transfers yet" in str(page.parts.sparsity.figure.widget.layout.title.text)
+    assert "nowhere" in app.build("nowhere").problems.value
+    (store.study_dir("toy") / "study.json").write_text('{"name": "to')
+    assert "cannot be read" in app.build("toy").problems.value
+    monkeypatch.setattr(store, "_references", list)
+    (store.study_dir("toy") / "study.json").unlink()
+    empty = app.build()
+    empty.finish()
+    assert "run make tour" in empty.problems.value
+
+
+def test_names_and_messages_are_data_never_markup():
+    evil = "<script>alert(1)</script>"
+    found = SimpleNamespace(
+        id=evil,
+        kind=evil,
+        path=evil,
+        columns={"dataset": evil, "surrogate": evil},
+        spec={"a": {evil: [evil]}},
+        metrics={evil: 0.5},
+        made={"code": evil},
+        upstream=[],
+    )
+    levels = pd.DataFrame(
+        [
+            {"pretraining": evil, "method": evil, "rounds": 1, "double_win": "win"}
+            | {
+                f"{c}_{k}": v
+                for c in double_win.CRITERIA
+                for k, v in (
+                    ("status", "win"),
+                    ("mean", 0.5),
+                    ("difference", 0.1),
+                    ("at_chance", 0),
+                )
+            }
+        ]
+    )
+    ends = pd.DataFrame([{"pretraining": evil, "method": evil, "extreme_sparsity": 0.2}])
+    masks = {evil: {"layer1.0.conv1.weight": mask_patterns.torch.ones(4, 4, 3, 3)}}
+    pages = [
+        markup.record(found),
+        markup.problem(evil),
+        markup.verdict(levels, ends, 1, 0.2),
+        mask_markup.kernel_maps(masks),
+        mask_markup.density(masks),
+        mask_markup.masks_at({}, evil, 2, 0.36),
+    ]
+    assert not any("<script" in page for page in pages)
+
+
+def test_dense_bands_reach_from_the_threshold_to_the_dense_mean(page):
+    table = store.table("transfer", study="toy")
+    table = table[table["fraction"] == 1]
+    judged = double_win.criteria(table)
+    traces, _ = plotly_traces.curves(table, judged, 6)
+    bands = [trace for trace in traces if trace.get("fill") == "toself"]
+    assert len(bands) == 9  # three criteria, three pre-trainings
+    row = judged[judged["pretraining"] == "STD"].iloc[0]
+    assert {min(bands[0]["y"]), max(bands[0]["y"])} == {
+        100 * row["ST_SA_threshold"],
+        100 * row["ST_SA_dense"],
+    }
+
+
+def test_an_executed_notebook_is_shown_without_anything_that_runs_or_asks(page):
+    folder = store.study_dir("toy") / "notebooks"
+    folder.mkdir(parents=True)
+    id = store.table("transfer", study="toy")["id"].iloc[0]
+    evil = "<script>alert(1)</script><link href='https://elsewhere/x.css'>"
+    cell = nbformat.v4.new_code_cell(
+        f"ids = ['{id}']", outputs=[nbformat.v4.new_output("display_data", {"text/html": evil})]
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "03_transfer-AT-0123.ipynb")
+    page.open(id)
+    next(
+        button
+        for button in page.record.children[1].children
+        if button.description == "executed notebook"
+    ).click()
+    frame = page.record.children[2].value
+    assert 'sandbox=""' in frame and id in frame and "Content-Security-Policy" in frame
+    shown = html.unescape(frame[frame.index("srcdoc") :])
+    assert (
+        "<script" not in shown and "elsewhere" not in shown and "03_transfer-AT-0123.ipynb" in frame
+    )
+    (folder / "03_transfer-AT-0123.ipynb").write_text(f'{{"{id}')
+    page.open(id)
+    next(
+        button
+        for button in page.record.children[1].children
+        if button.description == "executed notebook"
+    ).click()
+    assert "cannot be shown" in page.record.children[2].value

@@ -1,0 +1,185 @@
+"""The report.
+
+Verdict first, a figure with its sentence and the paper's finding, nothing from records as markup.
+"""
+
+import base64
+import re
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from test_plots import landscapes, transfers
+
+from dwlt_lib.config import studies
+from dwlt_lib.plotting import captions, figures
+from dwlt_lib.records import store
+from dwlt_lib.report import build
+
+EVIL = "<script>alert('x')</script>"
+MADE = {
+    "seconds": 90.0,
+    "gmac": 450.0,
+    "code": f"0.1 {EVIL}",
+    "torch": "2",
+    "python": "3",
+    "device": "cpu",
+    "threads": 2,
+    "made": "2026-01-01T10:00:00Z",
+}
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+
+
+def cell(source, *outputs):
+    return new_code_cell(source, outputs=list(outputs), metadata={"tags": ["report"]})
+
+
+def prose(source):
+    return new_markdown_cell(source, metadata={"tags": ["report"]})
+
+
+def picture():
+    return new_output("display_data", {"image/png": PIXEL, "text/plain": "<Figure>"})
+
+
+def said(text):
+    return new_output("stream", name="stdout", text=text)
+
+
+def write_notebook(study, name, *cells):
+    path = store.study_dir(study) / "notebooks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=list(cells)), path)
+
+
+def finished(study):
+    """A planned study with all its records, their numbers made up."""
+    store.write_study(study)
+    for i, spec in enumerate(studies.plan(study).values()):
+        store.write(spec, {"SA": 0.9, "RA": 0.5 + i / 1000}, [], {}, MADE)
+    return study.name
+
+
+def figures_of(study):
+    """Notebooks with a figure of each width, saved as notebooks save them.
+
+    Returns the sentences.
+    """
+    folder, table = store.study_dir(study) / "figures", transfers()
+    found, read = landscapes("surface")
+    drawn = {
+        "figure_03_existence": (figures.existence(table), captions.existence(table)),
+        "figure_03_alone": (
+            figures.existence(table[table["dataset"] == "digits"]),
+            "One data set.",
+        ),
+        "figure_02_surfaces": (figures.surfaces_3d(figures.panels(found, read)), "Surfaces."),
+    }
+    for i, (name, (figure, text)) in enumerate(drawn.items()):
+        figures.save(figure, folder / name)
+        guide = prose(
+            f"# {i}. A question\n\n## Figure\n\nA guide.\n\n**What the paper found** (section"
+            " 4). So."
+        )
+        saving = f'plots.save(figure, records.study_dir(study) / "figures" / "{name}")'
+        write_notebook(
+            study, f"1{i}_figure.ipynb", guide, cell(saving, picture()), cell("print()", said(text))
+        )
+    return [text for _, text in drawn.values()]
+
+
+def test_the_verdict_comes_first_and_says_the_headline(outputs, toy):
+    page = build.build(finished(toy())).read_text()
+    first = re.search(r"<h2[^>]*>(.*?)</h2>\s*<p class=\"headline\">(.*?)</p>", page)
+    assert first[1] == "Verdict" and first[2] == captions.headline(
+        store.table("transfer", study="toy")
+    )
+    parts = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
+    assert parts == [
+        "Verdict",
+        "The study's parameters".replace("'", "&#x27;"),
+        "Cost",
+        "Versions",
+        "Failures",
+    ]
+
+
+def test_cost_is_core_time_and_arithmetic_by_kind(outputs, toy):
+    page = build.build(finished(toy())).read_text()
+    count = len(store.study("toy")["ids"])
+    assert (
+        f"<td>in all</td>\n      <td>{count}</td>" in page and f"<td>{450 * count:,}</td>" in page
+    )
+    assert f"{180 * count // 3600} h {180 * count % 3600 // 60:02d} min of core time" in page
+    assert (
+        "the first job began 2026-01-01 10:00 UTC" in page
+        and "None: no notebook ended in an error." in page
+    )
+
+
+def test_nothing_from_records_or_notebooks_is_markup(outputs, toy):
+    study = toy(title=f"A title {EVIL}")
+    finished(study)
+    name = "toy"
+    write_notebook(
+        name,
+        "11_evil.ipynb",
+        prose(f"# Title {EVIL}\n\n**What the paper found** {EVIL} <img src=x>."),
+        cell("1", picture()),
+        cell("2", said(f'said {EVIL}" onload="x')),
+        cell(
+            "3",
+            new_output(
+                "display_data", {"text/html": f"<table onclick='x'><td>{EVIL}</td></table>"}
+            ),
+        ),
+    )
+    error = new_output("error", ename="ValueError", evalue=f"no {EVIL}", traceback=[])
+    write_notebook(name, "12_failed.ipynb", prose("# Failed"), cell("1", error))
+    page = build.build(name).read_text()
+    assert "<script" not in page and "onclick" not in page and "<img src=x" not in page
+    assert (
+        'onload="x' not in page and "A title &lt;script&gt;" in page and "no &lt;script&gt;" in page
+    )
+    table = transfers().assign(dataset=EVIL, pretraining="AT")
+    assert "<script" not in build._verdict(table) and "&lt;script&gt;" in build._verdict(table)
+
+
+def test_a_figure_carries_its_sentence_and_then_the_papers_finding(outputs, toy):
+    name = finished(toy())
+    sentences = figures_of(name)
+    page = build.build(name).read_text()
+    assert page.count("<figure>") == 3
+    for text in sentences:
+        image = rf'<img class="\w+" alt="{re.escape(text)}" src="data:image/[^"]+">'
+        found = re.search(image + r'(.*?)</figure>\s*<p class="paper">', page, re.S)
+        assert found and f"<figcaption><strong>This study.</strong> {text}</figcaption>" in found[1]
+    looks = re.findall(
+        r'<img class="(\w+)" alt="[^"]*" src="data:image/(\S+?);base64,([^"]+)"', page
+    )
+    assert [look for look, *_ in looks] == ["page", "column", "page"]
+    assert looks[0][1] == "svg+xml" and b"<!--" not in base64.b64decode(looks[0][2])
+
+
+def test_a_heavy_drawing_comes_as_a_picture_of_pixels(outputs, toy, monkeypatch):
+    name = finished(toy())
+    figures_of(name)
+    monkeypatch.setattr(build, "HEAVY", 1000)
+    assert "image/svg+xml" not in build.build(name).read_text()
+
+
+def test_a_study_without_records_has_a_report_that_says_so(outputs, toy):
+    store.write_study(toy())
+    page = build.build("toy").read_text()
+    assert (
+        captions.NOTHING in page
+        and "No record has been made yet." in page
+        and "are missing" in page
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (61, "1 min 01 s"), (3725, "1 h 02 min")]
+)
+def test_durations_are_read_at_a_glance(seconds, text):
+    assert build._duration(seconds) == text

@@ -1,0 +1,89 @@
+"""The report in Chromium.
+
+Offline, every figure visible, no request to any host, whole on a phone and on paper.
+"""
+
+import pytest
+from conftest import CHROMIUM
+from test_report import figures_of, finished
+
+from dwlt_lib.report import build
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+]
+VISIBLE = """[...document.images].map(image => {
+    const box = image.getBoundingClientRect();
+    return image.complete && image.naturalWidth > 0 && box.width > 100 && box.height > 50; })"""
+CUT = """[...document.querySelectorAll("table")].filter(table => {
+    const room = table.closest(".scroll");
+    return !room || room.scrollWidth > room.clientWidth + 1
+      && getComputedStyle(room).overflowX != "auto"; }).length"""
+
+
+@pytest.fixture
+def page_of(outputs, toy):
+    """page_of(width): the report of a small study, opened from its file.
+
+    Page.asked holds the requests it made.
+    """
+    name = finished(toy())
+    figures_of(name)
+    path = build.build(name)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+        def opened(width):
+            page, asked, errors = browser.new_page(viewport={"width": width, "height": 900}), [], []
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: errors.append(message.text))
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.goto(path.as_uri())
+            page.wait_for_load_state("networkidle")
+            page.asked = [
+                url for url in asked if not url.startswith("data:") and url != path.as_uri()
+            ]
+            page.errors = errors
+            return page
+
+        yield opened
+        browser.close()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_it_opens_offline_with_every_figure_visible_and_asks_no_host(page_of, width):
+    page = page_of(width)
+    assert page.asked == [] and page.errors == []
+    assert page.evaluate(VISIBLE) == [True] * 3
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CUT) == 0
+
+
+def test_on_a_phone_a_tap_enlarges_a_figure_and_the_page_stays_as_wide(page_of):
+    page = page_of(400)
+    figure = page.locator("figure").first
+    before = figure.locator("img").bounding_box()["width"]
+    figure.locator("label").click()
+    assert figure.locator("img").bounding_box()["width"] > 2 * before
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_in_print_nothing_is_wider_than_the_sheet_and_heads_repeat(page_of):
+    page = page_of(688)  # A4 less its margins, at 96 dots per inch
+    page.emulate_media(media="print")
+    widest = (
+        "Math.max(...[...document.querySelectorAll('table, img, p')].map(e =>"
+        " e.getBoundingClientRect().right))"
+    )
+    assert page.evaluate(widest) <= 688
+    assert not page.locator("nav").is_visible()
+    assert (
+        page.evaluate("getComputedStyle(document.querySelector('thead')).display")
+        == "table-header-group"
+    )
+    assert (
+        page.evaluate("getComputedStyle(document.querySelector('figure')).breakInside") == "avoid"
+    )
+    assert page.pdf(prefer_css_page_size=True)[:5] == b"%PDF-"
