@@ -4,6 +4,7 @@ Who imports whom, how long lines and cells are, and what an import pulls in.
 """
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -18,208 +19,81 @@ import dwlt_lib
 from dwlt_lib.records.store import checkout
 
 ROOT = checkout()
+LIBRARY = ROOT / "dwlt_lib"
 MODULES = {
-    path.stem: path for path in sorted((ROOT / "dwlt_lib").glob("*.py")) if path.stem != "__init__"
+    path.relative_to(LIBRARY).with_suffix("").as_posix(): path
+    for path in sorted(LIBRARY.rglob("*.py"))
 }
+FOLDERS = sorted(path.parent.name for path in LIBRARY.glob("*/__init__.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-ANY = set(MODULES)
 
-# the parts of the widgets
-BROWSER = {"cards", "mask_cards", "live", "controls", "tab_sparsity", "tab_results", "tab_pictures"}
+SCIENCE = {"attacks", "data", "evaluation", "models", "training", "pruning", "analysis"}
 
-# where notebooks run
-PROCESSES = {"workers", "engine", "preload"}
-
-# module: which of ours it may import
-TABLE = {
-    "files": set(),
-    "catalogue": set(),
-    "specs": {"catalogue"},
-    "costs": {"catalogue", "specs"},
-    "order": {"specs"},
-    "blocks": {"catalogue", "specs"},
-    "studies": {"blocks", "catalogue", "specs"},
-    "parameters": {"blocks", "catalogue", "files", "layouts", "specs", "studies"},
-    "masks": {"models"},
-    "imported": {"catalogue", "files", "specs", "studies", "zoo"},  # not for tickets
-    "structure": {"masks"},
-    "layers": set(),
-    "gradient": {"models", "layers"},
-    "attacks": {"gradient"},
-    "winning": {"specs"},
-    "models": set(),
-    "embedded": set(),
-    "unfinished": {"files"},
-    "fingerprints": {"catalogue", "embedded", "files", "layouts", "packs", "studies"},
-    "packs": {"files"},
-    "layouts": {"catalogue", "files", "packs"},
-    "pictures": {"files"},
-    "data": {"catalogue", "embedded", "layouts", "packs", "pictures"},
-    "archives": {"files"},
-    "origins": {"archives", "catalogue", "downloads"},
-    "inventory": {"catalogue", "data", "origins", "pictures"},
+# folder: which others it may import, beside config and the module `files`
+MAY_IMPORT = {
+    "config": set(),
+    "data": set(),
+    "models": {"data"},
+    "attacks": {"models"},
     "evaluation": {"attacks"},
-    "graphs": set(),
-    "training": {"masks", "attacks", "evaluation", "data", "graphs", "specs", "unfinished"},
-    "tickets": {"data", "masks", "models", "training"},
-    "pickles": set(),
-    "containers": {"pickles"},
-    "checkpoints": {"containers", "files", "masks", "models", "pickles"},
-    "weights": {
-        "checkpoints",
-        "files",
-        "imported",
-        "masks",
-        "models",
-        "pickles",
-        "records",
-    },  # only when a ticket is written
-    "downloads": {"files"},
-    "zoo": {"catalogue", "downloads"},
-    "refusal": set(),
-    "ready": {"imported", "layouts", "make", "refusal", "specs"},
-    "cli_weights": {"refusal", "weights", "zoo"},
-    "cli_data": {"catalogue", "data", "inventory", "origins", "refusal"},
-    "landscape": {"masks", "evaluation"},
-    # masks: only when a mask is read
-    "records": {
-        "files",
-        "fingerprints",
-        "imported",
-        "parameters",
-        "specs",
-        "studies",
-        "masks",
-        "unfinished",
-    },
-    "make": ANY
-    - {
-        "plots",
-        "planes",
-        "style",
-        "words",
-        "widgets",
-        "runner",
-        *PROCESSES,
-        "report",
-        "cli",
-        "progress",
-        "tour",
-        "play",
-        "servers",
-        "closed_voila",
-        "bench",
-        "peers",
-        *BROWSER,
-    },
-    "style": {"files"},
-    "planes": {"winning", "style"},
-    "plots": {"winning", "structure", "style", "planes"},
-    "words": {"plots", "winning", "style"},
-    "cards": {"plots", "style", "winning"},
-    "mask_cards": {"cards", "masks", "structure", "style", "winning"},
-    "live": {"plots", "style", "winning"},
-    "controls": set(),
-    "tab_sparsity": {
-        "cards",
-        "controls",
-        "live",
-        "mask_cards",
-        "plots",
-        "records",
-        "style",
-        "winning",
-    },
-    "tab_results": {"cards", "controls", "live", "style", "winning"},
-    "tab_pictures": {"cards", "controls", "planes", "records", "style", "winning"},
-    "widgets": {
-        "cards",
-        "controls",
-        "plots",
-        "records",
-        "tab_pictures",
-        "tab_results",
-        "tab_sparsity",
-    },
-    "report": {"files", "records", "winning", "plots", "words"},
-    "workers": {"files", "records"},
-    "engine": {"workers"},
-    # and names, as text, what workers are to have imported
-    "preload": {"catalogue", "data", "workers"},
-    # make, training and engine: only where records are made and notebooks run
-    "runner": {
-        "costs",
-        "files",
-        "order",
-        "parameters",
-        "studies",
-        "specs",
-        "records",
-        "make",
-        "training",
-        "workers",
-        "engine",
-    },
-    # the last two: only where speeds are measured
-    "forecast": {"costs", "files", "specs", "records", "peers", "training"},
-    "progress": {"plots"},
-    "tour": ANY - {"widgets", "runner", *PROCESSES, "report", "cli", "bench", "peers", "play"},
-    "play": {"tour", "plots", "studies", "winning"},
-    "servers": {"closed_voila", "files", "records"},
-    "closed_voila": set(),
-    "peers": {"catalogue", "attacks", "landscape", "masks", "models", "specs", "training"},
-    "bench": ANY - {"runner", *PROCESSES, "widgets"},
-    "cli": ANY,
-}
-ONLY_FOR_THE_COMMAND = {"runner", "report", "widgets"}
-ONLY_FOR_RUNS = {
-    "workers": {"cli", "runner", "engine", "preload"},
-    "engine": {"runner"},
-    "preload": set(),
+    "training": {"attacks", "data", "evaluation", "models"},
+    "records": set(),
+    "pruning": {"data", "models", "records", "training"},
+    "analysis": {"evaluation", "models", "pruning"},
+    "plotting": {"analysis"},
+    "execution": SCIENCE | {"plotting", "records"},
+    "browser": {"analysis", "plotting", "pruning", "records"},
+    "report": {"analysis", "plotting", "records"},
+    "tour": SCIENCE | {"execution", "plotting", "records"},
+    "benchmarks": SCIENCE | {"records"},
+    "cli": set(FOLDERS),
 }
 WITHOUT_TORCH = (
-    "catalogue",
-    "specs",
-    "costs",
-    "order",
-    "blocks",
-    "studies",
-    "parameters",
-    "winning",
-    "records",
+    "config/datasets",
+    "config/specs",
+    "config/studies",
+    "config/parameters",
+    "analysis/double_win",
+    "records/store",
 )
 
 
 def imports(path, top_level=False):
-    """(ours, others) that a module imports; top_level: only what is imported when it is."""
-    tree = ast.parse(path.read_text())
+    """(ours, others) that a file imports.
+
+    Ours as "folder/module", others by their first name; top_level: only what is imported when the
+    file itself is.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     ours, others = set(), set()
     for node in tree.body if top_level else ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            package = "dwlt_lib" if node.level else node.module
-            if package == "dwlt_lib":
-                ours |= {alias.name for alias in node.names} - {"__version__"}
-            elif package.startswith("dwlt_lib."):
-                ours.add(package.split(".")[1])
-            else:
-                others.add(package.split(".")[0])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dwlt_lib"):
+            parts = node.module.split(".")[1:]
+            if not parts and [alias.name for alias in node.names] == ["__version__"]:
+                continue
+            named = {"/".join((*parts, alias.name)) for alias in node.names}
+            ours |= named & set(MODULES) or {"/".join(parts)} - {""}
+        elif isinstance(node, ast.ImportFrom):
+            others.add(node.module.split(".")[0])
         elif isinstance(node, ast.Import):
-            for alias in node.names:
-                first, *rest = alias.name.split(".")
-                (ours if first == "dwlt_lib" else others).add(
-                    rest[0] if first == "dwlt_lib" and rest else first
-                )
+            others |= {alias.name.split(".")[0] for alias in node.names}
     return ours, others
 
 
+def test_every_folder_has_a_row_in_the_table():
+    assert set(MAY_IMPORT) == set(FOLDERS)
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_what_the_table_grants_it(name):
-    assert name in TABLE, f"{name} is a new module: give it a row in the table"
-    assert imports(MODULES[name])[0] <= TABLE[name]
+def test_a_module_imports_from_the_folders_that_the_table_grants_it(name):
+    folder = name.split("/")[0]
+    used = {other.split("/")[0] for other in imports(MODULES[name])[0]} - {folder, "files"}
+    granted = MAY_IMPORT[folder] | {"config"} if folder in MAY_IMPORT else set()
+    assert used <= granted
 
 
 def test_nothing_is_imported_in_a_circle():
-    graph = {name: imports(path)[0] & set(MODULES) for name, path in MODULES.items()}
+    graph = {name: imports(path, top_level=True)[0] for name, path in MODULES.items()}
     while graph:
         leaves = [name for name, needs in graph.items() if not needs & set(graph)]
         assert leaves, f"a circle among {sorted(graph)}"
@@ -227,24 +101,8 @@ def test_nothing_is_imported_in_a_circle():
             del graph[name]
 
 
-@pytest.mark.parametrize("name", sorted(ONLY_FOR_THE_COMMAND & set(MODULES)))
-def test_only_the_command_and_notebooks_import_it(name):
-    users = {other for other, path in MODULES.items() if name in imports(path)[0]}
-    assert users <= {"cli"}
-
-
-@pytest.mark.parametrize("name", ONLY_FOR_RUNS)
-def test_only_runs_of_studies_import_it(name):
-    users = {other for other, path in MODULES.items() if name in imports(path)[0]}
-    assert users <= ONLY_FOR_RUNS[name]
-
-
-def test_records_load_masks_only_when_a_mask_is_read():
-    assert "masks" not in imports(MODULES["records"], top_level=True)[0]
-
-
-def test_weights_load_records_only_when_a_ticket_is_written():
-    assert "records" not in imports(MODULES["weights"], top_level=True)[0]
+def test_a_ticket_loads_without_records():
+    assert "records/store" not in imports(MODULES["pruning/ticket_files"], top_level=True)[0]
 
 
 def printed(code):
@@ -266,12 +124,12 @@ def test_descriptions_and_verdicts_need_no_torch(name):
 
 
 def test_reading_records_and_drawing_verdicts_loads_no_torch():
-    for name in ("records", "winning"):
+    for name in ("records.store", "analysis.double_win", "execution.study_files"):
         assert "torch" not in pulled_in(name)
 
 
 def test_making_records_loads_neither_notebooks_nor_plots():
-    found = pulled_in("make")
+    found = pulled_in("execution", "make")
     assert "torch" in found
     assert (
         not {
@@ -323,26 +181,23 @@ def test_a_package_that_is_not_installed_has_a_version_too(monkeypatch):
     assert dwlt_lib.__version__ == "0+unknown"
 
 
-def test_public_modules_are_those_that_notebooks_use_and_type_checkers_see_the_same():
-    assert dwlt_lib.__all__ == sorted(dwlt_lib.__all__) and set(dwlt_lib.__all__) <= ANY
-    for path in NOTEBOOKS:
-        for _, source in cells(path, "code"):
-            used = re.findall(r"from dwlt_lib import ([\w, ]+)", source)
-            assert set(", ".join(used).split(", ")) - {""} <= set(dwlt_lib.__all__), path.name
-    tree = ast.parse((ROOT / "dwlt_lib" / "__init__.py").read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "dwlt_lib":
-            assert [alias.name for alias in node.names] == dwlt_lib.__all__
+def test_every_folder_says_what_stands_in_it_and_shows_its_doors():
+    for folder in FOLDERS:
+        package = importlib.import_module(f"dwlt_lib.{folder}")
+        assert package.__doc__, folder
+        for name in getattr(package, "__all__", ()):
+            assert getattr(package, name) is not None, f"{folder}.{name}"
+            assert name in dir(package)
 
 
 def test_a_run_starts_workers_without_loading_what_they_load():
-    assert not {"torch", "papermill", "matplotlib", "ipykernel", "nbformat"} & pulled_in("workers")
+    assert not {"torch", "papermill", "matplotlib", "ipykernel", "nbformat"} & pulled_in(
+        "execution", "workers"
+    )
 
 
 def test_the_command_answers_help_without_loading_torch():
-    if "cli" not in MODULES:
-        pytest.skip("no command yet")
-    assert not {"torch", "papermill", "matplotlib"} & pulled_in("cli")
+    assert not {"torch", "papermill", "matplotlib"} & pulled_in("cli", "main")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -383,7 +238,7 @@ def test_modules_and_public_names_say_what_they_are(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_classes_are_records_modules_exceptions_or_pools_nothing_else(name):
-    if name in ("cli", "runner"):
+    if name in ("cli/main", "execution/runner"):
         return
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.ClassDef) and not node.bases:
@@ -395,7 +250,7 @@ def test_classes_are_records_modules_exceptions_or_pools_nothing_else(name):
 
 def test_no_branch_asks_which_study_it_serves():
     for name, path in MODULES.items():
-        if name not in ("catalogue", "parameters", "cli"):
+        if name not in ("config/datasets", "config/parameters", "cli/main"):
             assert not re.search(r"if .*(dataset|study)\w* *== *[\"']", path.read_text()), name
 
 
@@ -429,7 +284,7 @@ def test_a_cell_is_about_ten_lines_without_def_or_class(path):
         lines = [
             line
             for line in source.splitlines()
-            if line.strip() and not line.strip().startswith("#")
+            if line.strip() and not line.strip().startswith(("#", "import ", "from "))
         ]
         assert len(lines) <= 10, source
         if not source.lstrip().startswith(("%", "!")):

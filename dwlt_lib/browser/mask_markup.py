@@ -11,8 +11,8 @@ import pandas as pd
 
 from dwlt_lib.analysis import mask_patterns
 from dwlt_lib.browser.markup import box, key, picture, rows_of
-from dwlt_lib.models.tensors import Mask
 from dwlt_lib.plotting.style import PRETRAININGS, percent
+from dwlt_lib.pruning.masks import Mask
 
 
 def _meter(value: float, chance: float | None = None) -> str:

@@ -112,8 +112,8 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
     @lru_cache(64)
     def _masks_at(ids: tuple, method: str, r: int, sparsity: float) -> str:
         from dwlt_lib.browser import (
-            mask_markup,  # with it comes torch, a second that the curves need not wait for
-        )
+            mask_markup,
+        )  # with it comes torch, a second that the curves need not wait for
 
         read, lines = {}, []
         for p, id in ids:

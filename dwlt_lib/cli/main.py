@@ -20,7 +20,6 @@ from typer.core import TyperGroup
 
 from dwlt_lib.cli import data, weights
 from dwlt_lib.cli.refusal import refuse
-from dwlt_lib.execution.study_files import read_study
 
 INTERRUPTED = "dwlt: interrupted; the same command goes on from here"
 
@@ -143,6 +142,7 @@ class Extreme(StrEnum):
 
 def _study(params: Path):
     from dwlt_lib.config.parameters import BadStudy
+    from dwlt_lib.execution.study_files import read_study
 
     try:
         return read_study(params)
@@ -219,9 +219,10 @@ def plan(
 
     Records, bytes, and hours by speeds measured here now or elsewhere before.
     """
+    from dwlt_lib.benchmarks import forecast
     from dwlt_lib.config import studies
     from dwlt_lib.data import fingerprints
-    from dwlt_lib.execution import forecast, make
+    from dwlt_lib.execution import make
     from dwlt_lib.models import imported
 
     found = {path: _study(path) for path in dict.fromkeys(params)}

@@ -153,8 +153,8 @@ class ImportedSpec(Frozen):
     """theta_p as a file of `dwlt weights import` has it, trained by others on `data`; nothing is
     measured.
 
-    theta: the sha256 of its tensors (tensors.fingerprint), UNKNOWN while the file is not there; file:
-    where it is found, which is no part of its identity. evaluation: the adversary that judges
+    theta: the sha256 of its tensors (models.tensors.fingerprint), UNKNOWN while the file is not
+    there; file: where it is found, which is no part of its identity. evaluation: the adversary that judges
     networks on `data`.
     """
 

@@ -52,10 +52,10 @@ from dwlt_lib.evaluation.accuracy import (
 )
 from dwlt_lib.models import imported
 from dwlt_lib.models.architectures import build, new_head, prunable
+from dwlt_lib.models.tensors import fingerprint
 from dwlt_lib.pruning.imp import at_random, imp_round, one_shot, prunable_weights
 from dwlt_lib.pruning.masks import (
     dense_mask,
-    fingerprint,
     kept,
     pack,
     packed_header,

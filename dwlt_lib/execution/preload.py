@@ -19,7 +19,7 @@ import gc  # noqa: E402
 import importlib  # noqa: E402
 from contextlib import suppress  # noqa: E402
 
-from dwlt_lib.config import datasets
+from dwlt_lib.config import datasets  # noqa: E402
 from dwlt_lib.execution import workers  # noqa: E402
 
 MODULES = (

@@ -323,7 +323,7 @@ def _basis(study: str) -> str:
     """
     there = sorted(store.table(study=study, damaged=[])["id"])
     sources = sorted(
-        [*store.checkout().glob("notebooks/*.ipynb"), *store.checkout().glob("dwlt_lib/*.py")]
+        [*store.checkout().glob("notebooks/*.ipynb"), *store.checkout().glob("dwlt_lib/**/*.py")]
     )
     digest = hashlib.sha256(json.dumps([there, store.study(study)["params"]]).encode())
     for path in sources:

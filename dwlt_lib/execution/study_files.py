@@ -1,4 +1,4 @@
-"""A parameter file into a study whose records have their ids: images and weights are looked at here."""
+"""A parameter file into a study whose records have their ids: images and weights are read here."""
 
 from __future__ import annotations
 

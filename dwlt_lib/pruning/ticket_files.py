@@ -109,9 +109,7 @@ def export_ticket(record: Any, path: str | Path) -> Path:
     Record); of a transfer the weights that m keeps go along, and its SA and RA. theta_p itself
     stays behind: whoever loads a mask has it.
     """
-    from dwlt_lib.records import (
-        store,  # only to write one: loading needs neither records nor what they need
-    )
+    from dwlt_lib.records import store  # loading a ticket needs neither records nor pandas
 
     record = record if isinstance(record, store.Record) else store.read(record)
     if record.kind not in ("mask", "transfer"):

@@ -118,7 +118,7 @@ class Record:
 
 def checkout() -> Path:
     """The folder that holds dwlt_lib, notebooks and params."""
-    return Path(__file__).resolve().parent.parent
+    return Path(__file__).resolve().parents[2]
 
 
 def outputs() -> Path:

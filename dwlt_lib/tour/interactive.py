@@ -192,7 +192,9 @@ def _picture() -> Image:
 def _png(picture: Any) -> bytes:
     """A PIL picture or a Figure as a PNG file."""
     out = io.BytesIO()
-    picture.savefig(out, format="png", dpi=150) if hasattr(picture, "savefig") else picture.save(
-        out, "png"
+    (
+        picture.savefig(out, format="png", dpi=150)
+        if hasattr(picture, "savefig")
+        else picture.save(out, "png")
     )
     return out.getvalue()

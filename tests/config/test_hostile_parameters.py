@@ -21,7 +21,7 @@ from dwlt_lib.records import store
 MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
-from dwlt_lib import records
+from dwlt_lib.execution.study_files import read_study
 
 def most():  # ru_maxrss counts what the parent had, too
     try:

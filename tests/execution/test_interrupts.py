@@ -15,7 +15,7 @@ import pytest
 from conftest import DWLT
 from test_end_to_end import children_of
 
-SPECK = Path(__file__).parent / "speck.yaml"
+SPECK = Path(__file__).parents[1] / "speck.yaml"
 LINE = "dwlt: interrupted; the same command goes on from here\n"
 SCRATCH = re.compile(r"\.dwlt-|\.new-|\..*\.ipynb$|dwlt-|tmp.*\.json$")
 

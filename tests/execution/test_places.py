@@ -24,7 +24,7 @@ from dwlt_lib.execution import runner
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SPECK = TESTS / "speck.yaml"
 RATES = TESTS.parent / "outputs" / "reference" / "bench" / "cpu_resnet20.json"
 

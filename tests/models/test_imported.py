@@ -16,7 +16,7 @@ from seeds import set_global
 from typer.testing import CliRunner
 
 from dwlt_lib.benchmarks import bench
-from dwlt_lib.browser import app
+from dwlt_lib.browser.app import build
 from dwlt_lib.cli.main import app
 from dwlt_lib.config import costs, specs, studies
 from dwlt_lib.config.parameters import BadStudy
@@ -373,7 +373,7 @@ def test_what_reads_records_copes_with_a_theta_that_was_not_measured(made, home,
         done = invoke(command, made)
         assert done.exit_code == 0 and done.stdout, done.output
     assert invoke("results", made, "--format", "parquet").exit_code == 0
-    page = app.build("taken")
+    page = build("taken")
     page.parts.results.kind.value = "pretraining"
     page.open(theta["id"])
     assert not page.problems.value and theta["id"] in str(

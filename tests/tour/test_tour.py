@@ -12,7 +12,7 @@ from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 from dwlt_lib.tour import experiments, interactive
 
-TINY = Path(__file__).parent / "tiny.yaml"
+TINY = Path(__file__).parents[1] / "tiny.yaml"
 
 
 @pytest.fixture

@@ -10,12 +10,11 @@ import pytest
 from safetensors.torch import save
 from typer.testing import CliRunner
 
-from dwlt_lib.benchmarks import baselines, bench
+from dwlt_lib.benchmarks import baselines, bench, forecast
 from dwlt_lib.cli import main
 from dwlt_lib.config import specs
 from dwlt_lib.config.costs import Work, cost, forward
 from dwlt_lib.config.studies import plan
-from dwlt_lib.execution import forecast
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import masks

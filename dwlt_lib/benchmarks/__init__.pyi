@@ -1,0 +1,3 @@
+from . import baselines, bench
+
+__all__ = ["baselines", "bench"]

@@ -1,0 +1,4 @@
+from . import app
+from .app import browse
+
+__all__ = ["app", "browse"]

@@ -1,0 +1,1 @@
+"""The command `dwlt`: thin. It reads arguments, calls the library and prints."""

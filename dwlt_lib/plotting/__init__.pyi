@@ -1,0 +1,3 @@
+from . import captions, figures, landscapes, style
+
+__all__ = ["captions", "figures", "landscapes", "style"]

@@ -1,0 +1,3 @@
+from . import build
+
+__all__ = ["build"]

@@ -1,0 +1,3 @@
+from . import experiments, interactive
+
+__all__ = ["experiments", "interactive"]
