@@ -279,14 +279,14 @@ def test_a_notebook_is_committed_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_cell_is_about_ten_lines_without_def_or_class(path):
+def test_a_cell_is_about_ten_short_lines_without_def_or_class(path):
     for _, source in cells(path, "code"):
         lines = [
             line
             for line in source.splitlines()
             if line.strip() and not line.strip().startswith(("#", "import ", "from "))
         ]
-        assert len(lines) <= 10, source
+        assert len(lines) <= 10 and max(map(len, lines), default=0) <= 100, source
         if not source.lstrip().startswith(("%", "!")):
             assert not any(
                 isinstance(node, ast.FunctionDef | ast.ClassDef)
@@ -301,22 +301,20 @@ def test_a_notebook_opens_with_a_title_and_prose_comes_before_code(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_parameters_stand_in_one_tagged_cell_one_assignment_a_line(path):
+def test_parameters_stand_in_one_tagged_cell_each_on_a_line_with_its_type_and_a_comment(path):
     tagged = [
         source
         for cell, source in cells(path, "code")
         if "parameters" in cell["metadata"].get("tags", [])
     ]
     assert len(tagged) == 1
-    tree = ast.parse(tagged[0])
-    assert all(
-        isinstance(node, ast.Assign) and node.lineno == node.end_lineno for node in tree.body
-    )
-    assert len({node.lineno for node in tree.body}) == len(tree.body)
+    names = []
+    for line in tagged[0].splitlines():
+        (node,) = ast.parse(line).body
+        assert isinstance(node, ast.AnnAssign) and "  # " in line, line
+        names.append(node.target.id)
     if path.stem >= "11" and path.stem < "20":
-        assert [node.targets[0].id for node in tree.body] == [
-            "study"
-        ]  # figure notebooks have one parameter
+        assert names == ["study"]  # figure notebooks have one parameter
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ def test_default_parameters_are_what_a_job_takes():
     for kind, (name, fields) in NOTEBOOKS.items():
         found = papermill.inspect_notebook(str(store.checkout() / "notebooks" / f"{name}.ipynb"))
         assert list(found) == ["params", *fields, "device"], kind
+        assert all(one["help"] and one["inferred_type_name"] != "None" for one in found.values())
 
 
 def test_a_curve_is_drawn_anew_in_one_place_and_a_new_training_begins_a_new_one(monkeypatch):

@@ -79,6 +79,11 @@ def sparsities(table: pd.DataFrame) -> dict[int, float]:
     return {int(r): ladder(int(r)) if pd.isna(own) else float(own) for r, own in found.items()}
 
 
+def sparsest(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of records that are at its sparsest level (the most rounds)."""
+    return table[table["rounds"] == table["rounds"].max()]
+
+
 def sparsity_of(row: Mapping) -> float:
     """The sparsity of one row of a table, as `sparsities` has it."""
     own = row.get("sparsity", np.nan)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dwlt_lib.attacks import pgd
@@ -26,7 +25,7 @@ from dwlt_lib.benchmarks.baselines import Variant
 from dwlt_lib.config import specs
 from dwlt_lib.data import loading
 from dwlt_lib.evaluation import accuracy
-from dwlt_lib.models import architectures
+from dwlt_lib.execution import make
 from dwlt_lib.records import store
 from dwlt_lib.training import trainer
 
@@ -320,10 +319,7 @@ def precision(device: torch.device, say: Say) -> dict[str, object]:
             continue
         kind = specs.TransferSpec if record.kind == "transfer" else specs.PretrainingSpec
         spec = kind.model_validate_json(json.dumps(record.spec))
-        arch = spec.theta.arch if record.kind == "transfer" else spec.arch
-        model = architectures.build(arch, spec.data.classes, spec.data.mean, spec.data.std)
-        model.load_state_dict(load_file(record.file("weights.safetensors")))
-        model, test = model.to(device).eval(), loading.images(spec.data, "test", device)
+        model, test = make.network(record, device), loading.images(spec.data, "test", device)
         row = {"id": record.id, "label": specs.label(spec)}
         for name in ("fp32", "bf16"):
             attack = pgd.PGD(**{**spec.evaluation.model_dump(), "precision": name})

@@ -162,7 +162,7 @@ def _imported(spec: ImportedSpec, device: torch.device, progress: Progress | Non
 
 
 def _mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -> Made:
-    model = _fresh(spec.theta, device)
+    model = network(store.read(spec.theta), device)
     theta = _weights(spec.theta, device)
     weights, history, metrics = prunable_weights(model, theta), [], {}
     if spec.method == "RP":
@@ -253,7 +253,8 @@ def _path(folder: Path, epochs: int) -> Path:
 
 
 def _surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None) -> Made:
-    model, m, x, y = _landscape_of(spec, _weights(spec.transfer, device), device)
+    model = network(store.read(spec.transfer), device)
+    m, x, y = _mask_and_images(spec, model, device)
     directions = [
         loss_landscape.direction(model, m, generator(spec.seed, purpose))
         for purpose in ("d1", "d2")
@@ -263,7 +264,7 @@ def _surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None)
         spec.span / half
     )  # linspace misses 0 by a rounding
     loss = loss_landscape.surface(model, m, *directions, x, y, grid)
-    centre = mean_loss(model.eval(), x, y)
+    centre = mean_loss(model, x, y)
     arrays = {"grid": grid, "loss": loss}
     return {"loss_centre": centre, "images_used": len(y)}, [], {"arrays.safetensors": save(arrays)}
 
@@ -278,13 +279,15 @@ def _trajectory(spec: TrajectorySpec, device: torch.device, progress: Progress |
         if int(epoch) == len(states):
             states.append({})
         states[int(epoch)][name] = saved[key]
-    model, m, x, y = _landscape_of(spec, states[-1], device)
+    model = network(store.read(spec.transfer), device)
+    model.load_state_dict(states[-1])
+    m, x, y = _mask_and_images(spec, model, device)
     names = [name for name, _ in model.named_parameters()]
     path = loss_landscape.trajectory([{name: state[name] for name in names} for state in states])
     grid_x, grid_y = loss_landscape.frame(path.coords, spec.points)
     loss = loss_landscape.surface(model, m, *path.components, x, y, (grid_x, grid_y))
     metrics = {
-        "loss_centre": mean_loss(model.eval(), x, y),
+        "loss_centre": mean_loss(model, x, y),
         "explained_1": path.explained[0],
         "explained_2": path.explained[1],
         "images_used": len(y),
@@ -300,10 +303,9 @@ def _trajectory(spec: TrajectorySpec, device: torch.device, progress: Progress |
 
 
 def _attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -> Made:
-    model, of = ticket(spec.transfer, device), spec.transfer
-    model.load_state_dict(_weights(of, device))
-    unseen = _fresh(spec.surrogate, device)
-    unseen.load_state_dict(_weights(spec.surrogate, device))
+    of = spec.transfer
+    model = network(store.read(of), device)
+    unseen = network(store.read(spec.surrogate), device)
     test = _images(of.data, "test", device)
     hits = correct(
         model,
@@ -362,13 +364,32 @@ _KINDS = {
 # parts
 
 
+def network(record: store.Record, device: torch.device | str = "cpu") -> nn.Module:
+    """The trained network that a record holds, in eval mode, with its normalisation inside.
+
+    Args:
+        record: of a pre-training (theta_p or an unseen robust model), or of a transfer that kept
+            its weights.
+        device: where the network goes.
+    Raises:
+        ValueError: the record holds no weights, or its file changed since it was written.
+    """
+    spec = record.spec
+    arch = spec["theta"]["arch"] if record.kind == "transfer" else spec["arch"]
+    weights = load_file(record.file("weights.safetensors"))
+    row = spec["data"]
+    with _seeded(0, "initialisation"):  # drawn here, and overwritten at once
+        model = build(arch, row["classes"], row["mean"], row["std"])
+    model.load_state_dict(weights)
+    return model.to(device).eval()
+
+
 def ticket(spec: TransferSpec, device: torch.device | str = "cpu") -> nn.Module:
     """f(x; m * theta_p) before its transfer.
 
     Theta_p's weights, a fresh head, the downstream normalisation.
     """
-    theta = _fresh(spec.theta, device)
-    theta.load_state_dict(_weights(spec.theta, device))
+    theta = network(store.read(spec.theta), device).train()
     with _seeded(spec.seed, "head"):
         theta.cpu()
         new_head(theta, spec.data.classes)
@@ -386,12 +407,9 @@ def _ticket_mask(spec: TransferSpec, model: nn.Module) -> dict[str, Tensor]:
     return {name: part.to(device) for name, part in m.items()}
 
 
-def _fresh(spec: PretrainingSpec | ImportedSpec, device: torch.device | str) -> nn.Module:
-    """The network at its initialisation, drawn on the CPU.
-
-    Of one that is imported, which nobody sees, from seed 0.
-    """
-    with _seeded(0 if isinstance(spec, ImportedSpec) else spec.seed, "initialisation"):
+def _fresh(spec: PretrainingSpec, device: torch.device | str) -> nn.Module:
+    """The network at its initialisation, drawn on the CPU."""
+    with _seeded(spec.seed, "initialisation"):
         return build(spec.arch, spec.data.classes, spec.data.mean, spec.data.std).to(device)
 
 
@@ -534,24 +552,18 @@ def _tested(model: nn.Module, found: Fitted, spec, device: torch.device) -> dict
     }
 
 
-def _landscape_of(
-    spec: SurfaceSpec | TrajectorySpec, state: dict[str, Tensor], device: torch.device
-) -> tuple[nn.Module, dict[str, Tensor], Tensor, Tensor]:
-    """The transferred ticket with `state` in eval mode, its mask, and the test images its loss is
-    taken on.
-    """
+def _mask_and_images(
+    spec: SurfaceSpec | TrajectorySpec, model: nn.Module, device: torch.device
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """A transferred ticket's mask, and the test images (x, y) that its loss is taken on."""
     of = spec.transfer
-    model = ticket(of, device)
-    model.load_state_dict(state)
-    model.eval()
     test = _images(of.data, "test", device)
     test = test.take(torch.arange(min(spec.count, len(test))))
     x, y = test.floats(), test.y
     if spec.images == "attacked":
-        x = attacked(
-            model, x, y, _pgd(of.evaluation), generator(of.seed, "landscape", device=device)
-        )
-    return model, _ticket_mask(of, model), x, y
+        rng = generator(of.seed, "landscape", device=device)
+        x = attacked(model, x, y, _pgd(of.evaluation), rng)
+    return _ticket_mask(of, model), x, y
 
 
 def _cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,19 +1,38 @@
-"""What a notebook shows while a training is under way.
+"""Records made in a notebook, and what it shows meanwhile.
 
-Its epochs on the progress bar, its curve as it grows.
+A bar that counts records and names the epoch under way, and the training's curve as it grows.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from dwlt_lib.config.specs import Spec
+from dwlt_lib.execution import make
 
 SHARE, IN_BATCH = (
     0.1,
     0.005,
 )  # of the time, at most, goes into drawing: before somebody's eyes, and in a batch
+
+
+def make_all(specs: Sequence[Spec], device: str = "cpu") -> list[str]:
+    """Make the records that are missing, with a progress bar and the curve of each training.
+
+    Args:
+        specs: descriptions of records; whatever one builds on is made first.
+        device: auto, cpu or cuda.
+    Returns:
+        The ids of all these records, in the order of `specs`.
+    """
+    from tqdm.auto import tqdm
+
+    with tqdm(specs, desc="records") as bar:
+        show = live(bar)
+        return [make.make(spec, device, show) for spec in bar]
 
 
 def live(bar: Any = None) -> Callable[[dict[str, float]], None]:

@@ -510,6 +510,12 @@ def transfer_attack(table: pd.DataFrame) -> "pd.io.formats.style.Styler":
     return shown.hide(axis="index").set_caption("accuracies and sparsity in percent")
 
 
+def verdict_table(verdict: pd.DataFrame) -> "pd.io.formats.style.Styler":
+    """The verdicts of `winning.verdict` to be read: sparsities and fractions in percent."""
+    shares = dict.fromkeys(["extreme_sparsity", *double_win.CRITERIA], "{:.1%}")
+    return verdict.style.format({**shares, "fraction": "{:.0%}"}).hide(axis="index")
+
+
 @figure
 def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
     """Table A2 drawn.

@@ -121,6 +121,11 @@ def save(fig: Figure, path: str | Path) -> list[Path]:
     return drawn
 
 
+def show_whole_tables() -> None:
+    """Let a notebook show all columns of a table and all of a cell's text, which pandas cuts."""
+    pd.set_option("display.max_columns", None, "display.max_colwidth", None)
+
+
 def percent(fraction: float, unit: str = "") -> str:
     """0.738 -> '73.8', with its unit if one is given; unknown -> 'not known'."""
     return "not known" if pd.isna(fraction) else f"{100 * fraction:.1f}{unit}"

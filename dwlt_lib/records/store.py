@@ -418,6 +418,35 @@ def missing(study_name: str) -> int:
     return len(study(study_name)["ids"]) - sum(map(_is_whole, _paths(None, study_name)))
 
 
+def coverage(study_name: str) -> str:
+    """How much of a study is there, for a reader: "3 of 120 records are missing"."""
+    return f"{missing(study_name)} of {len(study(study_name)['ids'])} records are missing"
+
+
+def preview(specs: Iterable[Spec]) -> pd.DataFrame:
+    """What is about to be made: one row per record, with its label, its id and whether it exists.
+
+    Args:
+        specs: descriptions of records, as `studies.expand` gives them.
+    Returns:
+        A table with the columns record (the label), id and exists (bool).
+    """
+    rows = [(label(spec), record_id(spec), exists(spec)) for spec in specs]
+    return pd.DataFrame(rows, columns=["record", "id", "exists"])
+
+
+def summary(ids: Collection[str]) -> pd.DataFrame:
+    """The `table` of these records as a notebook shows it.
+
+    Args:
+        ids: of records that are there.
+    Returns:
+        One row per record, sorted; numbers have four decimals, and columns that do not apply to
+        these kinds of record are left out. Accuracies are fractions in [0, 1].
+    """
+    return table(ids=ids).dropna(axis="columns", how="all").round(4)
+
+
 def where(study_name: str) -> str:
     """A line if a committed study stands in for records that are not under outputs(), else ""."""
     paths = _paths(None, study_name)

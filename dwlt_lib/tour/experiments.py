@@ -1,8 +1,8 @@
-"""What the tour plays with: a study's results, or others in their place, and small networks to
-prune and to attack.
+"""What the tour shows: a study's results, or others in their place, and small networks to prune and
+to attack.
 
-Numbers of `judge`, `fall` and `transferred` are computed live, on a few hundred images, and kept
-nowhere.
+Networks and tickets are records, made where they are missing. What `accuracies` and `robustness`
+measure is computed live, on a few hundred images, and stored nowhere.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image as Picture
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from dwlt_lib.analysis import double_win
 from dwlt_lib.attacks import pgd
 from dwlt_lib.config import specs, studies
+from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.config.specs import PRUNE_FRACTION
 from dwlt_lib.data import loading
 from dwlt_lib.evaluation import accuracy
@@ -36,37 +37,40 @@ from dwlt_lib.pruning import imp, masks
 from dwlt_lib.records import store
 from dwlt_lib.training import trainer
 
-SHOWN, JUDGED = 16, 300  # test images: those in a picture, those behind an accuracy
+IMAGES_SHOWN, IMAGES_TESTED = 16, 300  # test images: in a picture, and behind an accuracy
 
 
 @dataclass(frozen=True)
-class Opened:
-    """name, params: of the study whose results are shown; table: its transfers; note: what is
-    there, what is missing; live: the study whose networks are played with (an embedded data set,
-    weights at hand or made in seconds)."""
+class OpenedStudy:
+    """A study that was found, and one to experiment with.
+
+    Attributes:
+        name: of the study whose results are shown.
+        params: its resolved parameters.
+        table: its transfers, one row per record; empty if there are none.
+        note: a line that says what is there, and what is missing.
+        demo: the study whose networks are attacked, pruned and transferred: the same one where its
+            data sets come with the packages and its networks are here, else params/tour.yaml.
+    """
 
     name: str
     params: dict[str, Any]
     table: pd.DataFrame
     note: str
-    live: studies.Study
+    demo: studies.Study
 
 
-def opened(study: str) -> Opened:
-    """The study of that name.
-
-    If it has not run here, the results of another one that is there, and says so.
-    """
-    names, small = (
-        store.study_names(),
-        read_study(store.checkout() / "params" / "tour.yaml"),
-    )
+def open_study(study: str) -> OpenedStudy:
+    """The study of that name; if it has not run here, another one that is there, and a note."""
+    names = store.study_names()
+    small = read_study(store.checkout() / "params" / "tour.yaml")
     if not names:
         note = (
             "No study has run here yet: networks are made live, and results stay empty. Make some: "
             "dwlt run params/tour.yaml (ten minutes)."
         )
-        return Opened(small.name, small.model_dump(mode="json"), _none(), note, small)
+        params = small.model_dump(mode="json")
+        return OpenedStudy(small.name, params, store.empty_table(), note, small)
     name = study if study in names else names[0]
     noted, table = store.study(name), store.table("transfer", study=name)
     missing = store.missing(name)
@@ -82,184 +86,202 @@ def opened(study: str) -> Opened:
     elif missing:
         note += f" The rest: dwlt run params/{name}.yaml"
     own = studies.Study.model_validate_json(json.dumps(noted["params"]))
-    return Opened(name, noted["params"], table, note, own if _playable(own) else small)
+    demo = own if _is_quick(own) else small
+    return OpenedStudy(name, noted["params"], table, note, demo)
 
 
-def _none() -> pd.DataFrame:
-    return pd.DataFrame(columns=[*store.ORDER, "id", "seconds"])
-
-
-def _playable(study: studies.Study) -> bool:
+def _is_quick(study: studies.Study) -> bool:
+    """Whether its data sets come with the packages, and the networks to compare are here."""
     if not study.grid:
         return False
     rows = [studies.dataset(study, name) for name in (study.source, study.grid[0].dataset[0])]
     weights = [
         store.path_of("pretraining", specs.record_id(spec)) / "weights.safetensors"
-        for spec in _thetas(study)
+        for spec in _two_pretrainings(study)
     ]
     return all(row.loader == "embedded" for row in rows) and all(path.exists() for path in weights)
 
 
-def _thetas(study: studies.Study) -> list[specs.PretrainingSpec | specs.ImportedSpec]:
+def _two_pretrainings(
+    study: studies.Study,
+) -> list[specs.PretrainingSpec | specs.ImportedSpec]:
     """Two pre-trainings to compare: STD and AT if the study has them."""
-    planned = sorted(
-        {p for block in study.grid for p in block.pretraining}, key=("STD", "AT", "FAT").index
-    )
-    return [studies.theta(study, p) for p in planned[:2]]
+    planned = {p for block in study.grid for p in block.pretraining}
+    ordered = [p for p in ("STD", "AT", "FAT") if p in planned]
+    return [studies.theta(study, p) for p in ordered[:2]]
 
 
 def networks(study: studies.Study, progress: Callable | None = None) -> dict[str, nn.Module]:
     """{p: theta_p in eval mode}, from their records; a record that is missing is made."""
-    found = {}
-    for spec in _thetas(study):
-        record = store.read(make.make(spec, "cpu", progress))
-        network = architectures.build(
-            spec.arch, spec.data.classes, spec.data.mean, spec.data.std
-        ).eval()
-        network.load_state_dict(load_file(record.file("weights.safetensors")))
-        found[spec.pretraining] = network
-    return found
+    return {
+        spec.pretraining: make.network(store.read(make.make(spec, "cpu", progress)))
+        for spec in _two_pretrainings(study)
+    }
 
 
-def transfers(study: studies.Study) -> list[specs.TransferSpec]:
-    """The dense network and two tickets of the study's first block, trained in the standard way.
-
-    Seconds each.
-    """
-    block = study.grid[0]
-    at = (
-        "AT" if "AT" in block.pretraining else block.pretraining[0],
-        block.method[0],
-        block.dataset[0],
-        block.fraction[0],
-        block.regime[0],
+def weight_counts(networks: dict[str, nn.Module]) -> pd.DataFrame:
+    """How many weights each network has, and how many of them can be pruned; one row each."""
+    return pd.DataFrame(
+        [
+            {
+                "network": f"theta_{p}",
+                "weights": sum(weight.numel() for weight in network.parameters()),
+                "prunable": sum(w.numel() for w in architectures.prunable(network).values()),
+            }
+            for p, network in networks.items()
+        ]
     )
+
+
+def example_transfers(study: studies.Study) -> list[specs.TransferSpec]:
+    """The dense network and two tickets of the study's first block, in its first regime."""
+    block = study.grid[0]
+    p = "AT" if "AT" in block.pretraining else block.pretraining[0]
+    at = (p, block.method[0], block.dataset[0], block.fraction[0], block.regime[0])
     return [
         studies.transfer(study, *at, rounds, block.seeds[0]) for rounds in (0, *block.rounds[:2])
     ]
 
 
-def some_images(study: studies.Study) -> tuple[Tensor, Tensor]:
+def one_shot_transfer(study: studies.Study, rounds: int, regime: str) -> specs.TransferSpec:
+    """An OMP ticket of the pre-training and for the task of `example_transfers`, on all its data.
+
+    Args:
+        study: what the tour experiments with.
+        rounds: the ticket's sparsity is that of so many pruning rounds; 0 is the dense network.
+        regime: ST or AT.
+    """
+    dense = example_transfers(study)[0]
+    p, task = dense.theta.pretraining, dense.data.name
+    return studies.transfer(study, p, "OMP", task, 1.0, regime, rounds, dense.seed)
+
+
+def data_sets(study: studies.Study) -> list[DataSet]:
+    """The source and the first block's downstream tasks, each once."""
+    names = dict.fromkeys([study.source, *study.grid[0].dataset])
+    return [studies.dataset(study, name) for name in names]
+
+
+def source_images(study: studies.Study) -> tuple[Tensor, Tensor]:
     """(x, y): the first test images of the source, (N,3,H,W) in [0,1] and (N,)."""
     test = loading.images(studies.dataset(study, study.source), "test")
-    test = test.take(torch.arange(min(JUDGED, len(test))))
+    test = test.take(torch.arange(min(IMAGES_TESTED, len(test))))
     return test.floats(), test.y
 
 
-def adversary(eps: float) -> pgd.PGD:
+# ------------------------------------------------------------------------------------------
+# attacks
+
+
+def pgd_attack(eps: float) -> pgd.PGD:
     """PGD-20 of that strength, its steps long enough to cross the ball more than twice."""
     return pgd.PGD(eps, max(1e-3, 2.5 * eps / 20), steps=20)
 
 
-def strengths(study: studies.Study) -> list[float]:
-    """eps from none to half as much again as the source's."""
-    return [round(part * studies.dataset(study, study.source).eps / 6, 4) for part in range(10)]
+def eps_values(study: studies.Study) -> list[float]:
+    """Ten strengths from none to half as much again as the source's eps."""
+    eps = studies.dataset(study, study.source).eps
+    return [round(step * eps / 6, 4) for step in range(10)]
 
 
-def fall(study: studies.Study, found: dict[str, nn.Module]) -> pd.DataFrame:
-    """RA of each network at every other strength, one row each: p, eps, RA."""
-    x, y = some_images(study)
-    return pd.DataFrame(
-        [
-            {
-                "p": p,
-                "eps": eps,
-                "RA": accuracy.robust_accuracy(
-                    network, x, y, adversary(eps), trainer.generator(0, "tour")
-                ),
-            }
-            for p, network in found.items()
-            for eps in strengths(study)[::2]
-        ]
+def accuracies(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple[float, float]:
+    """SA and RA on these images, in [0, 1]; RA under `pgd_attack(eps)` from a fixed random start."""
+    rng = trainer.generator(0, "tour")
+    return (
+        accuracy.standard_accuracy(network, x, y),
+        accuracy.robust_accuracy(network, x, y, pgd_attack(eps), rng),
     )
 
 
+def robustness(study: studies.Study, networks: dict[str, nn.Module]) -> pd.DataFrame:
+    """RA of each network on the source at every other strength, one row each: p, eps, RA."""
+    x, y = source_images(study)
+    rows = [
+        {"p": p, "eps": eps, "RA": accuracies(network, x, y, eps)[1]}
+        for p, network in networks.items()
+        for eps in eps_values(study)[::2]
+    ]
+    return pd.DataFrame(rows)
+
+
 @figure
-def falling(table: pd.DataFrame) -> Figure:
-    """The table of `fall` as curves."""
+def plot_robustness(table: pd.DataFrame) -> Figure:
+    """The table of `robustness` as curves."""
     fig = Figure((COLUMN, 2), layout="constrained")
     axes = fig.subplots()
-    for p, part in table.groupby("p", sort=False):
+    for p, rows in table.groupby("p", sort=False):
         color, marker, line = ROLES[p]
-        axes.plot(
-            part["eps"],
-            100 * part["RA"],
-            color=color,
-            marker=marker,
-            linestyle=line,
-            label=theta(p),
-        )
+        look = {"color": color, "marker": marker, "linestyle": line, "label": theta(p)}
+        axes.plot(rows["eps"], 100 * rows["RA"], **look)
     axes.set(xlabel="eps", ylabel="RA on the source (%)", ylim=(-3, 103))
     axes.legend()
     return fig
 
 
+# ------------------------------------------------------------------------------------------
+# pruning
+
+
+def pruning_ladder(network: nn.Module, rounds: int) -> pd.DataFrame:
+    """How many weights `masks.magnitude_prune` leaves in this network, round by round.
+
+    Args:
+        network: its prunable weights are counted; it is not changed.
+        rounds: the last round.
+    Returns:
+        One row per round, from 0 (dense): rounds, kept (weights), sparsity (the share that is
+        gone), and the paper's 1 - 0.8^rounds beside it.
+    """
+    weights = _prunable_weights(network)
+    m, rows = masks.dense_mask(weights), []
+    for done in range(rounds + 1):
+        rows.append((done, masks.kept(m), masks.sparsity(m), double_win.ladder(done)))
+        m = masks.magnitude_prune(weights, m, PRUNE_FRACTION)
+    return pd.DataFrame(rows, columns=["rounds", "kept", "sparsity", "1 - 0.8^rounds"])
+
+
+def pruned_copy(network: nn.Module, rounds: int, fraction: float = PRUNE_FRACTION) -> nn.Module:
+    """A copy of the network after one-shot magnitude pruning, not retrained."""
+    pruned = copy.deepcopy(network)
+    masks.apply_(pruned, imp.one_shot(_prunable_weights(pruned), rounds, fraction))
+    return pruned
+
+
 @figure
-def magnitudes(network: nn.Module, rounds: int, p: str, fraction: float = PRUNE_FRACTION) -> Figure:
-    """Every prunable weight by its value: those that pruning keeps in colour, those that go in
-    grey. fraction: of the remaining weights, pruned each round."""
-    weights = {name: weight.detach() for name, weight in architectures.prunable(network).items()}
+def weight_histogram(
+    network: nn.Module, rounds: int, p: str, fraction: float = PRUNE_FRACTION
+) -> Figure:
+    """Prunable weights by value: those that one-shot pruning keeps in colour, the others in grey.
+
+    Args:
+        network: theta_p.
+        rounds: of pruning; 0 keeps everything.
+        p: STD, FAT or AT.
+        fraction: of the remaining weights, pruned each round.
+    """
+    weights = _prunable_weights(network)
     m = imp.one_shot(weights, rounds, fraction)
     values = torch.cat([weight.flatten() for weight in weights.values()]).numpy()
-    kept = torch.cat([part.flatten() for part in m.values()]).numpy()
+    keep = torch.cat([mask.flatten() for mask in m.values()]).numpy()
     fig = Figure((COLUMN, 1.7), layout="constrained")
     axes, edge = fig.subplots(), np.quantile(np.abs(values), 0.995)
-    parts, colors = [values[~kept], values[kept]], ["#BBBBBB", ROLES[p][0]]
-    labels = [f"pruned: {len(parts[0]):,}", f"kept: {len(parts[1]):,}"]
-    axes.hist(parts, bins=np.linspace(-edge, edge, 61), stacked=True, color=colors, label=labels)
+    groups, colors = [values[~keep], values[keep]], ["#BBBBBB", ROLES[p][0]]
+    labels = [f"pruned: {len(groups[0]):,}", f"kept: {len(groups[1]):,}"]
+    axes.hist(groups, bins=np.linspace(-edge, edge, 61), stacked=True, color=colors, label=labels)
     axes.set(xlabel=f"weights of {theta(p)}", ylabel="how many")
     axes.legend()
     return fig
 
 
-def pruned(network: nn.Module, rounds: int, fraction: float = PRUNE_FRACTION) -> nn.Module:
-    """A copy of the network after one-shot magnitude pruning, not retrained."""
-    found = copy.deepcopy(network)
-    weights = {name: weight.detach() for name, weight in architectures.prunable(found).items()}
-    masks.apply_(found, imp.one_shot(weights, rounds, fraction))
-    return found
-
-
-def judge(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple[float, float]:
-    """SA and RA, 0..1, on these images."""
-    return accuracy.standard_accuracy(network, x, y), accuracy.robust_accuracy(
-        network, x, y, adversary(eps), trainer.generator(0, "tour")
-    )
-
-
-def transferred(
-    study: studies.Study, rounds: int, regime: str, progress: Callable
-) -> tuple[float, float]:
-    """SA and RA downstream of an OMP ticket of the first pre-training that `transfers` uses.
-
-    Trained now, not kept.
-    """
-    dense, *_ = transfers(study)
-    spec = studies.transfer(
-        study, dense.theta.pretraining, "OMP", dense.data.name, 1.0, regime, 0, 0
-    )
-    model = make.ticket(spec)
-    weights = {
-        name: weight.detach().clone() for name, weight in architectures.prunable(model).items()
-    }
-    m, recipe = imp.one_shot(weights, rounds, study.prune_fraction), spec.recipe
-    attack = pgd.PGD(**recipe.attack.model_dump()) if recipe.attack else None
-    how = trainer.Regime(
-        name=regime,
-        attack=attack,
-        judge=None,
-        **recipe.model_dump(exclude={"attack", "validation"}),
-    )
-    trainer.fit(model, m, loading.images(spec.data, "train"), None, how, 0, progress=progress)
-    test = loading.images(spec.data, "test").take(torch.arange(min(JUDGED, spec.data.test_images)))
-    return judge(model.eval(), test.floats(), test.y, spec.data.eps)
+def _prunable_weights(network: nn.Module) -> masks.Weights:
+    return {name: weight.detach() for name, weight in architectures.prunable(network).items()}
 
 
 # ------------------------------------------------------------------------------------------
 # pictures
 
 
-def strip(*rows: Tensor, side: int = 44) -> Picture.Image:
+def image_grid(*rows: Tensor, side: int = 44) -> Picture.Image:
     """Rows of images (N,3,H,W), one above the other, large enough to see their pixels."""
     x = torch.cat(rows)
     grid = to_pil_image(make_grid(x.clamp(0, 1), nrow=len(rows[0]), padding=1, pad_value=1.0))
@@ -267,14 +289,12 @@ def strip(*rows: Tensor, side: int = 44) -> Picture.Image:
     return grid.resize((grid.width * scale, grid.height * scale), Picture.Resampling.NEAREST)
 
 
-def attack_strip(
+def attack_pictures(
     network: nn.Module, x: Tensor, y: Tensor, attack: pgd.PGD
 ) -> tuple[Picture.Image, list[int]]:
-    """What a network is shown, the change (amplified: grey is none) and the sum.
-
-    And what it then reads.
-    """
-    x, y = x[:SHOWN], y[:SHOWN]
+    """The first images, what the attack adds (amplified: grey is none) and the sum, in three rows;
+    and the classes that the network then reads."""
+    x, y = x[:IMAGES_SHOWN], y[:IMAGES_SHOWN]
     attacked = pgd.perturb(network, x, y, attack, trainer.generator(0, "tour"))
     change = 0.5 + (attacked - x) / max(2 * attack.eps, 1e-9)
-    return strip(x, change, attacked), network(attacked).argmax(1).tolist()
+    return image_grid(x, change, attacked), network(attacked).argmax(1).tolist()

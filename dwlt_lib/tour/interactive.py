@@ -1,12 +1,11 @@
-"""The tour's sliders.
-
-Prune, attack and transfer a network and see what becomes of it, within a second or a few.
-"""
+"""The tour's controls: prune, attack and transfer a network and see at once what becomes of it."""
 
 from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -15,15 +14,17 @@ from torch import nn
 
 from dwlt_lib.analysis.double_win import ladder, sparsities, spread
 from dwlt_lib.config import studies
+from dwlt_lib.execution import make
 from dwlt_lib.plotting import figures
+from dwlt_lib.records import store
 from dwlt_lib.tour import experiments
 
 ROUNDS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18)
-ROOMY = (
+TABLE_STYLE = (
     "<style>.dwlt th, .dwlt td {padding: 0 0.8em 0 0; text-align: left; line-height: 1.7}</style>"
 )
-WIDE = {"width": "min(100%, 540px)"}
-COLUMNS = [
+SLIDER_LAYOUT = {"width": "min(100%, 540px)"}
+RESULT_COLUMNS = [
     "pretraining",
     "method",
     "dataset",
@@ -37,137 +38,136 @@ COLUMNS = [
 ]
 
 
-def adversary(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
-    """A slider over eps: what each network is shown, and what it reads."""
-    x, y = experiments.some_images(study)
-    pictures, lines = {p: _picture() for p in networks}, {p: HTML() for p in networks}
+def attack_slider(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
+    """A slider over eps: the attacked images of each network, and what it reads."""
+    x, y = experiments.source_images(study)
+    pictures = {p: _picture() for p in networks}
+    lines = {p: HTML() for p in networks}
 
     def show(eps: float) -> None:
-        seen = {
-            p: experiments.attack_strip(network, x, y, experiments.adversary(eps))
-            for p, network in networks.items()
-        }
-        for p, (picture, reads) in seen.items():
+        for p, network in networks.items():
+            picture, predictions = experiments.attack_pictures(
+                network, x, y, experiments.pgd_attack(eps)
+            )
+            right = sum(a == b for a, b in zip(predictions, y.tolist(), strict=False))
+            said = " ".join(map(str, predictions))
             pictures[p].value = _png(picture)
-            right = sum(a == b for a, b in zip(reads, y.tolist(), strict=False))
-            said = " ".join(map(str, reads))
             lines[
                 p
-            ].value = f"theta_{p} at eps {eps:g}: {right} of {len(reads)} right; reads {said}"
+            ].value = f"theta_{p} at eps {eps:g}: {right} of {len(predictions)} right; reads {said}"
 
-    slider = _slider(
-        "eps", {f"{eps:g}": eps for eps in experiments.strengths(study)}, show, start=6
-    )
+    options = {f"{eps:g}": eps for eps in experiments.eps_values(study)}
+    slider = _slider("eps", options, show, start=6)
     return VBox([slider, *(part for p in networks for part in (lines[p], pictures[p]))])
 
 
-def pruning(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
-    """A slider over the sparsity.
-
-    Which weights go, and SA and RA on the source without any retraining.
-    """
-    (x, y), eps, picture, text = (
-        experiments.some_images(study),
-        studies.dataset(study, study.source).eps,
-        _picture(),
-        HTML(),
-    )
+def pruning_slider(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
+    """A slider over the sparsity: which weights go, and SA and RA on the source, not retrained."""
+    x, y = experiments.source_images(study)
+    eps, fraction = studies.dataset(study, study.source).eps, study.prune_fraction
+    picture, text = _picture(), HTML()
+    p_drawn, drawn = list(networks.items())[-1]
 
     def show(rounds: int) -> None:
-        picture.value = _png(
-            experiments.magnitudes(
-                next(reversed(networks.values())),
-                rounds,
-                next(reversed(networks)),
-                study.prune_fraction,
-            )
-        )
-        rows = [
-            (
-                f"theta_{p}",
-                *experiments.judge(
-                    experiments.pruned(network, rounds, study.prune_fraction), x, y, eps
-                ),
-            )
-            for p, network in networks.items()
-        ]
+        picture.value = _png(experiments.weight_histogram(drawn, rounds, p_drawn, fraction))
+        rows = []
+        for p, network in networks.items():
+            pruned = experiments.pruned_copy(network, rounds, fraction)
+            rows.append((f"theta_{p}", *experiments.accuracies(pruned, x, y, eps)))
         text.value = _table(pd.DataFrame(rows, columns=["pruned, not retrained", "SA", "RA"]))
 
-    return VBox([_slider("sparsity", _levels(_ladder(study)), show), text, picture])
+    options = _sparsity_options(_paper_sparsities(study))
+    return VBox([_slider("sparsity", options, show), text, picture])
 
 
-def transfer(study: studies.Study) -> VBox:
-    """A sparsity, a regime and a button: the ticket is trained downstream while you watch.
+class TransferForm(VBox):
+    """A sparsity, a regime and a button, which makes that OMP ticket's record while you watch.
 
-    Results add up below.
+    Every press adds a row. A ticket that is among the records already is not trained again.
     """
-    picture, text, rows = _picture(), HTML(), []
-    levels = list(_levels(_ladder(study)).items())
-    slider = SelectionSlider(description="sparsity", options=levels, layout=WIDE)
-    regime, button = (
-        ToggleButtons(options=["ST", "AT"]),
-        Button(description="transfer", button_style="primary"),
-    )
 
-    def start(_: Button) -> None:
-        button.disabled, history, began = True, [], time.time()
+    def __init__(self, study: studies.Study) -> None:
+        self.study = study
+        options = list(_sparsity_options(_paper_sparsities(study)).items())
+        self.slider = SelectionSlider(description="sparsity", options=options, layout=SLIDER_LAYOUT)
+        self.regime = ToggleButtons(options=["ST", "AT"])
+        self.button = Button(description="transfer", button_style="primary")
+        self.button.on_click(self._transfer)
+        self.text, self.picture = HTML(), _picture()
+        self.picture.layout.display = "none"
+        self.rows: list[tuple] = []
+        self.history: list[dict[str, float]] = []
+        choice = Box([self.regime, self.button], layout={"flex_flow": "row wrap"})
+        super().__init__([self.slider, choice, self.text, self.picture])
+
+    def _transfer(self, _: Button) -> None:
+        self.button.disabled = True
+        began = time.time()
         try:
-            SA, RA = experiments.transferred(
-                study, slider.value, regime.value, lambda row: grow(row, history)
-            )
-            rows.append((slider.label, regime.value, SA, RA, f"{time.time() - began:.0f} s"))
-            text.value = _table(
-                pd.DataFrame(rows, columns=["sparsity", "regime", "SA", "RA", "took"])
-            )
+            spec = experiments.one_shot_transfer(self.study, self.slider.value, self.regime.value)
+            record = store.read(make.make(spec, "cpu", self._show_epoch))
+        except ValueError as error:  # the kernel's log alone would have it
+            self.text.value = escape(str(error))
+            return
         finally:
-            button.disabled = False
+            self.button.disabled = False
+        self._draw(record.history)
+        took = f"{time.time() - began:.0f} s"
+        found = record.metrics["SA"], record.metrics["RA"]
+        self.rows.append((self.slider.label, self.regime.value, *found, took))
+        columns = ["sparsity", "regime", "SA", "RA", "took"]
+        self.text.value = _table(pd.DataFrame(self.rows, columns=columns))
 
-    def grow(row: dict[str, float], history: list) -> None:
-        history.append(row)
-        picture.value, picture.layout.display = _png(figures.training_curve(history)), None
+    def _show_epoch(self, row: dict[str, float]) -> None:
+        if row["epoch"] == 1:  # another training has begun
+            self.history = []
+        self.history.append(row)
+        self._draw(self.history)
 
-    picture.layout.display = "none"
-    button.on_click(start)
-    return VBox([slider, Box([regime, button], layout={"flex_flow": "row wrap"}), text, picture])
-
-
-def results(table: pd.DataFrame) -> VBox:
-    """A slider over the sparsities of a table of transfers.
-
-    Mean and deviation of every curve there.
-    """
-    found, text = (
-        spread(table) if len(table) else table.reindex(columns=["rounds", *COLUMNS]),
-        HTML(),
-    )
-    at = sparsities(found) or {0: 0.0}
-
-    def show(at: int) -> None:
-        text.value = _table(found.loc[found["rounds"] == at, COLUMNS])
-
-    return VBox([_slider("sparsity", _levels(at), show), text])
+    def _draw(self, history: list[dict[str, float]]) -> None:
+        self.picture.value = _png(figures.training_curve(history))
+        self.picture.layout.display = None
 
 
-def _slider(name: str, options: dict[str, Any], show: Any, start: int = 0) -> SelectionSlider:
+def results_slider(table: pd.DataFrame) -> VBox:
+    """A slider over a table of transfers: mean and deviation of every curve at one sparsity."""
+    text = HTML()
+    if len(table):
+        means = spread(table)
+    else:
+        means = table.reindex(columns=["rounds", *RESULT_COLUMNS])
+
+    def show(rounds: int) -> None:
+        text.value = _table(means.loc[means["rounds"] == rounds, RESULT_COLUMNS])
+
+    options = _sparsity_options(sparsities(means) or {0: 0.0})
+    return VBox([_slider("sparsity", options, show), text])
+
+
+def _slider(
+    name: str, options: dict[str, Any], show: Callable[[Any], None], start: int = 0
+) -> SelectionSlider:
+    """A slider over the options, which calls `show` with each value that it is moved to."""
     slider = SelectionSlider(
         description=name,
         options=list(options.items()),
         index=start,
         continuous_update=False,
-        layout=WIDE,
+        layout=SLIDER_LAYOUT,
     )
     slider.observe(lambda change: show(change["new"]), names="value")
     show(slider.value)
     return slider
 
 
-def _ladder(study: studies.Study) -> dict[int, float]:
-    return {r: ladder(r, study.prune_fraction) for r in ROUNDS}
+def _paper_sparsities(study: studies.Study) -> dict[int, float]:
+    """The sparsity after each of ROUNDS, in [0, 1]."""
+    return {rounds: ladder(rounds, study.prune_fraction) for rounds in ROUNDS}
 
 
-def _levels(at: dict[int, float]) -> dict[str, int]:
-    """A slider's options. at: the sparsity of each of the rounds."""
-    return {f"{100 * at[r]:.1f} %": r for r in sorted(at)}
+def _sparsity_options(sparsity: dict[int, float]) -> dict[str, int]:
+    """A slider's options, "48.8 %" for three rounds. sparsity: by rounds, in [0, 1]."""
+    return {f"{100 * sparsity[rounds]:.1f} %": rounds for rounds in sorted(sparsity)}
 
 
 def _table(frame: pd.DataFrame) -> str:
@@ -179,22 +179,19 @@ def _table(frame: pd.DataFrame) -> str:
         classes="dwlt",
         formatters={"fraction": "{:g}".format},
     )
-    return f'{ROOMY}<div style="overflow-x: auto">{shown}</div>'
+    return f'{TABLE_STYLE}<div style="overflow-x: auto">{shown}</div>'
 
 
 def _picture() -> Image:
-    return Image(
-        format="png",
-        layout={"max_width": "100%", "object_fit": "contain", "align_self": "flex-start"},
-    )
+    layout = {"max_width": "100%", "object_fit": "contain", "align_self": "flex-start"}
+    return Image(format="png", layout=layout)
 
 
 def _png(picture: Any) -> bytes:
     """A PIL picture or a Figure as a PNG file."""
     out = io.BytesIO()
-    (
+    if hasattr(picture, "savefig"):
         picture.savefig(out, format="png", dpi=150)
-        if hasattr(picture, "savefig")
-        else picture.save(out, "png")
-    )
+    else:
+        picture.save(out, "png")
     return out.getvalue()

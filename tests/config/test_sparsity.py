@@ -170,8 +170,8 @@ def test_the_browser_the_tours_sliders_and_the_report_say_it(halves):
     assert [label for label, _ in page.parts.images.level.options] == wanted[1:]
     for row in store.table("surface", study="toy").to_dict("records"):
         says(pictures_tab._ticket(row), *wanted)
-    assert list(interactive._levels(double_win.sparsities(table))) == wanted
-    assert list(interactive._levels(interactive._ladder(halves)))[:4] == wanted
+    assert list(interactive._sparsity_options(double_win.sparsities(table))) == wanted
+    assert list(interactive._sparsity_options(interactive._paper_sparsities(halves)))[:4] == wanted
     assert "at 75.0 % sparsity" in mask_markup.masks_at({}, "RP", 2, 0.75)
     text = build.build("toy").read_text()
     assert "50.0, 75.0, 87.5" in text

@@ -198,6 +198,21 @@ def test_weights_stay_only_where_they_are_asked_for(made):
             )
 
 
+def test_the_network_of_a_record_scores_what_the_record_says(made):
+    drawn = torch.get_rng_state()
+    for spec in (
+        one(made, "pretraining", pretraining="AT"),
+        one(made, "transfer", regime="AT", rounds=2),
+    ):
+        record, test = store.read(spec), loading.images(spec.data, "test")
+        model = make.network(record)
+        assert not model.training
+        assert record.metrics["SA"] == accuracy.standard_accuracy(model, test.floats(), test.y)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    with pytest.raises(ValueError, match="holds no such file"):
+        make.network(store.read(one(made, "transfer", method="RP", rounds=3)))
+
+
 def test_a_mask_names_the_theta_it_was_drawn_from(made):
     spec = one(made, "mask", method="RP")
     header = masks.packed_header((store.read(spec).path / "mask.safetensors").read_bytes())

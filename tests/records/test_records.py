@@ -151,6 +151,7 @@ def test_a_study_sees_its_own_records_and_counts_what_is_missing(toy, planned):
         record_id(planned[0])
     ]
     assert store.missing("toy") == len(planned) - 1
+    assert store.coverage("toy") == f"{len(planned) - 1} of {len(planned)} records are missing"
     found = store.study("toy")
     assert found["name"] == "toy" and found["ids"] == list(plan(study))
     assert studies.Study.model_validate_json(json.dumps(found["params"])) == study
@@ -338,6 +339,22 @@ def test_of_some_ids_only_these_are_read(planned):
     a, b = write(planned[0]), write(planned[1])
     (b / "record.json").write_text("{")
     assert store.table(ids=[a.name])["id"].tolist() == [a.name]
+
+
+def test_a_preview_says_of_each_record_whether_it_exists(planned):
+    ids = [record_id(spec) for spec in planned]
+    for written in (0, 1):
+        found = store.preview(planned)
+        assert list(found["id"]) == ids and found["exists"].sum() == written
+        write(planned[0])
+    assert store.preview([]).empty
+
+
+def test_a_summary_has_four_decimals_and_no_empty_columns(planned):
+    theta = planned[0]
+    write(theta, SA=0.123456)
+    (found,) = store.summary([record_id(theta)]).to_dict("records")
+    assert found["SA"] == 0.1235 and "rounds" not in found and "images" not in found
 
 
 @pytest.mark.parametrize("id", ["*", "", "../x", "A" * 20, "?" * 20])

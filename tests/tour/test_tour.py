@@ -28,9 +28,9 @@ def small(outputs):
 
 def test_with_nothing_there_the_tour_says_so_and_plays_with_its_own_study(outputs, monkeypatch):
     monkeypatch.setattr(store, "_references", list)  # those that come with the checkout
-    found = experiments.opened("tour")
+    found = experiments.open_study("tour")
     assert "No study has run here" in found.note and "dwlt run params/tour.yaml" in found.note
-    assert found.table.empty and found.live.name == found.name == "tour"
+    assert found.table.empty and found.demo.name == found.name == "tour"
 
 
 def test_on_a_fresh_clone_the_reference_stands_in_and_nothing_is_taken_for_its_weights(
@@ -38,19 +38,19 @@ def test_on_a_fresh_clone_the_reference_stands_in_and_nothing_is_taken_for_its_w
 ):
     outputs.mkdir()
     (outputs / "reference").symlink_to(request.config.rootpath / "outputs" / "reference")
-    found = experiments.opened("tour")
+    found = experiments.open_study("tour")
     assert (
         "'tour' has not run here" in found.note
         and found.name == "tour_full"
         and len(found.table) > 100
     )
-    assert found.live.name == "tour"  # the reference has no weights
+    assert found.demo.name == "tour"  # the reference has no weights
 
 
 def test_a_study_that_ran_in_part_says_how_much_is_missing(small):
-    found = experiments.opened("tiny")
+    found = experiments.open_study("tiny")
     assert (
-        found.live == small
+        found.demo == small
         and "missing" in found.note
         and "dwlt run params/tiny.yaml" in found.note
     )
@@ -64,12 +64,12 @@ def test_a_study_without_transfers_is_opened_too(outputs, toy):
         masks=[{"pretraining": ["AT"], "method": ["RP"], "rounds": [2]}],
     )
     store.write_study(study)
-    assert experiments.opened(study.name).live.name == "tour"
+    assert experiments.open_study(study.name).demo.name == "tour"
 
 
 def test_what_the_tour_makes_is_planned_by_its_study(small):
     planned = studies.plan(small)
-    assert all(make.record_id(spec) in planned for spec in experiments.transfers(small))
+    assert all(make.record_id(spec) in planned for spec in experiments.example_transfers(small))
     before = sorted(map(str, store.outputs().rglob("record.json")))
     assert list(experiments.networks(small)) == ["STD", "AT"]
     assert sorted(map(str, store.outputs().rglob("record.json"))) == before
@@ -78,7 +78,9 @@ def test_what_the_tour_makes_is_planned_by_its_study(small):
 def test_a_pruned_copy_leaves_the_network_whole(small):
     network = experiments.networks(small)["AT"]
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    zeros = sum(int((weight == 0).sum()) for weight in experiments.pruned(network, 6).parameters())
+    zeros = sum(
+        int((weight == 0).sum()) for weight in experiments.pruned_copy(network, 6).parameters()
+    )
     whole = sum(int((weight == 0).sum()) for weight in network.parameters())
     assert zeros > whole + 1000
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -86,7 +88,10 @@ def test_a_pruned_copy_leaves_the_network_whole(small):
 
 def test_sliders_show_the_value_they_are_moved_to(small):
     networks = experiments.networks(small)
-    for box in (interactive.adversary(small, networks), interactive.pruning(small, networks)):
+    for box in (
+        interactive.attack_slider(small, networks),
+        interactive.pruning_slider(small, networks),
+    ):
         slider, parts = box.children[0], box.children[1:]
         before = [part.value for part in parts]
         slider.index = len(slider.options) - 1
@@ -98,17 +103,37 @@ def test_sliders_show_the_value_they_are_moved_to(small):
         assert [part.value for part in parts] != before
 
 
-def test_pressing_transfer_trains_and_adds_a_row_and_keeps_no_record(small):
-    before = len(list(store.outputs().rglob("record.json")))
-    slider, controls, text, picture = interactive.transfer(small).children
-    slider.index = 3
-    controls.children[1].click()
-    assert (
-        "48.8 %" in text.value
-        and picture.value[:4] == b"\x89PNG"
-        and not controls.children[1].disabled
-    )
-    assert len(list(store.outputs().rglob("record.json"))) == before
+def test_pressing_transfer_makes_that_tickets_record_once_and_adds_a_row(small):
+    form = interactive.TransferForm(small)
+    form.slider.index = 3
+    for pressed in (1, 2):
+        form.button.click()
+        assert form.text.value.count("48.8 %") == pressed and not form.button.disabled
+        assert form.picture.value[:4] == b"\x89PNG"
+        found = store.table("transfer")
+        assert len(found) == 1, "the second press finds the first one's record"
+    assert list(found["method"]) == ["OMP"] and list(found["rounds"]) == [3]
+    assert form.rows[0][:4] == form.rows[1][:4] == ("48.8 %", "ST", found["SA"][0], found["RA"][0])
+
+
+def test_a_press_that_fails_says_why_and_can_be_repeated(small, monkeypatch):
+    def refuse(*_):
+        raise ValueError("<no room>")
+
+    form = interactive.TransferForm(small)
+    monkeypatch.setattr(make, "make", refuse)
+    form.button.click()
+    assert "&lt;no room&gt;" in form.text.value and not form.button.disabled
+
+
+def test_the_pruning_ladder_is_the_papers_up_to_one_weight(small):
+    network = experiments.networks(small)["STD"]
+    (counts,) = experiments.weight_counts({"STD": network}).to_dict("records")
+    table = experiments.pruning_ladder(network, 5)
+    assert list(table["rounds"]) == list(range(6)) and table["kept"][0] == counts["prunable"]
+    assert counts["prunable"] < counts["weights"]
+    gap = (table["sparsity"] - table["1 - 0.8^rounds"]).abs()
+    assert (gap * counts["prunable"] < 5).all()  # each round rounds to a whole weight
 
 
 def test_names_out_of_records_are_escaped():
@@ -126,16 +151,16 @@ def test_names_out_of_records_are_escaped():
         "RA": 0.1,
         "id": "0",
     }
-    assert "<script>" not in interactive.results(pd.DataFrame([row])).children[1].value
+    assert "<script>" not in interactive.results_slider(pd.DataFrame([row])).children[1].value
 
 
 def test_the_stronger_the_adversary_the_lower_the_curve(small):
-    table = experiments.fall(small, experiments.networks(small))
+    table = experiments.robustness(small, experiments.networks(small))
     assert (
-        list(table["eps"].unique()) == experiments.strengths(small)[::2]
+        list(table["eps"].unique()) == experiments.eps_values(small)[::2]
         and table["RA"].between(0, 1).all()
     )
-    assert json.dumps(experiments.strengths(small)) == json.dumps(
-        sorted(experiments.strengths(small))
+    assert json.dumps(experiments.eps_values(small)) == json.dumps(
+        sorted(experiments.eps_values(small))
     )
-    assert experiments.falling(table).axes
+    assert experiments.plot_robustness(table).axes
