@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -135,7 +134,7 @@ def _panel(page: SimpleNamespace, id: str) -> None:
         return
     curve, notebook = "", w.HTML(layout=WIDE)
     if found.history:
-        curve = png(figures.training_curve(found.history), "training curve", 520)
+        curve = png(figures.training_curve(found.history))
     buttons = []
     for up in found.upstream:
         button = w.Button(
@@ -148,11 +147,10 @@ def _panel(page: SimpleNamespace, id: str) -> None:
         description="executed notebook", disabled=made_by is None, layout=w.Layout(width="170px")
     )
     show.on_click(lambda _: setattr(notebook, "value", _executed(made_by)))
-    note = "" if made_by else "<p><small>Its executed notebook is not kept here.</small></p>"
     close = w.Button(description="close", layout=w.Layout(width="80px"))
     close.on_click(lambda _: setattr(page.record, "children", ()))
     page.record.children = (
-        w.HTML(markup.record(found, curve, note)),
+        w.HTML(markup.record(found, curve, executed=made_by is not None)),
         row(*buttons, show, close),
         notebook,
     )
@@ -181,8 +179,4 @@ def _executed(path: Path) -> str:
     page = page.replace(
         "<head>", f'<head><meta http-equiv="Content-Security-Policy" content="{ALONE}">', 1
     )
-    return (
-        markup.box(f"<p>{escape(str(path))}</p>", "notebook")
-        + '<iframe sandbox="" style="width:100%;height:520px;border:1px solid #ccc"'
-        f' srcdoc="{escape(page)}"></iframe>'
-    )
+    return markup.card("notebook", path=path, page=page)

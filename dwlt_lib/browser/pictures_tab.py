@@ -3,9 +3,7 @@
 Landscapes of several tickets on one scale, and test images under attack.
 """
 
-import base64
 import io
-from html import escape
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,16 +20,12 @@ from dwlt_lib.records import store
 MOST = 8  # landscapes side by side
 
 
-def png(fig: Any, alt: str, width: int = 1100) -> str:
-    """A matplotlib figure as an <img> of at most `width` px, which scrolls where the page is
-    narrow.
-    """
+def png(fig: Any) -> str:
+    """A matplotlib figure as the address of an image that a page carries in itself."""
     file = io.BytesIO()
     with style():
         fig.savefig(file, format="png", dpi=160)
-    data = base64.b64encode(file.getvalue()).decode()
-    look = f"image-rendering:auto;width:max(100%,{width // 2}px);max-width:{width}px"
-    return f'<img style="{look}" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+    return markup.address(file.getvalue())
 
 
 def _ticket(found: dict) -> str:
@@ -113,7 +107,8 @@ def landscapes_tab(page: SimpleNamespace) -> SimpleNamespace:
         how = "contours" if part.kind.value == "trajectory" else part.look.value
         draw_them = landscapes.contours if how == "contours" else landscapes.surfaces_3d
         alt = f"loss {how}: {'; '.join(p['title'] for p in panels)}"
-        part.picture.value = "".join(lines) + markup.box(png(draw_them(panels), alt), "landscapes")
+        drawn = markup.card("landscapes", drawn=png(draw_them(panels)), alt=alt)
+        part.picture.value = "".join(lines) + drawn
 
     part.kind.observe(refresh, names="value")
     for control in (part.look, part.images, part.chosen):

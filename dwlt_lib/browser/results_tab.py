@@ -1,7 +1,6 @@
 """The browser's second tab: the table of all records, to filter, group, draw and export."""
 
 import base64
-from html import escape
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,13 +87,7 @@ def results(page: SimpleNamespace) -> SimpleNamespace:
         )
         file = f"{page.study.value}_{part.kind.value}.csv"
         csv = base64.b64encode(shown.to_csv(index=False).encode()).decode()
-        link = (
-            f'<a class="button" download="{escape(file)}" href="data:text/csv;base64,{csv}">Export'
-            " CSV</a>"
-        )
-        part.count.value = markup.box(
-            f'<span data-rows="{len(shown)}">{len(shown)} rows</span> &nbsp; {link}', "count"
-        )
+        part.count.value = markup.card("count", rows=len(shown), file=file, csv=csv)
         if now.grid is None:
             now.grid = _grid(_readable(shown))
             now.grid.observe(chosen, names="selected_rows")

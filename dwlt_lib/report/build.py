@@ -8,13 +8,14 @@ markup.
 import base64
 import re
 import warnings
-from html import escape
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import nbformat
 import pandas as pd
 import yaml
+from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.sanitize import SanitizeHTML
 
@@ -31,43 +32,13 @@ TAGS = (
     " ol li sub sup"
 )
 CLEAN = SanitizeHTML(tags=TAGS.split(), attributes={"*": ["colspan", "rowspan"]}, strip=True)
-CSS = """
-body { max-width: 60rem; margin: 0 auto; padding: 1rem; color: #222; background: #fff; font: 16px/1.5 sans-serif; }
-h1 { line-height: 1.2; margin-bottom: .5rem; } h2 { margin-top: 3rem; border-bottom: 1px solid #ccc; }
-p, li, figcaption, pre { max-width: 46rem; } a { color: #0b4f94; }
-h1, h2, h3, h4, p, li, pre, figcaption { overflow-wrap: anywhere; }
-nav, .note, .paper, .hint { color: #555; font-size: .9em; } nav a { display: inline-block; margin: 0 1em .3em 0; }
-.headline { font-size: 1.25em; line-height: 1.4; font-weight: 600; } .problem { color: #a40000; }
-code, pre { font: .85rem/1.4 monospace; } pre.said { font: inherit; }
-pre { white-space: pre-wrap; background: #f6f6f6; padding: .5rem .75rem; } summary { cursor: pointer; }
-figure { margin: 1.25rem 0; } figcaption { border-left: 3px solid #0b4f94; padding-left: .75rem; margin-top: .5rem; }
-.paper { border-left: 3px solid #ccc; padding-left: .75rem; } .frame { overflow-x: auto; } .hint { display: none; }
-.frame img { display: block; width: 100%; height: auto; } .frame img.column { max-width: 30rem; }
-.zoom { position: absolute; opacity: 0; } .zoom:focus-visible + img { outline: 2px solid #0b4f94; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .82rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid #ddd; } thead th { vertical-align: bottom; }
-.left th, .left td, .kinds :first-child, .who tr > :nth-child(-n+3) { text-align: left; }
-.who td:first-child { white-space: nowrap; } .verdict thead tr:first-child th { text-align: center; }
-.verdict td:nth-child(5) { font-weight: bold; background: #eef5fa; } .kinds tbody tr:last-child { font-weight: bold; }
-@media (max-width: 50rem) { .headline { font-size: 1.1em; } .hint { display: block; }
-.zoom:checked + img { width: 56rem; } }
-@media print { @page { size: A4; margin: 16mm 14mm; } body { max-width: none; padding: 0; font-size: 9.5pt; }
-nav, .hint, details:not([open]) { display: none; } a { color: inherit; } table { font-size: 7pt; }
-.scroll, .frame { overflow: visible; } .scroll table { max-width: 100%; } th, td { padding: .15rem .3rem; }
-.frame img.column { max-width: 11cm; } thead { display: table-header-group; } h2 { margin-top: 2em; }
-figure, tr, .paper { break-inside: avoid; }
-h2, h3, h4, h3 + p, h3 + p + p { break-after: avoid; }
-.frame img { max-height: 235mm; object-fit: contain; object-position: left; }
-p, li, figcaption, pre { max-width: none; orphans: 3; widows: 3; } }
-"""
-RULE = """<p>Extreme sparsity (%) of double-win tickets: the sparsest level of (theta_p, mask) that matches its dense
-network by SA after standard training and by both SA and RA after adversarial training. <em>Matches</em>: its mean over
-seeds is no lower than the dense mean less one standard deviation of dense (section 4.1; ddof 1; the largest such
-level). 0.0: only dense does; –: not known.</p>"""
-DOUBT = """The paper leaves the rule open: <em>ddof 0</em> takes the population's deviation, <em>eq3</em> is equation 3
-(no lower than the dense mean), <em>prefix</em> stops before the first level that does not match. With three seeds a
-ticket truly equal to dense passes all three criteria only about half of the time."""
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 def build(study: str) -> Path:
@@ -75,60 +46,42 @@ def build(study: str) -> Path:
 
     Returns its path.
     """
-    noted, missing = store.study(study), store.missing(study)
+    noted, folder = store.study(study), store.study_dir(study)
     damaged: list[str] = []  # they count as missing
-    found, folder = (
-        store.table(study=study, damaged=damaged),
-        store.study_dir(study) / "notebooks",
-    )
+    found = store.table(study=study, damaged=damaged)
+    missing, params = store.missing(study), noted["params"]
+    asked, parameters = _parameters(params)
     with warnings.catch_warnings(action="ignore"):  # the page says it
-        chapters = {"Verdict": _verdict(store.table("transfer", study=study, damaged=damaged))}
-    for path in sorted([*folder.glob("00_tour.ipynb"), *folder.glob("1[0-9]_*.ipynb")]):
-        if chapter := _chapter(path, store.study_dir(study) / "figures"):
-            chapters[chapter[0]] = chapter[1]
-    chapters["The study's parameters"] = _parameters(noted["params"])
-    chapters |= {
-        "Cost": _cost(found),
-        "Versions": _versions(found),
-        "Failures": _failures(folder, missing),
-    }
-    chapters = {name: text for name, text in chapters.items() if text}
-    title, state = (
-        noted["params"].get("title") or f"Study {study}",
-        f"{len(found)} of {len(noted['ids'])} records",
+        verdict = _verdict(store.table("transfer", study=study, damaged=damaged))
+    paths = (folder / "notebooks").glob("*.ipynb")
+    shown = [path for path in sorted(paths) if re.match("00_tour|1[0-9]_", path.name)]
+    page = TEMPLATES.get_template("report.html.j2").render(
+        title=params.get("title") or f"Study {study}",
+        study=study,
+        found=len(found),
+        planned=len(noted["ids"]),
+        missing=missing,
+        where=store.where(study),
+        verdict=verdict,
+        chapters=[chapter for path in shown if (chapter := _chapter(path, folder / "figures"))],
+        asked=asked,
+        parameters=parameters,
+        cost=_cost(found),
+        versions=_versions(found),
+        failures=_failures(folder / "notebooks", missing),
     )
-    state += (
-        f' are there; <strong class="problem">{missing} are missing</strong>'
-        if missing
-        else ", none missing"
-    )
-    state += f" ({escape(line)})" if (line := store.where(study)) else ""
-    parts = [
-        f'<h2 id="part-{i}">{escape(name)}</h2>\n{text}'
-        for i, (name, text) in enumerate(chapters.items())
-    ]
-    links = " ".join(f'<a href="#part-{i}">{escape(name)}</a>' for i, name in enumerate(chapters))
-    page = [
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title><style>{CSS}</style></head><body><h1>{escape(title)}</h1>",
-        f"<p>Study <code>{escape(study)}</code>: {state}.</p>",
-        f'<nav aria-label="Contents">{links}</nav>',
-        *parts,
-        "</body></html>",
-    ]
-    target = store.study_dir(study) / "report.html"
+    target = folder / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    return files.write(target, "\n".join(page))
+    return files.write(target, page)
 
 
-def _html(frame: pd.DataFrame, look: str = "") -> str:
-    """A table, everything in it escaped, that scrolls by itself where the page is narrow."""
+def _table(frame: pd.DataFrame, look: str) -> Markup:
+    """A table of that class; pandas escapes everything in it."""
     with pd.option_context("display.max_colwidth", None):
-        return (
-            "<div"
-            f' class="scroll">{frame.to_html(index=False, border=0, na_rep="–", classes=look)}</div>\n'
-        )
+        return Markup(frame.to_html(index=False, border=0, na_rep="–", classes=look))
+
+
+TEMPLATES.filters["table"] = _table
 
 
 def _percent(values: pd.Series) -> list[str]:
@@ -158,7 +111,7 @@ def _who(frame: pd.DataFrame) -> dict[str, Any]:
     return {"data": data, "method": frame["method"], "theta_p": frame["pretraining"]}
 
 
-def _verdict(table: pd.DataFrame) -> str:
+def _verdict(table: pd.DataFrame) -> dict[str, Any]:
     """The extreme double-win sparsities, every reading of the rule beside them, and the paper's
     own.
     """
@@ -169,44 +122,32 @@ def _verdict(table: pd.DataFrame) -> str:
         .rename(columns=figures.name)
     )
     own = own.rename_axis(["theta_p", "method"]).reset_index().iloc[:, [1, 0, 2, 3, 4]]
-    paper = (
-        "<h3>The paper's own</h3><p>ResNet-50 from ImageNet, all data (sections 4.1, 4.2).</p>"
-        + _html(own, "left")
-    )
+    shown = {"headline": captions.headline(table), "paper": own, "extremes": None}
     judged = double_win.verdict(table) if len(table) else table
-    headline = f'<p class="headline">{escape(captions.headline(table))}</p>\n'
     if judged.empty:
-        return f"{headline}{paper}"
+        return shown
+    levels = double_win.criteria(table)
     found = _ordered(
         judged.merge(double_win.alternatives(table).reset_index(), on=double_win.GROUP)
     )
     first, *others = double_win.alternatives(table).columns
-    shown = {("", name): values for name, values in _who(found).items()} | {
-        ("", "levels"): found["levels"]
+    columns = {("", name): values for name, values in _who(found).items()}
+    columns["", "levels"] = found["levels"]
+    columns["double win", "one std"] = _percent(found[first])
+    for c in double_win.CRITERIA:
+        columns["by one criterion alone", figures.CRITERIA[c]] = _percent(found[c])
+    for name in others:
+        columns["double win, other readings", name.replace("_", " ")] = _percent(found[name])
+    return shown | {
+        "extremes": pd.DataFrame(columns),
+        "levels": _levels(levels),
+        "at_chance": double_win.at_chance(levels),
+        "seeds": table["seed"].nunique(),
+        "unknown": found["unknown"].sum(),
     }
-    shown[("double win", "one std")] = _percent(found[first])
-    shown |= {
-        ("by one criterion alone", figures.CRITERIA[c]): _percent(found[c])
-        for c in double_win.CRITERIA
-    }
-    shown |= {
-        ("double win, other readings", name.replace("_", " ")): _percent(found[name])
-        for name in others
-    }
-    lost = "".join(
-        f'<p class="problem">{escape(line)}</p>\n'
-        for line in double_win.at_chance(double_win.criteria(table))
-    )
-    note = f"Seeds: {table['seed'].nunique()}; levels not known: {found['unknown'].sum()}. {DOUBT}"
-    return (
-        f"{headline}{_html(pd.DataFrame(shown), 'who verdict')}{RULE}\n{lost}<p"
-        f' class="note">{note}</p>\n<details><summary>Every level: difference to dense in points,'
-        " with its 90 %"
-        f" interval</summary>\n{_levels(double_win.criteria(table))}</details>\n{paper}"
-    )
 
 
-def _levels(found: pd.DataFrame) -> str:
+def _levels(found: pd.DataFrame) -> pd.DataFrame:
     found = _ordered(found, "rounds")
     shown = {**_who(found), "sparsity": _percent(found["sparsity"])}
     for c in double_win.CRITERIA:
@@ -215,11 +156,11 @@ def _levels(found: pd.DataFrame) -> str:
             f"{gap:+.1f} [{low:+.1f}, {high:+.1f}] {status}".replace("nan", "–")
             for gap, low, high, status in zip(*parts, found[f"{c}_status"], strict=True)
         ]
-    return _html(pd.DataFrame({**shown, "double win": found["double_win"]}), "who")
+    return pd.DataFrame({**shown, "double win": found["double_win"]})
 
 
-def _parameters(params: dict[str, Any]) -> str:
-    """What the study varies, and all its parameters folded away."""
+def _parameters(params: dict[str, Any]) -> tuple[pd.DataFrame, str]:
+    """What the study varies, and all its parameters as YAML."""
     asked = {
         "preset": params.get("preset"),
         "network": params.get("arch"),
@@ -239,16 +180,13 @@ def _parameters(params: dict[str, Any]) -> str:
     full = re.sub(
         r"(?m)^.*: null\n", "", yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
     )
-    return (
-        f"{_html(pd.DataFrame({'parameter': asked.keys(), 'value': asked.values()}), 'left')}<details><summary>All"
-        f" parameters, with presets and defaults</summary>\n<pre>{escape(full)}</pre></details>\n"
-    )
+    return pd.DataFrame({"parameter": asked.keys(), "value": asked.values()}), full
 
 
-def _cost(found: pd.DataFrame) -> str:
-    """Records, core time and arithmetic by kind, and when their jobs began."""
+def _cost(found: pd.DataFrame) -> dict[str, Any] | None:
+    """Records, core time and arithmetic by kind, and when their jobs began; None: no record yet."""
     if found.empty:
-        return "<p>No record has been made yet.</p>"
+        return None
     made = pd.DataFrame([store.read(id).made for id in found["id"]])
     made = made.reindex(columns=["seconds", "threads", "gmac", "made"])
     core = (made["seconds"] * made["threads"].fillna(1)).rename("core")
@@ -265,16 +203,12 @@ def _cost(found: pd.DataFrame) -> str:
         "GMAC": kinds["gmac"].map("{:,.0f}".format),
         "GMAC a core second": ["–" if pd.isna(value) else f"{value:.1f}" for value in rate],
     }
+    cost = {"kinds": pd.DataFrame(shown), "total": _duration(kinds["core"]["in all"]), "first": ""}
     began = pd.to_datetime(made["made"], errors="coerce", utc=True).dropna()
-    span = ""
     if len(began):
-        first, last = (f"{time:%Y-%m-%d %H:%M}" for time in (began.min(), began.max()))
-        span = f"; the first job began {first} UTC, the last {last} UTC"
-        span += f", {_duration((began.max() - began.min()).total_seconds())} later"
-    return (
-        f"<p>{_duration(kinds['core']['in all'])} of core time{span}. GMAC: thousand millions of "
-        f"multiply-accumulates, counted from the plan.</p>\n{_html(pd.DataFrame(shown), 'kinds')}"
-    )
+        cost["first"], cost["last"] = (f"{t:%Y-%m-%d %H:%M}" for t in (began.min(), began.max()))
+        cost["span"] = _duration((began.max() - began.min()).total_seconds())
+    return cost
 
 
 def _duration(seconds: float) -> str:
@@ -289,10 +223,10 @@ def _duration(seconds: float) -> str:
     )
 
 
-def _versions(found: pd.DataFrame) -> str:
+def _versions(found: pd.DataFrame) -> pd.DataFrame | None:
     """With what and where the records were made: code, torch, Python, device, threads."""
     if found.empty:
-        return ""
+        return None
     keys = ["code", "torch", "python", "device", "threads"]
     made = (
         pd.DataFrame([store.read(id).made for id in found["id"]])
@@ -300,20 +234,21 @@ def _versions(found: pd.DataFrame) -> str:
         .fillna("–")
         .astype(str)
     )
-    return _html(made.value_counts().rename("records").reset_index(), "left")
+    return made.value_counts().rename("records").reset_index()
 
 
-def _clean(markup: str) -> str:
+def _clean(html: str) -> Markup:
     """HTML with the tags of text and tables only.
 
     No script, no style, no picture from elsewhere.
     """
-    return CLEAN.sanitize_html_tags(re.sub(r"(?is)<(style|script)\b.*?</\1\s*>", "", markup))
+    html = re.sub(r"(?is)<(style|script)\b.*?</\1\s*>", "", html)
+    return Markup(CLEAN.sanitize_html_tags(html))
 
 
-def _chapter(path: Path, figures: Path) -> tuple[str, str] | None:
-    """An executed notebook's title, and its prose and outputs without its code; None if nothing is
-    to be shown.
+def _chapter(path: Path, figures: Path) -> dict[str, Any] | None:
+    """An executed notebook's title, and its prose and outputs without its code as (kind, content);
+    None if nothing is to be shown.
 
     A picture, the line printed next and the paper's finding above it belong together and become one
     figure.
@@ -325,40 +260,39 @@ def _chapter(path: Path, figures: Path) -> tuple[str, str] | None:
     headings = [re.match(r"# +(.+)", cell.source) for cell in cells if cell.cell_type == "markdown"]
     title, parts = next((found[1] for found in headings if found), path.stem), []
     tagged = [cell for cell in cells if SHOWN in cell.metadata.get("tags", [])]
-    picture, paper = None, ""
+    picture, paper = None, Markup()
     for cell in [*(tagged or cells), None]:
         outputs = cell.outputs if cell is not None and cell.cell_type == "code" else []
         said = "".join(
             out.text for out in outputs if out.output_type == "stream" and out.name == "stdout"
         ).strip()
         if picture and (outputs or cell is None or cell.cell_type == "markdown"):
-            parts += [_figure(picture, said or title, bool(said)), paper]
+            parts += [_figure(picture, said or title, bool(said)), ("paper", paper)]
             outputs = [out for out in outputs if out.output_type != "stream"]
-            picture, paper = None, ""
+            picture, paper = None, Markup()
         if cell is not None and cell.cell_type == "markdown":
-            text, paper = _prose(cell.source, paper)
-            parts.append(text)
+            parts.append(("paper", paper))
+            text, paper = _prose(cell.source)
+            parts.append(("prose", text))
         for output in outputs:
             if found := _picture(output, cell.source, figures):
                 parts += [_figure(picture, title, False)] if picture else []
                 picture = found
             else:
                 parts.append(_output(output))
-    return (title, "\n".join([*parts, paper])) if parts else None
+    return {"title": title, "parts": [*parts, ("paper", paper)]} if parts else None
 
 
-def _prose(source: str, waiting: str) -> tuple[str, str]:
+def _prose(source: str) -> tuple[Markup, Markup]:
     """A markdown cell as HTML, one level deeper and without its title.
 
-    What the paper found is kept for the figure.
+    Apart from it, what the paper found, which is kept for the figure.
     """
     text = re.sub(r"(?m)\A# .*|^(?=##)", lambda mark: "" if mark[0] else "#", source)
     text, found = re.subn(PAPER, "", text), re.search(PAPER, text)
-    html = _clean(
-        MarkdownWithMath(IPythonRenderer(escape=True, exclude_anchor_links=True)).render(text[0])
-    )
-    paper = _clean(MarkdownWithMath(IPythonRenderer(escape=True)).render(found[0])) if found else ""
-    return waiting + html, paper.replace("<p>", '<p class="paper">', 1)
+    html = MarkdownWithMath(IPythonRenderer(escape=True, exclude_anchor_links=True)).render(text[0])
+    paper = MarkdownWithMath(IPythonRenderer(escape=True)).render(found[0]) if found else ""
+    return _clean(html), _clean(paper)
 
 
 def _picture(output: Any, source: str, figures: Path) -> tuple[str, bytes] | None:
@@ -380,42 +314,32 @@ def _picture(output: Any, source: str, figures: Path) -> tuple[str, bytes] | Non
     return "image/svg+xml", data["image/svg+xml"].encode()
 
 
-def _figure(picture: tuple[str, bytes], said: str, caption: bool) -> str:
-    """A picture with its sentence, which is its alternative text too.
-
-    On a narrow screen a tap enlarges it.
-    """
+def _figure(picture: tuple[str, bytes], said: str, captioned: bool) -> tuple[str, dict[str, Any]]:
+    """A picture with its sentence; it is as wide as a column of text or as the page."""
     kind, content = picture
     width = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', content)
-    look = "column" if width and float(width[1]) < 300 else "page"
-    image = (
-        f'<img class="{look}" alt="{escape(said)}"'
-        f' src="data:{kind};base64,{base64.b64encode(content).decode()}">'
-    )
-    zoom = (
-        '<input type="checkbox" class="zoom" aria-label="enlarge the figure">'
-        if look == "page"
-        else ""
-    )
-    hint = '<p class="hint">Tap the figure to enlarge it, then scroll sideways.</p>' if zoom else ""
-    start = "" if said.startswith("This study") else "<strong>This study.</strong> "
-    text = f"<figcaption>{start}{escape(said)}</figcaption>" if caption else ""
-    return f'<figure><div class="frame"><label>{zoom}{image}</label></div>{hint}{text}</figure>'
+    return "figure", {
+        "type": kind,
+        "data": base64.b64encode(content).decode(),
+        "look": "column" if width and float(width[1]) < 300 else "page",
+        "said": said,
+        "captioned": captioned,
+    }
 
 
-def _output(output: Any) -> str:
+def _output(output: Any) -> tuple[str, str]:
     """One output of a cell: a table or printed text; what only a live page can show is left out."""
     if output.output_type == "stream":
-        return f'<pre class="said">{escape(output.text)}</pre>' if output.name == "stdout" else ""
+        return "said", output.text if output.name == "stdout" else ""
     data = output.get("data", {})
     if any("widget" in kind for kind in data):
-        return ""
+        return "text", ""
     if "text/html" in data:
-        return f'<div class="scroll">{_clean(data["text/html"])}</div>'
-    return f"<pre>{escape(data['text/plain'])}</pre>" if "text/plain" in data else ""
+        return "table", _clean(data["text/html"])
+    return "text", data.get("text/plain", "")
 
 
-def _failures(folder: Path, missing: int) -> str:
+def _failures(folder: Path, missing: int) -> list[str]:
     """Notebooks that ended in an error; of those that make records only while some are missing."""
     lines = []
     for path in sorted(folder.glob("[01]*.ipynb")):
@@ -436,5 +360,4 @@ def _failures(folder: Path, missing: int) -> str:
             lines.append(
                 f"{path.name}: cannot be read ({type(error).__name__}); run the study again"
             )
-    listed = "\n".join(f'<p class="problem">{escape(line)}</p>' for line in lines)
-    return listed or "<p>None: no notebook ended in an error.</p>"
+    return lines

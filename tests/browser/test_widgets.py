@@ -290,11 +290,13 @@ def test_names_and_messages_are_data_never_markup():
         markup.record(found),
         markup.problem(evil),
         markup.verdict(levels, ends, 1, 0.2),
-        mask_markup.kernel_maps(masks),
-        mask_markup.density(masks),
+        mask_markup.masks_at(masks, evil, 2, 0.36),
         mask_markup.masks_at({}, evil, 2, 0.36),
+        markup.card("landscapes", drawn="", alt=evil),
+        markup.card("count", rows=1, file=evil, csv=""),
+        markup.card("notebook", path=evil, page=evil),
     ]
-    assert not any("<script" in page for page in pages)
+    assert all("&lt;script" in page and "<script" not in page for page in pages)
 
 
 def test_dense_bands_reach_from_the_threshold_to_the_dense_mean(page):
