@@ -5,6 +5,7 @@ FGSM and PGD in the l-infinity ball and pixel box (paper, equations 1, 2).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from dwlt_lib.attacks.gradient import input_gradient
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 ROUNDING = 1e-5  # by how much a pixel of [0,1] may miss it
 
@@ -47,6 +48,10 @@ class PGD:
         if self.steps < 0 or self.restarts < 1:
             raise ValueError(
                 f"steps={self.steps}, restarts={self.restarts}: want steps >= 0 and restarts >= 1"
+            )
+        if self.precision not in ("fp32", "bf16") or self.bn not in ("train", "eval"):
+            raise ValueError(
+                f"precision={self.precision!r}, bn={self.bn!r}: want fp32 or bf16, train or eval"
             )
 
 
@@ -168,22 +173,23 @@ def stands(
     A stronger demand than the last iterate's (what `perturb` returns). Images that fall are
     attacked no further. What `check` refuses is the caller's to keep out.
     """
+    x = x.detach()
     low, high = (x - attack.eps).clamp_(min=0), (x + attack.eps).clamp_(max=1)
-    gradient = input_gradient(model, x.shape[2:], attack.precision, attack.bn)
     standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    for _ in range(attack.restarts):
-        adversarial = _start(x, attack, rng, None).clamp_(low, high)
-        for step in range(attack.steps + 1):
-            left = standing.nonzero().squeeze(1)
-            with torch.no_grad():
-                standing[left] = model(adversarial[left]).argmax(1) == y[left]
-            left = standing.nonzero().squeeze(1)
-            if step == attack.steps or len(left) == 0:
-                break
-            found, _ = gradient(adversarial[left], y[left])
-            adversarial[left] = torch.clamp(
-                adversarial[left] + attack.alpha * found.sign(), low[left], high[left]
-            )
+    with network_under_attack(model, attack.bn) as network:
+        for _ in range(attack.restarts):
+            adversarial = _start(x, attack, rng, None).clamp_(low, high)
+            for step in range(attack.steps + 1):
+                left = standing.nonzero().squeeze(1)
+                with torch.no_grad():
+                    standing[left] = model(adversarial[left]).argmax(1) == y[left]
+                left = standing.nonzero().squeeze(1)
+                if step == attack.steps or len(left) == 0:
+                    break
+                gradient = image_gradient(network, adversarial[left], y[left], attack.precision)
+                adversarial[left] = torch.clamp(
+                    adversarial[left] + attack.alpha * gradient.sign(), low[left], high[left]
+                )
     return standing
 
 
@@ -197,15 +203,101 @@ def _one_start(
     low: Tensor,
     high: Tensor,
 ) -> Tensor:
-    adversarial = _start(x, attack, rng, start).clamp_(low, high)
-    gradient = input_gradient(model, x.shape[2:], attack.precision, attack.bn)
-    with (
-        torch.inference_mode()
-    ):  # cheaper than no_grad; what was there before, as `adversarial`, stays ordinary
+    with network_under_attack(model, attack.bn) as network:
+        adversarial = _start(x, attack, rng, start).clamp_(low, high)
         for _ in range(attack.steps):
-            found, _ = gradient(adversarial, y)
-            adversarial.add_(found.sign_(), alpha=attack.alpha).clamp_(low, high)
+            gradient = image_gradient(network, adversarial, y, attack.precision)
+            adversarial = torch.clamp(adversarial + attack.alpha * gradient.sign(), low, high)
     return adversarial
+
+
+def image_gradient(model: nn.Module, x: Tensor, y: Tensor, precision: str = "fp32") -> Tensor:
+    """The gradient of the summed cross-entropy with respect to the images.
+
+    Of the sum and not of the mean: the signs are the same, and no small factor flushes an entry to
+    zero.
+
+    Args:
+        model: a network in the mode that its gradient is wanted in.
+        x: images (B,C,H,W) in [0,1].
+        y: their classes (B,), int64.
+        precision: fp32, or bf16 for the network's passes under autocast; the loss stays float.
+    Returns:
+        A tensor of x's shape and type.
+    """
+    image = x.detach().requires_grad_(True)
+    bf16 = precision == "bf16"
+    with torch.enable_grad():
+        # a cache of weights in bf16 may not outlive a captured CUDA graph
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+            logits = model(image)
+        if logits.dtype != torch.float64:
+            logits = logits.float()
+        loss = F.cross_entropy(logits, y, reduction="sum")
+    return torch.autograd.grad(loss, image)[0]
+
+
+@contextmanager
+def network_under_attack(model: nn.Module, bn: str = "train") -> Iterator[nn.Module]:
+    """The network whose gradient an attack follows, for as long as the attack lasts.
+
+    Its parameters are frozen, so that no gradient of theirs is computed. Where every BatchNorm uses
+    its running statistics, it is fused into the convolution before it (`fuse_batchnorm`).
+
+    Args:
+        model: any network, in any mode; modes and which parameters are frozen are put back.
+        bn: "eval" has BatchNorm use its running statistics even where the model is in train mode.
+    Yields:
+        A network with the model's logits.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    # whatever the caller's mode: autograd takes no tensor that inference mode has made
+    with torch.inference_mode(False), eval_mode(*(norms if bn == "eval" else ())):
+        try:
+            for weight in trainable:
+                weight.requires_grad_(False)
+            yield model if any(norm.training for norm in norms) else fuse_batchnorm(model)
+        finally:
+            for weight in trainable:
+                weight.requires_grad_(True)
+
+
+def fuse_batchnorm(model: nn.Module) -> nn.Module:
+    """The network with BatchNorm's running statistics fused into the convolutions before it.
+
+    With running statistics BatchNorm is an affine map of every channel, which the convolution can
+    do by other weights and a bias: the same logits up to rounding, in fewer passes over the maps.
+    A network with hooks, or one that torch.fx cannot trace, is returned as it is.
+
+    Args:
+        model: any network; it is not changed.
+    Returns:
+        A network with fused weights of this moment, which shares all other modules with `model`.
+    """
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        return model  # they may change weights (torch.nn.utils.prune) or maps
+    try:
+        traced = torch.fx.symbolic_trace(model)
+    except Exception:  # a forward pass that depends on values may raise anything
+        return model
+    modules = dict(traced.named_modules())
+    calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
+    for node in list(traced.graph.nodes):
+        if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d:
+            continue
+        bn, before = modules[node.target], node.all_input_nodes[0]
+        if before.op != "call_module" or type(modules[before.target]) is not nn.Conv2d:
+            continue
+        if len(before.users) > 1 or calls[before.target] > 1 or bn.running_mean is None:
+            continue
+        conv = modules[before.target]
+        with eval_mode(conv, bn):  # of a model in train mode only BatchNorm may be in eval mode
+            traced.set_submodule(before.target, fuse_conv_bn_eval(conv, bn))
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
 
 
 def _start(x: Tensor, attack: PGD, rng: torch.Generator | None, start: Tensor | None) -> Tensor:

@@ -3,16 +3,21 @@
 Ball, box, closed forms, another library's PGD, and what an attack leaves alone.
 """
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from seeds import set_global
 from seeds import torch_rng as rng
 from torch import nn
+from torch.nn.utils import prune
 
 from dwlt_lib.attacks import pgd
 from dwlt_lib.attacks.pgd import PGD, perturb
+from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.evaluation import accuracy
+from dwlt_lib.models import architectures
 from dwlt_lib.training import trainer
 
 
@@ -271,6 +276,8 @@ def test_bad_attacks_are_refused_with_the_remedy():
         dict(eps=0.1, alpha=-0.1, steps=1),
         dict(eps=0.1, alpha=0.1, steps=-1),
         dict(eps=0.1, alpha=0.1, steps=1, restarts=0),
+        dict(eps=0.1, alpha=0.1, steps=1, precision="fp16"),
+        dict(eps=0.1, alpha=0.1, steps=1, bn="batch"),
     ):
         with pytest.raises(ValueError):
             PGD(**wrong)
@@ -347,3 +354,183 @@ def test_a_training_step_and_an_evaluations_batches_read_no_value_of_their_image
     assert calls == []
     accuracy.robust_accuracy(model, x, y, PGD(0.1, 0.05, 1), rng())
     assert len(calls) == 1
+
+
+# --------------------------------------------------------------------------------------------------
+# the gradient of the image
+
+
+def settled(model, side):
+    """A float64 network whose BatchNorm has any weights and has seen images, and 6 of them."""
+    model = model.double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+    with torch.no_grad():
+        for _ in range(3):
+            model.train()(torch.rand(8, 3, side, side, generator=rng(), dtype=torch.float64))
+    x = torch.rand(6, 3, side, side, generator=rng(1), dtype=torch.float64)
+    return model, x, torch.arange(6)
+
+
+def resnet(arch, side):
+    set_global()
+    row = CATALOGUE["digits"]
+    return settled(architectures.build(arch, 10, row.mean, row.std), side)
+
+
+def gradient(model, x, y):
+    """By autograd through the network as it is."""
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(F.cross_entropy(model(x), y, reduction="sum"), x)[0]
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("arch, side", [("resnet8", 8), ("resnet18", 40), ("resnet50_32", 8)])
+def test_the_gradient_is_autograds_and_batchnorm_moves_as_in_a_forward_pass(arch, side, train):
+    model, x, y = resnet(arch, side)
+    model.train(train)
+    other = copy.deepcopy(model)
+    wanted = gradient(other, x, y)
+    with pgd.network_under_attack(model) as network:
+        found = pgd.image_gradient(network, x, y)
+    assert torch.allclose(found, wanted, rtol=1e-6, atol=1e-9 * wanted.abs().max())
+    for name, value in other.state_dict().items():
+        assert torch.allclose(model.state_dict()[name], value, atol=1e-9), name
+    assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
+
+
+def test_a_frozen_batchnorm_gives_eval_modes_gradient_and_does_not_move():
+    model, x, y = resnet("resnet8", 8)
+    state = copy.deepcopy(model.state_dict())
+    with pgd.network_under_attack(model, bn="eval") as network:
+        found = pgd.image_gradient(network, x, y)
+        assert model.training and not model.bn1.training
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert torch.allclose(found, gradient(model.eval(), x, y), atol=1e-9)
+
+
+def test_an_attack_that_fails_leaves_the_model_as_found():
+    model, (x, y) = small_net().train(), batch()
+    model[4].bias.requires_grad_(False)
+    with pytest.raises(RuntimeError), pgd.network_under_attack(model, bn="eval") as network:
+        pgd.image_gradient(network, x[:, :2], y)
+    assert all(module.training for module in model.modules())
+    assert [weight.requires_grad for weight in model.parameters()] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_the_callers_gradient_mode_changes_nothing(mode, train):
+    model, (x, y) = small_net().train(train), batch()
+    attack = PGD(0.1, 0.02, 3, random_start=False)
+    wanted = perturb(model, x, y, attack, None)
+    with mode():
+        assert torch.equal(perturb(model, x.clone(), y, attack, None), wanted)
+
+
+# BatchNorm after each convolution, before it (DenseNet) and across branches (ShuffleNet)
+ARCHITECTURES = ("resnet18", "mobilenet_v2", "densenet121", "vgg11_bn", "shufflenet_v2_x0_5")
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_batchnorm_is_fused_in_any_network_and_the_logits_stay(arch):
+    torchvision = pytest.importorskip("torchvision")
+    set_global()
+    network = torchvision.models.get_model(arch, weights=None, num_classes=10)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # so that maps keep their scale in eval mode
+    model, x, _ = settled(network, 32)
+    state = copy.deepcopy(model.eval().state_dict())
+    fused = pgd.fuse_batchnorm(model)
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in one.modules()) for one in (model, fused)]
+    assert norms[1] < norms[0] and (norms[1] == 0 or arch == "densenet121")
+    wanted = model(x)
+    assert torch.allclose(fused(x), wanted, atol=1e-9 * float(wanted.abs().max()))
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+class Shared(nn.Module):
+    """Convolutions that fusing would spoil: one is read twice, one is called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.called = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.bn1, self.bn2, self.bn3 = (nn.BatchNorm2d(3) for _ in range(3))
+        self.free = nn.BatchNorm2d(3, track_running_stats=False)
+
+    def forward(self, x):
+        seen = self.read(x)
+        x = self.bn1(seen) + seen
+        x = self.bn2(self.called(x)) + self.bn3(self.called(x + 1))
+        return self.free(self.called(x)).mean((2, 3))
+
+
+def test_convolutions_with_several_readers_or_calls_are_not_fused():
+    set_global()
+    model, x, _ = settled(Shared(), 5)
+    model.eval()
+    assert torch.allclose(pgd.fuse_batchnorm(model)(x), model(x), atol=1e-12)
+
+
+class Deciding(nn.Module):
+    """A forward pass that depends on values, which no trace can hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.fc = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Linear(3, 6)
+
+    def forward(self, x):
+        x = self.bn(self.conv(x))
+        return self.fc((x if x.mean() > 0 else -x).mean((2, 3)))
+
+
+def test_networks_with_hooks_or_decisions_are_attacked_as_they_are():
+    model, x, y = resnet("resnet8", 8)
+    half = torch.arange(model.conv1.weight.numel()).view(model.conv1.weight.shape) % 2 == 0
+    prune.custom_from_mask(model.conv1, "weight", half)
+    for one in (model.eval(), settled(Deciding(), 5)[0].eval()):
+        with pgd.network_under_attack(one) as network:
+            assert network is one
+            found = pgd.image_gradient(network, x, y)
+        assert torch.allclose(found, gradient(one, x, y), atol=1e-12)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_in_bf16_nearly_every_sign_is_fp32s(trained, net, train):
+    state, x, y = trained
+    model = net().train(train)
+    model.load_state_dict(state)
+    found = {}
+    for precision in ("fp32", "bf16"):
+        with pgd.network_under_attack(copy.deepcopy(model)) as network:
+            found[precision] = pgd.image_gradient(network, x, y, precision)
+    exact, rough = found["fp32"], found["bf16"]
+    assert rough.dtype == x.dtype and not torch.equal(exact, rough)
+    assert (exact.sign() == rough.sign()).float().mean() > 0.9
+    assert F.cosine_similarity(exact.flatten(), rough.flatten(), 0) > 0.98
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_one_step_of_an_attack_and_its_loss_agree_with_float64s_to_1e_5(trained, net, train):
+    state, x, y = trained
+    x, y, eps = x[:64], y[:64], 0.15
+    model = net().train(train)
+    model.load_state_dict(state)
+    exact = copy.deepcopy(model).double()
+    start = (2 * torch.rand(x.shape, generator=rng()) - 1) * eps
+    begun = (x + start).clamp(0, 1)
+    slope = gradient(exact, begun.double(), y)
+    stepped = begun + 0.05 * slope.sign().float()
+    wanted = torch.clamp(stepped, (x - eps).clamp(0), (x + eps).clamp(max=1))
+    found = perturb(model, x, y, PGD(eps, 0.05, 1), None, start)
+    apart = (found - wanted).abs() > 1e-5
+    small = slope.abs() < 1e-3 * slope.abs().amax((1, 2, 3), True)
+    at_a_kink = (apart & ~small).flatten(1).any(1)
+    assert at_a_kink.sum() <= 3  # else apart only where the sign is a matter of rounding
+    assert apart[~at_a_kink].float().mean() < 0.002
+    loss, exact_loss = F.cross_entropy(model(wanted), y), F.cross_entropy(exact(wanted.double()), y)
+    assert abs(loss - exact_loss) < 1e-5
