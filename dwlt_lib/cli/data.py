@@ -26,7 +26,7 @@ def check(name: Row) -> None:
     row = _row(name)
     from dwlt_lib.data import checks
 
-    found, wrong = checks.take(row)
+    found, wrong = checks.check(row)
     for line in found:
         print(line)
     for line in wrong:

@@ -17,7 +17,7 @@ def check(todo: Sequence[specs.Spec], device: str) -> str:
     files of images or of theta_p that are missing although a record in `todo` reads them."""
     chosen = _device(device)
     for spec in todo:
-        if isinstance(spec, specs.ImportedSpec) and (problem := imported.lacking(spec)):
+        if isinstance(spec, specs.ImportedSpec) and (problem := imported.missing_file_error(spec)):
             refuse(problem)
     wanted = dict.fromkeys(
         part for spec in todo for part in specs.reads(spec) if part[0].loader != "embedded"

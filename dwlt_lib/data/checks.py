@@ -1,6 +1,5 @@
-"""What of a data set is there.
-
-Where it was looked for, what was found, and whether it is what the catalogue says.
+"""Checking a data set: where it was looked for, what was found, and whether it is what the
+catalogue says.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from dwlt_lib.data import decoding, loading, sources
 LOOKED_AT = 200  # pictures of a split whose headers are opened
 
 
-def take(row: DataSet, root: Path | None = None) -> tuple[list[str], list[str]]:
-    """(lines of what was found, lines of what is missing or wrong; none of these.
+def check(row: DataSet, root: Path | None = None) -> tuple[list[str], list[str]]:
+    """(lines of what was found, lines of what is missing or wrong).
 
-    All is as the catalogue says).
+    All is as the catalogue says where nothing is wrong.
     """
     root = root or loading.data_root()
     where = "the installed packages" if row.loader == "embedded" else root / (row.path or "")

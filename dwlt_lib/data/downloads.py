@@ -23,53 +23,70 @@ Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if th
 
 
 class BadDownload(ValueError):
-    """What could not be had, or is not what was asked for: one line."""
+    """A file that could not be downloaded, or is not the one asked for: one line."""
 
 
 def download(
     url: str, target: Path, pin: str | None = None, progress: Progress | None = None
 ) -> str:
-    """The sha256 of `target`, fetched from `url` if it is not there; a partial file beside it is
-    continued.
+    """Bring the file of `url` to `target` if it is not there, and check its hash.
 
-    pin: the sha256 that it must have (64 hexadecimal digits, or the first of them). Raises
-    BadDownload, one line.
+    Args:
+        url: an http or https address.
+        target: where the file shall lie; a partial file beside it is continued.
+        pin: the sha256 that it must have (64 hexadecimal digits, or the first of them).
+        progress: called with the bytes so far and the bytes in all.
+    Returns:
+        The sha256 of `target`.
+    Raises:
+        BadDownload: no such file, no network, or another hash.
     """
     noted = _noted(target).get(target.name)
     part = target.with_name(f"{target.name}.part")
     if not target.exists():
-        if not url.startswith(("https://", "http://")):
-            raise BadDownload(f"{url}: want an http or https address")
         _get(url, part, target, progress)
-    found = _checked(target if target.exists() else part, target, pin, noted)
-    if not target.exists():
+    path = target if target.exists() else part
+    found = files.sha256(path)
+    for wanted, whose in (
+        (pin, "its source's hash"),
+        (noted, f"noted in {target.with_name('hashes.json')}"),
+    ):
+        if wanted and not found.startswith(wanted):
+            remedy = "delete it and fetch again"
+            if path == part:
+                _drop(part)
+                remedy = "the download was deleted"
+            raise BadDownload(f"{target}: sha256 {found}, but {wanted} is {whose}; {remedy}")
+    if path == part:
         os.replace(part, target)
         _drop(part)
     if noted is None:
-        _note(target, found)
+        hashes = {**_noted(target), target.name: found}
+        files.write(
+            target.with_name("hashes.json"), json.dumps(hashes, indent=1, sort_keys=True) + "\n"
+        )
     return found
 
 
 def _get(url: str, part: Path, target: Path, progress: Progress | None) -> None:
     """`part` whole, or a BadDownload that says what became of it."""
+    if not url.startswith(("https://", "http://")):
+        raise BadDownload(f"{url}: want an http or https address")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, part, progress)
-    except HTTPError as error:
+    except (HTTPException, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error or type(error).__name__
+        if isinstance(error, HTTPError):
+            reason = f"the server says {error.code} {reason}"
+            if error.code == 416:  # the part is longer than the file
+                _drop(part)
         raise BadDownload(
-            f"{url}: the server says {error.code} {error.reason}; get the file elsewhere and put it"
-            f" at {target}"
-        ) from error
-    except (URLError, HTTPException, OSError, ValueError) as error:
-        reason = " ".join(
-            str(getattr(error, "reason", None) or error or type(error).__name__).split()
-        )
-        raise BadDownload(
-            f"{url}: {reason}; try again (it goes on from where it was), or get the file elsewhere"
-            f" and put it at {target}"
+            f"{url}: {' '.join(str(reason).split())}; try again (it goes on from where it was), or"
+            f" get the file elsewhere and put it at {target}"
         ) from error
     with open(part, "rb") as file:
-        start = file.read(512).lstrip().lower()
+        start = file.read(512).lstrip()
     if start.startswith(b"<"):
         _drop(part)
         raise BadDownload(
@@ -78,70 +95,40 @@ def _get(url: str, part: Path, target: Path, progress: Progress | None) -> None:
         )
 
 
-def _checked(path: Path, target: Path, pin: str | None, noted: str | None) -> str:
-    found = files.sha256(path)
-    for wanted, whose in (
-        (pin, "its source's hash"),
-        (noted, f"noted in {target.with_name('hashes.json')}"),
-    ):
-        if wanted and not found.startswith(wanted):
-            if path != target:
-                _drop(path)
-            raise BadDownload(
-                f"{target}: sha256 {found}, but {wanted} is {whose}; "
-                f"{'delete it and fetch again' if path == target else 'the download was deleted'}"
-            )
-    return found
-
-
 def _fetch(url: str, part: Path, progress: Progress | None) -> None:
-    """Appends to `part` what is missing.
+    """Append to `part` what is missing, if the server can tell that its file is still the same.
 
-    What is noted beside it keeps halves of two different files apart.
+    The note beside `part` has the file's size, and its tag: a strong ETag or its date.
     """
     beside = part.with_name(f"{part.name}.json")
     try:
-        noted = json.loads(beside.read_text(encoding="utf-8")) if part.exists() else {}
-    except (FileNotFoundError, ValueError):
-        noted = {}
-    have = part.stat().st_size if noted else 0
-    if have and have == noted["whole"]:
+        note = json.loads(beside.read_text(encoding="utf-8"))
+        have, size, tag = part.stat().st_size, note["size"], note["tag"]
+    except (FileNotFoundError, ValueError, LookupError):
+        have, size, tag = 0, None, ""
+    if size and have == size:
         return
-    headers = (
-        {"Range": f"bytes={have}-", **({"If-Range": noted["tag"]} if noted["tag"] else {})}
-        if have
-        else {}
-    )
-    try:
-        answer = urlopen(Request(url, headers={"User-Agent": "dwlt", **headers}), timeout=TIMEOUT)
-    except HTTPError as error:
-        if error.code != 416 or not have:
-            raise
-        _drop(part)  # more than the file has: not a part of it
-        return _fetch(url, part, progress)
-    with answer:
-        going_on = answer.status == 206
-        rest = f"bytes {have}-{(noted.get('whole') or 0) - 1}/{noted.get('whole')}"
-        if going_on and answer.headers.get("Content-Range") != rest:
-            if not have:
-                raise URLError(
-                    "the server answers with a part of the file where all of it was asked for"
-                )
-            _drop(part)
-            return _fetch(url, part, progress)
-        have = have if going_on else 0
-        length = answer.headers.get("Content-Length")
-        whole = have + int(length) if length else None
-        tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        note = {"tag": "" if tag.startswith("W/") else tag, "whole": whole}
-        beside.write_text(json.dumps(note), encoding="utf-8")
-        with open(part, "ab" if going_on else "wb") as file:
+    headers = {"User-Agent": "dwlt"}
+    if tag and size and have < size:
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag}
+    with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as answer:
+        if answer.status == 206:
+            if answer.headers.get("Content-Range") != f"bytes {have}-{(size or 0) - 1}/{size}":
+                _drop(part)
+                raise URLError("the server sent a part of the file that was not asked for")
+        else:
+            have = 0
+            size = int(answer.headers.get("Content-Length") or 0) or None
+            tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+            tag = "" if tag.startswith("W/") else tag
+            beside.write_text(json.dumps({"size": size, "tag": tag}), encoding="utf-8")
+        with open(part, "ab" if have else "wb") as file:
             while chunk := answer.read(CHUNK):
                 have += file.write(chunk)
                 if progress:
-                    progress(have, whole)
-    if whole is not None and have != whole:
-        raise URLError(f"the connection ended after {have:,} of {whole:,} bytes")
+                    progress(have, size)
+    if size and have != size:
+        raise URLError(f"the connection ended after {have:,} of {size:,} bytes")
 
 
 def _drop(part: Path) -> None:
@@ -155,10 +142,3 @@ def _noted(target: Path) -> dict[str, str]:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise BadDownload(f"{path}: cannot be read ({error}); repair or delete it") from error
-
-
-def _note(target: Path, found: str) -> None:
-    path = target.with_name("hashes.json")
-    files.write(
-        path, json.dumps({**_noted(target), target.name: found}, indent=1, sort_keys=True) + "\n"
-    )

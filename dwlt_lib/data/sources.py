@@ -27,7 +27,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Source:
     """page: where to get it; parts: its files; folder: where they belong and unpack, beneath
     DWLT_DATA; by_hand: what its user does, where its terms ask to be accepted by a person."""
 
@@ -41,8 +41,8 @@ _SVHN = "http://ufldl.stanford.edu/housenumbers"
 _KRIZ = "https://www.cs.toronto.edu/~kriz"
 GB = 10**9
 
-ORIGINS: dict[str, Origin] = {
-    "cifar10": Origin(
+SOURCES: dict[str, Source] = {
+    "cifar10": Source(
         f"{_KRIZ}/cifar.html",
         (
             Part(
@@ -54,7 +54,7 @@ ORIGINS: dict[str, Origin] = {
             ),
         ),
     ),
-    "cifar100": Origin(
+    "cifar100": Source(
         f"{_KRIZ}/cifar.html",
         (
             Part(
@@ -66,7 +66,7 @@ ORIGINS: dict[str, Origin] = {
             ),
         ),
     ),
-    "svhn": Origin(
+    "svhn": Source(
         _SVHN,
         (
             Part(
@@ -83,7 +83,7 @@ ORIGINS: dict[str, Origin] = {
             ),
         ),
     ),
-    "cub200": Origin(
+    "cub200": Source(
         "https://data.caltech.edu/records/65de6-vp158",
         (
             Part(
@@ -98,7 +98,7 @@ ORIGINS: dict[str, Origin] = {
             "checks and unpacks it"
         ),
     ),
-    "visda17": Origin(
+    "visda17": Source(
         "http://ai.bu.edu/visda-2017",
         (
             Part("train.tar", "train", limit=(200_000, 50 * GB)),
@@ -110,7 +110,7 @@ ORIGINS: dict[str, Origin] = {
             " dwlt data fetch visda17, which unpacks them"
         ),
     ),
-    "imagenet": Origin(
+    "imagenet": Source(
         "https://image-net.org/download.php",
         folder="imagenet",
         by_hand=(
@@ -124,15 +124,15 @@ ORIGINS: dict[str, Origin] = {
 
 def advice(name: str, root: Path) -> str:
     """One line: how this data set of the catalogue gets to `root`."""
-    origin = ORIGINS.get(name)
-    if origin is None:
+    source = SOURCES.get(name)
+    if source is None:
         return "it comes with the installed packages"
-    if origin.by_hand:
+    if source.by_hand:
         return (
-            f"its terms are for you to accept ({CATALOGUE[name].licence}) at {origin.page}; "
-            + origin.by_hand.format(folder=root / origin.folder)
+            f"its terms are for you to accept ({CATALOGUE[name].licence}) at {source.page}; "
+            + source.by_hand.format(folder=root / source.folder)
         )
-    return f"dwlt data fetch {name} downloads it from {origin.page}"
+    return f"dwlt data fetch {name} downloads it from {source.page}"
 
 
 def fetch(
@@ -144,12 +144,12 @@ def fetch(
     files yet. Raises ValueError, one line, for a failed download, a wrong hash, or an archive that
     cannot be trusted.
     """
-    origin = ORIGINS.get(name)
-    if origin is None or not origin.parts:
+    source = SOURCES.get(name)
+    if source is None or not source.parts:
         say(f"{name}: {advice(name, root)}")
-        return origin is None
-    folder, waiting = root / origin.folder, False
-    for part in origin.parts:
+        return source is None
+    folder, waiting = root / source.folder, False
+    for part in source.parts:
         file = folder / part.file
         made = folder / (part.makes or part.file)
         if made.exists():

@@ -151,12 +151,12 @@ def _imported(spec: ImportedSpec, device: torch.device, progress: Progress | Non
 
     Nothing is measured, since the source's images need not be here.
     """
-    if problem := imported.lacking(spec):
+    if problem := imported.missing_file_error(spec):
         raise ValueError(problem)
     path = imported.path_of(spec.file)
     found = load_checkpoint(path)
     said = {**found.about, "theta": fingerprint(found.weights)}
-    if wrong := imported.problem(said, spec.pretraining, spec.arch, spec.data, spec.theta):
+    if wrong := imported.mismatch(said, spec.pretraining, spec.arch, spec.data, spec.theta):
         raise ValueError(f"{path} {wrong}")
     return {}, [], {"weights.safetensors": save(found.weights)}
 

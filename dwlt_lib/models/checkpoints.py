@@ -6,6 +6,7 @@ Which layout, which network, and nothing but that network's tensors.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,15 +72,13 @@ def read_checkpoint(path: str | Path, source: str, arch: str | None = None) -> C
         contents = containers.parse(data)
         described, layout, normalisers = _network_of(contents, source)
         arch, wanted = _fitting({name: part.shape for name, part in described.items()}, arch)
-        filled = not any(name.endswith(COUNTER) for name in described)
         weights = {
-            name: (
-                torch.zeros(shape, dtype=dtype)
-                if filled and name.endswith(COUNTER)
-                else _values(contents, name, described[name], dtype)
-            )
+            name: _values(contents, name, described[name], dtype)
+            if name in described
+            else torch.zeros(shape, dtype=dtype)  # a counter
             for name, (shape, dtype) in wanted.items()
         }
+        counted = any(name.endswith(COUNTER) for name in described)
         about = {
             "pretraining": SOURCES[source][0],
             "source": source,
@@ -90,7 +89,7 @@ def read_checkpoint(path: str | Path, source: str, arch: str | None = None) -> C
             "file": path.name,
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
-            "counters": "absent, so 0" if filled else "in the file",
+            "counters": "in the file" if counted else "absent, so 0",
             "unread": list(contents.unread),
             **_normalisation(contents, normalisers),
             "theta": fingerprint(weights),
@@ -106,15 +105,48 @@ def _network_of(
     """(the network's tensors by torchvision's name, the layout, the normalisers' tensors), still
     described only.
     """
-    state = root = contents.root
-    for wrapper in ("model", "state_dict"):
+    state = _state_dictionary(contents.root)
+    layout = "plain"
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): part for name, part in state.items()}
+        layout = "parallel"
+    if any(name.startswith("model.") for name in state):
+        layout = "robustness"
+    if layout != SOURCES[source][1]:
+        usual = next(key for key, (_, its, _) in SOURCES.items() if its == layout)
+        raise BadCheckpoint(
+            f"its keys, as {plain(next(iter(state)))}, lie as in {SOURCES[usual][2]}; --as {source}"
+            f" wants them as in {SOURCES[source][2]}: say --as {usual}, or take the other file"
+        )
+    if layout != "robustness":
+        return state, layout, {}
+    network, normalisers = {}, {}
+    for name, part in state.items():
+        twin = state.get(name.removeprefix("attacker."))
+        if name in NORMALISERS:
+            normalisers[name] = part
+        elif name.startswith("attacker.model.") and twin is not None:
+            if twin != part and not _same(contents, twin, part):
+                raise BadCheckpoint(
+                    f"{plain(name)} differs from the weight that it should be a copy of; want the "
+                    "file from its official source"
+                )
+        elif name.startswith("model."):
+            network[name.removeprefix("model.")] = part
+        else:
+            raise BadCheckpoint(f"not exactly a network and its attacker; extra: {plain(name)}")
+    return network, layout, normalisers
+
+
+def _state_dictionary(root: object) -> dict[str, Stored]:
+    """The state dictionary that a file holds, plain or in a wrapper: tensors by name."""
+    state = root
+    for wrapper in ("state_dict", "model"):
         if isinstance(root, dict) and wrapper in root:
             state = root[wrapper]
-            break
     if not isinstance(state, dict) or not state:
-        what = f"an object of {state.of}" if isinstance(state, Inert) else type(state).__name__
         raise BadCheckpoint(
-            f"holds {what}; want a state dictionary, plain or under model or state_dict"
+            f"holds {_kind(state)}; want a state dictionary, plain or under model or state_dict"
         )
     for name, part in state.items():
         if type(name) is not str:
@@ -122,87 +154,57 @@ def _network_of(
                 f"a key of its state dictionary is no text ({type(name).__name__}); want names"
             )
         if not isinstance(part, Stored):
-            what = f"an object of {part.of}" if isinstance(part, Inert) else type(part).__name__
             raise BadCheckpoint(
-                f"{plain(name)} is {what}; want tensors by name in its state dictionary"
+                f"{plain(name)} is {_kind(part)}; want tensors by name in its state dictionary"
             )
-    layout = "plain"
-    if all(name.startswith("module.") for name in state):
-        state, layout = (
-            {name.removeprefix("module."): part for name, part in state.items()},
-            "parallel",
-        )
-    if any(name.startswith("model.") for name in state):
-        layout = "robustness"
-    if layout != SOURCES[source][1]:
-        usual = [key for key, (_, its, _) in SOURCES.items() if its == layout][0]
-        raise BadCheckpoint(
-            f"its keys, as {plain(next(iter(state)))}, lie as in {SOURCES[usual][2]}; --as {source}"
-            f" wants them as in {SOURCES[source][2]}: say --as {usual}, or take the other file"
-        )
-    if layout != "robustness":
-        return state, layout, {}
-    network = {
-        name.removeprefix("model."): part
-        for name, part in state.items()
-        if name.startswith("model.")
-    }
-    normalisers = {}
-    for name, part in state.items():
-        twin = network.get(name.removeprefix("attacker.model."))
-        if name in NORMALISERS:
-            normalisers[name] = part
-        elif name.startswith("attacker.model.") and twin is not None:
-            if twin != part and not (twin.shape == part.shape and _same(contents, twin, part)):
-                raise BadCheckpoint(
-                    f"{plain(name)} differs from the weight that it should be a copy of; want the "
-                    "file from its official source"
-                )
-        elif not name.startswith("model."):
-            network[name] = part  # too much: refused by name
-    return network, layout, normalisers
+    return state
+
+
+def _kind(value: object) -> str:
+    return f"an object of {value.of}" if isinstance(value, Inert) else type(value).__name__
 
 
 def _same(contents: Contents, a: Stored, b: Stored) -> bool:
-    return a.storage.dtype == b.storage.dtype and torch.equal(
-        contents.tensor(a), contents.tensor(b)
-    )
+    alike = a.shape == b.shape and a.storage.dtype == b.storage.dtype
+    return alike and torch.equal(contents.tensor(a), contents.tensor(b))
 
 
 def _fitting(shapes: dict[str, tuple[int, ...]], arch: str | None) -> tuple[str, Demand]:
     """The network that fits best (or `arch`) and what it demands: {name: (shape, dtype)}.
 
-    Refuses what differs.
+    Refuses what differs; counters may be absent together.
     """
     head = shapes.get("fc.weight", ())
     classes = head[0] if len(head) == 2 and 0 < head[0] <= MOST_CLASSES else 1000
-    demands = {
-        name: demand(name, classes) for name in ([arch] if arch else architectures.ARCHITECTURES)
-    }
 
     def fit(name: str) -> int:
-        wanted = demands[name]
+        wanted = demand(name, classes)
         return 2 * sum(shapes.get(key) == shape for key, (shape, _) in wanted.items()) - len(wanted)
 
-    arch = max(demands, key=fit)  # the first of equals
-    wanted = demands[arch]
-    optional = not any(name.endswith(COUNTER) for name in shapes)
-    missing = [
-        name for name in wanted if name not in shapes and not (optional and name.endswith(COUNTER))
-    ]
-    extra = [plain(name) for name in shapes if name not in wanted]
-    misshapen = [
-        f"{name} {shapes[name]} instead of {shape}"
-        for name, (shape, _) in wanted.items()
-        if shapes.get(name, shape) != shape
-    ]
-    if wrong := [
-        f"{what}: {few(names)}"
-        for what, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-        if names
-    ]:
-        raise BadCheckpoint(f"not exactly a {arch} with {classes} classes; {'; '.join(wrong)}")
+    arch = arch or max(architectures.ARCHITECTURES, key=fit)  # the first of equals
+    wanted = demand(arch, classes)
+    counted = any(name.endswith(COUNTER) for name in shapes)
+    wrong = differences(
+        shapes,
+        {name: of for name, (of, _) in wanted.items() if counted or not name.endswith(COUNTER)},
+    )
+    if wrong:
+        raise BadCheckpoint(f"not exactly a {arch} with {classes} classes; {wrong}")
     return arch, wanted
+
+
+def differences(found: Mapping[str, object], wanted: Mapping[str, object]) -> str:
+    """What tells two {name: shape} apart, by name; "" if nothing does."""
+    lists = {
+        "missing": [name for name in wanted if name not in found],
+        "extra": [plain(name) for name in found if name not in wanted],
+        "misshapen": [
+            f"{name} {found[name]} instead of {shape}"
+            for name, shape in wanted.items()
+            if found.get(name, shape) != shape
+        ],
+    }
+    return "; ".join(f"{what}: {few(names)}" for what, names in lists.items() if names)
 
 
 @cache

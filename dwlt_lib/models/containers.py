@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from torch import Tensor
@@ -23,28 +23,44 @@ MOST_BYTES = 2**31  # the official files have 98 to 205 MB
 MOST_MEMBERS = 20_000  # of a zip
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format begins
 
+# how other files begin, in small letters, and what they are
+STARTS: dict[tuple[bytes, ...], str] = {
+    (b"<",): (
+        "a web page, not a checkpoint (the link is dead, or asks for a confirmation in a browser)"
+    ),
+    (b"version https://git-lfs",): (
+        "a git-lfs pointer, not the file it stands for (run git lfs pull)"
+    ),
+    (b"{", b"["): "a text, perhaps a server's error message",
+    (b"\x1f\x8b", b"bzh", b"\xfd7zxz"): "a compressed file (unpack it first)",
+}
+
 
 @dataclass(frozen=True)
 class Contents:
-    """A checkpoint. root: plain values, `Stored` and `Inert`; unread.
+    """A checkpoint.
 
-    Names that mean nothing here.
+    Attributes:
+        root: plain values, `Stored` and `Inert`.
+        container: zip or legacy.
+        unread: names in it that mean nothing here.
+        storages: the bytes of each, by its key.
     """
 
     root: object
-    container: str  # zip or legacy
+    container: str
     unread: tuple[str, ...]
-    storages: Mapping[str, memoryview]
+    storages: Mapping[str, bytes | memoryview]
 
     def tensor(self, stored: Stored) -> Tensor:
         """The tensor's values, a copy of its own.
 
         It must lie densely in its storage, in any order of dimensions.
         """
-        raw, storage = self.storages.get(stored.storage.key), stored.storage
-        size = torch.empty(0, dtype=storage.dtype).element_size()
+        storage, size = stored.storage, stored.storage.dtype.itemsize
+        raw = self.storages.get(storage.key, b"")
+        held = min(len(raw) // size, storage.count)
         span = 1 + sum((n - 1) * step for n, step in zip(stored.shape, stored.stride, strict=True))
-        held = 0 if raw is None else min(len(raw) // size, storage.count)
         if span != prod(stored.shape) or stored.offset + span > held:
             raise BadCheckpoint(
                 f"a tensor {stored.shape} at {stored.offset} by steps {stored.stride} does not lie"
@@ -52,9 +68,7 @@ class Contents:
             )
         part = bytearray(raw[stored.offset * size : (stored.offset + span) * size])
         flat = torch.frombuffer(part, dtype=storage.dtype)
-        return flat.as_strided(stored.shape, stored.stride).clone(
-            memory_format=torch.contiguous_format
-        )
+        return flat.as_strided(stored.shape, stored.stride).contiguous()
 
 
 def parse(data: bytes) -> Contents:
@@ -68,50 +82,25 @@ def parse(data: bytes) -> Contents:
         return _zip(data) if data.startswith(b"PK") else _legacy(data)
     except BadCheckpoint:
         raise
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        BadZipFile,
-        struct.error,
-        RuntimeError,
-        MemoryError,
-    ) as error:
+    except Exception as error:  # all that reading a spoilt pickle or zip may raise
         raise BadCheckpoint(
             f"damaged or cut short ({plain(str(error))}); fetch it again"
         ) from error
 
 
 def recognise(data: bytes, size: int) -> None:
-    """Refuses what is plainly something else. data.
-
-    The first 512 bytes of a file of `size` bytes.
-    """
+    """Refuse what is plainly no checkpoint, by the first 512 bytes of a file of `size` bytes."""
     start = data.lstrip().lower()
-    found = None
+    found = next((what for starts, what in STARTS.items() if start.startswith(starts)), None)
     if not data:
         found = "an empty file"
-    elif start.startswith(b"<"):
-        found = (
-            "a web page, not a checkpoint (the link is dead, or asks for a confirmation in a"
-            " browser)"
-        )
-    elif start.startswith(b"version https://git-lfs"):
-        found = "a git-lfs pointer, not the file it stands for (run git lfs pull)"
-    elif start.startswith((b"{", b"[")):
-        found = "a text, perhaps a server's error message"
     elif data[257:262] == b"ustar":
         found = (
             "a tar archive (that format of torch ended in 2017; a .pth.tar of later years is none)"
         )
-    elif data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-        found = "a compressed file (unpack it first)"
     elif data[8:9] == b"{" and int.from_bytes(data[:8], "little") < size:
         found = "a safetensors file, which needs no import"
-    elif not data.startswith((b"PK", b"\x80")):
+    elif not found and not data.startswith((b"PK", b"\x80")):
         found = "no file of torch.save"
     if found:
         raise BadCheckpoint(f"{found}; want a checkpoint of torch.save")
@@ -123,51 +112,34 @@ def recognise(data: bytes, size: int) -> None:
 
 def _zip(data: bytes) -> Contents:
     archive = ZipFile(BytesIO(data))
-    members = {member.filename: member for member in archive.infolist()}
-    if len(members) != len(archive.infolist()) or len(members) > MOST_MEMBERS:
-        raise BadCheckpoint(
-            f"a zip of {len(archive.infolist())} members, {len(members)} names; want each once"
-        )
-    if any(
-        member.compress_type != ZIP_STORED
-        or member.flag_bits & 1
-        or member.file_size != member.compress_size
-        for member in members.values()
-    ) or sum(member.file_size for member in members.values()) > len(data):
+    members = archive.infolist()
+    names = {member.filename for member in members}
+    if len(names) != len(members) or len(names) > MOST_MEMBERS:
+        raise BadCheckpoint(f"a zip of {len(members)} members, {len(names)} names; want each once")
+    if sum(member.file_size for member in members) > len(data) or any(
+        member.compress_type != ZIP_STORED or member.flag_bits & 1 for member in members
+    ):
         raise BadCheckpoint(
             "a zip with compressed, encrypted or overlapping members, which torch.save does not"
             " write"
         )
-    if damaged := archive.testzip():
-        raise BadCheckpoint(f"{plain(damaged)} in it is damaged; fetch it again")
-    roots = [
-        name.removesuffix("/data.pkl")
-        for name in members
-        if name.endswith("/data.pkl") and name.count("/") == 1
-    ]
+    roots = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
         raise BadCheckpoint(
             f"a zip with {len(roots)} data.pkl, so not of torch.save; if it holds one, unpack it"
             " first"
         )
-    root = roots[0]
-    if f"{root}/constants.pkl" in members:
-        raise BadCheckpoint("a TorchScript program; want a checkpoint with a state dictionary")
-
-    def member(name: str) -> memoryview:
-        at = members[name].header_offset
-        start = at + 30 + sum(struct.unpack("<HH", data[at + 26 : at + 30]))
-        return memoryview(data)[start : start + members[name].file_size]
-
-    order = f"{root}/byteorder"
-    if order in members and bytes(member(order)) != b"little":
+    root = roots[0].removesuffix("data.pkl")
+    contents = {name.removeprefix(root): archive.read(name) for name in names}  # checks its CRC-32
+    if contents.get("byteorder", b"little") != b"little":
         raise BadCheckpoint("written on a big-endian machine; want little-endian numbers")
-    value, names, _ = follow(BytesIO(member(f"{root}/data.pkl")))
-    start = f"{root}/data/"
+    value, named, _ = follow(BytesIO(contents["data.pkl"]))
     storages = {
-        name.removeprefix(start): member(name) for name in members if name.startswith(start)
+        name.removeprefix("data/"): raw
+        for name, raw in contents.items()
+        if name.startswith("data/")
     }
-    return Contents(value, "zip", _unread(names), storages)
+    return Contents(value, "zip", _unread(named), storages)
 
 
 def _legacy(data: bytes) -> Contents:
@@ -175,27 +147,23 @@ def _legacy(data: bytes) -> Contents:
     if follow(stream)[0] != MAGIC:
         raise BadCheckpoint("a pickle, but not of torch.save; want a checkpoint of torch.save")
     version, system = follow(stream)[0], follow(stream)[0]
-    if (
-        version != PROTOCOL
-        or not isinstance(system, dict)
-        or system.get("little_endian") is not True
-    ):
-        raise BadCheckpoint(
-            f"format {plain(str(version))} of torch.save; want {PROTOCOL}, little-endian"
-        )
+    little = isinstance(system, dict) and system.get("little_endian") is True
+    if version != PROTOCOL or not little:
+        raise BadCheckpoint(f"another format of torch.save; want {PROTOCOL}, little-endian")
     value, names, claimed = follow(stream)
     keys, more, _ = follow(stream)
     storages, at = {}, stream.tell()
+    if any(type(key) is not str for key in keys):  # hashing what is nested has no bound
+        raise BadCheckpoint("a key of its storages is no text; the file is damaged or a trap")
     for key in keys:
-        size = claimed[key].count * torch.empty(0, dtype=claimed[key].dtype).element_size()
-        if struct.unpack("<q", data[at : at + 8])[0] != claimed[key].count or at + 8 + size > len(
-            data
-        ):
+        count = claimed[key].count
+        start, end = at + 8, at + 8 + count * claimed[key].dtype.itemsize
+        if data[at:start] != struct.pack("<q", count) or end > len(data):
             raise BadCheckpoint(
                 "damaged or cut short (a storage is not as long as it should be); fetch it again"
             )
-        storages[key] = memoryview(data)[at + 8 : at + 8 + size]
-        at += 8 + size
+        storages[key] = memoryview(data)[start:end]
+        at = end
     return Contents(value, "legacy", _unread({**names, **more}), storages)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "dwlt-weights-1"  # rises when the layout of such a file changes
 
-SAID = {"pretraining", "arch", "classes", "theta"}
+REQUIRED_METADATA = {"pretraining", "arch", "classes", "theta"}
 
 
 def normalises(value: object) -> bool:
@@ -65,7 +65,7 @@ def about(path: Path) -> dict[str, Any]:
 
 def _sound(said: Mapping[str, Any]) -> bool:
     """Whether what a file says of itself is what such files say, each thing of its kind."""
-    if not SAID <= said.keys() or said["pretraining"] not in ("STD", "FAT", "AT"):
+    if not REQUIRED_METADATA <= said.keys() or said["pretraining"] not in ("STD", "FAT", "AT"):
         return False
     return (
         isinstance(said["arch"], str)
@@ -77,12 +77,17 @@ def _sound(said: Mapping[str, Any]) -> bool:
     )
 
 
-def problem(
+def mismatch(
     said: Mapping[str, Any], pretraining: str, arch: str, row: DataSet, theta: str | None
 ) -> str | None:
-    """Why a file that says this of itself is not that theta_p on that source, if it is not. theta.
+    """Why a file that says this of itself is not that theta_p on that data set; None if it is.
 
-    None, any.
+    Args:
+        said: what the file says of itself (`about`).
+        pretraining: STD, FAT or AT.
+        arch: the network.
+        row: the data set that theta_p was trained on.
+        theta: the hash that its tensors must have; None takes any.
     """
     if said["pretraining"] != pretraining:
         return (
@@ -105,15 +110,17 @@ def problem(
     return None
 
 
-def problems(study: Study, row: DataSet) -> Iterator[tuple[tuple[str, str], str]]:
+def mismatches(study: Study, row: DataSet) -> Iterator[tuple[tuple[str, str], str]]:
     """What is wrong with the files of theta_p that are there, each with its place in the study.
 
-    Row: the source.
+    Args:
+        study: names the files.
+        row: the source data set.
     """
     for p, given in study.weights.items():
         path = path_of(given.file)
         try:
-            wrong = path.exists() and problem(about(path), p, study.arch, row, given.theta)
+            wrong = path.exists() and mismatch(about(path), p, study.arch, row, given.theta)
         except ValueError as error:
             yield ("weights", p), f"weights.{p}: {error}"
         else:
@@ -121,7 +128,7 @@ def problems(study: Study, row: DataSet) -> Iterator[tuple[tuple[str, str], str]
                 yield ("weights", p), f"weights.{p}: {path} {wrong}"
 
 
-def known(study: Study, noted: Mapping[str, Any]) -> Study:
+def resolve_identities(study: Study, noted: Mapping[str, Any]) -> Study:
     """The study with the identity of every theta_p that comes from a file: what the file says, else
     what is pinned, else what was `noted` of the same file ({p: {file, theta}}) when the study was
     planned before, else None."""
@@ -135,11 +142,9 @@ def known(study: Study, noted: Mapping[str, Any]) -> Study:
     return study.model_copy(update={"weights": found})
 
 
-def unknown(study: Study) -> list[str]:
-    """A line for every file that is not there and of which nobody knows what it holds.
-
-    Ids are provisional.
-    """
+def unresolved(study: Study) -> list[str]:
+    """A line for every file that is not there and whose content no pin or plan tells: ids that
+    build on it are provisional."""
     return [
         f"weights.{p}: {path_of(given.file)} is not there yet; ids that build on it are provisional"
         for p, given in study.weights.items()
@@ -147,7 +152,7 @@ def unknown(study: Study) -> list[str]:
     ]
 
 
-def lacking(spec: ImportedSpec) -> str | None:
+def missing_file_error(spec: ImportedSpec) -> str | None:
     """One line if the file is not there: what was expected, and the commands that bring it."""
     from dwlt_lib.config.specs import UNKNOWN
     from dwlt_lib.models.pretrained import remedy

@@ -24,7 +24,14 @@ from torch import Tensor, nn
 
 from dwlt_lib import files
 from dwlt_lib.models import architectures
-from dwlt_lib.models.checkpoints import MOST_CLASSES, Checkpoint, demand, few, read_checkpoint
+from dwlt_lib.models.checkpoints import (
+    MOST_CLASSES,
+    Checkpoint,
+    demand,
+    differences,
+    few,
+    read_checkpoint,
+)
 from dwlt_lib.models.imported import WEIGHTS, normalises
 from dwlt_lib.models.pickles import plain
 from dwlt_lib.models.tensors import Mask, Weights, fingerprint
@@ -259,8 +266,6 @@ def _theta_here(id: str) -> Path | None:
 
 def _write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
     """One metadata entry, sorted: safetensors leaves the order of several to chance."""
-    from dwlt_lib import files  # loading a ticket does without
-
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"{path}: {path.parent} is not there; want a path in a folder that is")
@@ -283,7 +288,8 @@ def _read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict[str, A
             )
         try:
             _check_about(about, format)
-            _check_header(header, _expected(about, format, header))
+            if wrong := differences(header, _expected(about, format, header)):
+                raise ValueError(wrong)
         except ValueError as error:
             what = "theta_p" if format == WEIGHTS else "ticket"
             raise ValueError(
@@ -301,12 +307,10 @@ def _theta(path: str | Path, arch: str) -> Weights:
     with _opened(path) as (file, header, _):
         shape, _ = header.get("fc.bias", ((), ""))
         classes = shape[0] if len(shape) == 1 and 0 < shape[0] <= MOST_CLASSES else 1000
-        try:
-            _check_header(header, _state(arch, classes))
-        except ValueError as error:
+        if wrong := differences(header, _state(arch, classes)):
             raise ValueError(
-                f"{path}: not the weights of a {arch} ({error}); want theta_p as a safetensors file"
-            ) from error
+                f"{path}: not the weights of a {arch} ({wrong}); want theta_p as a safetensors file"
+            )
         return {name: file.get_tensor(name) for name in header}
 
 
@@ -356,19 +360,6 @@ def _expected(about: Mapping[str, Any], format: str, header: Header) -> Header:
         if about["kind"] == "transfer":
             expected[f"weights/{name}"] = shape, dtype
     return expected
-
-
-def _check_header(header: Header, expected: Header) -> None:
-    missing = [name for name in expected if name not in header]
-    extra = [plain(name) for name in header if name not in expected]
-    other = [
-        f"{name} {header[name]} instead of {want}"
-        for name, want in expected.items()
-        if header.get(name, want) != want
-    ]
-    for what, names in (("missing", missing), ("extra", extra), ("misshapen", other)):
-        if names:
-            raise ValueError(f"{what}: {few(names)}")
 
 
 @contextmanager

@@ -254,19 +254,19 @@ def server():
 # catalogue's
 
 
-def test_every_data_set_that_is_not_installed_has_an_origin():
-    assert set(sources.ORIGINS) == {
+def test_every_data_set_that_is_not_installed_has_a_source():
+    assert set(sources.SOURCES) == {
         name for name, row in CATALOGUE.items() if row.loader != "embedded"
     }
-    for origin in sources.ORIGINS.values():
-        assert all(bool(part.url) != bool(origin.by_hand) for part in origin.parts)
+    for source in sources.SOURCES.values():
+        assert all(bool(part.url) != bool(source.by_hand) for part in source.parts)
         assert all(
-            len(part.sha256) == 64 for part in origin.parts if part.url
+            len(part.sha256) == 64 for part in source.parts if part.url
         )  # what is downloaded is pinned
 
 
 def served(server, monkeypatch, tmp_path, name="cifar10"):
-    """The data set's origin, pointed at an archive that the test's server has."""
+    """The data set's source, pointed at an archive that the test's server has."""
     archive = tar(tmp_path / "made.tgz", member("cifar-10-batches-py/test_batch")).read_bytes()
     monkeypatch.setattr("test_archives.CONTENT", archive)
     part = sources.Part(
@@ -276,7 +276,7 @@ def served(server, monkeypatch, tmp_path, name="cifar10"):
         hashlib.sha256(archive).hexdigest(),
         (20, 10**9),
     )
-    monkeypatch.setitem(sources.ORIGINS, name, sources.Origin("a page", (part,)))
+    monkeypatch.setitem(sources.SOURCES, name, sources.Source("a page", (part,)))
 
 
 def test_fetch_downloads_checks_unpacks_and_does_nothing_twice(server, monkeypatch, tmp_path):

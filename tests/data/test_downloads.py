@@ -120,10 +120,24 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(server, target):
 
 
 @pytest.mark.parametrize("length", [2_000_000, 500_000])
-def test_without_tags_another_length_tells_that_it_changed(length, server, target):
+def test_without_a_tag_a_file_is_fetched_anew(length, server, target):
     server.tag, server.breaks_after = None, 1_000_000
     refused(server.url, target)
     server.breaks_after, server.content = None, CONTENT[:length][::-1]
+    download(server.url, target)
+    assert server.asked == [(None, None)] * 2
+    assert target.read_bytes() == CONTENT[:length][::-1]
+
+
+@pytest.mark.parametrize("length", [2_000_000, 500_000])
+def test_a_file_of_another_length_under_the_same_tag_is_dropped_and_can_be_fetched_anew(
+    length, server, target
+):
+    server.breaks_after = 1_000_000
+    refused(server.url, target)
+    server.breaks_after, server.content = None, CONTENT[:length][::-1]
+    refused(server.url, target)
+    assert files(target) == []
     download(server.url, target)
     assert target.read_bytes() == CONTENT[:length][::-1]
 
@@ -159,7 +173,12 @@ def test_a_server_that_sends_parts_unasked_is_refused(server, target):
 
 def test_another_hash_than_stated_is_thrown_away(server, target):
     said = refused(server.url, target, "0" * 64)
-    assert HASH in said and "0" * 64 in said and "thrown away" in said and files(target) == []
+    assert (
+        HASH in said
+        and "0" * 64 in said
+        and "the download was deleted" in said
+        and files(target) == []
+    )
     assert "noted" not in said
 
 

@@ -191,7 +191,7 @@ def test_a_hostile_picture_is_one_line_that_names_it(what, processes, tmp_path, 
     with pytest.raises(ValueError) as error:
         loading.load(row, "train")
     one_line(error, "x.png", *words.split())
-    assert any("x.png" in line and "\n" not in line for line in checks.take(row)[1])
+    assert any("x.png" in line and "\n" not in line for line in checks.check(row)[1])
 
 
 def test_pictures_at_the_bounds_are_measured_as_they_are(tmp_path):

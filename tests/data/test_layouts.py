@@ -282,7 +282,7 @@ def test_a_wrong_layout_is_one_line_with_its_place(tmp_path, what):
     with pytest.raises(ValueError) as error:
         loading.images(row, split)
     one_line(error, str(tmp_path), *words)
-    found, wrong = checks.take(row)
+    found, wrong = checks.check(row)
     assert any(all(word in line for word in words) for line in wrong)
 
 
@@ -330,7 +330,7 @@ def test_only_rows_that_list_files_have_a_listing():
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_inventory_says_where_how_many_and_that_all_is_there(tmp_path, name):
     row = MAKERS[name](tmp_path)
-    found, wrong = checks.take(row)
+    found, wrong = checks.check(row)
     text = "\n".join(found)
     assert (
         wrong == []
@@ -343,11 +343,11 @@ def test_the_inventory_counts_against_the_catalogue_and_opens_pictures(tmp_path)
     row = imagenet(tmp_path)
     victim = next((tmp_path / "val" / WNIDS[0]).iterdir())
     victim.write_bytes(victim.read_bytes()[:300])
-    _, wrong = checks.take(row.model_copy(update={"train_images": 13}))
+    _, wrong = checks.check(row.model_copy(update={"train_images": 13}))
     assert any("12 images; the catalogue says 13" in line for line in wrong)
     assert any(victim.name in line and "no whole picture" in line for line in wrong)
 
 
 def test_the_inventory_of_installed_data_sets_is_complete():
     for name in ("mnist5k", "digits", "tiles"):
-        assert checks.take(CATALOGUE[name])[1] == []
+        assert checks.check(CATALOGUE[name])[1] == []

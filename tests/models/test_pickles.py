@@ -494,6 +494,30 @@ def bombs():
     }
 
 
+def around_the_main_pickle(legacy):
+    """{what: a file of the older format} whose smaller pickles mean harm."""
+    stream, ends = io.BytesIO(legacy), [0]
+    for _ in range(5):  # magic number, version, system, the main one, keys of the storages
+        for _ in genops(stream):
+            pass
+        ends.append(stream.tell())
+    parts = [legacy[start:end] for start, end in zip(ends, [*ends[1:], None], strict=True)]
+
+    def swapped(which, name):
+        return b"".join([*parts[:which], b"\x80\x04" + bombs()[name] + b".", *parts[which + 1 :]])
+
+    deep = b"](" + b")" + b"\x85" * 300_000 + b"e"
+    return {
+        "a magic number that doubles": swapped(0, "a list that doubles 200 times"),
+        "a version that doubles": swapped(1, "a list that doubles 200 times"),
+        "a system that doubles": swapped(2, "a list that doubles 200 times"),
+        "keys that double": swapped(4, "a list that doubles 200 times"),
+        "a key of a storage 300,000 deep": b"".join(
+            [*parts[:4], b"\x80\x04" + deep + b".", *parts[5:]]
+        ),
+    }
+
+
 def test_no_hostile_checkpoint_is_taken_allocated_for_or_run(state, canary, tmp_path):
     """Traps, bombs, claims, damage and what is no file.
 
@@ -521,6 +545,7 @@ def test_no_hostile_checkpoint_is_taken_allocated_for_or_run(state, canary, tmp_
         for what, payload in bombs().items()
     }
     found |= {what: with_main_pickle(good, alone(claim(*of))) for what, of in huge.items()}
+    found |= {f"legacy: {what}": data for what, data in around_the_main_pickle(legacy).items()}
     nested, zipped = io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(nested, "w") as whole:
         whole.writestr("a.pth", good)

@@ -210,6 +210,7 @@ def test_copies_that_disagree_and_strange_parts_of_a_robust_file_are_refused_by_
         ("module.attacker.model.fc.bias", torch.ones(10), "attacker.model.fc.bias differs"),
         ("module.attacker.model.fc.bias", torch.ones(9), "attacker.model.fc.bias differs"),
         ("module.attacker.model.other", torch.ones(1), "extra: attacker.model.other"),
+        ("module.fc.bias", torch.ones(10), "extra: fc.bias"),
         ("module.normalizer.new_gamma", torch.ones(3, 1, 1), "extra: normalizer.new_gamma"),
         (
             "module.attacker.normalize.new_mean",
