@@ -12,7 +12,7 @@ CPU_WHEELS = $(if $(TORCH_INDEX),$(if $(wildcard $(TORCH_INDEX)),--no-index --fi
   $(error TORCH=cpu: want TORCH_INDEX=, the address of an index of CPU wheels of torch and torchvision, or a folder))
 endif
 
-.PHONY: setup tour tour-full test test-paper lint lab browse clean
+.PHONY: setup tour tour-full test test-paper lint docs lab browse clean
 
 setup: .venv/installed
 .venv/installed: pyproject.toml
@@ -44,6 +44,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: setup
+	DWLT_OUTPUTS=docs/_build/study $(BIN)/dwlt report params/tour_full.yaml
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
+
 lab: setup
 	$(BIN)/dwlt lab
 
@@ -51,4 +56,4 @@ browse: setup
 	$(BIN)/dwlt browse
 
 clean:
-	rm -rf .venv outputs/records outputs/studies
+	rm -rf .venv outputs/records outputs/studies docs/_build docs/_generated

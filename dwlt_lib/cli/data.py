@@ -19,10 +19,8 @@ Row = Annotated[
 
 @app.command()
 def check(name: Row) -> None:
-    """Where a data set was looked for, what is there, and whether it is what the catalogue says. 1.
-
-    It is not.
-    """
+    """Where a data set was looked for, what is there, and whether it is what the catalogue says.
+    1: it is not."""
     row = _row(name)
     from dwlt_lib.data import checks
 
@@ -37,10 +35,8 @@ def check(name: Row) -> None:
 
 @app.command()
 def fetch(name: Row) -> None:
-    """Download, check and unpack a data set to DWLT_DATA, or say where to get it. 1.
-
-    It is not there yet.
-    """
+    """Download, check and unpack a data set to DWLT_DATA, or say where to get it. 1: it is not
+    there yet."""
     _row(name)
     from tqdm import tqdm
 

@@ -438,10 +438,8 @@ def bench(
     seconds: Annotated[float, typer.Option(min=1, help="for each table")] = 60,
     json: Annotated[Path, typer.Option(help="write the tables there too")] = None,
 ) -> None:
-    """Time this code's steps against its peers' on this machine. precision.
-
-    Bf16 against fp32 on trained networks.
-    """
+    """Time this code's steps beside the authors' on this machine; task precision: bf16 against
+    fp32 on trained networks."""
     from dwlt_lib import files
     from dwlt_lib.benchmarks import bench
     from dwlt_lib.execution import make

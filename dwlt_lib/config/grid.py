@@ -29,17 +29,25 @@ class Override(Frozen):
     """A change for the transfers it names; what is left out matches everything. Later ones win."""
 
     dataset: Name | None = None
+    """Only transfers to this data set."""
     regime: RegimeName | None = None
+    """Only transfers by this regime."""
     fraction: Fraction01 | None = None
+    """Only transfers with this share of the training data."""
     recipe: Change
+    """The settings to change there."""
 
 
 class Masks(Frozen):
     """Masks: every combination of the lists, with the rounds that lead to the deepest."""
 
     pretraining: tuple[Pretraining, ...]
+    """The theta_p that masks are drawn from: STD, FAT, AT."""
     method: tuple[Method, ...]
+    """How masks are found: IMP-ST, IMP-AT, OMP, RP."""
     rounds: tuple[Rounds, ...]
+    """Levels of the ladder: after k rounds 1 - 0.8^k of the weights are pruned; 0 is the dense
+    network."""
 
     @field_validator("*")
     @classmethod
@@ -58,22 +66,29 @@ class Grid(Masks):
     """
 
     dataset: tuple[Name, ...]
+    """Downstream data sets, of the catalogue or of `data:`."""
     fraction: tuple[Fraction01, ...] = (1.0,)
+    """Shares of the training data, in (0, 1]."""
     regime: tuple[RegimeName, ...] = ("ST", "AT")
+    """How tickets are trained downstream: ST, FAT, AT."""
     seeds: tuple[Natural, ...]
+    """One transfer for each: its head, the order of its images, its attacks' starts."""
 
 
 class Landscapes(Grid):
     """Surfaces and trajectories of transferred tickets, on clean or attacked test images."""
 
     regime: tuple[RegimeName, ...] = ("AT",)
+    """How the tickets were trained downstream."""
     images: tuple[Pictures, ...] = ("clean", "attacked")
+    """Test images that the loss is taken on: clean, or attacked by the evaluation's PGD."""
 
 
 class TransferAttacks(Grid):
     """Tickets to be attacked through the study's surrogate."""
 
     regime: tuple[RegimeName, ...] = ("AT",)
+    """How the tickets were trained downstream."""
 
 
 def asked(block: Masks) -> int:
@@ -92,14 +107,16 @@ def asked(block: Masks) -> int:
 
 
 class Landscape(Frozen):
-    """points x points over [-span, span] in units of the filters' norms, on the first `count` test
-    images.
-    """
+    """The grid of a surface: points x points over [-span, span]."""
 
     points: Annotated[int, Field(ge=3, le=501)] = 51
+    """Points along each of the two axes; odd, so that the ticket itself is one."""
     span: Annotated[float, Field(gt=0)] = 1.0
+    """The plane reaches from -span to span, in units of the filters' norms."""
     count: Positive = 1000
+    """The loss is the mean over so many of the first test images."""
     seed: Natural = 0
+    """Seed of the two random directions."""
 
 
 class Surrogate(Frozen):
@@ -109,5 +126,8 @@ class Surrogate(Frozen):
     """
 
     arch: Arch = "resnet18_32"
+    """Its architecture, which must not be the tickets'."""
     seed: Natural = 1000
+    """Seed of its initialisation and training."""
     recipe: Change = Change()
+    """What changes in the recipe of AT pre-training."""

@@ -41,19 +41,20 @@ FORMAT = {"pretraining": 4, "mask": 3, "transfer": 4, "surface": 3, "trajectory"
 
 
 class Computing(Frozen):
-    """How a study computes; the defaults are the authors' algorithm in fp32.
-
-    precision: of training, attack and update. attack_bn: BatchNorm in the training attack, with the
-    batch's statistics (train) or the running ones (eval; another algorithm). evaluation_precision:
-    of the attack on validation and test images; scores are fp32 always. ra: any measures RA_any
-    beside RA (right after every step, not only the last). deterministic: a GPU's kernels.
-    """
+    """How a study computes; the defaults are the authors' algorithm in fp32."""
 
     precision: Precision = "fp32"
+    """Number format of training, its attack and its update; bf16 is faster only on a processor
+    or GPU that has it."""
     attack_bn: Literal["train", "eval"] = "train"
+    """BatchNorm's statistics in the training attack: the batch's (train) or the running ones
+    (eval, another algorithm)."""
     evaluation_precision: Precision = "fp32"
+    """Number format of the attack on validation and test images; scores are always fp32."""
     ra: Literal["last", "any"] = "last"
+    """RA of the attack's last iterate (last), or beside it RA_any, right after every step (any)."""
     deterministic: bool = True
+    """A GPU uses kernels that repeat to the bit; false lets it choose faster ones."""
 
 
 class Attack(Frozen):
@@ -95,37 +96,51 @@ class Recipe(Frozen):
 
 
 class Change(Frozen):
-    """Some settings of a recipe; what is left out stays as it was. steps, eps, alpha.
-
-    Of the training attack.
-    """
+    """Some settings of a recipe; what is left out stays as it was."""
 
     epochs: Positive | None = None
+    """Passes over the training images."""
     batch: Positive2 | None = None
+    """Images a step of the optimiser (SGD)."""
     at_once: Positive2 | None = None
+    """How many of a batch go through the network together, each part with BatchNorm statistics
+    of its own; left out: all."""
     lr: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate at the start; for one_cycle, at the peak."""
     schedule: Literal["constant", "steps", "cosine", "one_cycle"] | None = None
+    """How the learning rate moves: constant, steps (a tenth at each milestone), cosine to 0, or
+    one_cycle (linear up for a quarter of training, then linear down to 0)."""
     milestones: tuple[Positive, ...] | None = None
+    """After which epochs `steps` divides the rate by ten."""
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Momentum of SGD, in [0, 1)."""
     weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Weight decay of SGD; pruned weights stay exactly 0."""
     validation: Literal["tenth", "held_5000", "test", "none"] | None = None
+    """Images held out for selection: a tenth of the budget, the last 5,000, the test images
+    (which flatters the result), or none."""
     validate_ra_from: Positive | None = None
+    """RA is validated after this epoch and every later one; left out: the second half and every
+    tenth before (FAT: all)."""
     selection: Selection | None = None
+    """Which epoch counts: the last, or the best by validation SA (ST) or RA (FAT, AT); left
+    out: last where the rate ends at 0, but best for FAT."""
     steps: Positive | None = None
+    """Steps of the training attack, PGD; FAT always has 1."""
     eps: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Radius of the training attack, in [0,1] pixels; left out: the data set's."""
     alpha: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Step of the training attack, in [0,1] pixels; left out: the data set's, for FAT 1.25 eps."""
 
 
 class WeightsFile(Frozen):
-    """A file of `dwlt weights import`, absolute or beneath DWLT_DATA/weights; in a study just its
-    name will do.
-
-    theta: the sha256 of its tensors, as that command prints it; the file must have it. None:
-    whatever the file has.
-    """
+    """A file of `dwlt weights import`; in a study just its name will do."""
 
     file: Annotated[str, Field(min_length=1)]
+    """What `dwlt weights import` wrote, absolute or beneath DWLT_DATA/weights."""
     theta: Sha256 | None = None
+    """The sha256 of its tensors, as that command prints it, which the file must have; left out:
+    whatever it has."""
 
     @model_validator(mode="before")
     @classmethod

@@ -53,31 +53,54 @@ class Study(Computing):
     """A parameter file, resolved over its preset. Every field may be set in the file."""
 
     name: Name
+    """Names the study's folder under outputs/studies, and the study in every command."""
     title: str = ""
+    """The report's heading."""
     preset: Literal["as_paper", "as_code"] = "as_paper"
+    """What all else stands on: the paper's text (as_paper) or its authors' scripts (as_code)."""
     arch: Arch
+    """The network; the _32 ones have a stem for images of 32 pixels."""
     source: Name
+    """The data set of pre-training and of masks, of the catalogue or of `data:`."""
     seed: Natural = 0
+    """Seed of pre-training: of the initialisation, which all theta_p share, and of training."""
     mask_seed: Natural = 0
+    """Seed of masks: of the order of images in retraining, of random pruning's choice."""
     subset_seed: Natural = 0
+    """Seed of the subsets of the training data."""
     subset_rule: Literal["stratified", "first_n"] = "stratified"
+    """How subsets are drawn: equal shares of each class, nested (stratified), or the first
+    images of the file (first_n), as in the authors' scripts."""
     prune_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The share of the kept weights that a round prunes (section 3)."""
     evaluation_steps: Positive = 20
+    """Steps of the PGD that measures RA."""
     evaluation_restarts: Positive = 1
+    """Random starts of that PGD; RA counts the worst of them, image by image."""
     pretraining: dict[Pretraining, Change] = {}
-    weights: dict[
-        Pretraining, WeightsFile
-    ] = {}  # theta_p that are not trained, but come from files
+    """What changes in the recipe of each theta_p."""
+    weights: dict[Pretraining, WeightsFile] = {}
+    """Those theta_p that are not trained, but come from files."""
     retraining: dict[Literal["IMP-ST", "IMP-AT"], Change] = {}
+    """What changes in the recipe after each round of IMP."""
     transfer: dict[RegimeName, Change] = {}
+    """What changes in the recipe of each regime downstream."""
     overrides: tuple[Override, ...] = ()
+    """Changes for some transfers only; later ones win, the preset's come first."""
     data: dict[Name, DataSet] = {}
+    """Rows of data sets of your own, or changes to the catalogue's."""
     grid: tuple[Grid, ...] = ()
+    """The tickets to transfer; the dense network of each is added by itself."""
     masks: tuple[Masks, ...] = ()
+    """Masks to draw without transferring them."""
     landscape: Landscape = Landscape()
+    """How surfaces and trajectories are computed."""
     landscapes: tuple[Landscapes, ...] = ()
+    """Transferred tickets to draw surfaces and trajectories of."""
     surrogate: Surrogate = Surrogate()
+    """The unseen robust model of the transfer attacks."""
     transfer_attacks: tuple[TransferAttacks, ...] = ()
+    """Transferred tickets to attack through the surrogate."""
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Study:

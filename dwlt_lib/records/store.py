@@ -414,8 +414,13 @@ def has_changed(found: Study) -> bool:
 
 
 def missing(study_name: str) -> int:
-    """How many of a study's records are not there yet."""
-    return len(study(study_name)["ids"]) - sum(map(_is_whole, _paths(None, study_name)))
+    """How many of a study's records are not there yet; those of a committed study are, although
+    without their weights."""
+    own = outputs() / "records"
+    there = [
+        path for path in _paths(None, study_name) if path.parent.parent != own or _is_whole(path)
+    ]
+    return len(study(study_name)["ids"]) - len(there)
 
 
 def coverage(study_name: str) -> str:

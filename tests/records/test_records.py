@@ -233,6 +233,18 @@ def test_a_committed_reference_is_read_like_a_study(toy, planned, outputs):
     assert len(store.table()) == 0 and not store.exists(planned[0])
 
 
+def test_a_committed_record_is_not_missing_for_lack_of_its_weights(toy, planned, outputs):
+    store.write_study(toy())
+    for spec in planned:
+        store.write(spec, {}, [], {"weights.safetensors": b"weights"}, MADE)
+    assert store.missing("toy") == 0
+    store.publish("toy", {})
+    for kind in (outputs / "records").iterdir():
+        shutil.rmtree(kind)
+    assert not list((outputs / "reference").rglob("weights.safetensors"))
+    assert store.missing("toy") == 0
+
+
 def test_outputs_resolve_from_the_checkout_never_from_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.delenv("DWLT_OUTPUTS", raising=False)
     monkeypatch.chdir(tmp_path)

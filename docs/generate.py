@@ -1,0 +1,198 @@
+"""Pages that follow from the code: every key of a parameter file, every command, every module.
+
+conf.py calls `write` before Sphinx reads the pages; all goes to docs/_generated, which git ignores.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pkgutil
+import shutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import typer
+import yaml
+from dwlt_lib.parameters import PRESETS
+from dwlt_lib.studies import Study
+
+import dwlt_lib
+from dwlt_lib import cli
+
+DOCS = Path(__file__).resolve().parent
+STUDY = DOCS / "_build" / "study" / "studies" / "tour_full"  # `make docs` has dwlt report draw it
+WIDTH = 88  # of what commands say of themselves, in characters
+
+
+def write(folder: Path) -> None:
+    """Every generated page, anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    pages = {"parameters.md": parameters(), "commands.md": commands(), **api()}
+    for name, text in pages.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    gallery(folder / "gallery")
+
+
+# ------------------------------------------------------------------------------------------
+# the keys of a parameter file
+
+
+def parameters() -> str:
+    """A table for the study itself and one for each block in it, then the presets."""
+    schema = Study.model_json_schema()
+    blocks = schema.pop("$defs")
+    parts = [_table("Study", schema), *(_table(name, blocks[name]) for name in sorted(blocks))]
+    for name, preset in PRESETS.items():
+        shown = yaml.safe_dump(preset, sort_keys=False, default_flow_style=None, width=WIDTH)
+        parts.append(f"## Preset {name}\n\n```yaml\n{shown}```\n")
+    return "\n".join(parts)
+
+
+def _table(name: str, model: dict) -> str:
+    about = " ".join(model["description"].split())
+    lines = [f"## {name}", "", about, "", "| key | type | default | what it is |", "|-|-|-|-|"]
+    for key, setting in model["properties"].items():
+        default = _default(setting, key in model.get("required", ()))
+        cells = (f"`{key}`", _type(setting), default, setting["description"])
+        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _default(setting: dict, required: bool) -> str:
+    if required:
+        return "required"
+    default = setting.get("default")
+    if isinstance(default, dict) and default:
+        return "its defaults"
+    return "left out" if default in (None, {}, [], "") else f"`{json.dumps(default)}`"
+
+
+def _type(found: dict) -> str:
+    """A JSON schema of one setting, in words."""
+    if "$ref" in found:
+        name = found["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in found:
+        return " or ".join(_type(one) for one in found["anyOf"] if one.get("type") != "null")
+    if "enum" in found:
+        return ", ".join(f"`{value}`" for value in found["enum"])
+    if found["type"] == "array":
+        each = found.get("prefixItems")
+        if each is None:
+            return f"list of {_type(found['items'])}"
+        return f"list of {len(each)}: {', '.join(map(_type, each))}"
+    if found["type"] == "object":
+        if "patternProperties" in found:  # any name
+            (value,) = found["patternProperties"].values()
+            return f"mapping of names to {_type(value)}"
+        keys, value = _type(found["propertyNames"]), _type(found["additionalProperties"])
+        return f"mapping of {keys} to {value}"
+    words = {"integer": "whole number", "number": "number", "boolean": "true, false"}
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {found[key]:g}" for key, sign in signs.items() if key in found]
+    return " ".join([words.get(found["type"], "text"), ", ".join(limits)]).strip()
+
+
+# ------------------------------------------------------------------------------------------
+# the commands
+
+
+def commands() -> str:
+    """What each command's --help says."""
+    parts = []
+    for name, command in leaves(typer.main.get_command(cli.app), "dwlt"):
+        command.rich_markup_mode = None
+        context = command.make_context(
+            name, [], resilient_parsing=True, terminal_width=WIDTH, max_content_width=WIDTH
+        )
+        parts.append(f"### {name}\n\n```text\n{command.get_help(context)}\n```\n")
+    return "\n".join(parts)
+
+
+def leaves(command: object, name: str) -> Iterator[tuple[str, object]]:
+    """(its whole name, a command) for each that does something itself."""
+    subcommands = getattr(command, "commands", None)
+    if not subcommands:
+        yield name, command
+        return
+    for word, found in subcommands.items():
+        yield from leaves(found, f"{name} {word}")
+
+
+# ------------------------------------------------------------------------------------------
+# the modules
+
+
+def packages() -> list[str]:
+    """Whatever stands in dwlt_lib, a page each: modules, and folders with all that is in them."""
+    return [found.name for found in pkgutil.iter_modules(dwlt_lib.__path__)]
+
+
+def api() -> dict[str, str]:
+    """A page for each of `packages`, and one that lists them."""
+    pages, rows = {}, []
+    for name in packages():
+        module = import_module(f"dwlt_lib.{name}")
+        pages[f"api/{name}.rst"] = "\n".join(_module(module, "="))
+        rows.append(f"| [{name}](/_generated/api/{name}.rst) | {_cell(_summary(module))} |")
+    listed = "\n".join(f"/_generated/api/{name}" for name in packages())
+    table = "\n".join(["| module | what it holds |", "|-|-|", *rows])
+    pages["modules.md"] = f"{table}\n\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
+    return pages
+
+
+def _summary(module: ModuleType) -> str:
+    return inspect.cleandoc(module.__doc__ or "").partition("\n\n")[0]
+
+
+def doors(package: ModuleType) -> list[str]:
+    """The names that a folder exports; those of its modules are described with these."""
+    if not hasattr(package, "__path__"):
+        return []
+    names = getattr(package, "__all__", ())
+    return [name for name in names if not inspect.ismodule(getattr(package, name))]
+
+
+def _module(module: ModuleType, underline: str, described: frozenset[str] = frozenset()) -> list:
+    """reST that has autodoc describe a module; of a folder its doors, then each module in it."""
+    short = module.__name__.removeprefix("dwlt_lib.")
+    lines = [short, underline * len(short), "", f".. automodule:: {module.__name__}"]
+    if not hasattr(module, "__path__"):
+        skipped = sorted(described & vars(module).keys())
+        lines += ["   :members:"]
+        lines += [f"   :exclude-members: {', '.join(skipped)}"] if skipped else []
+        return [*lines, ""]
+    lines += ["   :no-members:", ""]
+    for name in doors(module):
+        found = getattr(module, name)
+        kind = "class" if inspect.isclass(found) else "function" if callable(found) else "data"
+        lines += [f".. auto{kind}:: {module.__name__}.{name}", ""]
+    for inner in pkgutil.iter_modules(module.__path__):
+        part = import_module(f"{module.__name__}.{inner.name}")
+        lines += _module(part, "-", described | set(doors(module)))
+    return lines
+
+
+# ------------------------------------------------------------------------------------------
+# the gallery
+
+
+def gallery(folder: Path) -> None:
+    """The executed notebooks of the committed study, as `dwlt report` left them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted((STUDY / "notebooks").glob("1*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook["cells"] = [cell for cell in notebook["cells"] if not _is_setting(cell)]
+        (folder / path.name).write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def _is_setting(cell: dict) -> bool:
+    return bool({"parameters", "injected-parameters"} & set(cell["metadata"].get("tags", ())))
