@@ -18,11 +18,11 @@ DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 os.environ.setdefault("DWLT_OUTPUTS", str(DOCS / "_build" / "study"))
 
-import generate  # noqa: E402
+import reference_pages  # noqa: E402
 
 import dwlt_lib  # noqa: E402
 
-generate.write(DOCS / "_generated")
+reference_pages.write(DOCS / "_generated")
 
 project = "Double-Win Lottery Tickets"
 author = "the authors of double-win-lottery-tickets"

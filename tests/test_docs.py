@@ -26,7 +26,7 @@ GENERATED = ("_build", "_generated", ".ipynb_checkpoints")
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not set(GENERATED) & set(path.parts)]
 FRONT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
 sys.path.insert(0, str(DOCS))
-import generate  # noqa: E402
+import reference_pages  # noqa: E402
 
 
 def text(path):
@@ -54,7 +54,8 @@ def anchors(path):
     found = {slug(heading) for heading in re.findall(r"^#+ (.+)$", prose(path), re.M)}
     if path.name == "parameters.md":
         found |= {
-            slug(heading) for heading in re.findall(r"^#+ (.+)$", generate.parameters(), re.M)
+            slug(heading)
+            for heading in re.findall(r"^#+ (.+)$", reference_pages.parameters(), re.M)
         }
     return found
 
@@ -105,7 +106,7 @@ def commands(path):
                 yield words, line
 
 
-COMMANDS = dict(generate.leaves(typer.main.get_command(main.app), "dwlt"))
+COMMANDS = dict(reference_pages.leaves(typer.main.get_command(main.app), "dwlt"))
 
 
 @pytest.mark.parametrize("path", [*PAGES, *FRONT], ids=named)
@@ -167,7 +168,7 @@ def test_a_whole_parameter_file_on_a_page_is_a_study_and_any_part_has_keys_of_on
 
 def test_every_key_of_a_parameter_file_stands_on_its_page_with_what_it_is():
     schema = Study.model_json_schema()
-    page = generate.parameters()
+    page = reference_pages.parameters()
     for name, model in {"Study": schema, **schema["$defs"]}.items():
         section = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
         for key, setting in model["properties"].items():
@@ -177,13 +178,13 @@ def test_every_key_of_a_parameter_file_stands_on_its_page_with_what_it_is():
 
 
 def test_every_command_says_what_it_does():
-    page = generate.commands()
+    page = reference_pages.commands()
     for name in COMMANDS:
         assert f"### {name}\n" in page and f"Usage: {name} " in page
 
 
 def test_every_module_of_the_library_has_its_place_on_a_page():
-    pages = "\n".join(generate.api().values())
+    pages = "\n".join(reference_pages.api().values())
     for path in (ROOT / "dwlt_lib").rglob("*.py"):
         parts = path.relative_to(ROOT).with_suffix("").parts
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -195,7 +196,7 @@ def test_a_gallery_page_leaves_out_the_cells_of_settings(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     cells = [{"metadata": {"tags": tags}} for tags in ([], ["parameters"], ["report"])]
     (folder / "11_some.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
-    monkeypatch.setattr(generate, "STUDY", tmp_path / "study")
-    generate.gallery(tmp_path / "gallery")
+    monkeypatch.setattr(reference_pages, "STUDY", tmp_path / "study")
+    reference_pages.gallery(tmp_path / "gallery")
     shown = json.loads((tmp_path / "gallery" / "11_some.ipynb").read_text(encoding="utf-8"))
     assert [cell["metadata"]["tags"] for cell in shown["cells"]] == [[], ["report"]]

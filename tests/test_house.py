@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "browser": {"analysis", "plotting", "pruning", "records"},
     "report": {"analysis", "plotting", "records"},
     "tour": SCIENCE | {"execution", "plotting", "records"},
-    "benchmarks": SCIENCE | {"records"},
+    "benchmarks": SCIENCE | {"execution", "records"},
     "cli": set(FOLDERS),
 }
 WITHOUT_TORCH = (

@@ -12,8 +12,8 @@ import pandas as pd
 
 from dwlt_lib.analysis import mask_patterns
 from dwlt_lib.browser.markup import card, png
-from dwlt_lib.pruning.masks import Mask
 from dwlt_lib.plotting.style import PRETRAININGS
+from dwlt_lib.pruning.masks import Mask
 
 RAMP = np.array([[43, 43, 79], [245, 199, 16], [255, 255, 255]], np.uint8)
 

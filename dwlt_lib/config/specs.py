@@ -169,8 +169,8 @@ class ImportedSpec(Frozen):
     measured.
 
     theta: the sha256 of its tensors (models.tensors.fingerprint), UNKNOWN while the file is not
-    there; file: where it is found, which is no part of its identity. evaluation: the adversary that judges
-    networks on `data`.
+    there; file: where it is found, which is no part of its identity. evaluation: the adversary
+    that judges networks on `data`.
     """
 
     kind: Literal["pretraining"] = "pretraining"

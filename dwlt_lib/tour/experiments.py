@@ -185,7 +185,7 @@ def eps_values(study: studies.Study) -> list[float]:
 
 
 def accuracies(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple[float, float]:
-    """SA and RA on these images, in [0, 1]; RA under `pgd_attack(eps)` from a fixed random start."""
+    """SA and RA on these images, in [0, 1]; RA under `pgd_attack(eps)` from a fixed start."""
     rng = trainer.generator(0, "tour")
     return (
         accuracy.standard_accuracy(network, x, y),

@@ -16,11 +16,11 @@ from types import ModuleType
 
 import typer
 import yaml
-from dwlt_lib.parameters import PRESETS
-from dwlt_lib.studies import Study
 
 import dwlt_lib
-from dwlt_lib import cli
+from dwlt_lib.cli import main
+from dwlt_lib.config.parameters import PRESETS
+from dwlt_lib.config.studies import Study
 
 DOCS = Path(__file__).resolve().parent
 STUDY = DOCS / "_build" / "study" / "studies" / "tour_full"  # `make docs` has dwlt report draw it
@@ -108,7 +108,7 @@ def _type(found: dict) -> str:
 def commands() -> str:
     """What each command's --help says."""
     parts = []
-    for name, command in leaves(typer.main.get_command(cli.app), "dwlt"):
+    for name, command in leaves(typer.main.get_command(main.app), "dwlt"):
         command.rich_markup_mode = None
         context = command.make_context(
             name, [], resilient_parsing=True, terminal_width=WIDTH, max_content_width=WIDTH
