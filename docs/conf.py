@@ -17,6 +17,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 os.environ.setdefault("DWLT_OUTPUTS", str(DOCS / "_build" / "study"))
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # of no concern to the reader
 
 import reference_pages  # noqa: E402
 
@@ -40,6 +41,7 @@ html_static_path = ["_static"]
 html_css_files = ["style.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
+html_extra_path = [str(reference_pages.STUDY / "report.html")]  # the gallery has a link to it
 html_show_copyright = False
 
 myst_enable_extensions = ["dollarmath"]

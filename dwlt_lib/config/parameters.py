@@ -429,8 +429,7 @@ class _Loader(yaml.SafeLoader):
         if self.level > MOST_LEVELS:
             raise _TooMuch(
                 problem=(
-                    f"nested more than {MOST_LEVELS} deep; want the few levels that the README"
-                    " shows"
+                    f"nested more than {MOST_LEVELS} deep; want the few levels of params/tour.yaml"
                 ),
                 problem_mark=event.start_mark,
             )
