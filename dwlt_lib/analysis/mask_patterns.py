@@ -130,7 +130,7 @@ def similarity_table(
     between: Literal["pretraining", "method"] = "pretraining",
 ) -> pd.DataFrame:
     """Figure A8, top. table: mask records (id, pretraining, method, rounds, seed); load: id -> Mask
-    (records.mask).
+    (pruning.mask_of).
 
     One row for each pair of pre-trainings ("STD and FAT") that a method, rounds and seed share, or,
     between methods, for each pair of these that a pre-training, rounds and seed share: sparsity

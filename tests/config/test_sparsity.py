@@ -7,14 +7,15 @@ import re
 
 import matplotlib as mpl
 import pytest
+from figure_tables import texts
 from generate import records_of
-from test_plots import texts
 
 from dwlt_lib.analysis import double_win, mask_patterns
 from dwlt_lib.browser import app, mask_markup, pictures_tab, plotly_traces
 from dwlt_lib.config import specs, studies
 from dwlt_lib.execution import runner
 from dwlt_lib.plotting import captions, figures, landscapes
+from dwlt_lib.pruning.ticket_files import mask_of
 from dwlt_lib.records import store
 from dwlt_lib.report import build
 from dwlt_lib.tour import interactive
@@ -100,8 +101,8 @@ def test_every_figure_and_its_sentence_say_it(halves):
     table, params = store.table("transfer", study="toy"), store.study("toy")["params"]
     masks = store.table("mask", study="toy")
     masks = masks[masks["method"] == "IMP-ST"]
-    pairs = mask_patterns.similarity_table(masks, store.mask)
-    kernels = mask_patterns.zero_kernel_table(masks, store.mask)
+    pairs = mask_patterns.similarity_table(masks, mask_of)
+    kernels = mask_patterns.zero_kernel_table(masks, mask_of)
     attacks = store.table("attack", study="toy")
     drawn = [
         figures.existence(table),

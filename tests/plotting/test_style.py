@@ -3,18 +3,21 @@
 Text of 6 pt and more, nothing cut off or overlapping, roles that every eye tells apart.
 """
 
+import os
+import subprocess
+import sys
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
+from figure_tables import PARAMS, landscapes, mask_records, transfers
 from matplotlib.text import Text
 from skimage.color import rgb2lab
-from test_plots import PARAMS, landscapes, mask_records, transfers
 
 from dwlt_lib.analysis import mask_patterns
 from dwlt_lib.plotting import figures
-from dwlt_lib.plotting.style import COLUMN, PAGE, ROLES
+from dwlt_lib.plotting.style import COLUMN, PAGE, PRETRAININGS, ROLES
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB
 EYES = {
@@ -211,3 +214,33 @@ def test_tick_labels_of_an_axis_keep_apart(drawn):
                     if label in shown(fig)
                 ]
                 assert not any(overlap(a, b) for a, b in combinations(boxes, 2))
+
+
+def test_each_role_keeps_its_colour_and_differs_in_grey_print():
+    colours, markers, lines = zip(*ROLES.values(), strict=True)
+    assert len(set(colours)) == len(set(markers)) == len(ROLES)
+    assert len({str(line) for line in lines[:4]}) == 4
+    fig = figures.existence(transfers())
+    assert {line.get_color() for line in fig.axes[0].get_lines()} >= {
+        ROLES[p][0] for p in (*PRETRAININGS, "RP")
+    }
+
+
+def test_saving_twice_writes_the_same_three_files(tmp_path):
+    table = transfers(sets=("digits",), fractions=(1.0,))
+    first, second = (
+        figures.save(figures.existence(table), tmp_path / part / "figure_03") for part in ("a", "b")
+    )
+    assert [file.name for file in first] == ["figure_03.pdf", "figure_03.svg", "figure_03.png"]
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_a_notebook_shows_a_figure_as_a_picture():
+    code = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+from dwlt_lib.plotting import style
+shell.display_formatter.formatters["image/png"].lookup_by_type(style.Figure)  # or KeyError
+"""
+    env = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)

@@ -9,8 +9,8 @@ import re
 
 import nbformat
 import pytest
+from figure_tables import landscapes, transfers
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from test_plots import landscapes, transfers
 
 from dwlt_lib.config import studies
 from dwlt_lib.plotting import captions, figures

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from figure_tables import PARAMS, mask_records, subsets, transfers
 from seeds import torch_rng
-from test_plots import PARAMS, mask_records, subsets, transfers
 
 from dwlt_lib.analysis import double_win, mask_patterns
 from dwlt_lib.plotting import captions, figures
@@ -271,8 +271,8 @@ def test_beside_every_figure_of_the_report_stand_its_sentence_and_the_papers_fin
         if "report" in cell["metadata"].get("tags", [])
     ]
     sources = ["".join(cell["source"]) for cell in cells]
-    shown = [i for i, source in enumerate(sources) if "plots.save" in source]
+    shown = [i for i, source in enumerate(sources) if "figures.save" in source]
     assert shown
     for i in shown:
         assert "**What the paper found**" in sources[i - 1], sources[i]
-        assert "print(words." in sources[i + 1], sources[i]
+        assert "print(captions." in sources[i + 1], sources[i]

@@ -1,0 +1,180 @@
+"""Every figure takes what is there.
+
+A whole table, a part of it, or nothing (paper, Figures 1-7, A8, A9, Table A2).
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_tables import PARAMS, ROUNDS, mask_records, subsets, texts, transfers
+
+from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.plotting import figures
+from dwlt_lib.plotting.style import ROLES
+
+
+@pytest.mark.parametrize(
+    "draw", [figures.existence, figures.methods, figures.data_limited, figures.more_tasks]
+)
+def test_curves_take_whatever_part_of_a_table_is_there(draw):
+    for table in subsets(transfers(methods=("IMP-ST", "RP"), fractions=(0.1,))):
+        assert isinstance(draw(table), figures.Figure)
+
+
+def test_an_empty_table_says_so():
+    nothing = transfers().iloc[:0]
+    empty = [
+        figures.existence(nothing),
+        figures.methods(nothing),
+        figures.data_limited(nothing),
+        figures.kernel_maps({}),
+    ]
+    empty += [
+        figures.contours([]),
+        figures.surfaces_3d([]),
+        figures.training_curve([]),
+        figures.transfer_attack_curve(nothing),
+    ]
+    assert all(
+        "no records yet" in texts(fig) and fig.axes for fig in empty
+    )  # without axes no notebook shows it
+
+
+def test_further_tasks_are_all_but_the_papers_first_three_a_row_each():
+    table = transfers(sets=("cifar10", "cub200", "visda17"))
+    said = " ".join(texts(figures.more_tasks(table)))
+    assert (
+        "CUB-200, 100 %" in said
+        and "VisDA-17, 100 %" in said
+        and "CIFAR" not in said
+        and "10 %" not in said
+    )
+    assert len(figures.more_tasks(table).axes) == 2 * 3
+    assert "no records yet" in texts(figures.more_tasks(table[table["dataset"] == "cifar10"]))
+
+
+def test_the_ladder_is_labelled_in_percent_with_one_decimal():
+    ax = figures.existence(transfers()).axes[-1]
+    assert ax.get_xticks().tolist() == ROUNDS
+    assert [label.get_text() for label in ax.get_xticklabels()] == [
+        "0.0",
+        "48.8",
+        "73.8",
+        "89.3",
+        "95.6",
+    ]
+    assert ax.get_xlabel() == "sparsity (%)"
+
+
+def test_a_long_ladder_has_a_minor_tick_a_level_and_labels_that_keep_apart():
+    ax = figures.Figure().subplots()
+    figures.ladder_ticks(ax, {r: double_win.ladder(r) for r in range(20)}, most=7)
+    assert (
+        sorted([*ax.get_xticks(minor=True), *ax.get_xticks()]) == [*range(20)]
+        and len(ax.get_xticks()) <= 8
+    )
+    assert np.diff(ax.get_xticks()).min() >= 19 / 7
+
+
+def test_curves_are_means_in_percent():
+    table = transfers()
+    top = figures.existence(table).axes[0]
+    line = next(line for line in top.get_lines() if line.get_color() == ROLES["FAT"][0])
+    chosen = table.query(
+        "dataset == 'digits' and fraction == 1 and regime == 'ST' and pretraining == 'FAT'"
+    )
+    mean = chosen[chosen["method"].isin(["dense", "IMP-ST"])].groupby("rounds")["SA"].mean()
+    assert (
+        line.get_ydata() == pytest.approx(100 * mean.to_numpy())
+        and line.get_xdata().tolist() == ROUNDS
+    )
+
+
+def test_the_star_stands_on_the_verdicts_extreme():
+    table = transfers(sets=("digits",), fractions=(1.0,))
+    table.loc[table["rounds"].isin([0, 3, 6]) | (table["method"] == "RP"), ["SA", "RA"]] = 0.9
+    assert double_win.verdict(table).query("method == 'IMP-ST'")["extreme_rounds"].tolist() == [
+        6,
+        6,
+        6,
+    ]
+    stars = [
+        line for line in figures.existence(table).axes[0].get_lines() if line.get_marker() == "*"
+    ]
+    assert sorted(line.get_xdata()[0] for line in stars) == [6, 6, 6, 14]
+
+
+def test_existence_has_a_column_a_data_set_and_a_row_a_criterion():
+    fig = figures.existence(transfers())
+    assert len(fig.axes) == 2 * len(double_win.CRITERIA)
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["digits", "tiles"]
+    assert [fig.axes[i].get_ylabel() for i in (0, 2, 4)] == [
+        "SA after ST (%)",
+        "SA after AT (%)",
+        "RA after AT (%)",
+    ]
+
+
+def test_noise_of_one_seed_fills_no_axis():
+    table = transfers(sets=("digits",), fractions=(1.0,), seeds=(0,)).assign(SA=0.9, RA=0.5)
+    fig = figures.existence(table)
+    assert fig.axes[0].get_title() == "digits, one seed"
+    assert all(np.ptp(ax.get_ylim()) >= 4 for ax in fig.axes)
+
+
+def test_the_paradigm_names_the_studys_own_parameters():
+    shown = " ".join(texts(figures.paradigm(PARAMS)))
+    for word in ("resnet8", "MNIST-5k", "digits", "tiles", "IMP-ST, RP", "100 % / 10 %", "2 seeds"):
+        assert word in shown
+    assert figures.criteria_table(PARAMS).shape == (5, 3)
+
+
+def test_mask_figures_show_chance_beside_what_was_found():
+    table, masks = mask_records()
+    pairs, kernels = (
+        mask_patterns.similarity_table(table, masks.get),
+        mask_patterns.zero_kernel_table(table, masks.get),
+    )
+    for fig in (
+        figures.similarity(pairs),
+        figures.zero_kernels(kernels),
+        figures.zero_kernels(kernels, larger=False),
+    ):
+        assert "random, same layer densities" in texts(fig)
+    one = table[table["pretraining"] == "AT"]
+    (
+        figures.similarity(mask_patterns.similarity_table(one, masks.get)),
+        figures.zero_kernels(kernels[kernels["rounds"] == 3]),
+    )
+    figures.similarity(pairs.iloc[:0]), figures.zero_kernels(kernels.iloc[:0])
+
+
+def test_kernel_maps_have_a_row_a_pretraining_and_a_column_a_block():
+    _, masks = mask_records()
+    fig = figures.kernel_maps({p: mask_patterns.kernel_map(masks[f"{p}10"]) for p in ("AT", "STD")})
+    assert len(fig.axes) == 2 and "STD" in fig.axes[0].get_title()
+
+
+def test_transfer_attacks_are_shown_beside_ra():
+    table = pd.DataFrame(
+        [
+            dict(pretraining="AT", method=m, dataset="digits", fraction=1.0, rounds=r, seed=s)
+            for m, r in (("dense", 0), ("IMP-ST", 6))
+            for s in (0, 1)
+        ]
+    ).assign(transfer_accuracy=0.8, RA=0.7, SA=0.9)
+    shown = figures.transfer_attack(table)
+    assert (
+        shown.data["sparsity"].tolist() == [0.0, double_win.ladder(6)] and "73.8" in shown.to_html()
+    )
+    assert shown.to_html() == figures.transfer_attack(table).to_html()
+    assert figures.transfer_attack(pd.DataFrame(columns=["pretraining", "seed"])).data.empty
+    figures.transfer_attack_curve(table)
+
+
+def test_a_training_curve_needs_no_validation():
+    history = [
+        dict(epoch=e, lr=0.1, loss=1.0 / (e + 1), SA=float("nan"), RA=float("nan"))
+        for e in range(3)
+    ]
+    figures.training_curve(history), figures.training_curve([dict(epoch=0, loss=1.0)])
