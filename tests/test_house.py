@@ -54,6 +54,8 @@ WITHOUT_TORCH = (
     "config/studies",
     "config/parameters",
     "analysis/double_win",
+    "analysis/statistics",
+    "analysis/tables",
     "records/store",
 )
 

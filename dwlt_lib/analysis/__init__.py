@@ -1,4 +1,4 @@
-"""What results mean: double-win verdicts, loss landscapes, patterns of masks.
+"""What results mean: double-win verdicts, statistics, loss landscapes, patterns of masks.
 
 Here stand computations on tables, networks and masks; no files, no figures.
 """

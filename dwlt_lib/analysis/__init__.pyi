@@ -1,7 +1,8 @@
-from . import double_win, loss_landscape, mask_patterns
-from .double_win import alternatives, criteria, spread, verdict
+from . import double_win, loss_landscape, mask_patterns, paper_results, statistics, tables
+from .double_win import alternatives, criteria, verdict
 from .loss_landscape import direction, surface, trajectory
 from .mask_patterns import chance_similarity, kernel_map, relative_similarity, zero_kernels
+from .statistics import spread
 
 __all__ = [
     "alternatives",
@@ -12,9 +13,12 @@ __all__ = [
     "kernel_map",
     "loss_landscape",
     "mask_patterns",
+    "paper_results",
     "relative_similarity",
     "spread",
+    "statistics",
     "surface",
+    "tables",
     "trajectory",
     "verdict",
     "zero_kernels",

@@ -1,447 +1,323 @@
-"""Matching, winning, double-win and extreme sparsity, from a table of transfers (paper, sections 3
-and 4.1).
+"""Winning tickets, double-win tickets and extreme sparsities (paper, sections 3 and 4.1).
 
-A level (a sparsity: `rounds` > 0) is judged against dense, the network with the same theta_p, data
-set, fraction and regime, by three criteria: SA after ST, SA after AT and RA after AT. It is a
-double-win ticket if it wins all three; the extreme sparsity of (theta_p, m^P) on a data set is that
-of its sparsest double-win ticket.
+A level (a sparsity, `rounds` > 0) is compared with the dense network that has the same theta_p,
+data set, fraction and regime, by three criteria: SA after ST, SA after AT and RA after AT. A ticket
+that wins all three is a double-win ticket. The extreme sparsity of (theta_p, m^P) on a data set is
+that of its sparsest double-win ticket.
 
-The paper says "within one standard deviation of the unpruned dense network" (section 4.1: rule
-"one_std") and, in equation 3, "no lower than" (rule "eq3"); it states neither ddof nor whether
-"extreme" is the largest winning level ("max") or the last before the first that does not win
-("prefix"). `alternatives` lays all readings side by side.
+Section 4.1 of the paper says "within one standard deviation of the unpruned dense network" (rule
+"one_std"), its equation 3 "no lower than" (rule "eq3"). It states neither ddof nor whether
+"extreme" is the largest winning level ("max") or the last one before the first that does not win
+("prefix"). `alternatives` compares all readings.
 
-What is not known stays not known: a level that lacks a seed or a metric is neither win nor miss,
-and a dense network that does not see more than chance (a training that collapsed) is no baseline.
-See `criteria` and `verdict`.
+A level that lacks a seed or a metric neither wins nor misses: it is unknown. A dense network whose
+accuracy is that of chance (its training collapsed) is no baseline.
 """
 
 import warnings
-from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
-from dwlt_lib.config.specs import PRUNE_FRACTION, ladder
+from dwlt_lib.analysis.statistics import welch_interval
+from dwlt_lib.analysis.tables import GROUP, TOLERANCE, replicates
 
-GROUP = ["pretraining", "method", "dataset", "fraction"]  # whose extreme sparsity is asked
-CRITERIA = {"ST_SA": ("ST", "SA"), "AT_SA": ("AT", "SA"), "AT_RA": ("AT", "RA")}  # paper, Table 1
-RULES, DDOFS, EXTREMES = ("one_std", "eq3"), (0, 1), ("max", "prefix")
-DUST = 1e-9  # an equality may differ by rounding, never by an image: one in a million is 1e-6
-CONFIDENCE = 0.90
-CHANCE_STDS = 3  # within so many binomial deviations of chance, dense is not told apart from it
-SAME_SPARSITY = 1e-3  # records of one level differ by the rounding of a count, not by more
+Rule = Literal["one_std", "eq3"]
+Extreme = Literal["max", "prefix"]
 
-__all__ = ["PRUNE_FRACTION", "ladder"]  # and those below
+RULES, DDOFS, EXTREMES = get_args(Rule), (0, 1), get_args(Extreme)
 
-# The paper's extreme double-win sparsities at full data (sections 4.1, 4.2), by (pretraining,
-# method, dataset).
-# Section 4.1 contradicts itself on FAT, SVHN: 79.03 % in its first observation, 20.00 % in the
-# range of its second.
-PAPER_EXTREMES = {
-    ("STD", "IMP-ST", "cifar10"): 0.8926,
-    ("FAT", "IMP-ST", "cifar10"): 0.8926,
-    ("AT", "IMP-ST", "cifar10"): 0.9141,
-    ("STD", "IMP-ST", "cifar100"): 0.7379,
-    ("FAT", "IMP-ST", "cifar100"): 0.7903,
-    ("AT", "IMP-ST", "cifar100"): 0.8322,
-    ("STD", "IMP-ST", "svhn"): 0.0,
-    ("FAT", "IMP-ST", "svhn"): 0.7903,
-    ("AT", "IMP-ST", "svhn"): 0.9648,
-    ("AT", "IMP-AT", "cifar10"): 0.9141,
-    ("AT", "IMP-AT", "cifar100"): 0.8322,
-    ("AT", "OMP", "cifar10"): 0.8926,
-    ("AT", "OMP", "cifar100"): 0.7903,
-    ("AT", "RP", "cifar10"): 0.2,
-    ("AT", "RP", "cifar100"): 0.0,
-}
-# Table A2 (section A2), CIFAR-10, (theta_AT, IMP-ST): sparsity -> (transfer-attack accuracy, robust
-# accuracy).
-PAPER_TABLE_A2 = {
-    0.0: (0.5554, 0.4711),
-    0.8926: (0.6279, 0.5600),
-    0.9313: (0.6009, 0.6005),
-    0.9560: (0.5649, 0.5085),
-}
+CRITERIA = {"ST_SA": ("ST", "SA"), "AT_SA": ("AT", "SA"), "AT_RA": ("AT", "RA")}
+"""{criterion: (regime, metric)} (paper, Table 1)."""
+
+MEASURES = ("mean", "dense", "threshold", "difference", "low", "high", "status", "at_chance")
+"""What `criteria` tells of each criterion."""
+
+CHANCE_STDS = 3
+"""Within so many binomial standard deviations above chance, an accuracy is not told from chance."""
 
 
-def sparsities(table: pd.DataFrame) -> dict[int, float]:
-    """The sparsity of each of a table's `rounds`, in [0,1]: the median of its column `sparsity`.
+@dataclass(frozen=True)
+class _Reading:
+    """One reading of what it means to match the dense network."""
 
-    Where no record of a level says its sparsity (the column is not there, or empty), all that is
-    left is the paper's ladder, 1 - 0.8^rounds.
+    rule: Rule
+    ddof: int
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(
+                f"rule={self.rule!r}: want one of {RULES}; 'one_std' is section 4.1's, 'eq3'"
+                " equation 3's"
+            )
+        if self.ddof not in DDOFS:
+            raise ValueError(
+                f"ddof={self.ddof!r}: want one of {DDOFS}; 1 is the sample's standard deviation, 0"
+                " the population's"
+            )
+
+    def threshold(self, dense: np.ndarray) -> float:
+        """The least mean accuracy that wins: mean(dense) - std(dense), or mean(dense) for "eq3".
+
+        dense: (seeds,) accuracies. NaN where the standard deviation is undefined.
+        """
+        if self.rule == "eq3":
+            return dense.mean()
+        if len(dense) <= self.ddof:
+            return np.nan
+        return dense.mean() - dense.std(ddof=self.ddof)
+
+
+def _criterion(
+    level: dict[int, float],
+    dense: dict[int, float],
+    chance_bounds: dict[int, float],
+    seeds: set[int],
+    reading: _Reading,
+) -> dict[str, object]:
+    """Compares one level with its dense network by one criterion.
+
+    level, dense: {seed: accuracy}; chance_bounds: {seed of dense: accuracy up to which dense is at
+    chance}; seeds: those that the level should have. Dense may have more, and all of them count.
     """
-    whole = table["rounds"].astype(int)
-    said = table["sparsity"] if "sparsity" in table.columns else pd.Series(np.nan, whole.index)
-    found = pd.to_numeric(said).groupby(whole).median()
-    return {int(r): ladder(int(r)) if pd.isna(own) else float(own) for r, own in found.items()}
-
-
-def sparsest(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of records that are at its sparsest level (the most rounds)."""
-    return table[table["rounds"] == table["rounds"].max()]
-
-
-def sparsity_of(row: Mapping) -> float:
-    """The sparsity of one row of a table, as `sparsities` has it."""
-    own = row.get("sparsity", np.nan)
-    return ladder(int(row["rounds"])) if pd.isna(own) else float(own)
-
-
-def _mixed(table: pd.DataFrame, keys: list[str]) -> str | None:
-    """The first setting that several records hold, if `table` has ids at all."""
-    keys = [*keys, *(name for name in ("mask_seed", "subset_seed") if name in table.columns)]
-    if (
-        "id" not in table.columns
-        or not (many := table.groupby(keys, observed=True)["id"].nunique() > 1).any()
-    ):
-        return None
-    found = many.index[many][0]
-    return ", ".join(f"{name} {value}" for name, value in zip(keys, found, strict=True))
-
-
-def _whole(values: pd.Series) -> pd.Series:
-    return (values >= 0) & (values < 2**53) & (values % 1 == 0)
-
-
-def _share(values: pd.Series) -> pd.Series:
-    return (values >= -DUST) & (values <= 1 + DUST)
-
-
-ACCURACY = "an accuracy as a fraction in [0, 1], not in percent"
-NUMBERS = {  # column: (what may stand there, whether it may be missing, the rule)
-    "rounds": ("a whole number, 0 or more", False, _whole),
-    "seed": ("a whole number, 0 or more", False, _whole),
-    "fraction": ("a share of the images in (0, 1]", False, lambda v: (v > 0) & (v <= 1)),
-    "SA": (ACCURACY, True, _share),
-    "RA": (ACCURACY, True, _share),
-    "sparsity": ("a share of the weights in [0, 1]", True, _share),
-    "chance": (ACCURACY, True, _share),
-    "test_images": ("a number of images, 1 or more", True, lambda v: (v >= 1) & np.isfinite(v)),
-}
-OPTIONAL = ("sparsity", "chance", "test_images")
-
-
-def _numbers(values: pd.Series, name: str) -> pd.Series:
-    """A column as floats; anything that may not stand there is refused in one line."""
-    want, may_lack, fine = NUMBERS[name]
-    number = [not isinstance(value, str | bool | np.bool_) for value in values]
-    found = pd.to_numeric(values.where(number), errors="coerce").astype("Float64")
-    found = pd.Series(found.to_numpy(float, na_value=np.nan), values.index)
-    with np.errstate(invalid="ignore"):
-        bad = ~np.array(number, bool) | ~np.where(values.isna(), may_lack, fine(found))
-    if bad.any():
-        value = values[bad].iloc[0]
-        text = f"{value!r} (text)" if isinstance(value, str) else f"{value}"
-        raise ValueError(f"{name} {text} in {int(bad.sum())} of {len(values)} rows: want {want}")
-    return found
-
-
-def _checked(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a table of transfers that verdicts are about, as numbers and names."""
-    wanted = [*GROUP, "regime", "rounds", "seed", "SA", "RA"]
-    if absent := [name for name in wanted if name not in table.columns]:
-        raise ValueError(
-            f"columns {absent} are missing: want {wanted}; pass records.table('transfer',"
-            " study=...)"
-        )
-    kept = [*wanted, *OPTIONAL, "id", "mask_seed", "subset_seed"]
-    table = table.loc[:, table.columns.isin(kept)].reset_index(drop=True)
-    if twice := sorted(set(table.columns[table.columns.duplicated()])):
-        raise ValueError(f"columns {twice} stand twice: want each once")
-    for name in NUMBERS:
-        if name in table.columns:
-            table[name] = _numbers(table[name], name)
-    table = table.astype({"rounds": int, "seed": int})
-    table["method"] = table["method"].astype(object).mask(table["rounds"] == 0, "dense")
-    for name in ("pretraining", "method", "dataset", "regime"):
-        table[name] = table[name].astype(object)
-        if (bad := ~table[name].map(lambda value: isinstance(value, str)).astype(bool)).any():
-            value = table[name][bad].iloc[0]
-            raise ValueError(f"{name} {value} in {bad.sum()} of {len(table)} rows: want a name")
-    if len(pruned := table.loc[(table["method"] == "dense") & (table["rounds"] > 0), "rounds"]):
-        raise ValueError(
-            f"method 'dense' with rounds {pruned.iloc[0]}: want rounds 0, or the "
-            "method that drew the mask"
-        )
-    return table
-
-
-def replicates(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a (group, regime, rounds, seed): rows that share a seed (copies of dense, several
-    masks) are averaged.
-
-    Args:
-        table: columns pretraining, method, dataset, regime (names), fraction (in (0, 1]), rounds,
-            seed (whole numbers, 0 or more), SA, RA (fractions in [0, 1]; NaN: not measured). Rows
-            with rounds 0 become method "dense", whatever their method. Three columns may be there:
-            sparsity (in [0, 1], of the level), chance (in [0, 1]: what naming the commonest class
-            of the test images always would give) and test_images (how many there are).
-    Returns:
-        The columns named, those that may be there included (NaN where they are not). A NaN among
-        the averaged SA or RA stays NaN.
-    Raises:
-        ValueError: one line, if a column is missing or stands twice, a value may not stand in its
-            column, or the table mixes studies: two records for one setting (told apart by a
-            column `id`), or records of one level that differ in sparsity.
-    """
-    table = _checked(table)
-    keys = [*GROUP, "regime", "rounds", "seed"]
-    if (mixed := _mixed(table, keys)) is not None:
-        raise ValueError(
-            f"{mixed}: two records for one setting; want one study: records.table('transfer',"
-            " study=...)"
-        )
-    table = table.reindex(columns=[*keys, "SA", "RA", *OPTIONAL])
-    level = table.groupby([*GROUP, "rounds"])["sparsity"]
-    if (apart := level.max() - level.min() > SAME_SPARSITY).any():
-        found = apart.index[apart][0]
-        span = f"{level.min()[found]:.4g} to {level.max()[found]:.4g}"
-        named = zip([*GROUP, "rounds"], found, strict=True)
-        setting = ", ".join(f"{name} {value}" for name, value in named)
-        raise ValueError(
-            f"{setting}: sparsity {span}, which is no one level; want one study: "
-            "records.table('transfer', study=...)"
-        )
-    by = table.groupby(keys)
-    means = by[["SA", "RA"]].mean().where(by[["SA", "RA"]].count().eq(by.size(), axis=0))
-    return means.join(by[[*OPTIONAL]].median()).reset_index()
-
-
-def spread(table: pd.DataFrame, ddof: int = 1) -> pd.DataFrame:
-    """Mean and deviation over seeds, one row a (group, regime, rounds): SA, RA, SA_std, RA_std,
-    seeds (how many), sparsity (the records', as `sparsities` has it)."""
-    each = replicates(table)
-    by, at = each.groupby([*GROUP, "regime", "rounds"]), sparsities(each)
-    out = by[["SA", "RA"]].mean()
-    std = by[["SA", "RA"]].std(ddof=ddof)
-    out = out.assign(SA_std=std["SA"], RA_std=std["RA"], seeds=by.size())
-    out = out.assign(sparsity=by["sparsity"].median()).reset_index()
-    return out.assign(sparsity=out["sparsity"].fillna(out["rounds"].map(at)).astype(float))
-
-
-def _welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """The 90 % Welch interval of mean(a) - mean(b); NaN with fewer than two values on a side."""
-    if min(len(a), len(b)) < 2:
-        return np.nan, np.nan
-    gap, va, vb = a.mean() - b.mean(), a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    if va + vb < DUST**2:
-        return gap, gap
-    df = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    half = stdtrit(df, (1 + CONFIDENCE) / 2) * np.sqrt(va + vb)  # Student's t quantile
-    return gap - half, gap + half
-
-
-def _judge(level: dict, dense: dict, metric: str, seeds: set, rule: str, ddof: int) -> dict:
-    """One criterion of one level. level, dense: {(seed, metric): accuracy} and {(seed, "floor"):
-    what chance may give}; seeds: all that the level ought to have. Dense may have more, and all of
-    them count."""
-    b = {seed: value for (seed, name), value in dense.items() if name == metric}
-    floors = [dense[seed, "floor"] for seed in b]
-    a = np.array([level.get((seed, metric), np.nan) for seed in sorted(seeds)])
-    base = np.array([b[seed] for seed in sorted(b)])
-    whole, usable = not np.isnan(a).any(), seeds <= b.keys() and not np.isnan(base).any()
-    lost = [value <= floor for value, floor in zip(b.values(), floors, strict=True)]  # NaN: no
-    usable = usable and not any(lost) and (rule == "eq3" or len(base) > ddof)
-    a, base = a[~np.isnan(a)], base[~np.isnan(base)]
-    mean, reference = (v.mean() if len(v) else np.nan for v in (a, base))
+    at_chance = sum(accuracy <= chance_bounds[seed] for seed, accuracy in dense.items())
+    ticket_accuracies = np.array([level.get(seed, np.nan) for seed in sorted(seeds)])
+    dense_accuracies = np.array([dense[seed] for seed in sorted(dense)])
+    baseline_is_known = seeds <= dense.keys() and not np.isnan(dense_accuracies).any()
     threshold = np.nan
-    if usable:
-        threshold = reference - (base.std(ddof=ddof) if rule == "one_std" else 0.0)
-    low, high = _welch(a, base)
-    status = "unknown"
-    if whole and usable:
-        status = "win" if mean >= threshold - DUST else "miss"
+    if baseline_is_known and not at_chance:
+        threshold = reading.threshold(dense_accuracies)
+    level_is_complete = not np.isnan(ticket_accuracies).any()
+
+    ticket_accuracies = ticket_accuracies[~np.isnan(ticket_accuracies)]
+    dense_accuracies = dense_accuracies[~np.isnan(dense_accuracies)]
+    mean = ticket_accuracies.mean() if len(ticket_accuracies) else np.nan
+    dense_mean = dense_accuracies.mean() if len(dense_accuracies) else np.nan
+    low, high = welch_interval(ticket_accuracies, dense_accuracies)
+    if not level_is_complete or np.isnan(threshold):
+        status = "unknown"
+    elif mean >= threshold - TOLERANCE:
+        status = "win"
+    else:
+        status = "miss"
     return dict(
         mean=mean,
-        dense=reference,
+        dense=dense_mean,
         threshold=threshold,
-        difference=mean - reference,
+        difference=mean - dense_mean,
         low=low,
         high=high,
         status=status,
-        at_chance=sum(lost),
+        at_chance=at_chance,
     )
 
 
-def criteria(
-    table: pd.DataFrame, rule: Literal["one_std", "eq3"] = "one_std", ddof: int = 1
-) -> pd.DataFrame:
-    """Judge every level: one row a (pretraining, method, dataset, fraction, rounds > 0).
+def _double_win(statuses: set[str]) -> str:
+    """A ticket is a double win if it wins by every criterion; unknown if one is unknown."""
+    if "unknown" in statuses:
+        return "unknown"
+    return "win" if statuses == {"win"} else "miss"
 
-    It has `sparsity` (the records', else 1 - 0.8^rounds) and, for each criterion c of ST_SA, AT_SA,
-    AT_RA: c_mean, c_dense, c_threshold, c_difference with its 90 % Welch interval c_low, c_high,
-    c_status ("win", "miss", "unknown") and c_at_chance; `double_win` is unknown if any criterion
-    is, else win if all win.
+
+def _by_seed(transfers: pd.DataFrame, column: str) -> dict[tuple, dict[int, float]]:
+    """{(pretraining, method, dataset, fraction, rounds, regime): {seed: value of that column}}."""
+    cells: dict[tuple, dict[int, float]] = {}
+    columns = transfers[[*GROUP, "rounds", "regime", "seed", column]]
+    for *cell, seed, value in columns.itertuples(index=False, name=None):
+        cells.setdefault(tuple(cell), {})[seed] = value
+    return cells
+
+
+def criteria(table: pd.DataFrame, rule: Rule = "one_std", ddof: int = 1) -> pd.DataFrame:
+    """Compare every level with its dense network by the three criteria (Table 1, section 4.1).
 
     A criterion of a level is unknown if
+
     - the level lacks a seed, or the metric of one, that its curve (the levels of one pretraining,
-      method, dataset and fraction) has anywhere in the regimes ST and AT: a table tells what was
-      asked for by what is there;
+      method, dataset and fraction) has anywhere in the regimes ST and AT: what a table holds tells
+      what was asked for;
     - dense lacks one of these seeds in the criterion's regime. Dense may have more: all its seeds
-      make its mean and deviation, and none of them may lack the metric;
+      make its mean and standard deviation, and none of them may lack the metric;
     - the standard deviation is undefined (rule "one_std", one seed, ddof 1);
-    - dense is at chance. c_at_chance counts its seeds that are no more than CHANCE_STDS binomial
-      deviations (of `test_images` images; without that column, not at all) above `chance`. Were
-      one of three allowed, the deviation it makes would let every level win. A table without a
-      column `chance` cannot tell.
-    c_threshold is NaN where the baseline is missing, incomplete or at chance.
+    - dense is at chance: one of its seeds is no more than CHANCE_STDS binomial standard deviations
+      (of `test_images` images; without that column, not at all) above `chance`. One collapsed seed
+      of three would make a deviation so large that every level wins. A table without a column
+      `chance` cannot tell.
+
+    Args:
+        table: transfers, as `tables.replicates` takes them.
+        rule: "one_std": a ticket wins if its mean over seeds is at least mean(dense) - std(dense)
+            (section 4.1); "eq3": if it is at least mean(dense) (equation 3).
+        ddof: 1 for the sample's standard deviation, 0 for the population's.
+
+    Returns:
+        One row per (pretraining, method, dataset, fraction, rounds > 0): its sparsity in [0, 1];
+        for each criterion c of ST_SA, AT_SA, AT_RA: c_mean, c_dense, c_threshold (NaN where the
+        baseline is missing, incomplete or at chance), c_difference with its 90 % Welch interval
+        c_low, c_high, c_status ("win", "miss", "unknown") and c_at_chance (how many seeds of dense
+        are at chance); and double_win: unknown if any criterion is, "win" if all win, else "miss".
+
+    Raises:
+        ValueError: one line, for another rule or ddof, and as `tables.replicates`.
     """
-    if rule not in RULES:
-        raise ValueError(
-            f"rule={rule!r}: want one of {RULES}; 'one_std' is section 4.1's, 'eq3' equation 3's"
-        )
-    if ddof not in DDOFS:
-        raise ValueError(
-            f"ddof={ddof!r}: want one of {DDOFS}; 1 is the sample's deviation, 0 the population's"
-        )
-    parts = ("mean", "dense", "threshold", "difference", "low", "high", "status", "at_chance")
-    columns = [
-        *GROUP,
-        "rounds",
-        "sparsity",
-        *(f"{c}_{p}" for c in CRITERIA for p in parts),
-        "double_win",
-    ]
-    each = replicates(table)
-    each = each[each["regime"].isin(["ST", "AT"])]
-    noise = np.sqrt(each["chance"] * (1 - each["chance"]) / each["test_images"])
-    each = each.assign(floor=each["chance"] + CHANCE_STDS * noise.fillna(0.0))
-    cells: dict[tuple, dict] = {}  # accuracies of (group, rounds, regime)
-    seeds: dict[tuple, set] = {}  # of a curve
-    each = each[[*GROUP, "regime", "rounds", "seed", "SA", "RA", "sparsity", "floor"]]
-    for *key, regime, rounds, seed, sa, ra, _, floor in each.itertuples(index=False, name=None):
-        cell = cells.setdefault((*key, rounds, regime), {})
-        cell |= {(seed, "SA"): sa, (seed, "RA"): ra, (seed, "floor"): floor}
-        seeds.setdefault(tuple(key), set()).add(seed)
-    levels = each[each["rounds"] > 0].groupby([*GROUP, "rounds"])["sparsity"].median().sort_index()
+    reading = _Reading(rule, ddof)
+    transfers = replicates(table)
+    transfers = transfers[transfers["regime"].isin(["ST", "AT"])]
+    chance = transfers["chance"]
+    chance_std = np.sqrt(chance * (1 - chance) / transfers["test_images"]).fillna(0.0)
+    transfers = transfers.assign(chance_bound=chance + CHANCE_STDS * chance_std)
+    values = {column: _by_seed(transfers, column) for column in ("SA", "RA", "chance_bound")}
+    seeds_of_curve = {key: set(seeds) for key, seeds in transfers.groupby(GROUP)["seed"]}
+    pruned = transfers[transfers["rounds"] > 0]
+    levels = pruned.groupby([*GROUP, "rounds"])["sparsity"].first().reset_index()
     rows = []
-    for (*key, rounds), found in levels.items():
-        base = (key[0], "dense", *key[2:])
-        row = dict(zip(GROUP, key, strict=True), rounds=rounds)
-        row["sparsity"] = ladder(rounds) if pd.isna(found) else found
+    for row in levels.to_dict("records"):
+        curve = tuple(row[column] for column in GROUP)
+        dense_curve = (row["pretraining"], "dense", row["dataset"], row["fraction"])
         for name, (regime, metric) in CRITERIA.items():
-            level, dense = (
-                cells.get(cell, {}) for cell in ((*key, rounds, regime), (*base, 0, regime))
+            dense = (*dense_curve, 0, regime)
+            compared = _criterion(
+                values[metric].get((*curve, row["rounds"], regime), {}),
+                values[metric].get(dense, {}),
+                values["chance_bound"].get(dense, {}),
+                seeds_of_curve[curve],
+                reading,
             )
-            judged = _judge(level, dense, metric, seeds[tuple(key)], rule, ddof)
-            row |= {f"{name}_{part}": value for part, value in judged.items()}
-        status = {row[f"{name}_status"] for name in CRITERIA}
-        row["double_win"] = "miss"
-        if "unknown" in status:
-            row["double_win"] = "unknown"
-        elif status == {"win"}:
-            row["double_win"] = "win"
+            row |= {f"{name}_{key}": value for key, value in compared.items()}
+        row["double_win"] = _double_win({row[f"{name}_status"] for name in CRITERIA})
         rows.append(row)
-    return pd.DataFrame(rows, columns=columns)
+    columns = [f"{name}_{measure}" for name in CRITERIA for measure in MEASURES]
+    return pd.DataFrame(rows, columns=[*GROUP, "rounds", "sparsity", *columns, "double_win"])
 
 
-def at_chance(levels: pd.DataFrame) -> list[str]:
-    """A line for every dense network at chance, against which nothing can be judged.
+def chance_warnings(levels: pd.DataFrame) -> list[str]:
+    """One line per dense network at chance, with which no ticket can be compared.
 
-    levels: of `criteria`. Robust accuracy after standard training is no criterion, and may be 0.
+    Args:
+        levels: the result of `criteria`. Robust accuracy after standard training is no criterion,
+            and may be 0.
     """
-    lines = {}
+    lines = []
     for row in levels.to_dict("records"):
         for name, (regime, metric) in CRITERIA.items():
-            if count := row[f"{name}_at_chance"]:
-                where = f"theta_{row['pretraining']}, {row['dataset']} {100 * row['fraction']:g} %"
-                mean = f"{100 * row[f'{name}_dense']:.1f} %"
-                lines[
-                    f"{where}: dense is at chance in {metric} after {regime} ({count} of its "
-                    f"seeds, mean {mean}), so no ticket can match it and its verdicts are "
-                    "unknown; look at its learning rate and attack"
-                ] = None
-    return list(lines)
-
-
-def _extreme(levels: pd.DataFrame, status: str, extreme: str) -> int | None:
-    """Rounds of the extreme level by column `status`; 0 if only dense matches; None if unknown.
-
-    levels: of one group, by rounds.
-    """
-    found = 0
-    open_ = False  # whether a level that may win is not known
-    for rounds, said in zip(levels["rounds"], levels[status], strict=True):
-        if said == "win":
-            found = int(rounds)
-        open_ = open_ or said == "unknown"
-        if extreme == "prefix" and said != "win":
-            break
-    return None if open_ and not found else found
+            count = row[f"{name}_at_chance"]
+            if count:
+                lines.append(
+                    f"theta_{row['pretraining']}, {row['dataset']} {100 * row['fraction']:g} %:"
+                    f" dense is at chance in {metric} after {regime} ({count} of its seeds, mean"
+                    f" {100 * row[f'{name}_dense']:.1f} %), so no ticket can match it and its"
+                    " verdicts are unknown; look at its learning rate and attack"
+                )
+    return list(dict.fromkeys(lines))
 
 
 def verdict(
-    table: pd.DataFrame,
-    rule: Literal["one_std", "eq3"] = "one_std",
-    ddof: int = 1,
-    extreme: Literal["max", "prefix"] = "max",
+    table: pd.DataFrame, rule: Rule = "one_std", ddof: int = 1, extreme: Extreme = "max"
 ) -> pd.DataFrame:
-    """The extreme double-win sparsity, one row a (pretraining, method, dataset, fraction) (section
-    4.1).
+    """The extreme double-win sparsity of every (theta_p, m^P) on every data set (section 4.1).
 
     With "max" it is the sparsest level that is known to win; with "prefix" the last level of the
     ladder before the first that is not known to win. An unknown level can only raise it: where a
-    level wins, the extreme is at least that, and `unknown` says how many levels are open; where
-    none is known to win and one that might is unknown ("prefix": before the first miss), the
-    extreme is unknown, too. 0 stands only where every such level is a miss.
+    level wins, the extreme is at least that, and `unknown` counts the levels that are not known;
+    where none is known to win and one that might is unknown ("prefix": before the first miss), the
+    extreme is unknown, too. It is 0 only where every such level is a miss.
 
     Args:
-        table: as of `replicates`; rule, ddof: as of `criteria`, which says when a level is unknown.
+        table: transfers, as `tables.replicates` takes them.
+        rule: "one_std" or "eq3", as in `criteria`, which says when a level is unknown.
+        ddof: 0 or 1, as in `criteria`.
+        extreme: "max" or "prefix".
+
     Returns:
-        Those four columns; extreme_rounds (Int64; 0: no sparse level wins; <NA>: unknown);
-        extreme_sparsity (in [0,1], that of the level's records; of a table without a column
-        `sparsity`, 1 - 0.8^rounds; 0.0 and NaN likewise); ST_SA, AT_SA, AT_RA (the extreme sparsity
-        by that criterion alone); levels, unknown (counts).
+        One row per (pretraining, method, dataset, fraction): extreme_rounds (Int64; 0: no sparse
+        level wins; <NA>: unknown); extreme_sparsity (in [0, 1], the level's; 0.0 and NaN likewise);
+        ST_SA, AT_SA, AT_RA (the extreme sparsity by that criterion alone); levels and unknown
+        (counts of levels).
+
     Raises:
-        ValueError: one line, for another rule, ddof or extreme, and as `replicates` does.
+        ValueError: one line, for another rule, ddof or extreme, and as `tables.replicates`.
+
     Warns:
-        UserWarning: a line of `at_chance` for each dense network at chance.
+        UserWarning: a line of `chance_warnings` for each dense network at chance.
+
+    Example:
+        >>> verdict(records.table("transfer", study="tour_full"), rule="eq3", extreme="prefix")
     """
     if extreme not in EXTREMES:
         raise ValueError(
             f"extreme={extreme!r}: want one of {EXTREMES}; 'max' is the largest winning level"
         )
-    judged = criteria(table, rule, ddof)
-    for line in at_chance(judged):
+    levels = criteria(table, rule, ddof)
+    for line in chance_warnings(levels):
         warnings.warn(line, stacklevel=2)
-    return _verdict(judged, extreme)
+    return _extremes(levels, extreme)
 
 
-def _verdict(judged: pd.DataFrame, extreme: str) -> pd.DataFrame:
-    """The rows of `verdict`. judged: of `criteria`."""
+def _extremes(levels: pd.DataFrame, extreme: Extreme) -> pd.DataFrame:
+    """The rows of `verdict` from those of `criteria`."""
     rows = []
-    for key, levels in judged.sort_values("rounds").groupby(GROUP):
-        by = {name: _extreme(levels, f"{name}_status", extreme) for name in CRITERIA}
-        rounds = _extreme(levels, "double_win", extreme)
-        at = dict(zip(levels["rounds"], levels["sparsity"], strict=True)) | {0: 0.0, None: np.nan}
-        found = [at[r] for r in (rounds, *by.values())]
-        unknown = int((levels["double_win"] == "unknown").sum())
-        rows.append([*key, rounds, *found, len(levels), unknown])
-    out = pd.DataFrame(
-        rows, columns=[*GROUP, "extreme_rounds", "extreme_sparsity", *CRITERIA, "levels", "unknown"]
-    )
-    floats = dict.fromkeys(["fraction", "extreme_sparsity", *CRITERIA], float)
-    return out.astype({"extreme_rounds": "Int64", "levels": int, "unknown": int, **floats})
+    for curve, own in levels.sort_values("rounds").groupby(GROUP):
+        sparsity = dict(zip(own["rounds"], own["sparsity"], strict=True)) | {0: 0.0, None: np.nan}
+        rounds = _extreme_rounds(own, "double_win", extreme)
+        alone = {c: sparsity[_extreme_rounds(own, f"{c}_status", extreme)] for c in CRITERIA}
+        rows.append(
+            dict(zip(GROUP, curve, strict=True))
+            | dict(extreme_rounds=rounds, extreme_sparsity=sparsity[rounds])
+            | alone
+            | dict(levels=len(own), unknown=(own["double_win"] == "unknown").sum())
+        )
+    numbers = ["extreme_rounds", "extreme_sparsity", *CRITERIA, "levels", "unknown"]
+    types = dict.fromkeys(["fraction", "extreme_sparsity", *CRITERIA], "float")
+    types |= {"extreme_rounds": "Int64", "levels": "int", "unknown": "int"}
+    return pd.DataFrame(rows, columns=[*GROUP, *numbers]).astype(types)
+
+
+def _extreme_rounds(levels: pd.DataFrame, column: str, extreme: Extreme) -> int | None:
+    """Rounds of a curve's extreme level; 0 if only dense matches; None if unknown.
+
+    levels: one curve's, in order of rounds; column: "double_win" or a criterion's status.
+    """
+    largest_win = 0
+    one_is_unknown = False
+    for rounds, status in zip(levels["rounds"], levels[column], strict=True):
+        if status == "win":
+            largest_win = int(rounds)
+        elif status == "unknown":
+            one_is_unknown = True
+        if extreme == "prefix" and status != "win":
+            break
+    return None if one_is_unknown and largest_win == 0 else largest_win
 
 
 def alternatives(table: pd.DataFrame) -> pd.DataFrame:
-    """Extreme sparsity under every reading of the paper's rule: index the group, columns "rule,
-    ddof, extreme". It warns as `verdict` does."""
-    readings = {
-        "one_std, ddof 1": ("one_std", 1),
-        "one_std, ddof 0": ("one_std", 0),
-        "eq3": ("eq3", 1),
+    """The extreme double-win sparsity under every reading of the paper's rule, side by side.
+
+    Args:
+        table: transfers, as `tables.replicates` takes them.
+
+    Returns:
+        Indexed by (pretraining, method, dataset, fraction); one column "rule, ddof, extreme" per
+        reading, in [0, 1]; NaN: unknown.
+
+    Raises:
+        ValueError: one line, as `tables.replicates`.
+
+    Warns:
+        UserWarning: as `verdict`.
+    """
+    levels = {
+        "one_std, ddof 1": criteria(table, "one_std", ddof=1),
+        "one_std, ddof 0": criteria(table, "one_std", ddof=0),
+        "eq3": criteria(table, "eq3"),
     }
-    judged = {name: criteria(table, *how) for name, how in readings.items()}
-    for line in at_chance(judged["eq3"]):
+    for line in chance_warnings(levels["eq3"]):
         warnings.warn(line, stacklevel=2)
     return pd.DataFrame(
         {
-            f"{name}, {extreme}": _verdict(levels, extreme).set_index(GROUP)["extreme_sparsity"]
+            f"{name}, {extreme}": _extremes(own, extreme).set_index(GROUP)["extreme_sparsity"]
             for extreme in EXTREMES
-            for name, levels in judged.items()
+            for name, own in levels.items()
         }
     )

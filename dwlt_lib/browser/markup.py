@@ -80,7 +80,7 @@ def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity:
         rounds=rounds,
         criteria=CRITERIA.values(),
         tickets=sorted(tickets, key=lambda ticket: ticket["place"]),
-        at_chance=double_win.at_chance(levels),
+        at_chance=double_win.chance_warnings(levels),
     )
 
 

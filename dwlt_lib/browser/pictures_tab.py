@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as w
 import pandas as pd
 
-from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis import tables
 from dwlt_lib.browser import markup
 from dwlt_lib.browser.controls import WIDE, of_kind, offer, row
 from dwlt_lib.plotting import landscapes
@@ -31,7 +31,7 @@ def png(fig: Any) -> str:
 def _ticket(found: dict) -> str:
     """A row of a table as one line."""
     return (
-        f"θ_{found['pretraining']}, {found['method']}, {percent(double_win.sparsity_of(found))} %,"
+        f"θ_{found['pretraining']}, {found['method']}, {percent(tables.sparsity_of(found))} %,"
         f" {name(found['dataset'])} {100 * found['fraction']:g} %, {found['regime']}, seed"
         f" {found['seed']}"
     )
@@ -159,7 +159,7 @@ def images_tab(page: SimpleNamespace) -> SimpleNamespace:
             return
         now.busy = True
         if part.who.value:
-            at = double_win.sparsities(of_ticket().reset_index(drop=True))
+            at = tables.sparsities(of_ticket().reset_index(drop=True))
             sparse = [(f"{percent(at[r])} %", r) for r in sorted(at) if r]
             part.level.options = sparse or [("dense", 0)]
         now.busy = False
@@ -189,7 +189,7 @@ def images_tab(page: SimpleNamespace) -> SimpleNamespace:
         for r in (0, part.level.value):
             if r in table.index and _whole(table.loc[r, "id"], lines):
                 record = store.read(table.loc[r, "id"])
-                label = f"{percent(double_win.sparsity_of(table.loc[r]))} %" if r else "dense"
+                label = f"{percent(tables.sparsity_of(table.loc[r]))} %" if r else "dense"
                 if "image" in (arrays := record.arrays()):
                     found[label] = arrays | {"eps": record.spec["transfer"]["evaluation"]["eps"]}
         lines += (

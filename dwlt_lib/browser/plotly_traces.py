@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis import double_win, statistics, tables
 from dwlt_lib.plotting.figures import CRITERIA
 from dwlt_lib.plotting.style import METHODS, PRETRAININGS, ROLES, percent
 
@@ -83,7 +83,7 @@ def curves(table: pd.DataFrame, judged: pd.DataFrame, rounds: int) -> tuple[list
     (marks_at).
     """
     shown, traces, axes = first_shown(tickets(table)), [], {}
-    levels, at = double_win.spread(table), double_win.sparsities(table)
+    levels, at = statistics.spread(table), tables.sparsities(table)
     based: set[tuple[str, str]] = set()
     for i, (c, (regime, metric)) in enumerate(double_win.CRITERIA.items(), 1):
         n = "" if i == 1 else str(i)
@@ -267,7 +267,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, color: str) -> tuple[list[Trace
         xaxis=dict(GRID, title=x), yaxis=dict(GRID, title=y + " (%)" * (share > 1), automargin=True)
     )
     if x == "rounds" and len(table):
-        ticks, at = sorted(table[x].unique()), double_win.sparsities(table)
+        ticks, at = sorted(table[x].unique()), tables.sparsities(table)
         axes["xaxis"] |= dict(
             title="sparsity (%)", tickvals=ticks, ticktext=[percent(at[r]) for r in ticks]
         )

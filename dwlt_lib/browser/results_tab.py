@@ -7,7 +7,7 @@ from typing import Any
 import ipywidgets as w
 import pandas as pd
 
-from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis import tables
 from dwlt_lib.browser import markup, plotly_traces
 from dwlt_lib.browser.controls import WIDE, figure, halves, of_kind, offer, row
 from dwlt_lib.plotting.style import percent
@@ -49,11 +49,7 @@ def results(page: SimpleNamespace) -> SimpleNamespace:
         now.busy, table = True, of_kind(page, part.kind.value)
         for key, box in part.filters.items():
             values = sorted(table[key].dropna().unique()) if key in table else []
-            at = (
-                double_win.sparsities(table.dropna(subset=key))
-                if key == "rounds" and values
-                else {}
-            )
+            at = tables.sparsities(table.dropna(subset=key)) if key == "rounds" and values else {}
             box.options = [(_value(key, v, at), v) for v in values]
             box.value = ()
             part.lists[key].layout.display = None if values else "none"

@@ -7,7 +7,7 @@ from typing import Any
 import ipywidgets as w
 import pandas as pd
 
-from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis import double_win, statistics, tables
 from dwlt_lib.browser import markup, plotly_traces
 from dwlt_lib.browser.controls import WIDE, figure, halves, of_kind, offer, row
 from dwlt_lib.plotting import figures
@@ -55,7 +55,7 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
         methods = set(now.mask_table["method"]) if len(now.mask_table) else set()
         offer(part.method, [m for m in figures.METHODS if m in methods])
         both = [found[["rounds", "sparsity"]] for found in (table, now.mask_table) if len(found)]
-        now.at = {0: 0.0} | (double_win.sparsities(pd.concat(both)) if both else {})
+        now.at = {0: 0.0} | (tables.sparsities(pd.concat(both)) if both else {})
         rounds = sorted(now.at)
         was = part.slider.value
         part.slider.options = [(f"{percent(now.at[r])} %", r) for r in rounds]
@@ -78,7 +78,7 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
                 "No ticket has been transferred yet, so there is nothing to judge."
             )
         else:
-            now.spread = double_win.spread(now.table)
+            now.spread = statistics.spread(now.table)
             now.levels = double_win.criteria(now.table, *part.rule.value)
             now.ends = double_win.verdict(now.table, *part.rule.value, part.extreme.value)
             part.figure.draw(*plotly_traces.curves(now.table, now.levels, part.slider.value))

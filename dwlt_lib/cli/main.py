@@ -525,7 +525,7 @@ def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> bool:
     try:
         with warnings.catch_warnings(action="ignore"):
             found = double_win.verdict(table, rule=rule, ddof=ddof, extreme=extreme)
-        lines = double_win.at_chance(double_win.criteria(table, rule, ddof))
+        lines = double_win.chance_warnings(double_win.criteria(table, rule, ddof))
     except ValueError as error:
         refuse(str(error))
     if found.empty:

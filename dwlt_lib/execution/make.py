@@ -284,7 +284,7 @@ def _trajectory(spec: TrajectorySpec, device: torch.device, progress: Progress |
     m, x, y = _mask_and_images(spec, model, device)
     names = [name for name, _ in model.named_parameters()]
     path = loss_landscape.trajectory([{name: state[name] for name in names} for state in states])
-    grid_x, grid_y = loss_landscape.frame(path.coords, spec.points)
+    grid_x, grid_y = loss_landscape.grid_around(path.coords, spec.points)
     loss = loss_landscape.surface(model, m, *path.components, x, y, (grid_x, grid_y))
     metrics = {
         "loss_centre": mean_loss(model, x, y),

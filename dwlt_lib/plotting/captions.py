@@ -10,7 +10,7 @@ from itertools import product
 
 import pandas as pd
 
-from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis import double_win, statistics, tables
 from dwlt_lib.plotting import figures
 from dwlt_lib.plotting.style import METHODS, PRETRAININGS, name, percent
 
@@ -118,7 +118,7 @@ def _lead(table: pd.DataFrame) -> str:
     """By how much the better robust pre-training leads STD in dense RA after AT, beside one
     standard deviation.
     """
-    dense = double_win.spread(table[(table["rounds"] == 0) & (table["regime"] == "AT")]).set_index(
+    dense = statistics.spread(table[(table["rounds"] == 0) & (table["regime"] == "AT")]).set_index(
         "pretraining"
     )
     robust = [p for p in ROBUST if p in dense.index]
@@ -151,7 +151,7 @@ def _gap(table: pd.DataFrame, method: str) -> str:
     """Mean difference to IMP-ST in RA after AT over the levels that both have, beside their mean
     std over seeds.
     """
-    levels = double_win.spread(table[table["regime"] == "AT"]).set_index(["method", "rounds"])
+    levels = statistics.spread(table[table["regime"] == "AT"]).set_index(["method", "rounds"])
     if not {method, "IMP-ST"} <= set(levels.index.get_level_values(0)):
         return ""
     pair = (
@@ -172,7 +172,7 @@ def data_limited(table: pd.DataFrame) -> str:
     The best mean RA after AT by theta_p, and the sparse ticket furthest above its dense.
     """
     chosen = table[table["method"].isin(["dense", "IMP-ST"])]
-    levels = double_win.spread(chosen[chosen["regime"] == "AT"]).dropna(subset="RA")
+    levels = statistics.spread(chosen[chosen["regime"] == "AT"]).dropna(subset="RA")
     levels, found = levels.sort_values(["dataset", "fraction"], ascending=[True, False]), []
     for (d, f), part in levels.groupby(["dataset", "fraction"], sort=False):
         best = part.loc[part.groupby("pretraining")["RA"].idxmax()].set_index("pretraining")
@@ -229,7 +229,7 @@ def more_tasks(table: pd.DataFrame) -> str:
     Does robust pre-training help on each task? Over the sparse levels that both have.
     """
     table, found, signs = figures.more(table), [], []
-    levels = double_win.spread(table[table["rounds"] > 0])
+    levels = statistics.spread(table[table["rounds"] > 0])
     for dataset, part in levels.groupby("dataset"):
         gaps: dict[str, list[str]] = {}
         for (criterion, (regime, metric)), p in product(double_win.CRITERIA.items(), ROBUST):
@@ -309,7 +309,7 @@ def paths(table: pd.DataFrame) -> str:
 
 def _sparsest(table: pd.DataFrame) -> str:
     """The sparsity of a table's sparsest level, in percent."""
-    at = double_win.sparsities(table)
+    at = tables.sparsities(table)
     return percent(at[max(at)])
 
 

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis import double_win, paper_results, statistics, tables
+from dwlt_lib.config.specs import PRUNE_FRACTION, ladder
 from dwlt_lib.plotting.landscapes import basin_area, contours, panels, side_by_side, surfaces_3d
 from dwlt_lib.plotting.style import (
     COLUMN,
@@ -119,8 +120,8 @@ def _grid(
     table: pd.DataFrame, cells: list, titles: list, labels: list, curves: list, how: dict
 ) -> Figure:
     """Rows and columns of curves; cells[i][j] is (dataset, fraction, criterion)."""
-    levels, verdicts = double_win.spread(table), double_win.verdict(table, **how)
-    at = double_win.sparsities(levels)
+    levels, verdicts = statistics.spread(table), double_win.verdict(table, **how)
+    at = tables.sparsities(levels)
     shape = len(cells), len(cells[0])
     width = PAGE if shape[1] > 1 else COLUMN
     fig = Figure((width, 1.35 * shape[0] + 0.65), layout="constrained")
@@ -216,7 +217,7 @@ def more(table: pd.DataFrame) -> pd.DataFrame:
 
     To tasks that are none of Figure 3's, with the most data, by IMP-ST.
     """
-    figure_3 = {dataset for _, _, dataset in double_win.PAPER_EXTREMES}
+    figure_3 = {dataset for _, _, dataset in paper_results.PAPER_EXTREMES}
     table = table[~table["dataset"].isin(figure_3) & table["method"].isin(["dense", "IMP-ST"])]
     return table[table["fraction"] == table["fraction"].max()]
 
@@ -245,8 +246,8 @@ def asked(params: dict, key: str) -> list:
 
 def asked_sparsities(params: dict) -> dict[int, float]:
     """The rounds that a study asks for, and the sparsity that its own prune_fraction gives each."""
-    share = params.get("prune_fraction", double_win.PRUNE_FRACTION)
-    return {r: double_win.ladder(r, share) for r in asked(params, "rounds")}
+    share = params.get("prune_fraction", PRUNE_FRACTION)
+    return {r: ladder(r, share) for r in asked(params, "rounds")}
 
 
 def span(at: dict[int, float]) -> str:
@@ -262,7 +263,7 @@ def paradigm(params: dict) -> Figure:
     The work paradigm, drawn from a study's own parameters (records.study(NAME)["params"]).
     """
     at, seeds = asked_sparsities(params), len(asked(params, "seeds"))
-    share = params.get("prune_fraction", double_win.PRUNE_FRACTION)
+    share = params.get("prune_fraction", PRUNE_FRACTION)
     fractions = " / ".join(
         f"{100 * f:g} %" for f in sorted(asked(params, "fraction"), reverse=True)
     )
@@ -294,7 +295,7 @@ def paradigm(params: dict) -> Figure:
         box(0.15, y, 1.75, 0.6, f"{theta(p)}\n{texts[p]}", ROLES[p][0])
         arrow(1.95, y + 0.3, (2.5, 1.6))
     for k, r in enumerate(np.linspace(0, max(at, default=6), 6)):
-        kept = 1.5 * (1 - double_win.ladder(r, share))
+        kept = 1.5 * (1 - ladder(r, share))
         ax.add_patch(Rectangle((2.75 + 0.3 * k, 0.95), 0.2, kept, color="#56B4E9"))
         ax.add_patch(
             Rectangle(
@@ -383,7 +384,7 @@ def _ladder_lines(
         lower.axhline(0, color="#666666", **dashed, zorder=1)
         lower.set(ylabel="above chance\n(points)")
         fig.align_ylabels([ax, lower])
-    ladder_ticks(ax, double_win.sparsities(table), most=8)
+    ladder_ticks(ax, tables.sparsities(table), most=8)
     ax.set(ylabel=label)
     (below or [ax])[-1].set_xlabel("sparsity (%)")
     handles = [*ax.get_legend_handles_labels()[0], Line2D([], [], color="#666666", **dashed)]
@@ -417,7 +418,7 @@ def zero_shares(table: pd.DataFrame, larger: bool = True) -> pd.DataFrame:
         .astype(float)
     )
     shares = total[["zero", "chance"]].div(total["kernels"], axis=0).reset_index()
-    return shares.assign(sparsity=shares["rounds"].map(double_win.sparsities(table)).astype(float))
+    return shares.assign(sparsity=shares["rounds"].map(tables.sparsities(table)).astype(float))
 
 
 @figure
@@ -498,7 +499,7 @@ def transfer_attack(table: pd.DataFrame) -> "pd.io.formats.style.Styler":
     numbers = ["sparsity", "transfer-attack accuracy", "RA", "SA"]
     keys = ["dataset", "pretraining", "rounds", "method"]
     table = table.reindex(columns=[*keys, "sparsity", "transfer_accuracy", "RA", "SA"])
-    at = double_win.sparsities(table)
+    at = tables.sparsities(table)
     means = (
         table.rename(columns={"transfer_accuracy": numbers[1]})
         .groupby(keys)[numbers[1:]]
@@ -542,7 +543,7 @@ def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
                 linestyle=line,
                 label=f"{theta(p)}, {text}",
             )
-    ladder_ticks(ax, double_win.sparsities(table))
+    ladder_ticks(ax, tables.sparsities(table))
     _room(ax)
     ax.set(xlabel="sparsity (%)", ylabel="accuracy (%)")
     fig.legend(loc="outside lower center", ncols=1)

@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis import tables
 from dwlt_lib.plotting.style import COLUMN, PAGE, PRETRAININGS, figure, name, percent, theta
 
 
@@ -101,7 +101,7 @@ def _ticket(row: dict) -> dict[str, str]:
     return {
         "theta": f"theta_{row['pretraining']}",
         "method": "dense" if dense else row["method"],
-        "sparsity": "" if dense else f"{percent(double_win.sparsity_of(row))} %",
+        "sparsity": "" if dense else f"{percent(tables.sparsity_of(row))} %",
         "data": f"{100 * row['fraction']:g} % {name(row['dataset'])}",
         "regime": row.get("regime", ""),
         "images": row["images"],

@@ -20,7 +20,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.sanitize import SanitizeHTML
 
 from dwlt_lib import files
-from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis import double_win, paper_results
 from dwlt_lib.plotting import captions, figures
 from dwlt_lib.records import store
 
@@ -116,7 +116,7 @@ def _verdict(table: pd.DataFrame) -> dict[str, Any]:
     own.
     """
     own = (
-        pd.Series(double_win.PAPER_EXTREMES)
+        pd.Series(paper_results.PAPER_EXTREMES)
         .map("{:.2%}".format)
         .unstack(sort=False)
         .rename(columns=figures.name)
@@ -141,7 +141,7 @@ def _verdict(table: pd.DataFrame) -> dict[str, Any]:
     return shown | {
         "extremes": pd.DataFrame(columns),
         "levels": _levels(levels),
-        "at_chance": double_win.at_chance(levels),
+        "at_chance": double_win.chance_warnings(levels),
         "seeds": table["seed"].nunique(),
         "unknown": found["unknown"].sum(),
     }

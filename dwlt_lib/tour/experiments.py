@@ -22,11 +22,10 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from dwlt_lib.analysis import double_win
 from dwlt_lib.attacks import pgd
 from dwlt_lib.config import specs, studies
 from dwlt_lib.config.datasets import DataSet
-from dwlt_lib.config.specs import PRUNE_FRACTION
+from dwlt_lib.config.specs import PRUNE_FRACTION, ladder
 from dwlt_lib.data import loading
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.execution import make
@@ -235,7 +234,7 @@ def pruning_ladder(network: nn.Module, rounds: int) -> pd.DataFrame:
     weights = _prunable_weights(network)
     m, rows = masks.dense_mask(weights), []
     for done in range(rounds + 1):
-        rows.append((done, masks.kept(m), masks.sparsity(m), double_win.ladder(done)))
+        rows.append((done, masks.kept(m), masks.sparsity(m), ladder(done)))
         m = masks.magnitude_prune(weights, m, PRUNE_FRACTION)
     return pd.DataFrame(rows, columns=["rounds", "kept", "sparsity", "1 - 0.8^rounds"])
 

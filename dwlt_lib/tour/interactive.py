@@ -12,8 +12,10 @@ import pandas as pd
 from ipywidgets import HTML, Box, Button, Image, SelectionSlider, ToggleButtons, VBox
 from torch import nn
 
-from dwlt_lib.analysis.double_win import ladder, sparsities, spread
+from dwlt_lib.analysis.statistics import spread
+from dwlt_lib.analysis.tables import sparsities
 from dwlt_lib.config import studies
+from dwlt_lib.config.specs import ladder
 from dwlt_lib.execution import make
 from dwlt_lib.plotting import figures
 from dwlt_lib.records import store

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from seeds import numpy_rng
 
-from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis import double_win, paper_results, statistics, tables
+from dwlt_lib.config.specs import ladder
 
 KEYS = ["pretraining", "method", "dataset", "fraction", "regime", "rounds", "seed"]
 
@@ -238,7 +239,7 @@ def test_the_order_of_rows_changes_nothing():
 def test_judging_leaves_the_table_as_it_was():
     table = frame(DENSE, rows(2, 0.9))
     before = table.copy(deep=True)
-    double_win.verdict(table), double_win.criteria(table), double_win.spread(table)
+    double_win.verdict(table), double_win.criteria(table), statistics.spread(table)
     pd.testing.assert_frame_equal(table, before)
 
 
@@ -269,7 +270,7 @@ def test_an_empty_table_gives_an_empty_verdict_with_every_column():
     } < set(out)
     assert (
         double_win.criteria(empty).empty
-        and double_win.spread(empty).empty
+        and statistics.spread(empty).empty
         and double_win.alternatives(empty).empty
     )
 
@@ -351,7 +352,7 @@ def test_the_extreme_is_what_is_known_to_win_and_never_0_where_a_win_may_be_unse
         known = wanted is not None
         assert out["extreme_rounds"] == wanted if known else out["extreme_rounds"] is pd.NA
         assert (
-            out["extreme_sparsity"] == double_win.ladder(wanted)
+            out["extreme_sparsity"] == ladder(wanted)
             if known
             else (np.isnan(out["extreme_sparsity"]))
         )
@@ -368,11 +369,11 @@ def test_a_dense_network_at_chance_gives_a_warning_and_no_win():
     with pytest.warns(UserWarning, match="theta_AT, digits 100 %: dense is at chance in") as said:
         out = double_win.verdict(table).iloc[0]
     assert out["extreme_rounds"] is pd.NA and out["unknown"] == 1
-    lines = double_win.at_chance(double_win.criteria(table))
+    lines = double_win.chance_warnings(double_win.criteria(table))
     assert [str(one.message) for one in said] == lines
     assert len(lines) == 3 and not any("\n" in line for line in lines)
     for extra in ("chance", "test_images"):
-        assert double_win.at_chance(double_win.criteria(table.drop(columns=extra))) == [] or (
+        assert double_win.chance_warnings(double_win.criteria(table.drop(columns=extra))) == [] or (
             extra == "test_images"
         )
 
@@ -402,11 +403,11 @@ def test_the_extreme_sparsity_is_that_of_the_levels_records():
     out = double_win.verdict(own).iloc[0]
     assert (out["extreme_sparsity"], out["ST_SA"], out["AT_RA"]) == (0.75, 0.75, 0.75)
     assert double_win.criteria(own)["sparsity"].tolist() == [0.5, 0.75, 0.875]
-    means = double_win.spread(own).groupby("rounds")["sparsity"].first()
+    means = statistics.spread(own).groupby("rounds")["sparsity"].first()
     assert means.tolist() == [0, 0.5, 0.75, 0.875]
-    assert double_win.sparsities(own) == {0: 0.0, 1: 0.5, 2: 0.75, 3: 0.875}
+    assert tables.sparsities(own) == {0: 0.0, 1: 0.5, 2: 0.75, 3: 0.875}
     gone = own.assign(sparsity=own["sparsity"].where(own["rounds"] == 0))
-    assert double_win.sparsities(gone) == {0: 0.0} | {r: double_win.ladder(r) for r in (1, 2, 3)}
+    assert tables.sparsities(gone) == {0: 0.0} | {r: ladder(r) for r in (1, 2, 3)}
     assert double_win.alternatives(own).iloc[0, 0] == 0.75
 
 
@@ -438,9 +439,7 @@ def test_the_extreme_sparsity_is_that_of_the_levels_records():
     ],
 )
 def test_what_may_not_stand_in_a_column_is_refused_in_one_line(column, value, said):
-    table = frame(DENSE, rows(1, 0.9)).assign(
-        sparsity=lambda t: double_win.ladder(t["rounds"]), chance=0.1
-    )
+    table = frame(DENSE, rows(1, 0.9)).assign(sparsity=lambda t: ladder(t["rounds"]), chance=0.1)
     table[column] = table[column].astype(object)
     table.loc[len(table) - 1, column] = value
     with pytest.raises(ValueError, match=f"^.*{said}.*want ") as error:
@@ -454,7 +453,7 @@ def test_a_table_read_as_text_and_a_column_twice_are_refused_in_one_line():
         double_win.verdict(table.astype(str))
     assert "\n" not in str(error.value)
     twice = pd.concat([table, table[["SA"]]], axis=1)
-    with pytest.raises(ValueError, match="columns .'SA'. stand twice"):
+    with pytest.raises(ValueError, match="columns .'SA'. occur twice"):
         double_win.verdict(twice)
 
 
@@ -468,15 +467,17 @@ def test_numbers_may_come_in_any_type_and_an_index_may_repeat():
 
 
 def test_the_papers_extremes_lie_on_its_ladder():
-    steps = double_win.ladder(np.arange(20))
-    assert all(np.abs(steps - value).min() < 5.1e-5 for value in double_win.PAPER_EXTREMES.values())
+    steps = ladder(np.arange(20))
+    assert all(
+        np.abs(steps - value).min() < 5.1e-5 for value in paper_results.PAPER_EXTREMES.values()
+    )
 
 
 def test_alternatives_are_the_verdicts():
     table = frame(DENSE, rows(1, 0.9), rows(2, 0.882), rows(3, 0.5), rows(4, 0.9))
     out = double_win.alternatives(table).iloc[0]
-    assert out["one_std, ddof 1, max"] == out["eq3, max"] == double_win.ladder(4)
+    assert out["one_std, ddof 1, max"] == out["eq3, max"] == ladder(4)
     assert (out["one_std, ddof 1, prefix"], out["one_std, ddof 0, prefix"]) == (
-        double_win.ladder(2),
-        double_win.ladder(1),
+        ladder(2),
+        ladder(1),
     )

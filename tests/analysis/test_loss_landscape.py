@@ -158,7 +158,7 @@ def test_explained_shares_are_those_of_the_centred_path():
 def test_a_path_too_large_for_one_matrix_gives_the_same_plane(monkeypatch, noise):
     states, _ = path(SPIRAL, noise=noise)
     one = loss_landscape.trajectory(states)
-    monkeypatch.setattr(loss_landscape, "WHOLE", 0)
+    monkeypatch.setattr(loss_landscape, "MAX_PATH_ENTRIES", 0)
     many = loss_landscape.trajectory(states)
     assert torch.allclose(one.coords, many.coords, atol=1e-9) and one.explained == pytest.approx(
         many.explained
@@ -198,7 +198,7 @@ def test_walking_a_component_by_its_coordinate_returns_to_the_checkpoint():
 )
 def test_the_frame_shows_the_whole_path_and_has_the_end_as_a_point(coords, points):
     coords = torch.tensor(coords, dtype=torch.float64)
-    for axis, grid in enumerate(loss_landscape.frame(coords, points)):
+    for axis, grid in enumerate(loss_landscape.grid_around(coords, points)):
         assert len(grid) == points and (grid == 0).sum() == 1
         assert (grid.diff() > 0).all() and grid.diff().std() < 1e-9 * grid.diff().mean() + 1e-12
         assert grid[0] < coords[:, axis].min() and grid[-1] > coords[:, axis].max()

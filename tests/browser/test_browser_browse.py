@@ -13,6 +13,8 @@ from generate import records_of
 from test_widgets import GRID
 
 from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.analysis.statistics import spread
+from dwlt_lib.config.specs import ladder
 from dwlt_lib.pruning.ticket_files import mask_of
 from dwlt_lib.records import store
 
@@ -23,7 +25,7 @@ RINGS = f"() => {PLOT}.data.slice(-3).map(trace => Array.from(trace.y))"
 
 def moved_to(page, r):
     """Waits until line, verdict and masks are those of `r` rounds."""
-    level = f"at {100 * double_win.ladder(r):.1f} %"
+    level = f"at {100 * ladder(r):.1f} %"
     page.wait_for_function(
         f"() => {PLOT}.layout.shapes[0].x0 == {r} && ['verdict', 'masks'].every(card => document"
         f".querySelector(`[data-card=${{card}}] h4`).innerText.includes('{level}'))",
@@ -62,7 +64,7 @@ def drive(page, tmp_path):
     """Everything that a reader does, on a page that is open."""
     table = store.table("transfer", study="toy")
     whole = table[table["fraction"] == 1]
-    judged, levels = double_win.criteria(whole), double_win.spread(whole)
+    judged, levels = double_win.criteria(whole), spread(whole)
     masks = store.table("mask", study="toy")
     page.wait_for_selector("[data-card=masks] [data-zero]", **FIRST)
     page.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")

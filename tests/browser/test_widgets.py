@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from generate import records_of
 
-from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.analysis import double_win, mask_patterns, statistics
 from dwlt_lib.browser import app, markup, mask_markup, plotly_traces
 from dwlt_lib.pruning.ticket_files import mask_of
 from dwlt_lib.records import store
@@ -57,7 +57,7 @@ def test_the_slider_moves_rings_verdict_and_kernel_maps_to_what_the_records_say(
     tab = page.parts.sparsity
     table = store.table("transfer", study="toy")
     whole = table[table["fraction"] == 1]
-    levels, judged = double_win.spread(whole), double_win.criteria(whole)
+    levels, judged = statistics.spread(whole), double_win.criteria(whole)
     for r in (2, 10, 6):
         tab.slider.value = r
         for ring, (regime, metric) in zip(

@@ -10,7 +10,7 @@ import pytest
 from figure_tables import texts
 from generate import records_of
 
-from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.analysis import double_win, mask_patterns, tables
 from dwlt_lib.browser import app, mask_markup, pictures_tab, plotly_traces
 from dwlt_lib.config import specs, studies
 from dwlt_lib.execution import runner
@@ -171,7 +171,7 @@ def test_the_browser_the_tours_sliders_and_the_report_say_it(halves):
     assert [label for label, _ in page.parts.images.level.options] == wanted[1:]
     for row in store.table("surface", study="toy").to_dict("records"):
         says(pictures_tab._ticket(row), *wanted)
-    assert list(interactive._sparsity_options(double_win.sparsities(table))) == wanted
+    assert list(interactive._sparsity_options(tables.sparsities(table))) == wanted
     assert list(interactive._sparsity_options(interactive._paper_sparsities(halves)))[:4] == wanted
     assert "at 75.0 % sparsity" in mask_markup.masks_at({}, "RP", 2, 0.75)
     text = build.build("toy").read_text()

@@ -9,7 +9,8 @@ import torch
 from figure_tables import PARAMS, mask_records, subsets, transfers
 from seeds import torch_rng
 
-from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.analysis import mask_patterns
+from dwlt_lib.config.specs import ladder
 from dwlt_lib.plotting import captions, figures
 from dwlt_lib.plotting.style import percent
 from dwlt_lib.pruning.masks import random_prune
@@ -258,7 +259,7 @@ def test_the_paradigm_counts_what_is_asked_for():
         "1 pre-training, 1 pruning method, 1 level of sparsity (73.8 to 73.8 %)"
         in captions.paradigm(masks)
     )
-    assert percent(double_win.ladder(6)) == "73.8" and percent(np.nan, " %") == "not known"
+    assert percent(ladder(6)) == "73.8" and percent(np.nan, " %") == "not known"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from figure_tables import PARAMS, ROUNDS, mask_records, subsets, texts, transfers
 
 from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.config.specs import ladder
 from dwlt_lib.plotting import figures
 from dwlt_lib.plotting.style import ROLES
 
@@ -68,7 +69,7 @@ def test_the_ladder_is_labelled_in_percent_with_one_decimal():
 
 def test_a_long_ladder_has_a_minor_tick_a_level_and_labels_that_keep_apart():
     ax = figures.Figure().subplots()
-    figures.ladder_ticks(ax, {r: double_win.ladder(r) for r in range(20)}, most=7)
+    figures.ladder_ticks(ax, {r: ladder(r) for r in range(20)}, most=7)
     assert (
         sorted([*ax.get_xticks(minor=True), *ax.get_xticks()]) == [*range(20)]
         and len(ax.get_xticks()) <= 8
@@ -164,9 +165,7 @@ def test_transfer_attacks_are_shown_beside_ra():
         ]
     ).assign(transfer_accuracy=0.8, RA=0.7, SA=0.9)
     shown = figures.transfer_attack(table)
-    assert (
-        shown.data["sparsity"].tolist() == [0.0, double_win.ladder(6)] and "73.8" in shown.to_html()
-    )
+    assert shown.data["sparsity"].tolist() == [0.0, ladder(6)] and "73.8" in shown.to_html()
     assert shown.to_html() == figures.transfer_attack(table).to_html()
     assert figures.transfer_attack(pd.DataFrame(columns=["pretraining", "seed"])).data.empty
     figures.transfer_attack_curve(table)

@@ -1,0 +1,206 @@
+"""Tables of transfers: what they may hold, one row per seed, and the sparsity of their levels.
+
+A table of transfers has one row per record (`records.table("transfer")`). A *level* is a sparsity
+of the network, counted in pruning rounds; the level with 0 rounds is the dense network.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dwlt_lib.config.specs import ladder
+
+GROUP = ["pretraining", "method", "dataset", "fraction"]
+"""Columns that name one curve: (theta_p, m^P) on a share of a data set, over all its levels."""
+
+TOLERANCE = 1e-9
+"""How far equal accuracies may differ by rounding; one image in a million is 1e-6."""
+
+SAME_SPARSITY = 1e-3
+"""How far the sparsities of one level may differ: by the rounding of a count of weights."""
+
+OPTIONAL = ["sparsity", "chance", "test_images"]
+_ONE_STUDY = "want one study: records.table('transfer', study=...)"
+
+
+@dataclass(frozen=True)
+class _NumberColumn:
+    """What a column of numbers may hold."""
+
+    expected: str
+    is_valid: Callable[[pd.Series], pd.Series]
+    may_be_missing: bool = True
+
+
+def _is_whole_number(values: pd.Series) -> pd.Series:
+    return (values >= 0) & (values < 2**53) & (values % 1 == 0)
+
+
+def _is_share(values: pd.Series) -> pd.Series:
+    return (values >= -TOLERANCE) & (values <= 1 + TOLERANCE)
+
+
+_WHOLE_NUMBER = _NumberColumn("a whole number, 0 or more", _is_whole_number, may_be_missing=False)
+_ACCURACY = _NumberColumn("an accuracy as a fraction in [0, 1], not in percent", _is_share)
+NUMBERS = {
+    "rounds": _WHOLE_NUMBER,
+    "seed": _WHOLE_NUMBER,
+    "fraction": _NumberColumn(
+        "a share of the images in (0, 1]", lambda v: (v > 0) & (v <= 1), may_be_missing=False
+    ),
+    "SA": _ACCURACY,
+    "RA": _ACCURACY,
+    "sparsity": _NumberColumn("a share of the weights in [0, 1]", _is_share),
+    "chance": _ACCURACY,
+    "test_images": _NumberColumn(
+        "a number of images, 1 or more", lambda v: (v >= 1) & (v < np.inf)
+    ),
+}
+
+
+def sparsities(table: pd.DataFrame) -> dict[int, float]:
+    """The sparsity of each level of a table of records: the median of its column `sparsity`.
+
+    Args:
+        table: records of any kind, with a column rounds and perhaps a column sparsity, in [0, 1].
+
+    Returns:
+        {rounds: sparsity in [0, 1]}. A level whose records do not give their sparsity gets that of
+        the paper's ladder, 1 - 0.8^rounds.
+    """
+    rounds = table["rounds"].astype(int)
+    recorded = table.get("sparsity", pd.Series(np.nan, table.index))
+    medians = pd.to_numeric(recorded).groupby(rounds).median()
+    levels = pd.DataFrame({"rounds": medians.index, "sparsity": medians.to_numpy()})
+    return {row["rounds"]: sparsity_of(row) for row in levels.to_dict("records")}
+
+
+def sparsity_of(row: Mapping[Hashable, Any]) -> float:
+    """The sparsity of one row of a table, in [0, 1], else 1 - 0.8^rounds as in `sparsities`."""
+    own = row.get("sparsity", np.nan)
+    return ladder(int(row["rounds"])) if pd.isna(own) else float(own)
+
+
+def sparsest(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of records that are at its sparsest level (the most rounds)."""
+    return table[table["rounds"] == table["rounds"].max()]
+
+
+def replicates(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per (curve, regime, rounds, seed): rows that share a seed are averaged.
+
+    Several rows share a seed where there are copies of the dense network or several masks.
+
+    Args:
+        table: columns pretraining, method, dataset, regime (names), fraction (in (0, 1]), rounds,
+            seed (whole numbers, 0 or more), SA, RA (fractions in [0, 1]; NaN: not measured). Rows
+            with rounds 0 become method "dense", whatever their method. Optional columns: sparsity
+            (in [0, 1], of the level), chance (in [0, 1]: the accuracy of naming always the
+            commonest class of the test images) and test_images (how many there are).
+
+    Returns:
+        The columns named. The sparsity is the level's: the median of its records, else 1 -
+        0.8^rounds; chance and test_images are NaN where the table has none. A NaN among the
+        averaged SA or RA stays NaN.
+
+    Raises:
+        ValueError: one line, if a column is missing or occurs twice, a value is not allowed in its
+            column, or the table mixes studies: two records for one setting (told apart by a
+            column `id`), or records of one level that differ in sparsity.
+    """
+    table = _checked(table)
+    keys = [*GROUP, "regime", "rounds", "seed"]
+    _refuse_two_records_for_one_setting(table, keys)
+    table = table.reindex(columns=[*keys, "SA", "RA", *OPTIONAL])
+    table["sparsity"] = _level_sparsity(table)
+    by_seed = table.groupby(keys)
+    complete = by_seed[["SA", "RA"]].count().eq(by_seed.size(), axis=0)
+    means = by_seed[["SA", "RA"]].mean().where(complete)
+    return means.join(by_seed[OPTIONAL].median()).reset_index()
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a table of transfers that verdicts are about, as numbers and names."""
+    required = [*GROUP, "regime", "rounds", "seed", "SA", "RA"]
+    missing = [column for column in required if column not in table.columns]
+    if missing:
+        raise ValueError(
+            f"columns {missing} are missing: want {required}; pass records.table('transfer',"
+            " study=...)"
+        )
+    used = [*required, *OPTIONAL, "id", "mask_seed", "subset_seed"]
+    table = table.loc[:, table.columns.isin(used)].reset_index(drop=True)
+    repeated = sorted(set(table.columns[table.columns.duplicated()]))
+    if repeated:
+        raise ValueError(f"columns {repeated} occur twice: want each once")
+    for column in NUMBERS:
+        if column in table.columns:
+            table[column] = _as_numbers(table[column], column)
+    table = table.astype({"rounds": int, "seed": int})
+    table["method"] = table["method"].astype(object).mask(table["rounds"] == 0, "dense")
+    for column in ("pretraining", "method", "dataset", "regime"):
+        table[column] = table[column].astype(object)
+        values = [value for value in table[column] if not isinstance(value, str)]
+        if values:
+            raise ValueError(
+                f"{column} {values[0]} in {len(values)} of {len(table)} rows: want a name"
+            )
+    pruned = table.loc[(table["method"] == "dense") & (table["rounds"] > 0), "rounds"]
+    if len(pruned):
+        raise ValueError(
+            f"method 'dense' with rounds {pruned.iloc[0]}: want rounds 0, or the method that drew"
+            " the mask"
+        )
+    return table
+
+
+def _as_numbers(values: pd.Series, column: str) -> pd.Series:
+    """A column as floats; a value that is not allowed there is refused in one line."""
+    allowed = NUMBERS[column]
+    is_number = np.array([not isinstance(v, str | bool | np.bool_) for v in values], bool)
+    parsed = pd.to_numeric(values.where(is_number), errors="coerce").astype("Float64")
+    numbers = pd.Series(parsed.to_numpy(float, na_value=np.nan), values.index)
+    with np.errstate(invalid="ignore"):
+        valid = np.where(values.isna(), allowed.may_be_missing, allowed.is_valid(numbers))
+    bad = ~is_number | ~valid
+    if bad.any():
+        value = values[bad].iloc[0]
+        shown = f"{value!r} (text)" if isinstance(value, str) else f"{value}"
+        raise ValueError(
+            f"{column} {shown} in {int(bad.sum())} of {len(values)} rows: want {allowed.expected}"
+        )
+    return numbers
+
+
+def _refuse_two_records_for_one_setting(table: pd.DataFrame, keys: list[str]) -> None:
+    """Raises ValueError where a table that has ids holds several records for one setting."""
+    if "id" not in table.columns:
+        return
+    keys = [*keys, *(column for column in ("mask_seed", "subset_seed") if column in table.columns)]
+    counts = table.groupby(keys, observed=True)["id"].nunique()
+    if (counts > 1).any():
+        setting = _named(keys, counts.index[counts > 1][0])
+        raise ValueError(f"{setting}: two records for one setting; {_ONE_STUDY}")
+
+
+def _level_sparsity(table: pd.DataFrame) -> pd.Series:
+    """The sparsity of each row's level: its records' median, else that of the paper's ladder."""
+    keys = [*GROUP, "rounds"]
+    by_level = table.groupby(keys)["sparsity"]
+    low, high = by_level.min(), by_level.max()
+    differ = high - low > SAME_SPARSITY
+    if differ.any():
+        level = differ.index[differ][0]
+        raise ValueError(
+            f"{_named(keys, level)}: sparsity {low[level]:.4g} to {high[level]:.4g}, which is not"
+            f" one level; {_ONE_STUDY}"
+        )
+    return by_level.transform("median").fillna(table["rounds"].map(ladder)).astype(float)
+
+
+def _named(columns: list[str], values: tuple) -> str:
+    """One row's setting in words: "pretraining AT, method RP, ..."."""
+    return ", ".join(f"{column} {value}" for column, value in zip(columns, values, strict=True))
