@@ -21,6 +21,7 @@ import yaml
 
 from dwlt_lib.config import parameters
 from dwlt_lib.config.datasets import CATALOGUE
+from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.data import fingerprints, loading
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import masks
@@ -205,7 +206,9 @@ def trained():
     """
     seeds.set_global()
     model = architectures.build("resnet8", 10, CATALOGUE["digits"].mean, CATALOGUE["digits"].std)
-    how = trainer.Regime("ST", 3, 64, 0.1, "one_cycle", (), 0.9, 5e-4, None, None)
+    how = TrainingConfig(
+        epochs=3, batch=64, lr=0.1, schedule="one_cycle", momentum=0.9, weight_decay=5e-4
+    )
     dense = masks.dense_mask(architectures.prunable(model))
     found = trainer.fit(model, dense, loading.images("digits", "train"), None, how, seeds.of(0))
     test = loading.images("digits", "test")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,43 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from dwlt_lib.config.recipes import PGD
+
 ROUNDING = 1e-5  # by how much a pixel of [0,1] may miss it
-
-
-@dataclass(frozen=True)
-class PGD:
-    """delta <- proj(delta + alpha * sgn(grad L)) in |delta| <= eps, `steps` times; one step is
-    FGSM.
-
-    eps, alpha in [0,1] pixels; random_start: uniform in the ball; restarts: from how many starts
-    each image is attacked, of which its worst outcome counts. precision: fp32 or bf16, that the
-    gradient is computed in. bn: of a model in train mode, whether BatchNorm takes the batch's
-    statistics during the attack (train, the authors' way) or its running ones (eval; another
-    algorithm).
-    """
-
-    eps: float
-    alpha: float
-    steps: int
-    random_start: bool = True
-    restarts: int = 1
-    precision: str = "fp32"
-    bn: str = "train"
-
-    def __post_init__(self) -> None:
-        for name, value in (("eps", self.eps), ("alpha", self.alpha)):
-            if not 0 <= value <= 1:
-                raise ValueError(
-                    f"{name}={value}: want 0..1, in [0,1] pixels (8/255 = 0.0314, not 8)"
-                )
-        if self.steps < 0 or self.restarts < 1:
-            raise ValueError(
-                f"steps={self.steps}, restarts={self.restarts}: want steps >= 0 and restarts >= 1"
-            )
-        if self.precision not in ("fp32", "bf16") or self.bn not in ("train", "eval"):
-            raise ValueError(
-                f"precision={self.precision!r}, bn={self.bn!r}: want fp32 or bf16, train or eval"
-            )
 
 
 def perturb(

@@ -13,13 +13,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dwlt_lib.attacks import pgd
 from dwlt_lib.benchmarks import baselines
 from dwlt_lib.benchmarks.baselines import Variant
 from dwlt_lib.config import specs
@@ -322,7 +322,7 @@ def precision(device: torch.device, say: Say) -> dict[str, object]:
         model, test = make.network(record, device), loading.images(spec.data, "test", device)
         row = {"id": record.id, "label": specs.label(spec)}
         for name in ("fp32", "bf16"):
-            attack = pgd.PGD(**{**spec.evaluation.model_dump(), "precision": name})
+            attack = replace(spec.evaluation, precision=name)
             rng = trainer.generator(spec.seed, "precision", device=device)
             row[name] = accuracy.robust_accuracy(model, test.floats(), test.y, attack, rng)
         rows.append(row)

@@ -1,22 +1,24 @@
-from . import datasets, parameters, specs, studies
+from . import datasets, parameters, recipes, specs, studies
 from .datasets import CATALOGUE, DataSet
 from .parameters import BadStudy
-from .specs import Attack, Recipe, label, record_id, upstream
+from .recipes import PGD, TrainingConfig
+from .specs import label, record_id, upstream
 from .studies import Job, Study, jobs, plan
 
 __all__ = [
-    "Attack",
     "BadStudy",
     "CATALOGUE",
     "DataSet",
     "Job",
-    "Recipe",
+    "PGD",
     "Study",
+    "TrainingConfig",
     "datasets",
     "jobs",
     "label",
     "parameters",
     "plan",
+    "recipes",
     "record_id",
     "specs",
     "studies",

@@ -8,16 +8,14 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from dwlt_lib.config.datasets import DataSet
+from dwlt_lib.config.recipes import PGD, TrainingConfig
 from dwlt_lib.config.specs import (
-    Attack,
     AttackSpec,
     ImportedSpec,
     MaskSpec,
     PretrainingSpec,
-    Recipe,
     Spec,
     TransferSpec,
-    judged,
     retrains,
 )
 
@@ -63,7 +61,7 @@ def work(spec: Spec) -> dict[Work, float]:
         return {}
     if isinstance(spec, PretrainingSpec):
         return _sum(
-            _training(spec.arch, spec.data, spec.recipe, 1.0, spec.evaluation, spec.pretraining),
+            _training(spec.arch, spec.data, spec.recipe, 1.0, spec.evaluation),
             _testing(spec.arch, spec.data, spec.evaluation, spec.ra),
         )
     if isinstance(spec, MaskSpec):
@@ -76,7 +74,7 @@ def work(spec: Spec) -> dict[Work, float]:
     if isinstance(spec, TransferSpec):
         arch = spec.theta.arch
         return _sum(
-            _training(arch, spec.data, spec.recipe, spec.fraction, spec.evaluation, spec.regime),
+            _training(arch, spec.data, spec.recipe, spec.fraction, spec.evaluation),
             _testing(arch, spec.data, spec.evaluation, spec.ra),
         )
     arch, data, attack = spec.transfer.theta.arch, spec.transfer.data, spec.transfer.evaluation
@@ -96,7 +94,7 @@ def forward(arch: str, size: int) -> float:
     return gmac * (size / side) ** 2
 
 
-def split(data: DataSet, recipe: Recipe, fraction: float) -> tuple[float, float]:
+def split(data: DataSet, recipe: TrainingConfig, fraction: float) -> tuple[float, float]:
     """How many images of the budget are trained on and how many validate, as records are made."""
     if recipe.validation == "held_5000":
         return max(0, data.train_images - 5000) * fraction, 5000
@@ -116,10 +114,10 @@ def _sum(*parts: dict[Work, float]) -> dict[Work, float]:
 
 
 def _training(
-    arch: str, data: DataSet, recipe: Recipe, fraction: float, judge: Attack | None, name: str = ""
+    arch: str, data: DataSet, recipe: TrainingConfig, fraction: float, eval_attack: PGD | None
 ) -> dict[Work, float]:
     """All epochs; with validation images they end with SA and, where an attack is trained against,
-    some with RA by `judge` (specs.judged)."""
+    some with RA by `eval_attack`."""
     images, held = split(data, recipe, fraction)
     attack, epochs = recipe.attack, recipe.epochs
     step = (
@@ -129,19 +127,16 @@ def _training(
     )
     passes = 3 + 2 * (attack.steps if attack else 0)
     found = {step: epochs * images * passes * forward(arch, data.size)}
-    if judge is None or not held:
+    if eval_attack is None or not held:
         return found
-    times = (
-        sum(judged(name, epoch, epochs, recipe.validate_ra_from) for epoch in range(1, epochs + 1))
-        if attack
-        else 0
-    )
+    times = sum(recipe.evaluates_robustly_at(epoch) for epoch in range(1, epochs + 1))
+    times = times if attack else 0  # ST is selected by SA
     return _sum(
-        found, _passes(arch, data, epochs * held), _scoring(arch, data, times * held, judge)
+        found, _passes(arch, data, epochs * held), _scoring(arch, data, times * held, eval_attack)
     )
 
 
-def _testing(arch: str, data: DataSet, attack: Attack, ra: str) -> dict[Work, float]:
+def _testing(arch: str, data: DataSet, attack: PGD, ra: str) -> dict[Work, float]:
     """SA and RA of the selected and of the last epoch; RA_any of the selected one."""
     count = data.test_images
     return _sum(
@@ -150,7 +145,7 @@ def _testing(arch: str, data: DataSet, attack: Attack, ra: str) -> dict[Work, fl
     )
 
 
-def _scoring(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
+def _scoring(arch: str, data: DataSet, count: float, attack: PGD) -> dict[Work, float]:
     """An attack and its score."""
     one = 1 + _attack_passes(attack)
     return {
@@ -158,7 +153,7 @@ def _scoring(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Wor
     }
 
 
-def _attacking(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
+def _attacking(arch: str, data: DataSet, count: float, attack: PGD) -> dict[Work, float]:
     """An attack alone."""
     one = _attack_passes(attack)
     return {
@@ -166,7 +161,7 @@ def _attacking(arch: str, data: DataSet, count: float, attack: Attack) -> dict[W
     }
 
 
-def _attack_passes(attack: Attack) -> int:
+def _attack_passes(attack: PGD) -> int:
     """Forward passes that an attack costs; several starts are scored to keep the worst outcome."""
     scores = attack.restarts if attack.restarts > 1 else 0
     return 2 * attack.steps * attack.restarts + scores

@@ -10,15 +10,13 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from dwlt_lib.config.datasets import Fraction01, Frozen, Name
+from dwlt_lib.config.recipes import Positive, Regime, TrainingOverrides
 from dwlt_lib.config.specs import (
     Arch,
-    Change,
     Method,
     Natural,
     Pictures,
-    Positive,
     Pretraining,
-    RegimeName,
 )
 
 DENSE = 0  # rounds of the unpruned network
@@ -30,11 +28,11 @@ class Override(Frozen):
 
     dataset: Name | None = None
     """Only transfers to this data set."""
-    regime: RegimeName | None = None
+    regime: Regime | None = None
     """Only transfers by this regime."""
     fraction: Fraction01 | None = None
     """Only transfers with this share of the training data."""
-    recipe: Change
+    recipe: TrainingOverrides
     """The settings to change there."""
 
 
@@ -69,7 +67,7 @@ class Grid(Masks):
     """Downstream data sets, of the catalogue or of `data:`."""
     fraction: tuple[Fraction01, ...] = (1.0,)
     """Shares of the training data, in (0, 1]."""
-    regime: tuple[RegimeName, ...] = ("ST", "AT")
+    regime: tuple[Regime, ...] = ("ST", "AT")
     """How tickets are trained downstream: ST, FAT, AT."""
     seeds: tuple[Natural, ...]
     """One transfer for each: its head, the order of its images, its attacks' starts."""
@@ -78,7 +76,7 @@ class Grid(Masks):
 class Landscapes(Grid):
     """Surfaces and trajectories of transferred tickets, on clean or attacked test images."""
 
-    regime: tuple[RegimeName, ...] = ("AT",)
+    regime: tuple[Regime, ...] = ("AT",)
     """How the tickets were trained downstream."""
     images: tuple[Pictures, ...] = ("clean", "attacked")
     """Test images that the loss is taken on: clean, or attacked by the evaluation's PGD."""
@@ -87,7 +85,7 @@ class Landscapes(Grid):
 class TransferAttacks(Grid):
     """Tickets to be attacked through the study's surrogate."""
 
-    regime: tuple[RegimeName, ...] = ("AT",)
+    regime: tuple[Regime, ...] = ("AT",)
     """How the tickets were trained downstream."""
 
 
@@ -129,5 +127,5 @@ class Surrogate(Frozen):
     """Its architecture, which must not be the tickets'."""
     seed: Natural = 1000
     """Seed of its initialisation and training."""
-    recipe: Change = Change()
+    recipe: TrainingOverrides = TrainingOverrides()
     """What changes in the recipe of AT pre-training."""

@@ -41,11 +41,11 @@ _CIFAR_AT = {
     "steps": 10,
 }
 _SVHN = {"lr": 0.01, "schedule": "cosine", "epochs": 80, "milestones": [], "selection": "best"}
-# at_once is ours: 2048 images of 224 pixels fit no GPU, and several of them would share them out so
+# micro_batch_size is ours: 2048 images of 224 pixels fit no GPU, several would share them out so
 _IMP = {
     "epochs": 30,
     "batch": 2048,
-    "at_once": 256,
+    "micro_batch_size": 256,
     "lr": 5e-4,
     "schedule": "constant",
     "milestones": [],

@@ -15,22 +15,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from dwlt_lib.config.datasets import NOT_IDENTITY, DataSet, Frozen, Sha256
+from dwlt_lib.config.recipes import PGD, Positive, Regime, TrainingConfig
 
 Pretraining = Literal["STD", "FAT", "AT"]
 Method = Literal["IMP-ST", "IMP-AT", "OMP", "RP"]
-RegimeName = Literal["ST", "FAT", "AT"]
 Pictures = Literal["clean", "attacked"]
 Arch = Literal["resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32"]
-Precision = Literal["fp32", "bf16"]
-Selection = Literal["last", "best"]
-Positive = Annotated[int, Field(ge=1, le=1_000_000)]
-Positive2 = Annotated[int, Field(ge=2, le=1_000_000)]  # images that BatchNorm can train on
 Natural = Annotated[int, Field(ge=0)]
 UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
 
 PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
 
-REGIME_OF: dict[str, str] = {
+REGIME_OF: dict[Pretraining, Regime] = {
     "STD": "ST",
     "FAT": "FAT",
     "AT": "AT",
@@ -38,99 +34,6 @@ REGIME_OF: dict[str, str] = {
 
 # rises when the results of a kind would change
 FORMAT = {"pretraining": 4, "mask": 3, "transfer": 4, "surface": 3, "trajectory": 3, "attack": 3}
-
-
-class Computing(Frozen):
-    """How a study computes; the defaults are the authors' algorithm in fp32."""
-
-    precision: Precision = "fp32"
-    """Number format of training, its attack and its update; bf16 is faster only on a processor
-    or GPU that has it."""
-    attack_bn: Literal["train", "eval"] = "train"
-    """BatchNorm's statistics in the training attack: the batch's (train) or the running ones
-    (eval, another algorithm)."""
-    evaluation_precision: Precision = "fp32"
-    """Number format of the attack on validation and test images; scores are always fp32."""
-    ra: Literal["last", "any"] = "last"
-    """RA of the attack's last iterate (last), or beside it RA_any, right after every step (any)."""
-    deterministic: bool = True
-    """A GPU uses kernels that repeat to the bit; false lets it choose faster ones."""
-
-
-class Attack(Frozen):
-    """An l-infinity adversary: eps and alpha in [0,1] pixels of the image the network sees;
-    precision and bn: how its gradients are computed."""
-
-    eps: Annotated[float, Field(ge=0, le=1)]
-    alpha: Annotated[float, Field(gt=0, le=1)]
-    steps: Positive
-    random_start: bool = True
-    restarts: Positive = 1
-    precision: Precision = "fp32"
-    bn: Literal["train", "eval"] = "train"
-
-
-class Recipe(Frozen):
-    """How to train; `attack` is what training faces (None for ST). at_once: how many images of a
-    batch go through the network together, None for all: the parts' gradients are summed, and each
-    part has BatchNorm statistics of its own, as on each of several GPUs. validation: a tenth of the
-    budget, the last 5,000 training images, none, or the test images (selecting on them flatters the
-    result). validate_ra_from: of `judged`. selection: which epoch counts, the last one or the one
-    that validates best (the paper's early stopping: by SA for ST, by RA for FAT and AT, ties to the
-    earlier)."""
-
-    epochs: Positive
-    batch: Positive2
-    lr: Annotated[float, Field(gt=0)]
-    schedule: Literal["constant", "steps", "cosine", "one_cycle"]
-    milestones: tuple[Positive, ...]
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    validation: Literal["tenth", "held_5000", "test", "none"]
-    attack: Attack | None
-    precision: Precision = "fp32"
-    deterministic: bool = True
-    at_once: Positive2 | None = None
-    selection: Selection = "best"
-    validate_ra_from: Positive | None = None
-
-
-class Change(Frozen):
-    """Some settings of a recipe; what is left out stays as it was."""
-
-    epochs: Positive | None = None
-    """Passes over the training images."""
-    batch: Positive2 | None = None
-    """Images a step of the optimiser (SGD)."""
-    at_once: Positive2 | None = None
-    """How many of a batch go through the network together, each part with BatchNorm statistics
-    of its own; left out: all."""
-    lr: Annotated[float, Field(gt=0)] | None = None
-    """Learning rate at the start; for one_cycle, at the peak."""
-    schedule: Literal["constant", "steps", "cosine", "one_cycle"] | None = None
-    """How the learning rate moves: constant, steps (a tenth at each milestone), cosine to 0, or
-    one_cycle (linear up for a quarter of training, then linear down to 0)."""
-    milestones: tuple[Positive, ...] | None = None
-    """After which epochs `steps` divides the rate by ten."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Momentum of SGD, in [0, 1)."""
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    """Weight decay of SGD; pruned weights stay exactly 0."""
-    validation: Literal["tenth", "held_5000", "test", "none"] | None = None
-    """Images held out for selection: a tenth of the budget, the last 5,000, the test images
-    (which flatters the result), or none."""
-    validate_ra_from: Positive | None = None
-    """RA is validated after this epoch and every later one; left out: the second half and every
-    tenth before (FAT: all)."""
-    selection: Selection | None = None
-    """Which epoch counts: the last, or the best by validation SA (ST) or RA (FAT, AT); left
-    out: last where the rate ends at 0, but best for FAT."""
-    steps: Positive | None = None
-    """Steps of the training attack, PGD; FAT always has 1."""
-    eps: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Radius of the training attack, in [0,1] pixels; left out: the data set's."""
-    alpha: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Step of the training attack, in [0,1] pixels; left out: the data set's, for FAT 1.25 eps."""
 
 
 class WeightsFile(Frozen):
@@ -158,8 +61,8 @@ class PretrainingSpec(Frozen):
     pretraining: Pretraining
     arch: Arch
     data: DataSet
-    recipe: Recipe
-    evaluation: Attack
+    recipe: TrainingConfig
+    evaluation: PGD
     ra: Literal["last", "any"] = "last"
     seed: Natural
 
@@ -177,7 +80,7 @@ class ImportedSpec(Frozen):
     pretraining: Pretraining
     arch: Arch
     data: DataSet
-    evaluation: Attack
+    evaluation: PGD
     theta: Sha256
     file: str
 
@@ -190,7 +93,7 @@ class MaskSpec(Frozen):
     method: Method
     rounds: Positive
     prune_fraction: Annotated[float, Field(gt=0, lt=1)]
-    retrain: Recipe | None
+    retrain: TrainingConfig | None
     seed: Natural
 
 
@@ -208,9 +111,9 @@ class TransferSpec(Frozen):
     fraction: Annotated[float, Field(gt=0, le=1)]
     subset_rule: Literal["stratified", "first_n"]
     subset_seed: Natural
-    regime: RegimeName
-    recipe: Recipe
-    evaluation: Attack
+    regime: Regime
+    recipe: TrainingConfig
+    evaluation: PGD
     ra: Literal["last", "any"] = "last"
     seed: Natural
     keep: Literal["none", "selected", "trajectory"]
@@ -307,19 +210,6 @@ def reads(spec: Spec) -> tuple[tuple[DataSet, str], ...]:
     return () if isinstance(spec, ImportedSpec) else ((spec.transfer.data, "test"),)
 
 
-def judged(name: str, epoch: int, epochs: int, start: int | None = None) -> bool:
-    """Whether validation RA is measured after `epoch` (from 1).
-
-    start (a recipe's validate_ra_from): after that epoch and all later ones; the authors' scripts
-    have 46 of 100 on CIFAR and 1 of 80 on SVHN. None, ours: after every epoch of the second half
-    and every tenth before (55 of 100), for FAT after each, to see a collapse. SA is measured
-    after each, always (theirs on CIFAR only where RA is, which changes no selection by RA).
-    """
-    if start is not None:
-        return epoch >= start
-    return name == "FAT" or 2 * epoch > epochs or epoch % 10 == 0
-
-
 @cache
 def record_id(spec: Spec) -> str:
     """20 hexadecimal digits of sha256 over the kind, its FORMAT, the resolved description, the
@@ -332,6 +222,10 @@ def record_id(spec: Spec) -> str:
     }
     if "data" in own:
         own["data"] = {key: value for key, value in own["data"].items() if key not in NOT_IDENTITY}
+    for name in ("recipe", "retrain"):
+        if own.get(name):
+            # the field's name when the first records were made, whose ids stay
+            own[name]["at_once"] = own[name].pop("micro_batch_size")
     seen = [[row.name, split, row.fingerprint(split) or UNKNOWN] for row, split in reads(spec)]
     content = [spec.kind, FORMAT[spec.kind], own, seen, [record_id(up) for up in upstream(spec)]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]

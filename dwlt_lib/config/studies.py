@@ -22,24 +22,27 @@ from dwlt_lib.config.grid import (
     Surrogate,
     TransferAttacks,
 )
+from dwlt_lib.config.recipes import (
+    PGD,
+    BatchNormMode,
+    Positive,
+    Precision,
+    Regime,
+    TrainingConfig,
+    TrainingOverrides,
+)
 from dwlt_lib.config.specs import (
     REGIME_OF,
     UNKNOWN,
     Arch,
-    Attack,
     AttackSpec,
-    Change,
-    Computing,
     ImportedSpec,
     MaskSpec,
     Method,
     Natural,
     Pictures,
-    Positive,
     Pretraining,
     PretrainingSpec,
-    Recipe,
-    RegimeName,
     Spec,
     SurfaceSpec,
     TrajectorySpec,
@@ -49,7 +52,7 @@ from dwlt_lib.config.specs import (
 )
 
 
-class Study(Computing):
+class Study(Frozen):
     """A parameter file, resolved over its preset. Every field may be set in the file."""
 
     name: Name
@@ -77,13 +80,25 @@ class Study(Computing):
     """Steps of the PGD that measures RA."""
     evaluation_restarts: Positive = 1
     """Random starts of that PGD; RA counts the worst of them, image by image."""
-    pretraining: dict[Pretraining, Change] = {}
+    precision: Precision = "fp32"
+    """Number format of training, its attack and its update; bf16 is faster only on a processor
+    or GPU that has it."""
+    attack_bn: BatchNormMode = "train"
+    """BatchNorm's statistics in the training attack: the batch's (train) or the running ones
+    (eval, another algorithm)."""
+    evaluation_precision: Precision = "fp32"
+    """Number format of the attack on validation and test images; scores are always fp32."""
+    ra: Literal["last", "any"] = "last"
+    """RA of the attack's last iterate (last), or beside it RA_any, right after every step (any)."""
+    deterministic: bool = True
+    """A GPU uses kernels that repeat to the bit; false lets it choose faster ones."""
+    pretraining: dict[Pretraining, TrainingOverrides] = {}
     """What changes in the recipe of each theta_p."""
     weights: dict[Pretraining, WeightsFile] = {}
     """Those theta_p that are not trained, but come from files."""
-    retraining: dict[Literal["IMP-ST", "IMP-AT"], Change] = {}
+    retraining: dict[Literal["IMP-ST", "IMP-AT"], TrainingOverrides] = {}
     """What changes in the recipe after each round of IMP."""
-    transfer: dict[RegimeName, Change] = {}
+    transfer: dict[Regime, TrainingOverrides] = {}
     """What changes in the recipe of each regime downstream."""
     overrides: tuple[Override, ...] = ()
     """Changes for some transfers only; later ones win, the preset's come first."""
@@ -144,55 +159,45 @@ def dataset(study: Study, name: str) -> DataSet:
     return CATALOGUE[name]
 
 
-def _recipe(how: Computing, row: DataSet, regime: str, *changes: Change) -> Recipe:
-    """One recipe out of layers, later ones winning.
+def _training_config(
+    study: Study, row: DataSet, regime: Regime, *layers: TrainingOverrides
+) -> TrainingConfig:
+    """One configuration out of layers of settings, of which later ones win.
 
     The attack's eps and alpha are the data set's unless set.
     """
-    found: dict[str, Any] = {}
-    for change in changes:
-        found |= {name: value for name, value in change.model_dump().items() if value is not None}
-    eps, steps = found.pop("eps", row.eps), found.pop("steps", 1)
-    alpha = found.pop("alpha", None)
-    if alpha is None:
-        alpha = (
-            min(1.0, 1.25 * eps) if regime == "FAT" and eps > 0 else row.alpha
-        )  # Wong et al. 2020: 1.25 eps
-    attack = (
-        None
-        if regime == "ST"
-        else Attack(
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        settings |= layer.model_dump(exclude_none=True)
+    missing = {"epochs", "batch", "lr", "schedule", "momentum", "weight_decay"} - settings.keys()
+    if missing:
+        raise ValueError(f"a {regime} recipe lacks {', '.join(sorted(missing))}; set them")
+    if settings.get("micro_batch_size", 0) >= settings["batch"]:
+        del settings["micro_batch_size"]  # all of a batch
+    eps, alpha = settings.pop("eps", row.eps), settings.pop("alpha", None)
+    steps = settings.pop("steps", 1)
+    attack = None
+    if regime != "ST":
+        if alpha is None:  # Wong et al. 2020 take 1.25 eps for FAT
+            alpha = min(1.0, 1.25 * eps) if regime == "FAT" and eps > 0 else row.alpha
+        attack = PGD(
             eps=eps,
             alpha=alpha,
             steps=1 if regime == "FAT" else steps,
-            precision=how.precision,
-            bn=how.attack_bn,
+            precision=study.precision,
+            bn=study.attack_bn,
         )
-    )
-    missing = {"epochs", "batch", "lr", "schedule", "momentum", "weight_decay"} - found.keys()
-    if missing:
-        raise ValueError(f"a {regime} recipe lacks {', '.join(sorted(missing))}; set them")
-    if found.get("at_once", 0) >= found["batch"]:
-        del found["at_once"]  # all of a batch
     # where the rate ends at 0 the last epoch is as good as any, and choosing by few validation
-    # images adds noise; FAT
-    # may collapse on the way (section 3)
-    ends_at_zero = found["schedule"] in ("one_cycle", "cosine") and regime != "FAT"
-    return Recipe(
-        **{
-            "milestones": (),
-            "validation": "tenth",
-            "selection": "last" if ends_at_zero else "best",
-            **found,
-        },
-        attack=attack,
-        precision=how.precision,
-        deterministic=how.deterministic,
+    # images adds noise; but FAT may collapse on the way (section 3)
+    ends_at_zero = settings["schedule"] in ("one_cycle", "cosine") and regime != "FAT"
+    settings.setdefault("selection", "last" if ends_at_zero else "best")
+    return TrainingConfig(
+        **settings, attack=attack, precision=study.precision, deterministic=study.deterministic
     )
 
 
-def _evaluation(study: Study, row: DataSet) -> Attack:
-    return Attack(
+def _evaluation(study: Study, row: DataSet) -> PGD:
+    return PGD(
         eps=row.eps,
         alpha=row.alpha,
         steps=study.evaluation_steps,
@@ -219,7 +224,7 @@ def theta(study: Study, pretraining: str) -> PretrainingSpec | ImportedSpec:
         arch=study.arch,
         data=row,
         seed=study.seed,
-        recipe=_recipe(study, row, regime, study.pretraining[pretraining]),
+        recipe=_training_config(study, row, regime, study.pretraining[pretraining]),
         evaluation=_evaluation(study, row),
         ra=study.ra,
     )
@@ -233,7 +238,7 @@ def surrogate(study: Study, name: str) -> PretrainingSpec:
         arch=study.surrogate.arch,
         data=row,
         seed=study.surrogate.seed,
-        recipe=_recipe(study, row, "AT", study.pretraining["AT"], study.surrogate.recipe),
+        recipe=_training_config(study, row, "AT", study.pretraining["AT"], study.surrogate.recipe),
         evaluation=_evaluation(study, row),
         ra=study.ra,
     )
@@ -243,8 +248,10 @@ def mask(study: Study, pretraining: str, method: str, rounds: int) -> MaskSpec |
     """m after `rounds` rounds; None for the dense network."""
     if rounds == DENSE:
         return None
-    source, change = theta(study, pretraining), study.retraining.get(method)
-    retrain = _recipe(study, source.data, method.removeprefix("IMP-"), change) if change else None
+    source, settings = theta(study, pretraining), study.retraining.get(method)
+    retrain = None
+    if settings is not None:
+        retrain = _training_config(study, source.data, method.removeprefix("IMP-"), settings)
     return MaskSpec(
         theta=source,
         method=method,
@@ -295,7 +302,7 @@ def transfer(
         subset_rule=study.subset_rule,
         subset_seed=study.subset_seed,
         regime=regime,
-        recipe=_recipe(study, row, regime, *changes),
+        recipe=_training_config(study, row, regime, *changes),
         evaluation=_evaluation(study, row),
         ra=study.ra,
         seed=seed,
@@ -337,7 +344,7 @@ class Job(Frozen):
     method: Method = "IMP-ST"
     dataset: str = ""
     fraction: float = 1.0
-    regime: RegimeName = "AT"
+    regime: Regime = "AT"
     rounds: tuple[int, ...] = ()
     seeds: tuple[int, ...] = ()
     images: tuple[Pictures, ...] = ()

@@ -20,16 +20,14 @@ from torch import Tensor, nn
 
 from dwlt_lib import __version__, files
 from dwlt_lib.analysis import loss_landscape
-from dwlt_lib.attacks.pgd import PGD
 from dwlt_lib.config.costs import ENOUGH, cost
 from dwlt_lib.config.datasets import DataSet
+from dwlt_lib.config.recipes import PGD, TrainingConfig
 from dwlt_lib.config.specs import (
-    Attack,
     AttackSpec,
     ImportedSpec,
     MaskSpec,
     PretrainingSpec,
-    Recipe,
     Spec,
     SurfaceSpec,
     TrajectorySpec,
@@ -65,7 +63,7 @@ from dwlt_lib.pruning.masks import (
 from dwlt_lib.pruning.ticket_files import load_checkpoint
 from dwlt_lib.records import store
 from dwlt_lib.training import unfinished
-from dwlt_lib.training.trainer import Fitted, Regime, State, fit, generator, settle
+from dwlt_lib.training.trainer import Fitted, State, fit, generator, settle
 from dwlt_lib.training.unfinished import CHECKPOINT
 
 Progress = Callable[[dict[str, float]], None]
@@ -135,8 +133,6 @@ def _pretraining(spec: PretrainingSpec, device: torch.device, progress: Progress
         train,
         validation,
         spec,
-        spec.pretraining,
-        device,
         progress,
     )
     return (
@@ -172,13 +168,12 @@ def _mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -> Ma
     else:
         before = _read_mask(upstream(spec)[1], theta)
         train, _ = _budget(spec.theta.data, 1.0, "stratified", 0, spec.retrain, device)
-        how = _regime(spec.retrain, spec.method.removeprefix("IMP-"), spec.theta.evaluation)
         m, found = imp_round(
             model,
             theta,
             before,
             spec.prune_fraction,
-            how,
+            spec.retrain,
             train,
             spec.seed,
             _checkpoint(spec),
@@ -205,8 +200,6 @@ def _transfer(spec: TransferSpec, device: torch.device, progress: Progress | Non
         train,
         validation,
         spec,
-        spec.regime,
-        device,
         progress,
         partial(_keep, folder) if spec.keep == "trajectory" else None,
     )
@@ -311,7 +304,7 @@ def _attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -
         model,
         test.pages(),
         test.y,
-        _pgd(of.evaluation),
+        of.evaluation,
         generator(of.seed, "transfer attack", device=device),
         source=unseen,
     )
@@ -325,7 +318,7 @@ def _attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -
     return (
         metrics,
         [],
-        {"arrays.safetensors": save(_examples(model, unseen, test, _pgd(of.evaluation), of.seed))},
+        {"arrays.safetensors": save(_examples(model, unseen, test, of.evaluation, of.seed))},
     )
 
 
@@ -461,7 +454,7 @@ def _checkpoint(spec: Spec) -> Path:
 
 
 def _budget(
-    row, fraction: float, rule: str, seed: int, recipe: Recipe, device: torch.device
+    row, fraction: float, rule: str, seed: int, recipe: TrainingConfig, device: torch.device
 ) -> tuple[Images, Images | None]:
     """Training images, and validation images as the recipe says: out of the same budget
     (section 3), None where too few."""
@@ -486,20 +479,6 @@ def _budget(
     return chosen.take(training.nonzero().squeeze(1)), chosen.take(held)
 
 
-def _regime(recipe: Recipe, name: str, judge: Attack) -> Regime:
-    fields = recipe.model_dump(exclude={"attack", "validation"})
-    return Regime(
-        name=name,
-        attack=_pgd(recipe.attack) if recipe.attack else None,
-        judge=_pgd(judge) if recipe.attack else None,
-        **fields,
-    )
-
-
-def _pgd(attack: Attack) -> PGD:
-    return PGD(**attack.model_dump())
-
-
 def _deadline() -> float | None:
     value = os.environ.get("DWLT_DEADLINE")
     return float(value) if value else None
@@ -510,15 +489,22 @@ def _fit(
     m: dict[str, Tensor],
     train: Images,
     validation: Images | None,
-    spec,
-    name: str,
-    device: torch.device,
+    spec: PretrainingSpec | TransferSpec,
     progress: Progress | None,
     keep: Callable[[int, State], None] | None = None,
 ) -> Fitted:
-    how = _regime(spec.recipe, {"STD": "ST"}.get(name, name), spec.evaluation)
     return fit(
-        model, m, train, validation, how, spec.seed, keep, _checkpoint(spec), _deadline(), progress
+        model,
+        m,
+        train,
+        validation,
+        spec.recipe,
+        spec.seed,
+        spec.evaluation if spec.recipe.attack else None,  # ST is selected by SA
+        keep=keep,
+        checkpoint=_checkpoint(spec),
+        deadline=_deadline(),
+        progress=progress,
     )
 
 
@@ -528,7 +514,7 @@ def _tested(model: nn.Module, found: Fitted, spec, device: torch.device) -> dict
     The last epoch's beside them.
     """
     test = _images(spec.data, "test", device)
-    x, y, attack = test.pages(), test.y, _pgd(spec.evaluation)
+    x, y, attack = test.pages(), test.y, spec.evaluation
     metrics: dict[str, float] = {}
     for suffix, state in (("_last", found.last), ("", found.selected)):
         if suffix == "" and found.epoch == len(found.history):
@@ -562,7 +548,7 @@ def _mask_and_images(
     x, y = test.floats(), test.y
     if spec.images == "attacked":
         rng = generator(of.seed, "landscape", device=device)
-        x = attacked(model, x, y, _pgd(of.evaluation), rng)
+        x = attacked(model, x, y, of.evaluation, rng)
     return _ticket_mask(of, model), x, y
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.data.loading import Images
 from dwlt_lib.models.architectures import prunable
 from dwlt_lib.pruning.masks import Mask, Weights, dense_mask, magnitude_prune, random_prune
-from dwlt_lib.training.trainer import Fitted, Regime, State, fit, generator
+from dwlt_lib.training.trainer import Fitted, State, fit, generator
 
 
 def prunable_weights(model: nn.Module, theta: State) -> Weights:
@@ -46,7 +47,7 @@ def imp_round(
     theta: State,
     m: Mask | None,
     fraction: float,
-    retrain: Regime,
+    retrain: TrainingConfig,
     train: Images,
     seed: int,
     checkpoint: Path | None = None,

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwlt_lib.attacks.pgd import PGD, first_delta, perturb_unchecked
-from dwlt_lib.config.specs import judged
+from dwlt_lib.attacks.pgd import first_delta, perturb_unchecked
+from dwlt_lib.config.recipes import PGD, TrainingConfig
 from dwlt_lib.data.loading import Images, batches
 from dwlt_lib.evaluation.accuracy import robust_accuracy, standard_accuracy
 from dwlt_lib.models.tensors import Mask
@@ -80,32 +80,6 @@ def _keep_memory() -> None:
 
 
 @dataclass(frozen=True)
-class Regime:
-    """How to train. name: ST, FAT or AT; schedule: constant, steps (lr x 0.1 at milestones), cosine
-    (by epoch) or one_cycle (linear up for a quarter of the steps, linear down to 0); attack: what a
-    training step faces (None for ST); judge: the attack that validation RA is measured by (None:
-    select by SA); precision: of the update's forward and backward pass, fp32 or bf16 (the attack
-    has its own); deterministic: of a GPU's kernels; at_once: see `step`; validate_ra_from: of
-    `specs.judged`; selection: which epoch counts, the one that validates best or the last."""
-
-    name: str
-    epochs: int
-    batch: int
-    lr: float
-    schedule: str
-    milestones: tuple[int, ...]
-    momentum: float
-    weight_decay: float
-    attack: PGD | None
-    judge: PGD | None
-    precision: str = "fp32"
-    deterministic: bool = True
-    at_once: int | None = None
-    selection: str = "best"
-    validate_ra_from: int | None = None
-
-
-@dataclass(frozen=True)
 class Fitted:
     """What training found. selected/last: state dictionaries; epoch: the selected one, from 1;
     history: one dict an epoch (epoch, lr, loss and, where validated, SA and RA)."""
@@ -116,16 +90,16 @@ class Fitted:
     history: list[dict[str, float]]
 
 
-def learning_rate(how: Regime, epoch: int, part: float) -> float:
+def learning_rate(config: TrainingConfig, epoch: int, part: float) -> float:
     """The rate at `epoch` (from 0), `part` (0..1) of the way through it."""
-    if how.schedule == "steps":
-        return how.lr * 0.1 ** sum(epoch >= at for at in how.milestones)
-    if how.schedule == "cosine":
-        return how.lr * 0.5 * (1 + math.cos(math.pi * epoch / how.epochs))
-    if how.schedule == "one_cycle":
-        at = (epoch + part) / how.epochs
-        return how.lr * (at / 0.25 if at < 0.25 else (1 - at) / 0.75)
-    return how.lr
+    if config.schedule == "steps":
+        return config.lr * 0.1 ** sum(epoch >= at for at in config.milestones)
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
+    if config.schedule == "one_cycle":
+        at = (epoch + part) / config.epochs
+        return config.lr * (at / 0.25 if at < 0.25 else (1 - at) / 0.75)
+    return config.lr
 
 
 def fit(
@@ -133,8 +107,9 @@ def fit(
     m: Mask,
     train: Images,
     validation: Images | None,
-    how: Regime,
+    config: TrainingConfig,
     seed: int,
+    eval_attack: PGD | None = None,
     keep: Callable[[int, State], None] | None = None,
     checkpoint: Path | None = None,
     deadline: float | None = None,
@@ -144,8 +119,9 @@ def fit(
     checkpoint for SA and RA.
 
     With `validation` and selection "best", the epoch with the best SA (ST) or RA (FAT, AT) is
-    selected among those `judged`, ties to the earlier; else the last one. FAT also stops early when
-    RA collapses, and then its best epoch counts. `keep`: called with 0 and the state before
+    selected among those where it is measured, ties to the earlier; else the last one. FAT also
+    stops early when RA collapses, and then its best epoch counts. `eval_attack`: what validation RA
+    is measured by; None, as for ST: SA selects. `keep`: called with 0 and the state before
     training, then with each epoch and the state after it. `checkpoint`: a file written after every
     epoch and continued from if it is there and whole; the outcome is bit-equal on CPU to an
     uninterrupted run. Raises OutOfTime when `deadline` (time.time()) would pass within the next
@@ -154,10 +130,11 @@ def fit(
     device = next(model.parameters()).device
     settle(device)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = (
-        how.deterministic,
-        not how.deterministic,
+        config.deterministic,
+        not config.deterministic,
     )
-    own, ready = model, _ready(model, m, how)
+    metric = "SA" if eval_attack is None else "RA"
+    own, ready = model, _ready(model, m, config)
     model, optimiser = ready.model, ready.optimiser
     state = {
         "epoch": 0,
@@ -175,23 +152,23 @@ def fit(
     elif keep is not None:
         keep(0, _snapshot(model))
     seconds = 0.0
-    while state["epoch"] < how.epochs and not state["stopped"]:
+    while state["epoch"] < config.epochs and not state["stopped"]:
         if deadline is not None and time.time() + seconds > deadline:
             raise OutOfTime
         began = time.time()
-        row = _epoch(model, train, how, seed, state["epoch"], optimiser, ready.go)
+        row = _epoch(model, train, config, seed, state["epoch"], optimiser, ready.go)
         state["epoch"] += 1
         row = {
             "epoch": state["epoch"],
             **row,
-            **_validate(model, validation, how, seed, state["epoch"]),
+            **_validate(model, validation, config, eval_attack, seed, state["epoch"]),
         }
         state["history"].append(row)
-        _select(state, model, row, how, validation is not None)
+        _select(state, model, row, metric, config.regime == "FAT")
         if keep is not None:
             keep(state["epoch"], _snapshot(model))
         seconds = time.time() - began
-        if checkpoint is not None and state["epoch"] < how.epochs:
+        if checkpoint is not None and state["epoch"] < config.epochs:
             unfinished.save(
                 {**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()},
                 checkpoint,
@@ -201,7 +178,7 @@ def fit(
     if model is not own:
         own.train().load_state_dict(model.state_dict())
     last = _snapshot(model)
-    chosen = validation is not None and (how.selection == "best" or state["stopped"])
+    chosen = validation is not None and (config.selection == "best" or state["stopped"])
     return Fitted(
         selected=state["selected"] if chosen else last,
         last=last,
@@ -223,27 +200,25 @@ class _Ready:
 _WARM: dict[tuple, _Ready] = {}  # on CUDA, the last one
 
 
-def _ready(model: nn.Module, m: Mask, how: Regime) -> _Ready:
+def _ready(model: nn.Module, m: Mask, config: TrainingConfig) -> _Ready:
     """The model itself, new to training; on CUDA a twin of it, whose steps the next ticket of its
     kind finds captured: weights, statistics, mask and momenta are data in the tensors that the
     graph knows."""
     if not _capturable(next(model.parameters())):
-        return _new(model, m, how)
-    like = replace(
-        how,
-        name="",
-        epochs=0,
-        lr=0.0,
-        schedule="",
-        milestones=(),
-        judge=None,
-        validate_ra_from=None,
-        selection="",
-    )  # a step knows none of these
-    key = (str(model), tuple(m), like)
+        return _new(model, m, config)
+    known_to_a_step = (
+        config.batch,
+        config.momentum,
+        config.weight_decay,
+        config.attack,
+        config.precision,
+        config.deterministic,
+        config.micro_batch_size,
+    )
+    key = (str(model), tuple(m), known_to_a_step)
     if key not in _WARM:
         _WARM.clear()  # and with it a graph's memory
-        _WARM[key] = _new(deepcopy(model), m, how)
+        _WARM[key] = _new(deepcopy(model), m, config)
     found = _WARM[key]
     with torch.no_grad():
         for mine, given in zip(
@@ -259,17 +234,25 @@ def _ready(model: nn.Module, m: Mask, how: Regime) -> _Ready:
     return found
 
 
-def _new(model: nn.Module, m: Mask, how: Regime) -> _Ready:
+def _new(model: nn.Module, m: Mask, config: TrainingConfig) -> _Ready:
     kept, one = masked(model, m), next(model.parameters())
-    rate = torch.tensor(how.lr, device=one.device) if _capturable(one) else how.lr
+    rate = torch.tensor(config.lr, device=one.device) if _capturable(one) else config.lr
     optimiser = torch.optim.SGD(
         model.parameters(),
         lr=rate,
-        momentum=how.momentum,
-        weight_decay=how.weight_decay,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
         fused=True,
     )
-    go = stepper(model, kept, optimiser, how.attack, how.batch, how.precision, how.at_once)
+    go = stepper(
+        model,
+        kept,
+        optimiser,
+        config.attack,
+        config.batch,
+        config.precision,
+        config.micro_batch_size,
+    )
     return _Ready(model, kept, optimiser, go)
 
 
@@ -289,7 +272,7 @@ def _recall(optimiser: torch.optim.Optimizer, saved: dict) -> None:
 def _epoch(
     model: nn.Module,
     train: Images,
-    how: Regime,
+    config: TrainingConfig,
     seed: int,
     epoch: int,
     optimiser: torch.optim.Optimizer,
@@ -298,19 +281,19 @@ def _epoch(
     model.train()
     device = next(model.parameters()).device
     noise = generator(seed, "attack", epoch, device)
-    total, steps = torch.zeros((), device=device), max(1, math.ceil(len(train) / how.batch))
+    total, steps = torch.zeros((), device=device), max(1, math.ceil(len(train) / config.batch))
     epoch_batches = batches(
-        train, how.batch, generator(seed, "order", epoch), generator(seed, "augment", epoch)
+        train, config.batch, generator(seed, "order", epoch), generator(seed, "augment", epoch)
     )
     for number, (x, y) in enumerate(epoch_batches):
-        rate = learning_rate(how, epoch, (number + 1) / steps)
+        rate = learning_rate(config, epoch, (number + 1) / steps)
         for group in optimiser.param_groups:
             group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
         total += go(x, y, noise)[1] * len(y)
     mean = (total / len(train)).item()
     if not math.isfinite(mean):
         raise FloatingPointError(
-            f"the loss is {mean} in epoch {epoch + 1}: want a finite one; lower lr={how.lr}"
+            f"the loss is {mean} in epoch {epoch + 1}: want a finite one; lower lr={config.lr}"
         )
     return {"lr": rate, "loss": mean}
 
@@ -322,7 +305,7 @@ def stepper(
     attack: PGD | None,
     batch: int,
     precision: str = "fp32",
-    at_once: int | None = None,
+    micro_batch_size: int | None = None,
     pool: Pool | None = None,
 ) -> Stepper:
     """`step` for one batch after another: (x, y, noise, start=None) -> (images, loss).
@@ -334,13 +317,15 @@ def stepper(
     graphs: dict[torch.Size, Work | None] = {}
 
     def work(x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        return step(model, kept, optimiser, x, y, attack, None, precision, start, at_once)
+        return step(model, kept, optimiser, x, y, attack, None, precision, start, micro_batch_size)
 
     def go(
         x: Tensor, y: Tensor, noise: torch.Generator | None, start: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         if not _capturable(x) or len(x) != batch:
-            return step(model, kept, optimiser, x, y, attack, noise, precision, start, at_once)
+            return step(
+                model, kept, optimiser, x, y, attack, noise, precision, start, micro_batch_size
+            )
         if start is None:
             start = torch.zeros_like(x) if attack is None else first_delta(x, attack, noise)
         if x.shape not in graphs:
@@ -364,18 +349,16 @@ def step(
     noise: torch.Generator | None,
     precision: str = "fp32",
     start: Tensor | None = None,
-    at_once: int | None = None,
+    micro_batch_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One training step, whatever the regime: attack (if any), gradient, update, mask. No value
     leaves the device.
 
-    kept: of `masked`; x: (B,3,H,W) in [0,1]; y: (B,); noise, start: of `attacks.perturb`; at_once:
-    with fewer than B, equal parts of at most so many images go through the network one after
-    another, each with BatchNorm statistics of its own, and their gradients are summed. Returns the
-    images that were trained on and their mean loss, a scalar tensor. The model must be in train
-    mode.
+    kept: of `masked`; x: (B,3,H,W) in [0,1]; y: (B,); noise, start: of `attacks.perturb`;
+    micro_batch_size: of TrainingConfig. Returns the images that were trained on and their mean
+    loss, a scalar tensor. The model must be in train mode.
     """
-    count = math.ceil(len(x) / (at_once or len(x)))
+    count = math.ceil(len(x) / (micro_batch_size or len(x)))
     optimiser.zero_grad(set_to_none=True)
     seen, total = [], torch.zeros((), device=x.device)
     starts = (None,) * count if start is None else start.tensor_split(count)
@@ -424,28 +407,33 @@ def _mask_(kept: Kept) -> None:
 
 
 def _validate(
-    model: nn.Module, validation: Images | None, how: Regime, seed: int, epoch: int
+    model: nn.Module,
+    validation: Images | None,
+    config: TrainingConfig,
+    eval_attack: PGD | None,
+    seed: int,
+    epoch: int,
 ) -> dict[str, float]:
     if validation is None:
         return {}
     x, y = validation.pages(), validation.y
     row = {"SA": standard_accuracy(model, x, y)}
-    if how.judge is not None and judged(how.name, epoch, how.epochs, how.validate_ra_from):
+    if eval_attack is not None and config.evaluates_robustly_at(epoch):
         row["RA"] = robust_accuracy(
-            model, x, y, how.judge, generator(seed, "validation", epoch, x.device)
+            model, x, y, eval_attack, generator(seed, "validation", epoch, x.device)
         )
     return row
 
 
 def _select(
-    state: dict, model: nn.Module, row: dict[str, float], how: Regime, chosen: bool
+    state: dict, model: nn.Module, row: dict[str, float], metric: str, stops_on_collapse: bool
 ) -> None:
-    score = row.get("SA" if how.judge is None else "RA")
-    if not chosen or score is None:
+    score = row.get(metric)
+    if score is None:
         return
     if score > state["best"]:
         state.update(best=score, best_epoch=state["epoch"], selected=_snapshot(model))
-    state["stopped"] = how.name == "FAT" and score < state["best"] - COLLAPSE
+    state["stopped"] = stops_on_collapse and score < state["best"] - COLLAPSE
 
 
 def _snapshot(model: nn.Module) -> State:

@@ -3,10 +3,11 @@
 Forward passes counted by hand, validation included, and what sets a speed told apart.
 """
 
-import pytest
-from test_specs import ATTACKED, MASK, PGD, RECIPE, SURFACE, THETA, TRANSFER, changed
+from dataclasses import replace
 
-from dwlt_lib.config import specs
+import pytest
+from test_specs import ATTACK, ATTACKED, MASK, RECIPE, SURFACE, THETA, TRANSFER, changed
+
 from dwlt_lib.config.costs import Work, cost, split, work
 from dwlt_lib.config.datasets import CATALOGUE
 
@@ -20,7 +21,7 @@ def test_cost_counts_forward_passes():
         0.1 * source.train_images,
         2 * source.test_images * (sa + ra),
     )
-    judged = sum(specs.judged(THETA.pretraining, epoch, 4) for epoch in (1, 2, 3, 4))
+    judged = sum(RECIPE.evaluates_robustly_at(epoch) for epoch in (1, 2, 3, 4))
     assert cost(THETA) == pytest.approx(
         (4 * (trained * (3 + 2 * 3) + held * sa) + judged * held * ra + test) * forward
     )
@@ -45,13 +46,13 @@ def test_validation_weighs_the_more_the_fewer_the_images(fraction, share):
     """5,000 images by PGD-20 in 55 of 100 epochs, against PGD-10 training on a fraction of
     CIFAR-10's other 45,000.
     """
-    how = changed(RECIPE, epochs=100, validation="held_5000", attack=changed(PGD, steps=10))
+    how = changed(RECIPE, epochs=100, validation="held_5000", attack=replace(ATTACK, steps=10))
     ticket = changed(
         TRANSFER,
         data=CATALOGUE["cifar10"],
         fraction=fraction,
         recipe=how,
-        evaluation=changed(PGD, steps=20),
+        evaluation=replace(ATTACK, steps=20),
     )
     found = work(changed(ticket, data=changed(ticket.data, test_images=1)))
     training = found[Work("at", "resnet8", 32, "fp32", "train")]
@@ -60,11 +61,11 @@ def test_validation_weighs_the_more_the_fewer_the_images(fraction, share):
 
 
 def test_work_is_told_apart_by_what_sets_its_speed():
-    fast = changed(PGD, precision="bf16", bn="eval")
+    fast = replace(ATTACK, precision="bf16", bn="eval")
     ticket = changed(
         TRANSFER,
         recipe=changed(RECIPE, precision="bf16", attack=fast),
-        evaluation=changed(PGD, precision="bf16"),
+        evaluation=replace(ATTACK, precision="bf16"),
     )
     assert set(work(ticket)) == {
         Work("at", "resnet8", 8, "bf16", "eval"),
@@ -92,7 +93,7 @@ def test_restarts_cost_their_attacks_and_the_scores_that_tell_them_apart():
     forward, row = 0.0125 * (8 / 32) ** 2, CATALOGUE["digits"]
 
     def tested(restarts):
-        again = changed(TRANSFER, evaluation=changed(TRANSFER.evaluation, restarts=restarts))
+        again = changed(TRANSFER, evaluation=replace(TRANSFER.evaluation, restarts=restarts))
         return cost(again) / (2 * row.test_images * forward)
 
     assert TRANSFER.evaluation.steps == 3 and score[1] == 7

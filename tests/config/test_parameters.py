@@ -8,7 +8,6 @@ from hostile_files import BASE, swap
 
 from dwlt_lib.config import studies
 from dwlt_lib.config.parameters import BadStudy, parse
-from dwlt_lib.config.specs import judged
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 
@@ -349,8 +348,8 @@ def test_as_code_is_what_the_authors_scripts_do():
 def test_as_code_validates_ra_in_the_epochs_that_the_authors_scripts_do():
     study = big("as_code")
     for name, first, epochs in (("cifar10", 46, 100), ("svhn", 1, 80)):
-        start = transfer(study, name, "AT").recipe.validate_ra_from
-        asked = [epoch for epoch in range(1, epochs + 1) if judged("AT", epoch, epochs, start)]
+        config = transfer(study, name, "AT").recipe
+        asked = [epoch for epoch in range(1, epochs + 1) if config.evaluates_robustly_at(epoch)]
         assert asked == list(range(first, epochs + 1))
     fast = transfer(study, "cifar10", "FAT").recipe
     assert fast.validate_ra_from is None  # after each, to see a collapse

@@ -5,6 +5,7 @@ An id changes with whatever a result depends on, and with nothing else.
 
 import subprocess
 import sys
+from dataclasses import fields, replace
 
 import pytest
 import yaml
@@ -12,12 +13,11 @@ from pydantic import ValidationError
 
 from dwlt_lib.config import parameters, specs, studies
 from dwlt_lib.config.datasets import CATALOGUE, NOT_IDENTITY
+from dwlt_lib.config.recipes import PGD, TrainingConfig
 from dwlt_lib.config.specs import (
-    Attack,
     AttackSpec,
     MaskSpec,
     PretrainingSpec,
-    Recipe,
     SurfaceSpec,
     TrajectorySpec,
     TransferSpec,
@@ -25,8 +25,8 @@ from dwlt_lib.config.specs import (
     upstream,
 )
 
-PGD = Attack(eps=0.1, alpha=0.02, steps=3)
-RECIPE = Recipe(
+ATTACK = PGD(eps=0.1, alpha=0.02, steps=3)
+RECIPE = TrainingConfig(
     epochs=4,
     batch=32,
     lr=0.1,
@@ -35,14 +35,14 @@ RECIPE = Recipe(
     momentum=0.9,
     weight_decay=1e-4,
     validation="tenth",
-    attack=PGD,
+    attack=ATTACK,
 )
 THETA = PretrainingSpec(
     pretraining="AT",
     arch="resnet8",
     data=CATALOGUE["mnist5k"],
     recipe=RECIPE,
-    evaluation=PGD,
+    evaluation=ATTACK,
     seed=0,
 )
 MASK = MaskSpec(theta=THETA, method="IMP-ST", rounds=3, prune_fraction=0.2, retrain=RECIPE, seed=0)
@@ -55,7 +55,7 @@ TRANSFER = TransferSpec(
     subset_seed=0,
     regime="AT",
     recipe=RECIPE,
-    evaluation=PGD,
+    evaluation=ATTACK,
     seed=0,
     keep="none",
 )
@@ -85,7 +85,7 @@ OTHER = {
     "points": 7,
     "span": 2.0,
     "recipe": RECIPE.model_copy(update={"lr": 0.2}),
-    "evaluation": PGD.model_copy(update={"steps": 4}),
+    "evaluation": replace(ATTACK, steps=4),
     "theta": THETA.model_copy(update={"seed": 5}),
     "transfer": TRANSFER.model_copy(update={"seed": 5}),
     "surrogate": THETA,
@@ -117,7 +117,7 @@ def test_an_id_changes_with_every_number_of_a_recipe_an_attack_and_a_data_set():
         attack=None,
         precision="bf16",
         deterministic=False,
-        at_once=16,
+        micro_batch_size=16,
         validate_ra_from=2,
         selection="last",
     )
@@ -138,23 +138,26 @@ def test_an_id_changes_with_every_number_of_a_recipe_an_attack_and_a_data_set():
         resize="both",
         scale=(0.2, 0.9),
     )
-    assert set(recipe) == set(Recipe.model_fields) and set(attack) == set(Attack.model_fields)
+    assert set(recipe) == set(TrainingConfig.model_fields)
+    assert set(attack) == {field.name for field in fields(PGD)}
     row = CATALOGUE["mnist5k"]
     assert set(data) == set(type(row).model_fields) - NOT_IDENTITY
     ids = [record_id(changed(THETA, recipe=changed(RECIPE, **{k: v}))) for k, v in recipe.items()]
-    ids += [record_id(changed(THETA, evaluation=changed(PGD, **{k: v}))) for k, v in attack.items()]
+    attacks = [replace(ATTACK, **{k: v}) for k, v in attack.items()]
+    ids += [record_id(changed(THETA, evaluation=attack)) for attack in attacks]
     ids += [record_id(changed(THETA, data=changed(row, **{k: v}))) for k, v in data.items()]
     assert len({record_id(THETA), *ids}) == 1 + len(ids)
 
 
-def test_a_batch_in_parts_is_another_recipe_and_parts_of_a_whole_batch_are_none():
-    def batch(**how):
+def test_micro_batches_make_another_id_but_one_of_the_whole_batch_does_not():
+    def of_batch_64(micro_batch_size=None):
+        training = {"batch": 64, "micro_batch_size": micro_batch_size}
         text = yaml.safe_dump(
             {
                 "name": "s",
                 "arch": "resnet8",
                 "source": "mnist5k",
-                "transfer": {"AT": how},
+                "transfer": {"AT": training},
                 "grid": [
                     {
                         "pretraining": ["AT"],
@@ -169,8 +172,8 @@ def test_a_batch_in_parts_is_another_recipe_and_parts_of_a_whole_batch_are_none(
         study = parameters.parse(text, "s.yaml")
         return record_id(studies.transfer(study, "AT", "OMP", "digits", 1.0, "AT", 0, 0))
 
-    assert batch(batch=64) == batch(batch=64, at_once=64) == batch(batch=64, at_once=100)
-    assert batch(batch=64) != batch(batch=64, at_once=32) != batch(batch=64, at_once=16)
+    assert of_batch_64() == of_batch_64(64) == of_batch_64(100)
+    assert of_batch_64() != of_batch_64(32) != of_batch_64(16)
 
 
 def test_an_id_heeds_neither_the_path_nor_the_licence_nor_the_number_of_images():
@@ -198,7 +201,7 @@ def test_kinds_with_equal_fields_have_different_ids():
 def test_ids_are_the_same_in_another_process_and_are_20_hexadecimal_digits():
     code = (
         "from dwlt_lib.config.specs import *; from dwlt_lib.config.datasets import CATALOGUE; a ="
-        " Attack(eps=0.1, alpha=0.02, steps=3); r = Recipe(epochs=4, batch=32, lr=0.1,"
+        " PGD(eps=0.1, alpha=0.02, steps=3); r = TrainingConfig(epochs=4, batch=32, lr=0.1,"
         " schedule='steps', milestones=(2,), momentum=0.9, weight_decay=1e-4, validation='tenth',"
         " attack=a); print(record_id(PretrainingSpec(pretraining='AT', arch='resnet8',"
         " data=CATALOGUE['mnist5k'], recipe=r, evaluation=a, seed=0)))"
@@ -242,7 +245,7 @@ def test_descriptions_are_frozen_and_refuse_what_they_do_not_know():
         dict(schedule="step"),
     ):
         with pytest.raises(ValidationError):
-            Recipe(**{**RECIPE.model_dump(), **wrong})
+            TrainingConfig(**{**RECIPE.model_dump(), **wrong})
 
 
 def test_columns_use_the_papers_names_and_call_rounds_0_dense():

@@ -15,6 +15,7 @@ from seeds import torch_rng as rng
 
 from dwlt_lib.config import studies
 from dwlt_lib.config.datasets import CATALOGUE
+from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.data import decoding, loading
 from dwlt_lib.evaluation.accuracy import correct, standard_accuracy
 from dwlt_lib.execution import make
@@ -221,7 +222,9 @@ def test_images_and_labels_stay_together_through_every_door(tmp_path, monkeypatc
 
 def test_resumed_training_on_streamed_pictures_is_bit_equal(birds, tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_LOADERS", "2")
-    how = trainer.Regime("ST", 3, 4, 0.05, "constant", (), 0.9, 5e-4, None, None)
+    how = TrainingConfig(
+        epochs=3, batch=4, lr=0.05, schedule="constant", momentum=0.9, weight_decay=5e-4
+    )
 
     def fit(progress=None, checkpoint=None):
         set_global()

@@ -3,11 +3,14 @@
 import pytest
 import torch
 
+from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import imp, masks
-from dwlt_lib.training.trainer import Regime, fit
+from dwlt_lib.training.trainer import fit
 
-HOW = Regime("ST", 1, 64, 0.05, "constant", (), 0.9, 1e-4, None, None)
+HOW = TrainingConfig(
+    epochs=1, batch=64, lr=0.05, schedule="constant", momentum=0.9, weight_decay=1e-4
+)
 
 
 def same(a, b):

@@ -9,12 +9,18 @@ import pytest
 import torch
 
 from dwlt_lib.attacks.pgd import PGD
+from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import masks
 from dwlt_lib.training import graphs, trainer
-from dwlt_lib.training.trainer import Regime, fit
 
 PGD2 = PGD(0.15, 0.075, 2)
+
+
+def fit(model, m, train, validation, config, seed, **settings):
+    """`trainer.fit`, whose adversarial training is validated by PGD-2."""
+    eval_attack = PGD2 if config.attack else None
+    return trainer.fit(model, m, train, validation, config, seed, eval_attack, **settings)
 
 
 def same(a, b):
@@ -157,7 +163,6 @@ def test_before_the_first_step_momenta_are_zero_which_is_the_same_as_none(cuda, 
 def regime(name, **changes):
     attack = {"ST": None, "FAT": PGD(0.15, 0.18, 1), "AT": PGD2}[name]
     settings = dict(
-        name=name,
         epochs=2,
         batch=64,
         lr=0.1,
@@ -166,9 +171,8 @@ def regime(name, **changes):
         momentum=0.9,
         weight_decay=5e-3,
         attack=attack,
-        judge=attack and PGD2,
     )
-    return Regime(**{**settings, **changes})
+    return TrainingConfig(**{**settings, **changes})
 
 
 def mask(model, fraction):

@@ -5,7 +5,6 @@ Pruned weights, exact resume, schedules, selection, early stopping and random st
 
 import itertools
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,19 +15,24 @@ from seeds import torch_rng
 
 from dwlt_lib.attacks import pgd
 from dwlt_lib.attacks.pgd import PGD
-from dwlt_lib.config import specs
+from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import masks
 from dwlt_lib.training import trainer
-from dwlt_lib.training.trainer import OutOfTime, Regime, fit, generator, learning_rate
+from dwlt_lib.training.trainer import OutOfTime, generator, learning_rate
 
 PGD2 = PGD(0.15, 0.075, 2)
+
+
+def fit(model, m, train, validation, config, seed, **settings):
+    """`trainer.fit`, whose adversarial training is validated by PGD-2."""
+    settings.setdefault("eval_attack", PGD2 if config.attack else None)
+    return trainer.fit(model, m, train, validation, config, seed, **settings)
 
 
 def regime(name="ST", **changes):
     attack = {"ST": None, "FAT": PGD(0.15, 0.18, 1), "AT": PGD2}[name]
     settings = dict(
-        name=name,
         epochs=3,
         batch=64,
         lr=0.1,
@@ -37,9 +41,8 @@ def regime(name="ST", **changes):
         momentum=0.9,
         weight_decay=5e-3,
         attack=attack,
-        judge=attack and PGD2,
     )
-    return Regime(**{**settings, **changes})
+    return TrainingConfig(**{**settings, **changes})
 
 
 def half_mask(model):
@@ -135,8 +138,9 @@ def test_adversarial_training_is_what_makes_a_network_robust(net, digits):
             masks.dense_mask(architectures.prunable(model)),
             digits,
             digits,
-            regime(name, epochs=4, weight_decay=5e-4, judge=PGD2),
+            regime(name, epochs=4, weight_decay=5e-4),
             0,
+            eval_attack=PGD2,
         ).history
         found[name] = history[-1]
     assert found["AT"]["RA"] > found["ST"]["RA"] + 0.1 and found["ST"]["SA"] > 0.5
@@ -324,15 +328,16 @@ def test_robust_training_selects_by_ra_whatever_sa_says(name, monkeypatch, net, 
 
 
 def test_ra_is_validated_in_55_of_100_epochs_and_for_fat_in_all_unless_a_recipe_says_from_when():
-    asked = [epoch for epoch in range(1, 101) if specs.judged("AT", epoch, 100)]
-    assert asked == [10, 20, 30, 40, 50, *range(51, 101)]
-    assert all(specs.judged("FAT", epoch, 100) for epoch in range(1, 101))
-    assert all(
-        specs.judged("AT", epochs, epochs) for epochs in range(1, 30)
-    )  # something is always selected
+    def evaluated(name, **settings):
+        config = regime(name, epochs=100, **settings)
+        return [epoch for epoch in range(1, 101) if config.evaluates_robustly_at(epoch)]
+
+    assert evaluated("AT") == [10, 20, 30, 40, 50, *range(51, 101)]
+    assert evaluated("FAT") == list(range(1, 101))
+    for epochs in range(1, 30):  # something is always selected
+        assert regime("AT", epochs=epochs).evaluates_robustly_at(epochs)
     for name in ("AT", "FAT"):
-        asked = [epoch for epoch in range(1, 101) if specs.judged(name, epoch, 100, 46)]
-        assert asked == list(range(46, 101))
+        assert evaluated(name, validate_ra_from=46) == list(range(46, 101))
 
 
 def test_training_validates_ra_from_the_epoch_its_recipe_names(monkeypatch, net, digits):
@@ -360,7 +365,7 @@ def test_a_run_that_asks_for_its_last_epoch_gets_it_but_for_one_that_collapsed(
     monkeypatch, net, digits
 ):
     judged(monkeypatch, [0.5] * 9, [0.3, 0.5, 0.45, 0.4])
-    how = replace(regime("FAT", epochs=4), selection="last")
+    how = regime("FAT", epochs=4, selection="last")
     found = run(net(), digits, digits, how, 0)
     assert found.epoch == 4 and same(found.selected, found.last)
     judged(monkeypatch, [0.5] * 9, [0.3, 0.5, 0.29, 0.4])
@@ -440,7 +445,7 @@ def test_training_leaves_torchs_global_generator_alone_and_does_not_heed_it(net,
 # in parts
 
 
-def parts_step(net, digits, at_once, attack=None):
+def parts_step(net, digits, micro_batch_size, attack=None):
     """A network after one step on twelve images, and what `step` returned."""
     model, x, y = without_kinks(net()), digits.floats()[:12], digits.y[:12]
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -454,7 +459,7 @@ def parts_step(net, digits, at_once, attack=None):
         attack,
         None,
         start=start,
-        at_once=at_once,
+        micro_batch_size=micro_batch_size,
     )
     return model, found
 
@@ -471,11 +476,11 @@ def test_a_batch_in_one_part_is_the_batch_to_the_bit(net, digits, attack):
     )
 
 
-@pytest.mark.parametrize("at_once, sizes", [(4, (4, 4, 4)), (5, (4, 4, 4)), (8, (6, 6))])
+@pytest.mark.parametrize("micro_batch_size, sizes", [(4, (4, 4, 4)), (5, (4, 4, 4)), (8, (6, 6))])
 def test_parts_of_a_batch_sum_to_its_mean_gradient_and_keep_their_own_statistics(
-    net, digits, at_once, sizes
+    net, digits, micro_batch_size, sizes
 ):
-    model, (x, loss) = parts_step(net, digits, at_once)
+    model, (x, loss) = parts_step(net, digits, micro_batch_size)
     by_hand, losses = without_kinks(net()).train(), []
     for part, labels in zip(
         digits.floats()[:12].split(sizes), digits.y[:12].split(sizes), strict=True
