@@ -33,9 +33,9 @@ def read_study(path: str | Path) -> Study:
     noted = store.noted(found.name)
     params = noted.get("params", {})
     if found.weights:
-        for at, problem in imported.problems(found, dataset(found, found.source)):
+        for at, problem in imported.mismatches(found, dataset(found, found.source)):
             raise BadStudy(f"{place(text, origin, *at)}: {problem}")
-        found = imported.known(found, params.get("weights", {}))
+        found = imported.resolve_identities(found, params.get("weights", {}))
     try:
         found = fingerprints.known(found, params.get("data", {}))
     except ValueError as error:
