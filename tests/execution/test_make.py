@@ -161,7 +161,7 @@ def test_one_checkpoint_gives_both_metrics_the_selected_one(made):
     model.load_state_dict(weights(spec))
     test = loading.images(spec.data, "test")
     metrics = store.read(spec).metrics
-    attack, rng = make._pgd(spec.evaluation), trainer.generator(0, "test")
+    attack, rng = spec.evaluation, trainer.generator(0, "test")
     assert metrics["SA"] == accuracy.standard_accuracy(model, test.floats(), test.y)
     assert metrics["chance"] == max(test.y.eq(c).double().mean().item() for c in test.y.unique())
     assert metrics["test_images"] == len(test)
