@@ -500,7 +500,7 @@ def _fit(
         validation,
         spec.recipe,
         spec.seed,
-        spec.evaluation if spec.recipe.attack else None,  # ST is selected by SA
+        eval_attack=spec.evaluation if spec.recipe.attack else None,  # ST is selected by SA
         keep=keep,
         checkpoint=_checkpoint(spec),
         deadline=_deadline(),

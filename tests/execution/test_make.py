@@ -267,7 +267,7 @@ def test_a_trajectory_ends_at_the_origin_where_the_loss_is_the_last_checkpoints(
     model.load_state_dict({key[5:]: value for key, value in states.items() if key.startswith(last)})
     assert found.metrics["loss_centre"] == accuracy.mean_loss(model, test.floats(), test.y)
     on_attacked = store.read(one(made, "trajectory", images="attacked")).metrics["loss_centre"]
-    attack, rng = make._pgd(spec.transfer.evaluation), trainer.generator(0, "landscape")
+    attack, rng = spec.transfer.evaluation, trainer.generator(0, "landscape")
     moved = accuracy.attacked(
         model, test.floats(), test.y, attack, rng
     )  # attacked where the path ends
@@ -287,7 +287,7 @@ def test_a_transfer_attack_says_what_the_ticket_does_on_the_surrogates_images(ma
         unseen,
         test.floats(),
         test.y,
-        make._pgd(spec.transfer.evaluation),
+        spec.transfer.evaluation,
         trainer.generator(0, "transfer attack"),
     )
     found = store.read(spec).metrics
@@ -331,13 +331,13 @@ def caught_fit(monkeypatch, spec):
     """What `make` hands to training.fit for this record."""
     found = {}
 
-    def spy(model, m, train, validation, how, seed, *args, **settings):
+    def spy(model, m, train, validation, config, seed, *args, **settings):
         found.update(
             state={name: value.clone() for name, value in model.state_dict().items()},
             m=m,
             train=train,
             validation=validation,
-            how=how,
+            eval_attack=settings["eval_attack"],
             seed=seed,
         )
         raise Caught
@@ -394,7 +394,7 @@ def test_validation_comes_out_of_the_budget_and_never_overlaps_training(made, mo
     )
     assert (len(train), len(held)) == (81, 9) and not train & held  # 90 images, a tenth of them
     assert found["validation"].y.bincount().tolist() == [3, 3, 3]
-    assert found["how"].judge is None  # ST is selected by SA
+    assert found["eval_attack"] is None  # ST is selected by SA
     monkeypatch.setattr(make, "ENOUGH", 10)
     found = caught_fit(monkeypatch, spec)
     assert found["validation"] is None and len(found["train"]) == 90
@@ -428,9 +428,9 @@ def test_imp_retraining_starts_from_theta_and_heeds_the_mask_seed_alone(made, mo
     seen, before = [], mask_of(record_id(upstream(spec)[1]))
     monkeypatch.setattr(make, "_read_mask", lambda *_: before)
 
-    def spy(model, m, train, validation, how, seed, **settings):
+    def spy(model, m, train, validation, config, seed, **settings):
         assert m is before
-        seen.append((same(model.state_dict(), weights(spec.theta)), seed, how.attack, validation))
+        seen.append((same(model.state_dict(), weights(spec.theta)), seed, config.attack, validation))
         raise Caught
 
     monkeypatch.setattr(imp, "fit", spy)
