@@ -430,7 +430,8 @@ def test_imp_retraining_starts_from_theta_and_heeds_the_mask_seed_alone(made, mo
 
     def spy(model, m, train, validation, config, seed, **settings):
         assert m is before
-        seen.append((same(model.state_dict(), weights(spec.theta)), seed, config.attack, validation))
+        rewound = same(model.state_dict(), weights(spec.theta))
+        seen.append((rewound, seed, config.attack, validation))
         raise Caught
 
     monkeypatch.setattr(imp, "fit", spy)
