@@ -83,7 +83,7 @@ def parallel(state):
 READER = """if True:
     import json, resource, sys, time
     import torch
-    from dwlt_lib import weights
+    from dwlt_lib.pruning import ticket_files
     read = eval(sys.argv[1])
     def most():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -609,7 +609,7 @@ def test_no_hostile_ticket_is_taken_allocated_for_or_run(ids, tmp_path):
         (folder / f"{i}.safetensors").write_bytes(data)
         paths[what] = str(folder / f"{i}.safetensors")
     assert len(paths) > 50
-    for read in ("weights.load_ticket", "weights.read_ticket"):
+    for read in ("ticket_files.load_ticket", "ticket_files.read_ticket"):
         said = refused_in_a_line(read, str(sound), paths)
         assert "is a pipe; want a file" in said["pipe"] and "is a folder" in said["folder"]
         assert "it does not say its kind" in said["no kind"]
@@ -632,7 +632,7 @@ def test_what_is_no_theta_is_refused_in_a_line_before_its_numbers_are_read(ids, 
     paths |= {name: str(folder / name) for name in ("wide", "more", "double")} | {
         "a ticket": str(kept)
     }
-    read = f"lambda path: weights.load_ticket({str(mask)!r}, path)"
+    read = f"lambda path: ticket_files.load_ticket({str(mask)!r}, path)"
     said = refused_in_a_line(read, str(theta), paths)
     assert "extra: x" in said["more"] and "want theta_p as a safetensors file" in said["wide"]
     for wrong in ({"fc.bias": [0.0]}, 3, torch.zeros(3)):
@@ -669,7 +669,7 @@ def test_a_file_of_theta_that_says_nonsense_is_refused_by_studies_and_by_its_rea
         "classes 10^9",
         "arch with lines",
     ):  # for a study they are another network than its own
-        refused_in_a_line("weights.load_checkpoint", str(sound), {name: paths[name]})
+        refused_in_a_line("ticket_files.load_checkpoint", str(sound), {name: paths[name]})
     del paths["classes 10^9"]
     refused_in_a_line(
         "lambda path: __import__('dwlt_lib.models.imported').imported.about(path)",
@@ -690,11 +690,11 @@ def test_what_is_no_ticket_or_kept_no_weights_is_not_exported(ids, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_loading_needs_torch_and_safetensors_alone():
+def test_loading_needs_torch_safetensors_and_lazy_loader_alone():
     """Not even numpy: every other package is made impossible to import."""
     code = """if True:
         import sys
-        import torch, safetensors.torch
+        import lazy_loader, torch, safetensors.torch
         known = {name.split(".")[0] for name in sys.modules}
         known |= set(sys.stdlib_module_names) | {"dwlt_lib"}
         class Nothing:
@@ -704,7 +704,7 @@ def test_loading_needs_torch_and_safetensors_alone():
         sys.modules["numpy"] = None
         sys.meta_path.insert(0, Nothing())
         import dwlt_lib.pruning.ticket_files, dwlt_lib.evaluation.accuracy
-        dwlt_lib.pruning.ticket_files.models.build("resnet8", 10, (0.5,) * 3, (0.5,) * 3)
+        dwlt_lib.pruning.ticket_files.architectures.build("resnet8", 10, (0.5,) * 3, (0.5,) * 3)
         print(sorted({name.split(".")[0] for name in sys.modules} - known))
         """
     done = subprocess.run(

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 LEAVE = """
 import sys
 from pathlib import Path
-from dwlt_lib import unfinished
+from dwlt_lib.training import unfinished
 folder = unfinished.folder(Path(sys.argv[1]), sys.argv[2])
 unfinished.save({"epoch": 3}, folder / unfinished.CHECKPOINT)
 if len(sys.argv) > 3:
