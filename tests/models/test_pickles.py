@@ -570,7 +570,8 @@ def test_no_hostile_checkpoint_is_taken_allocated_for_or_run(state, canary, tmp_
         file.truncate(2**31 - 1)
     paths["a page with a hole of 2 GB"] = str(folder / "page")
     assert len(paths) > 60
-    said = refused_in_a_line("lambda path: ticket_files.read_checkpoint(path, 'std')", str(sound), paths)
+    read = "lambda path: ticket_files.read_checkpoint(path, 'std')"
+    said = refused_in_a_line(read, str(sound), paths)
     assert (
         "is a pipe; want a file" in said["pipe"]
         and "a web page" in said["a page with a hole of 2 GB"]

@@ -672,7 +672,7 @@ def test_a_file_of_theta_that_says_nonsense_is_refused_by_studies_and_by_its_rea
         refused_in_a_line("ticket_files.load_checkpoint", str(sound), {name: paths[name]})
     del paths["classes 10^9"]
     refused_in_a_line(
-        "lambda path: __import__('dwlt_lib.models.imported').imported.about(path)",
+        "lambda path: __import__('dwlt_lib.models.imported').models.imported.about(path)",
         str(sound),
         paths,
     )
