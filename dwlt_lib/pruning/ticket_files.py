@@ -2,7 +2,7 @@
 
 Both become one safetensors file whose single metadata entry `dwlt` is JSON: what this is, where it
 comes from, and a digest over all of it. The same input gives the same bytes. Loading a ticket needs
-torch and safetensors alone.
+torch, safetensors and lazy_loader alone.
 """
 
 from __future__ import annotations
