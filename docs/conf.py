@@ -13,6 +13,7 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from pydantic import BaseModel
 
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
@@ -57,6 +58,7 @@ autodoc_default_options = {
     "exclude-members": "model_config, __init__, __new__",
 }
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {name: name for name in ("Mask", "Weights")}
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
@@ -70,10 +72,11 @@ SECTION = re.compile(r"(Args|Returns|Yields|Raises|Attributes|Examples?|Notes?):
 
 
 def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
-    """Make reST of a docstring that knows none: what is indented after an empty line is code, and
-    stars, bars and the like stand for themselves."""
+    """Make reST of a docstring that knows none: what is indented after an empty line is code, a
+    line that starts with a dash begins an item, and stars, bars and the like stand for
+    themselves."""
     found: list[str] = []
-    section, code = False, False
+    section = code = listed = False
     for number, line in enumerate(lines):
         indented, after_gap = line.startswith("    "), number > 0 and not lines[number - 1].strip()
         if not indented and line.strip():
@@ -81,8 +84,13 @@ def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
         if indented and after_gap and not section and not code:
             found += ["::", ""]
             code = True
+        if listed != (line.startswith("- ") or (listed and line.startswith("  "))):
+            found.append("")
+            listed = not listed
         found.append(line if code else _escaped(line))
-    lines[:] = found
+    # napoleon would take what stands before a colon in an attribute's first line for its type; the
+    # first line is an empty comment, therefore
+    lines[:] = ["..", "", *found] if what in ("attribute", "data") else found
 
 
 def _escaped(line: str) -> str:
@@ -91,6 +99,11 @@ def _escaped(line: str) -> str:
     text = [re.sub(r"([\\*|`]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
     literals = [f"``{part}``" for part in parts[1::2]]
     return "".join(part for pair in zip(text, [*literals, ""], strict=True) for part in pair)
+
+
+def of_fields(app, what, name, obj, options, signature, returned) -> tuple[str, None] | None:
+    """No signature for a description: its fields follow, a line each."""
+    return ("", None) if what == "class" and issubclass(obj, BaseModel) else None
 
 
 # ------------------------------------------------------------------------------------------
@@ -107,4 +120,5 @@ def mathml(translator, node: nodes.Element) -> None:
 def setup(app) -> None:
     """What Sphinx calls first."""
     app.connect("autodoc-process-docstring", plain_text, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", of_fields)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))

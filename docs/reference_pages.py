@@ -167,7 +167,7 @@ def _module(module: ModuleType, underline: str, described: frozenset[str] = froz
     lines = [short, underline * len(short), "", f".. automodule:: {module.__name__}"]
     if not hasattr(module, "__path__"):
         skipped = sorted(described & vars(module).keys())
-        lines += ["   :members:"]
+        lines += ["   :members:", "   :ignore-module-all:"]  # what is defined there, all of it
         lines += [f"   :exclude-members: {', '.join(skipped)}"] if skipped else []
         return [*lines, ""]
     lines += ["   :no-members:", ""]
