@@ -6,6 +6,7 @@ MathML, which browsers draw by themselves.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -34,7 +35,7 @@ language = "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "_generated/parameters.md", "_generated/commands.md"]
 exclude_patterns += ["_generated/modules.md", "**.ipynb_checkpoints"]  # pages include these three
-nitpicky = False
+suppress_warnings = ["ref.python"]  # two folders may export one name, as Mask
 
 html_theme = "furo"
 html_title = project
@@ -63,11 +64,13 @@ autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # autodoc describes attributes already; no second index entry
 
 
 # ------------------------------------------------------------------------------------------
 # docstrings are plain text
 
+BUILT_IN = {inspect.getdoc(kind) for kind in (dict, frozenset, int, float, list, str, tuple)}
 SECTION = re.compile(r"(Args|Returns|Yields|Raises|Attributes|Examples?|Notes?):")
 
 
@@ -75,6 +78,8 @@ def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
     """Make reST of a docstring that knows none: what is indented after an empty line is code, a
     line that starts with a dash begins an item, and stars, bars and the like stand for
     themselves."""
+    if what == "data" and "\n".join(lines).strip() in BUILT_IN:
+        lines.clear()  # what Python says of any dict says nothing of this one
     found: list[str] = []
     section = code = listed = False
     for number, line in enumerate(lines):

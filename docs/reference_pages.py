@@ -173,8 +173,10 @@ def _module(module: ModuleType, underline: str, described: frozenset[str] = froz
     lines += ["   :no-members:", ""]
     for name in doors(module):
         found = getattr(module, name)
-        kind = "class" if inspect.isclass(found) else "function" if callable(found) else "data"
-        lines += [f".. auto{kind}:: {module.__name__}.{name}", ""]
+        is_function = inspect.isroutine(inspect.unwrap(found))  # dict[str, int] is none
+        kind = "class" if inspect.isclass(found) else "function" if is_function else "data"
+        lines += [f".. auto{kind}:: {module.__name__}.{name}"]
+        lines += ["   :no-value:", ""] if kind == "data" else [""]
     for inner in pkgutil.iter_modules(module.__path__):
         part = import_module(f"{module.__name__}.{inner.name}")
         lines += _module(part, "-", described | set(doors(module)))
