@@ -200,3 +200,23 @@ def test_a_gallery_page_leaves_out_the_cells_of_settings(tmp_path, monkeypatch):
     reference_pages.gallery(tmp_path / "gallery")
     shown = json.loads((tmp_path / "gallery" / "11_some.ipynb").read_text(encoding="utf-8"))
     assert [cell["metadata"]["tags"] for cell in shown["cells"]] == [[], ["report"]]
+
+
+def test_what_a_folder_exports_is_described_with_it_and_not_again_with_its_module(
+    tmp_path, monkeypatch
+):
+    folder = tmp_path / "some_folder"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from some_folder.part import TABLE, door\n__all__ = ['TABLE', 'door', 'part']\n",
+        encoding="utf-8",
+    )
+    (folder / "part.py").write_text(
+        "TABLE = {}\ndef door(): 'In.'\ndef inner(): 'Within.'\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    page = "\n".join(reference_pages._module(import_module("some_folder"), "="))
+    assert ".. autofunction:: some_folder.door\n" in page
+    assert ".. autodata:: some_folder.TABLE\n" in page
+    assert ".. automodule:: some_folder.part\n" in page and "some_folder.inner" not in page
+    assert ":exclude-members: TABLE, door\n" in page
