@@ -188,10 +188,16 @@ def _module(module: ModuleType, underline: str, described: frozenset[str] = froz
 
 
 def gallery(folder: Path) -> None:
-    """The executed notebooks of the committed study, as `dwlt report` left them."""
+    """The executed notebooks of the committed study, as `dwlt report` left them.
+
+    Raises ValueError if one of them failed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted((STUDY / "notebooks").glob("1*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
+        outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", ())]
+        if any(out["output_type"] == "error" for out in outputs):
+            raise ValueError(f"{path}: failed when it was executed; mend it, then: make docs")
         notebook["cells"] = [cell for cell in notebook["cells"] if not _is_setting(cell)]
         (folder / path.name).write_text(json.dumps(notebook), encoding="utf-8")
 

@@ -202,6 +202,16 @@ def test_a_gallery_page_leaves_out_the_cells_of_settings(tmp_path, monkeypatch):
     assert [cell["metadata"]["tags"] for cell in shown["cells"]] == [[], ["report"]]
 
 
+def test_a_notebook_that_failed_is_no_page_of_the_gallery(tmp_path, monkeypatch):
+    folder = tmp_path / "study" / "notebooks"
+    folder.mkdir(parents=True)
+    failed = [{"metadata": {}, "outputs": [{"output_type": "error"}]}]
+    (folder / "12_some.ipynb").write_text(json.dumps({"cells": failed}), encoding="utf-8")
+    monkeypatch.setattr(reference_pages, "STUDY", tmp_path / "study")
+    with pytest.raises(ValueError, match="12_some.ipynb: failed"):
+        reference_pages.gallery(tmp_path / "gallery")
+
+
 def test_what_a_folder_exports_is_described_with_it_and_not_again_with_its_module(
     tmp_path, monkeypatch
 ):
