@@ -176,7 +176,11 @@ def _module(module: ModuleType, underline: str, described: frozenset[str] = froz
         is_function = inspect.isroutine(inspect.unwrap(found))  # dict[str, int] is none
         kind = "class" if inspect.isclass(found) else "function" if is_function else "data"
         lines += [f".. auto{kind}:: {module.__name__}.{name}"]
-        lines += ["   :no-value:", ""] if kind == "data" else [""]
+        lines += ["   :no-value:"] if kind == "data" else []
+        home = getattr(found, "__module__", module.__name__)
+        if home.startswith("dwlt_lib") and not home.startswith(module.__name__):
+            lines += ["   :no-index:"]  # a door to what another folder's page describes
+        lines += [""]
     for inner in pkgutil.iter_modules(module.__path__):
         part = import_module(f"{module.__name__}.{inner.name}")
         lines += _module(part, "-", described | set(doors(module)))
