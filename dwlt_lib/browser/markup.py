@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dwlt_lib.analysis import double_win
-from dwlt_lib.plotting.figures import CRITERIA
-from dwlt_lib.plotting.style import METHODS, PRETRAININGS, ROLES, percent
+from dwlt_lib.plotting.style import CRITERION_NAMES, METHODS, PRETRAININGS, ROLES, percent
 
 FACTS = "pretraining method dataset fraction regime rounds seed images surrogate".split()
 FOLDER = Path(__file__).parent
@@ -60,7 +59,7 @@ def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity:
     for row in levels[levels["rounds"] == rounds].to_dict("records"):
         ticket = row["pretraining"], row["method"]
         criteria = []
-        for c in CRITERIA:
+        for c in CRITERION_NAMES:
             gap = row[f"{c}_difference"]
             points = "" if pd.isna(gap) else f"{100 * gap:+.1f}"
             criteria.append((row[f"{c}_status"], row[f"{c}_mean"], points))
@@ -78,7 +77,7 @@ def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity:
         "verdict",
         sparsity=sparsity,
         rounds=rounds,
-        criteria=CRITERIA.values(),
+        criteria=CRITERION_NAMES.values(),
         tickets=sorted(tickets, key=lambda ticket: ticket["place"]),
         at_chance=double_win.chance_warnings(levels),
     )

@@ -14,7 +14,7 @@ from dwlt_lib.analysis import tables
 from dwlt_lib.browser import markup
 from dwlt_lib.browser.controls import WIDE, of_kind, offer, row
 from dwlt_lib.plotting import landscapes
-from dwlt_lib.plotting.style import PRETRAININGS, name, percent, style
+from dwlt_lib.plotting.style import PRETRAININGS, dataset_name, percent, style
 from dwlt_lib.records import store
 
 MOST = 8  # landscapes side by side
@@ -32,7 +32,7 @@ def _ticket(found: dict) -> str:
     """A row of a table as one line."""
     return (
         f"θ_{found['pretraining']}, {found['method']}, {percent(tables.sparsity_of(found))} %,"
-        f" {name(found['dataset'])} {100 * found['fraction']:g} %, {found['regime']}, seed"
+        f" {dataset_name(found['dataset'])} {100 * found['fraction']:g} %, {found['regime']}, seed"
         f" {found['seed']}"
     )
 
@@ -106,7 +106,7 @@ def landscapes_tab(page: SimpleNamespace) -> SimpleNamespace:
         )
         how = "contours" if part.kind.value == "trajectory" else part.look.value
         draw_them = landscapes.contours if how == "contours" else landscapes.surfaces_3d
-        alt = f"loss {how}: {'; '.join(p['title'] for p in panels)}"
+        alt = f"loss {how}: {'; '.join(panel.title for panel in panels)}"
         drawn = markup.card("landscapes", drawn=png(draw_them(panels)), alt=alt)
         part.picture.value = "".join(lines) + drawn
 
@@ -147,7 +147,7 @@ def images_tab(page: SimpleNamespace) -> SimpleNamespace:
         offer(
             part.who,
             [
-                (f"θ_{p}, {m}, {name(d)} {100 * f:g} %, {r}, seed {s}", (p, m, d, f, r, s))
+                (f"θ_{p}, {m}, {dataset_name(d)} {100 * f:g} %, {r}, seed {s}", (p, m, d, f, r, s))
                 for p, m, d, f, r, s in groups
             ],
         )

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dwlt_lib.analysis import double_win, statistics, tables
-from dwlt_lib.plotting.figures import CRITERIA
-from dwlt_lib.plotting.style import METHODS, PRETRAININGS, ROLES, percent
+from dwlt_lib.plotting.style import CRITERION_NAMES, METHODS, PRETRAININGS, ROLES, percent
 
 Trace = dict[str, Any]
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
@@ -89,7 +88,7 @@ def curves(table: pd.DataFrame, judged: pd.DataFrame, rounds: int) -> tuple[list
         n = "" if i == 1 else str(i)
         axes[f"yaxis{n}"] = dict(
             GRID,
-            title=dict(text=f"{CRITERIA[c]} (%)", standoff=4),
+            title=dict(text=f"{CRITERION_NAMES[c]} (%)", standoff=4),
             automargin=True,
             domain=[1 - i / 3 + 0.025, 1 - (i - 1) / 3 - 0.01],
         )

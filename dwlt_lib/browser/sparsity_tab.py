@@ -10,8 +10,8 @@ import pandas as pd
 from dwlt_lib.analysis import double_win, statistics, tables
 from dwlt_lib.browser import markup, plotly_traces
 from dwlt_lib.browser.controls import WIDE, figure, halves, of_kind, offer, row
-from dwlt_lib.plotting import figures
-from dwlt_lib.plotting.style import name, percent
+from dwlt_lib.plotting import style
+from dwlt_lib.plotting.style import dataset_name, percent
 from dwlt_lib.pruning.ticket_files import mask_of
 
 READINGS = {
@@ -50,10 +50,13 @@ def sparsity(page: SimpleNamespace) -> SimpleNamespace:
         )
         offer(
             part.data,
-            [(f"{name(d)}, {100 * f:g} %", (d, f)) for d, f in groups.itertuples(index=False)],
+            [
+                (f"{dataset_name(d)}, {100 * f:g} %", (d, f))
+                for d, f in groups.itertuples(index=False)
+            ],
         )
         methods = set(now.mask_table["method"]) if len(now.mask_table) else set()
-        offer(part.method, [m for m in figures.METHODS if m in methods])
+        offer(part.method, [m for m in style.METHODS if m in methods])
         both = [found[["rounds", "sparsity"]] for found in (table, now.mask_table) if len(found)]
         now.at = {0: 0.0} | (tables.sparsities(pd.concat(both)) if both else {})
         rounds = sorted(now.at)

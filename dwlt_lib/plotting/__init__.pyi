@@ -1,3 +1,3 @@
-from . import captions, figures, landscapes, style
+from . import captions, figures, landscapes, study_overview, style
 
-__all__ = ["captions", "figures", "landscapes", "style"]
+__all__ = ["captions", "figures", "landscapes", "study_overview", "style"]

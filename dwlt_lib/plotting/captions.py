@@ -1,284 +1,336 @@
-"""One sentence a figure, from the same table: what this study shows. The paper's findings stand in
-the notebooks.
+"""One caption per figure, from the same table: what this study shows.
 
-A sentence answers the figure's question: who reaches furthest or leads, by how much, and against
-which noise. What the records cannot tell is said to be not known; without records it is "No records
-yet.".
+A caption answers the figure's question: which pre-training or method reaches furthest or leads, by
+how much, and how large the noise is. It says where the records cannot tell; without records it is
+"No records yet.". What the paper found is written in the notebooks.
 """
 
+from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import pandas as pd
 
 from dwlt_lib.analysis import double_win, statistics, tables
 from dwlt_lib.plotting import figures
-from dwlt_lib.plotting.style import METHODS, PRETRAININGS, name, percent
+from dwlt_lib.plotting.study_overview import (
+    Parameters,
+    requested_sparsities,
+    requested_values,
+    sparsity_range,
+)
+from dwlt_lib.plotting.style import (
+    CRITERION_NAMES,
+    METHODS,
+    PRETRAININGS,
+    dataset_name,
+    percent,
+)
 
 NOTHING = "No records yet."
-ROBUST = ("FAT", "AT")
+ROBUST = ["FAT", "AT"]
 
 
-def _and(names: list) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+# ------------------------------------------------------------------------------------------
+# words
 
 
-def _times(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * int(count != 1)}"
+def _and(names: Sequence[str]) -> str:
+    """Names as a list in words: "STD, FAT and AT"."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _points(gap: float) -> str:
-    return f"{round(100 * gap, 1) + 0.0:+.1f} points"  # + 0.0: no -0.0
+def _count(number: int, noun: str) -> str:
+    """A number of things: "1 seed", "2 seeds"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _against(gap: float, std: float) -> str:
+def _points(difference: float) -> str:
+    """A difference of fractions in percent points; + 0.0 makes a rounded -0.0 a 0.0."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f} points"
+
+
+def _with_noise(difference: float, std: float) -> str:
     """A difference in points beside the noise: one standard deviation over seeds."""
     if pd.isna(std):
-        return f"{_points(gap)} (one seed: noise not known)"
-    if abs(gap) <= std:
-        return f"{_points(gap)}, within one std ({100 * std:.1f})"
-    return f"{_points(gap)}, beyond one std ({100 * std:.1f})"
+        return f"{_points(difference)} (one seed: noise not known)"
+    relation = "within" if abs(difference) <= std else "beyond"
+    return f"{_points(difference)}, {relation} one std ({100 * std:.1f})"
 
 
-def _none(table: pd.DataFrame) -> str:
+def _share_of(fraction: float, dataset: str) -> str:
+    """A part of a data set: "10 % of CIFAR-10"."""
+    return f"{100 * fraction:g} % of {dataset_name(dataset)}"
+
+
+def _range(low: str, high: str) -> str:
+    """Two numbers as a range, or the one that they are."""
+    return low if low == high else f"{low} to {high}"
+
+
+def _count_seeds(table: pd.DataFrame, dataset: str) -> str:
+    """How many seeds a table has of a data set."""
+    return _count(table.loc[table["dataset"] == dataset, "seed"].nunique(), "seed")
+
+
+def _no_sparse_ticket(table: pd.DataFrame) -> str:
+    """What to say of a table without a sparse ticket."""
     return "No sparse ticket has been transferred yet." if len(table) else NOTHING
 
 
-def _data(table: pd.DataFrame) -> pd.DataFrame:
-    """The largest fraction of the data, as Figures 3 and 4 take it."""
+def _at_most_data(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the largest fraction of the data, which Figures 3 and 4 take."""
     return table[table["fraction"] == table["fraction"].max()]
 
 
-def _extremes(
-    table: pd.DataFrame, by: str, order: tuple, how: dict
-) -> dict[str, tuple[pd.Series, pd.DataFrame]]:
-    """By data set.
+# ------------------------------------------------------------------------------------------
+# Figures 3, 4, 5 and A10: accuracies
 
-    The extreme sparsities by pre-training or method, in the paper's order, and the verdict's rows.
+
+def _verdicts_by_dataset(
+    table: pd.DataFrame, by: str, order: Sequence[str], reading: Mapping[str, Any]
+) -> dict[str, pd.DataFrame]:
+    """{data set: rows of the verdict, indexed by pre-training or method in the paper's order}."""
+    verdicts = {}
+    for dataset, rows in double_win.verdict(table, **reading).groupby("dataset"):
+        rows = rows.set_index(by)
+        verdicts[str(dataset)] = rows.loc[[key for key in order if key in rows.index]]
+    return verdicts
+
+
+def _furthest(verdicts: pd.DataFrame) -> str:
+    """Which rows of a verdict reach the highest extreme sparsity, or that none wins.
+
+    verdicts: of one data set, indexed by pre-training or method. The number of levels is told
+    where it is not the same for all.
     """
-    found = {}
-    for dataset, part in double_win.verdict(table, **how).groupby("dataset"):
-        part = part.set_index(by)
-        part = part.loc[[key for key in order if key in part.index]]
-        found[dataset] = part["extreme_sparsity"], part
-    return found
-
-
-def _reached(values: pd.Series, rows: pd.DataFrame) -> str:
-    """The extremes in words: who reaches furthest, or that none wins.
-
-    How many levels where they are not the same.
-    """
-    everyone, known = _and(list(values.index)), values.dropna()
-    if known.empty:
-        return f"it is not known whether tickets of {everyone} are double wins"
-    if rows["levels"].nunique() > 1:
-        values = values.rename(
-            {key: f"{key} ({_times(rows['levels'][key], 'level')})" for key in values.index}
+    extremes = verdicts["extreme_sparsity"]
+    best = extremes.max()
+    if pd.isna(best):
+        return f"it is not known whether tickets of {_and(list(extremes.index))} are double wins"
+    if verdicts["levels"].nunique() > 1:
+        counts = verdicts["levels"]
+        extremes = extremes.rename(
+            {key: f"{key} ({_count(counts[key], 'level')})" for key in extremes.index}
         )
-    top = [key for key in values.index if values[key] == known.max()]
-    rest = values.drop(top).sort_values(ascending=False, kind="stable")
-    others = ", ".join(f"{key} {percent(value, ' %')}" for key, value in rest.items())
-    unknown = int(rows["unknown"].sum())
-    if known.max() == 0:
-        text = f"no sparse ticket of {_and(top)} is {'known to be ' * bool(unknown)}a double win"
-        text += f" ({others})" * bool(others)
+    leaders = [str(key) for key in extremes.index if extremes[key] == best]
+    others = extremes.drop(leaders).sort_values(ascending=False, kind="stable")
+    listed = ", ".join(f"{key} {percent(value, ' %')}" for key, value in others.items())
+    unknown = int(verdicts["unknown"].sum())
+    if best == 0:
+        wins = "is known to be a double win" if unknown else "is a double win"
+        text = f"no sparse ticket of {_and(leaders)} {wins}"
     else:
-        verb = ("reaches" if len(top) == 1 else "reach") + " furthest," * bool(others)
-        text = f"{_and(top)} {verb} {percent(known.max())} %" + f" ({others})" * bool(others)
-    return text + f" so far, {_times(unknown, 'level')} not known yet" * bool(unknown)
+        verb = "reaches" if len(leaders) == 1 else "reach"
+        furthest = " furthest," if listed else ""
+        text = f"{_and(leaders)} {verb}{furthest} {percent(best)} %"
+    if listed:
+        text += f" ({listed})"
+    if unknown:
+        text += f" so far, {_count(unknown, 'level')} not known yet"
+    return text
 
 
-def _seeds(table: pd.DataFrame, dataset: str) -> str:
-    return _times(table.loc[table["dataset"] == dataset, "seed"].nunique(), "seed")
+def existence(table: pd.DataFrame, **reading: Any) -> str:
+    """Figure 3's caption: which theta_p reaches furthest, beside random masks and dense RA.
 
-
-def existence(table: pd.DataFrame, **how) -> str:
-    """Figure 3 in a sentence.
-
-    Who reaches furthest, random pruning beside it, and the lead in dense RA over STD.
+    Args:
+        table: transfers.
+        **reading: rule, ddof and extreme of `double_win.verdict`.
     """
-    table = _data(table)
-    chosen, parts = table[table["method"].isin(["dense", "IMP-ST"])], []
-    control = double_win.verdict(
-        table[(table["method"].isin(["dense", "RP"])) & (table["pretraining"] == "AT")], **how
-    )
-    control = control.set_index("dataset")["extreme_sparsity"]
-    for dataset, (values, rows) in _extremes(chosen, "pretraining", PRETRAININGS, how).items():
-        text = f"On {name(dataset)} ({_seeds(chosen, dataset)}) {_reached(values, rows)}"
-        if dataset in control.index:
-            text += (
-                "; random masks of AT:"
-                f" {percent(control[dataset], ' %') if control[dataset] else 'none'}"
-            )
-        parts.append(text + _lead(chosen[chosen["dataset"] == dataset]))
-    return ". ".join(parts) + "." if parts else _none(chosen)
+    table = _at_most_data(table)
+    chosen = table[table["method"].isin(["dense", "IMP-ST"])]
+    random = table[table["method"].isin(["dense", "RP"]) & (table["pretraining"] == "AT")]
+    random_extremes = double_win.verdict(random, **reading).set_index("dataset")["extreme_sparsity"]
+    sentences = []
+    by_dataset = _verdicts_by_dataset(chosen, "pretraining", PRETRAININGS, reading)
+    for dataset, verdicts in by_dataset.items():
+        seeds = _count_seeds(chosen, dataset)
+        text = f"On {dataset_name(dataset)} ({seeds}) {_furthest(verdicts)}"
+        if dataset in random_extremes.index:
+            extreme = random_extremes[dataset]
+            text += f"; random masks of AT: {percent(extreme, ' %') if extreme else 'none'}"
+        lead = _lead_in_dense_ra(chosen[chosen["dataset"] == dataset])
+        sentences.append(f"{text}; {lead}" if lead else text)
+    return f"{'. '.join(sentences)}." if sentences else _no_sparse_ticket(chosen)
 
 
-def _lead(table: pd.DataFrame) -> str:
-    """By how much the better robust pre-training leads STD in dense RA after AT, beside one
-    standard deviation.
-    """
-    dense = statistics.spread(table[(table["rounds"] == 0) & (table["regime"] == "AT")]).set_index(
-        "pretraining"
-    )
+def _lead_in_dense_ra(table: pd.DataFrame) -> str:
+    """By how much the better robust pre-training leads STD in dense RA after AT, and the noise."""
+    dense = table[(table["rounds"] == 0) & (table["regime"] == "AT")]
+    dense = statistics.spread(dense).set_index("pretraining")
     robust = [p for p in ROBUST if p in dense.index]
     if "STD" not in dense.index or not robust or dense.loc[["STD", *robust], "RA"].isna().any():
         return ""
-    best = dense.loc[robust, "RA"].idxmax()
-    gap, std = (
-        dense["RA"][best] - dense["RA"]["STD"],
-        dense.loc[["STD", best], "RA_std"].max(skipna=False),
-    )
-    return f"; dense RA after AT, {best} less STD: {_against(gap, std)}"
+    best = str(dense.loc[robust, "RA"].idxmax())
+    difference = dense["RA"][best] - dense["RA"]["STD"]
+    std = dense.loc[["STD", best], "RA_std"].max(skipna=False)
+    return f"dense RA after AT, {best} less STD: {_with_noise(difference, std)}"
 
 
-def methods(table: pd.DataFrame, pretraining: str = "AT", **how) -> str:
-    """Figure 4 in a sentence.
+def methods(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> str:
+    """Figure 4's caption: which pruning method reaches furthest, and who differs from IMP-ST in RA.
 
-    Who reaches furthest, and whether IMP-AT and RP part from IMP-ST in RA after AT.
+    Args:
+        table: transfers.
+        pretraining: STD, FAT or AT.
+        **reading: rule, ddof and extreme of `double_win.verdict`.
     """
-    table, parts = _data(table), []
+    table = _at_most_data(table)
     table = table[table["pretraining"] == pretraining]
-    for dataset, (values, rows) in _extremes(table, "method", METHODS, how).items():
-        here = table[table["dataset"] == dataset]
-        start = f"From theta_{pretraining} on {name(dataset)} ({_seeds(table, dataset)})"
-        gaps = filter(None, (_gap(here, method) for method in ("IMP-AT", "RP")))
-        parts.append("; ".join([f"{start} {_reached(values, rows)}", *gaps]))
-    return ". ".join(parts) + "." if parts else _none(table)
+    sentences = []
+    for dataset, verdicts in _verdicts_by_dataset(table, "method", METHODS, reading).items():
+        start = f"From theta_{pretraining} on {dataset_name(dataset)}"
+        parts = [f"{start} ({_count_seeds(table, dataset)}) {_furthest(verdicts)}"]
+        own = table[table["dataset"] == dataset]
+        parts += [_difference_to_imp_st(own, method) for method in ("IMP-AT", "RP")]
+        sentences.append("; ".join(filter(None, parts)))
+    return f"{'. '.join(sentences)}." if sentences else _no_sparse_ticket(table)
 
 
-def _gap(table: pd.DataFrame, method: str) -> str:
-    """Mean difference to IMP-ST in RA after AT over the levels that both have, beside their mean
-    std over seeds.
-    """
+def _difference_to_imp_st(table: pd.DataFrame, method: str) -> str:
+    """Mean difference to IMP-ST in RA after AT over shared levels, beside their mean std."""
     levels = statistics.spread(table[table["regime"] == "AT"]).set_index(["method", "rounds"])
-    if not {method, "IMP-ST"} <= set(levels.index.get_level_values(0)):
+    if not {method, "IMP-ST"} <= set(levels.index.get_level_values("method")):
         return ""
-    pair = (
-        levels.loc[method]
-        .join(levels.loc["IMP-ST"], how="inner", rsuffix="_ST")
-        .dropna(subset=["RA", "RA_ST"])
-    )
-    if pair.empty:
+    shared = levels.loc[method].join(levels.loc["IMP-ST"], how="inner", rsuffix="_ST")
+    shared = shared.dropna(subset=["RA", "RA_ST"])
+    if shared.empty:
         return ""
-    gap, std = (pair["RA"] - pair["RA_ST"]).mean(), pair[["RA_std", "RA_std_ST"]].to_numpy().mean()
-    over = f"mean over {len(pair)} shared levels" if len(pair) > 1 else "at the one shared level"
-    return f"RA after AT, {method} less IMP-ST ({over}): {_against(gap, std)}"
+    difference = (shared["RA"] - shared["RA_ST"]).mean()
+    std = shared[["RA_std", "RA_std_ST"]].to_numpy().mean()
+    where = "at the one shared level"
+    if len(shared) > 1:
+        where = f"mean over {len(shared)} shared levels"
+    return f"RA after AT, {method} less IMP-ST ({where}): {_with_noise(difference, std)}"
 
 
 def data_limited(table: pd.DataFrame) -> str:
-    """Figure 5 in a sentence.
+    """Figure 5's caption: the best RA after AT by theta_p, and the ticket furthest above its dense.
 
-    The best mean RA after AT by theta_p, and the sparse ticket furthest above its dense.
+    Args:
+        table: transfers.
     """
     chosen = table[table["method"].isin(["dense", "IMP-ST"])]
     levels = statistics.spread(chosen[chosen["regime"] == "AT"]).dropna(subset="RA")
-    levels, found = levels.sort_values(["dataset", "fraction"], ascending=[True, False]), []
-    for (d, f), part in levels.groupby(["dataset", "fraction"], sort=False):
-        best = part.loc[part.groupby("pretraining")["RA"].idxmax()].set_index("pretraining")
-        each = [
+    levels = levels.sort_values(["dataset", "fraction"], ascending=[True, False])
+    parts = []
+    for _, rows in levels.groupby(["dataset", "fraction"], sort=False):
+        best = rows.loc[rows.groupby("pretraining")["RA"].idxmax()].set_index("pretraining")
+        listed = ", ".join(
             f"{p} {percent(best['RA'][p])} % at {percent(best['sparsity'][p])} %"
             for p in PRETRAININGS
             if p in best.index
-        ]
-        found.append(f"with {100 * f:g} % of {name(d)} {', '.join(each)}{_ahead(best['RA'])}")
-    if not found:
+        )
+        data = _share_of(rows["fraction"].iloc[0], rows["dataset"].iloc[0])
+        parts.append(f"with {data} {listed}{_lead_over_std(best['RA'])}")
+    if not parts:
         return NOTHING
-    best = "; ".join(found)
-    return f"The best mean RA after AT, at its sparsity: {best}. {_above_dense(chosen)}".strip()
+    above = _furthest_above_dense(chosen)
+    text = f"The best mean RA after AT, at its sparsity: {'; '.join(parts)}."
+    return f"{text} {above}" if above else text
 
 
-def _ahead(best: pd.Series) -> str:
+def _lead_over_std(best: pd.Series) -> str:
+    """The lead of the better robust pre-training. best: RA by pre-training."""
     robust = [p for p in ROBUST if p in best.index]
     if "STD" not in best.index or not robust:
         return ""
-    leader = best[robust].idxmax()
+    leader = str(best[robust].idxmax())
     return f" ({leader} less STD: {_points(best[leader] - best['STD'])})"
 
 
-def _above_dense(chosen: pd.DataFrame) -> str:
-    """The sparse ticket whose RA after AT is furthest above its own dense network's, and whether
-    noise explains it.
-    """
+def _furthest_above_dense(chosen: pd.DataFrame) -> str:
+    """The sparse ticket whose RA after AT is furthest above its own dense network's, and noise."""
     levels = double_win.criteria(chosen).dropna(subset="AT_RA_difference")
     if levels.empty:
         return ""
-    top = levels.loc[levels["AT_RA_difference"].idxmax()]
-    where = (
-        f"{top.pretraining}, {100 * top.fraction:g} % of {name(top.dataset)},"
-        f" {percent(top.sparsity)} % sparse"
-    )
-    if top.AT_RA_difference <= 0:
+    top = levels.sort_values("AT_RA_difference", ascending=False, kind="stable").iloc[0]
+    difference, low, high = (top[f"AT_RA_{key}"] for key in ("difference", "low", "high"))
+    if difference <= 0:
         return "No sparse ticket has a higher mean RA than its own dense network."
-    if pd.isna(top.AT_RA_low):
-        return (
-            f"Furthest above its own dense network: {where}, by {_points(top.AT_RA_difference)};"
-            " noise not known."
-        )
-    sure = "above zero" if top.AT_RA_low > 0 else "which spans zero"
-    span = f"[{100 * top.AT_RA_low:+.1f}, {100 * top.AT_RA_high:+.1f}]"
+    data = _share_of(top["fraction"], top["dataset"])
+    ticket = f"{top['pretraining']}, {data}, {percent(top['sparsity'])} % sparse"
+    text = f"Furthest above its own dense network: {ticket}, by {_points(difference)}"
+    if pd.isna(low):
+        return f"{text}; noise not known."
+    relation = "above zero" if low > 0 else "which spans zero"
     return (
-        f"Furthest above its own dense network: {where}, by {_points(top.AT_RA_difference)}, 90 %"
-        f" interval {span}, {sure}; it is the best of {len(levels)}."
+        f"{text}, 90 % interval [{100 * low:+.1f}, {100 * high:+.1f}], {relation}; it is the best"
+        f" of {len(levels)}."
     )
 
 
 def more_tasks(table: pd.DataFrame) -> str:
-    """Figure A10 in a sentence.
+    """Figure A10's caption: is robust pre-training ahead of STD on each further task?
 
-    Does robust pre-training help on each task? Over the sparse levels that both have.
+    Differences are means over the sparse levels that both have.
+
+    Args:
+        table: transfers.
     """
-    table, found, signs = figures.more(table), [], []
+    table = figures.further_tasks(table)
     levels = statistics.spread(table[table["rounds"] > 0])
-    for dataset, part in levels.groupby("dataset"):
-        gaps: dict[str, list[str]] = {}
+    parts, differences = [], []
+    for dataset, own in levels.groupby("dataset"):
+        by_criterion: dict[str, list[str]] = {}
         for (criterion, (regime, metric)), p in product(double_win.CRITERIA.items(), ROBUST):
-            by = (
-                part[part["regime"] == regime]
-                .dropna(subset=metric)
-                .set_index(["pretraining", "rounds"])
-            )
-            if {"STD", p} <= set(by.index.get_level_values(0)):
-                pair = by.loc[p].join(by.loc["STD"], how="inner", rsuffix="_STD")
-                gap, std = (
-                    (pair[metric] - pair[f"{metric}_STD"]).mean(),
-                    pair.filter(like=f"{metric}_std").to_numpy(),
-                )
-                if len(pair):
-                    signs.append(gap > 0)
-                    gaps.setdefault(figures.CRITERIA[criterion], []).append(
-                        f"{p} {_against(gap, std.mean())}"
-                    )
-        if gaps:
-            each = "; ".join(f"{criterion} {', '.join(said)}" for criterion, said in gaps.items())
-            levels_of = _times(part["rounds"].nunique(), "level")
-            found.append(f"on {name(dataset)} ({_seeds(table, dataset)}, {levels_of}) {each}")
-    if not found:
-        return (
-            _none(table)
-            if table.empty or levels.empty
-            else "STD and robust pre-training share no level yet."
-        )
+            difference, std = _difference_to_std(own[own["regime"] == regime], p, metric)
+            if pd.notna(difference):
+                differences.append(difference)
+                text = f"{p} {_with_noise(difference, std)}"
+                by_criterion.setdefault(CRITERION_NAMES[criterion], []).append(text)
+        if by_criterion:
+            name = str(dataset)
+            counts = f"{_count_seeds(table, name)}, {_count(own['rounds'].nunique(), 'level')}"
+            texts = [f"{criterion} {', '.join(each)}" for criterion, each in by_criterion.items()]
+            parts.append(f"on {dataset_name(name)} ({counts}) {'; '.join(texts)}")
+    if not parts:
+        if levels.empty:
+            return _no_sparse_ticket(table)
+        return "STD and robust pre-training share no level yet."
+    ahead = sum(difference > 0 for difference in differences)
     return (
-        f"Robust pre-training is ahead in {sum(signs)} of {_times(len(signs), 'mean')} over shared"
-        f" sparse levels. Less STD, {'. And '.join(found)}."
+        f"Robust pre-training is ahead in {ahead} of {_count(len(differences), 'mean')} over shared"
+        f" sparse levels. Less STD, {'. And '.join(parts)}."
     )
 
 
-def basins(areas: pd.DataFrame) -> str:
-    """Figure 2 in a sentence, from basin_area.
+def _difference_to_std(levels: pd.DataFrame, pretraining: str, metric: str) -> tuple[float, float]:
+    """A pre-training's mean difference to STD over shared levels, and their mean std; else NaN."""
+    levels = levels.dropna(subset=metric).set_index(["pretraining", "rounds"])
+    if not {"STD", pretraining} <= set(levels.index.get_level_values("pretraining")):
+        return float("nan"), float("nan")
+    shared = levels.loc[pretraining].join(levels.loc["STD"], how="inner", rsuffix="_STD")
+    difference = (shared[metric] - shared[f"{metric}_STD"]).mean()
+    stds = shared[[f"{metric}_std", f"{metric}_std_STD"]].to_numpy()
+    return difference, stds.mean() if len(shared) else float("nan")
 
-    In how many planes FAT's basin is the widest, at each level.
+
+# ------------------------------------------------------------------------------------------
+# Figures 2, 6 and A9: landscapes
+
+
+def basins(areas: pd.DataFrame) -> str:
+    """Figure 2's caption: in how many planes FAT's basin is the widest, at each level.
+
+    Args:
+        areas: of `landscapes.basin_area`.
     """
     counts = []
-    for level, at in areas.groupby("level"):
-        shares = at.pivot_table(index="where", columns="pretraining", values="area")
+    for level, rows in areas.groupby("level"):
+        shares = rows.pivot_table(index="where", columns="pretraining", values="area")
         if "FAT" in shares and shares.shape[1] > 1:
             shares = shares.dropna(subset="FAT")
             others = shares.drop(columns="FAT").max(axis=1)
-            counts.append(f"{int((shares['FAT'] > others).sum())} of {len(shares)} at + {level:g}")
+            widest = int((shares["FAT"] > others).sum())
+            counts.append(f"{widest} of {len(shares)} at + {level:g}")
+    if areas.empty:
+        return NOTHING
     if not counts:
-        return NOTHING if areas.empty else "No plane of FAT lies beside another pre-training's."
+        return "No plane of FAT lies beside another pre-training's."
     return (
         "Planes in which FAT's basin, the part below the plane's minimum + a level of loss, is the"
         f" widest: {', '.join(counts)}. One draw of directions a network."
@@ -286,223 +338,265 @@ def basins(areas: pd.DataFrame) -> str:
 
 
 def paths(table: pd.DataFrame) -> str:
-    """Figures 6 and A9 in a sentence, from trajectory records.
+    """The caption of Figures 6 and A9: the loss where each path ends, on clean and attacked images.
 
-    The loss where each path ends, and what attacks add.
+    Args:
+        table: trajectory records.
     """
     if table.empty:
         return NOTHING
-    held = table["explained_1"] + table["explained_2"]
-    losses = table.pivot_table(
-        index=["dataset", "fraction"], columns=["images", "pretraining"], values="loss_centre"
+    parts = []
+    for images in ("clean", "attacked"):
+        rows = table[table["images"] == images].dropna(subset="loss_centre")
+        if len(rows):
+            parts.append(f"on {images} images {'; '.join(_losses_at_the_end(rows))}")
+    held = (table["explained_1"] + table["explained_2"]).min()
+    return (
+        f"The loss at the end of the path is, {'. And '.join(parts)}. Each plane holds at least"
+        f" {percent(held)} % of its path's variance."
     )
-    found = []
-    for images in [kind for kind in ("clean", "attacked") if kind in losses]:
-        parts = []
-        for (d, f), row in losses[images].sort_index(ascending=[True, False]).iterrows():
-            each = ", ".join(f"{p} {row[p]:.2f}" for p in PRETRAININGS if pd.notna(row.get(p)))
-            parts += [f"{100 * f:g} % {name(d)} {each}"] * bool(each)
-        found.append(f"on {images} images {'; '.join(parts)}")
-    planes = f"Each plane holds at least {percent(held.min())} % of its path's variance."
-    return f"The loss at the end of the path is, {'. And '.join(found)}. {planes}"
 
 
-def _sparsest(table: pd.DataFrame) -> str:
+def _losses_at_the_end(table: pd.DataFrame) -> list[str]:
+    """The mean loss at the end of the paths by pre-training, one text per data set and fraction."""
+    losses = table.groupby(["dataset", "fraction", "pretraining"])["loss_centre"].mean()
+    losses = losses.unstack("pretraining").sort_index(ascending=[True, False]).reset_index()
+    texts = []
+    for row in losses.to_dict("records"):
+        listed = [f"{p} {row[p]:.2f}" for p in PRETRAININGS if pd.notna(row.get(p))]
+        data = f"{100 * row['fraction']:g} % {dataset_name(row['dataset'])}"
+        texts.append(f"{data} {', '.join(listed)}")
+    return texts
+
+
+# ------------------------------------------------------------------------------------------
+# Figures 7 and A8: masks
+
+
+def _highest_sparsity(table: pd.DataFrame) -> str:
     """The sparsity of a table's sparsest level, in percent."""
-    at = tables.sparsities(table)
-    return percent(at[max(at)])
+    sparsities = tables.sparsities(table)
+    return percent(sparsities[max(sparsities)])
 
 
 def masks(pairs: pd.DataFrame, kernels: pd.DataFrame) -> str:
-    """Figures 7 and A8 in a sentence, at the sparsest level."""
-    return NOTHING if pairs.empty or kernels.empty else f"{overlap(pairs)} {zeros(kernels)}"
+    """The caption of Figures 7 and A8 together, at the sparsest level.
+
+    Args:
+        pairs: of `mask_patterns.similarity_table`.
+        kernels: of `mask_patterns.zero_kernel_table`.
+    """
+    if pairs.empty or kernels.empty:
+        return NOTHING
+    return f"{overlap(pairs)} {zeros(kernels)}"
+
+
+def _similarities(pairs: pd.DataFrame) -> str:
+    """Each pair's mean similarity and chance. pairs: rows of means, indexed by pair."""
+    return ", ".join(
+        f"{row['pair']} {percent(row['similarity'])} % (chance {percent(row['chance'])} %)"
+        for row in pairs.reset_index().to_dict("records")
+    )
 
 
 def overlap(pairs: pd.DataFrame) -> str:
-    """Figure A8, top, in a sentence, at the sparsest level: how far beyond chance masks overlap."""
+    """Figure A8's caption, top: how far beyond chance the sparsest masks overlap.
+
+    Args:
+        pairs: of `mask_patterns.similarity_table`.
+    """
     if pairs.empty:
         return NOTHING
-    means = (
-        pairs[pairs["rounds"] == pairs["rounds"].max()]
-        .groupby("pair")[["similarity", "chance"]]
-        .mean()
+    means = tables.sparsest(pairs).groupby("pair")[["similarity", "chance"]].mean()
+    ratios = means["similarity"] / means["chance"]
+    times = _range(f"{ratios.min():.1f}", f"{ratios.max():.1f}")
+    listed = _similarities(means.sort_values("similarity", ascending=False))
+    return (
+        f"At {_highest_sparsity(pairs)} % sparsity masks overlap {times} times as much as by"
+        f" chance: {listed}."
     )
-    each = [
-        f"{r.Index} {percent(r.similarity)} % (chance {percent(r.chance)} %)"
-        for r in means.sort_values("similarity", ascending=False).itertuples()
-    ]
-    times = means["similarity"] / means["chance"]
-    span = " to ".join(dict.fromkeys([f"{times.min():.1f}", f"{times.max():.1f}"]))
-    at = _sparsest(pairs)
-    return f"At {at} % sparsity masks overlap {span} times as much as by chance: {', '.join(each)}."
 
 
 def alike(pairs: pd.DataFrame) -> str:
-    """Beside Figure 4 in a sentence: how far the masks of two methods differ, in the middle of the
-    ladder and at its end. Where they hardly do, no difference between the methods can be told."""
+    """A caption beside Figure 4: how far the masks of two methods differ.
+
+    It is told at the middle and at the last of the levels: where masks hardly differ, no difference
+    between the methods can be told.
+
+    Args:
+        pairs: of `mask_patterns.similarity_table` between methods.
+    """
     if pairs.empty:
         return "Masks of two methods are not there to be compared."
-    rounds, found = sorted(pairs["rounds"].unique()), []
-    for r in dict.fromkeys([rounds[len(rounds) // 2], rounds[-1]]):
-        here = pairs[pairs["rounds"] == r]
-        means = here.groupby("pair", sort=False)[["similarity", "chance"]].mean()
-        each = [
-            f"{row.Index} {percent(row.similarity)} % (chance {percent(row.chance)} %)"
-            for row in means.itertuples()
-        ]
-        found.append(f"at {percent(here['sparsity'].iloc[0])} % {', '.join(each)}")
-    return f"Masks overlap, {'; '.join(found)}."
+    rounds = sorted(pairs["rounds"].unique())
+    parts = []
+    for chosen in dict.fromkeys([rounds[len(rounds) // 2], rounds[-1]]):
+        rows = pairs[pairs["rounds"] == chosen]
+        means = rows.groupby("pair", sort=False)[["similarity", "chance"]].mean()
+        parts.append(f"at {percent(rows['sparsity'].iloc[0])} % {_similarities(means)}")
+    return f"Masks overlap, {'; '.join(parts)}."
 
 
 def zeros(kernels: pd.DataFrame) -> str:
-    """Figure A8, bottom, in a sentence, at the sparsest level.
+    """Figure A8's caption, bottom: the zero kernels of the sparsest masks, beside chance.
 
-    Who has the most zero kernels, and more than chance?
+    Args:
+        kernels: of `mask_patterns.zero_kernel_table`.
     """
     shares = figures.zero_shares(kernels)
     if shares.empty:
         return NOTHING
-    last = (
-        shares[shares["rounds"] == shares["rounds"].max()]
-        .groupby("pretraining")[["zero", "chance"]]
-        .mean()
+    means = tables.sparsest(shares).groupby("pretraining")[["zero", "chance"]].mean()
+    means = means.sort_values("zero", ascending=False, kind="stable").reset_index()
+    listed = ", ".join(
+        f"{row['pretraining']} {percent(row['zero'])} %"
+        f" ({_points(row['zero'] - row['chance'])} to chance)"
+        for row in means.to_dict("records")
     )
-    last = last.sort_values("zero", ascending=False, kind="stable")
-    each = [
-        f"{p} {percent(r.zero)} % ({_points(r.zero - r.chance)} to chance)"
-        for p, r in last.iterrows()
-    ]
-    spread = (
-        f"; the most and the fewest differ by {100 * (last['zero'].max() - last['zero'].min()):.1f}"
-        " points"
-    )
-    at = _sparsest(shares)
-    return (
-        f"At {at} % sparsity kernels above 1x1 are zero in"
-        f" {', '.join(each)}{spread * (len(last) > 1)}."
-    )
+    text = f"At {_highest_sparsity(shares)} % sparsity kernels above 1x1 are zero in {listed}"
+    if len(means) > 1:
+        spread = 100 * (means["zero"].max() - means["zero"].min())
+        text += f"; the most and the fewest differ by {spread:.1f} points"
+    return f"{text}."
 
 
 def blocks(kernels: pd.DataFrame) -> str:
-    """Figure 7 in a sentence: where in the network the zero kernels of the sparsest masks are."""
+    """Figure 7's caption: where in the network the zero kernels of the sparsest masks are.
+
+    Args:
+        kernels: of `mask_patterns.zero_kernel_table`.
+    """
     kernels = kernels[kernels["kernel"] > 1]
     if kernels.empty:
         return NOTHING
-    last = kernels[(kernels["rounds"] == kernels["rounds"].max()) & (kernels["block"] != "stem")]
-    total = (
-        last.groupby(["block", "pretraining"])[["kernels", "zero", "chance"]].sum().astype(float)
-    )
-    share, parts = total[["zero", "chance"]].div(total["kernels"], axis=0), []
-    for block, part in share.groupby(level="block"):
-        span = " to ".join(dict.fromkeys(percent(part["zero"].agg(end)) for end in ("min", "max")))
-        parts.append(f"{block} {span} % (chance {percent(part['chance'].mean())} %)")
-    at = _sparsest(kernels)
+    last = tables.sparsest(kernels)
+    last = last[last["block"] != "stem"]
+    counts = last.groupby(["block", "pretraining"])[["kernels", "zero", "chance"]].sum()
+    counts = counts.astype(float)
+    shares = counts[["zero", "chance"]].div(counts["kernels"], axis=0)
+    parts = []
+    for block, rows in shares.groupby(level="block"):
+        zero = _range(percent(rows["zero"].min()), percent(rows["zero"].max()))
+        parts.append(f"{block} {zero} % (chance {percent(rows['chance'].mean())} %)")
     return (
-        f"At {at} % sparsity the kernels of a block that are zero, over the pre-trainings:"
-        f" {', '.join(parts)}."
+        f"At {_highest_sparsity(kernels)} % sparsity the kernels of a block that are zero, over the"
+        f" pre-trainings: {', '.join(parts)}."
     )
+
+
+# ------------------------------------------------------------------------------------------
+# Table A2, Figure 1 and the study as a whole
 
 
 def transfer_attack(table: pd.DataFrame) -> str:
-    """Table A2 in a sentence: below RA would point to masked gradients.
+    """Table A2's caption: is there a sign of masked gradients, and do sparse networks exceed dense?
 
-    And whether sparse networks exceed dense.
+    A network that withstands another model's images worse than its own PGD's points to gradients
+    that do not lead its own attack.
+
+    Args:
+        table: transfer-attack records.
     """
     if table.empty:
         return NOTHING
     means = table.groupby([*double_win.GROUP, "rounds"])[["transfer_accuracy", "RA"]].mean()
-    margin, below = (
-        means["transfer_accuracy"] - means["RA"],
-        (means["transfer_accuracy"] < means["RA"]).sum(),
-    )
-    networks, span = (
-        _times(len(margin), "network"),
-        f"the margin over RA is {_points(margin.min())} at least",
-    )
-    text = f"{below} of {networks} withstand the unseen model's images worse than their own PGD's, "
-    text += "which points to masked gradients"
-    if not below:
-        alone = len(margin) == 1
+    margin = means["transfer_accuracy"] - means["RA"]
+    below = int((margin < 0).sum())
+    networks = _count(len(margin), "network")
+    if below:
         text = (
-            "No sign of masked gradients:"
-            f" {'the one network withstands' if alone else f'all {networks} withstand'} "
+            f"{below} of {networks} withstand the unseen model's images worse than their own PGD's,"
+            " which points to masked gradients"
         )
-        text += (
-            f"the unseen model's images at least as well as {'its' if alone else 'their'} own PGD's"
+    else:
+        all_withstand, their = f"all {networks} withstand", "their"
+        if len(margin) == 1:
+            all_withstand, their = "the one network withstands", "its"
+        text = (
+            f"No sign of masked gradients: {all_withstand} the unseen model's images at least as"
+            f" well as {their} own PGD's"
         )
-    text = f"{text}; {span}"
-    rows = means["transfer_accuracy"].reset_index()
-    dense = rows[rows["rounds"] == 0].set_index(["pretraining", "dataset", "fraction"])[
-        "transfer_accuracy"
-    ]
-    sparse = rows[rows["rounds"] > 0].join(
-        dense.rename("dense"), on=["pretraining", "dataset", "fraction"]
-    )
+    text += f"; the margin over RA is {_points(margin.min())} at least"
+    same_dense = ["pretraining", "dataset", "fraction"]
+    accuracies = means["transfer_accuracy"].reset_index()
+    dense = accuracies[accuracies["rounds"] == 0].set_index(same_dense)["transfer_accuracy"]
+    sparse = accuracies[accuracies["rounds"] > 0].join(dense.rename("dense"), on=same_dense)
     sparse = sparse.dropna(subset="dense")
-    above = int((sparse["transfer_accuracy"] > sparse["dense"]).sum())
-    return (
-        text
-        + (
-            f"; {above} of {_times(len(sparse), 'sparse ticket')} exceed their dense network there"
-            if len(sparse)
-            else ""
-        )
-        + "."
-    )
+    if len(sparse):
+        above = int((sparse["transfer_accuracy"] > sparse["dense"]).sum())
+        tickets = _count(len(sparse), "sparse ticket")
+        text += f"; {above} of {tickets} exceed their dense network there"
+    return f"{text}."
 
 
-def paradigm(params: dict) -> str:
-    """Figure 1 and Table 1 in a sentence.
+def paradigm(params: Parameters) -> str:
+    """The caption of Figure 1 and Table 1: what the study asks for.
 
-    What the study asks for (records.study(NAME)["params"]).
+    Args:
+        params: the study's parameters.
     """
-    sets = _and([name(d) for d in figures.asked(params, "dataset")])
-    at = {r: sparsity for r, sparsity in figures.asked_sparsities(params).items() if r}
-    what = dict(
-        pretraining="pre-training", method="pruning method", fraction="fraction", seeds="seed"
-    )
-    starts, methods, fractions, seeds = (
-        [_times(count, word)] if (count := len(figures.asked(params, key))) else []
-        for key, word in what.items()
-    )
-    levels = f"{_times(len(at), 'level')} of sparsity"
-    levels += f" ({figures.span(at)})" if at else ""
-    fractions = [f"{fraction} of the data" for fraction in fractions]
-    return (
-        f"This study takes {params.get('arch')} from"
-        f" {name(params.get('source', ''))}{f' to {sets}' * bool(sets)}:"
-        f" {', '.join([*starts, *methods, levels, *fractions, *seeds])}."
-    )
+    datasets = _and([dataset_name(dataset) for dataset in requested_values(params, "dataset")])
+    sparsities = {r: value for r, value in requested_sparsities(params).items() if r}
+    levels = f"{_count(len(sparsities), 'level')} of sparsity"
+    if sparsities:
+        levels += f" ({sparsity_range(sparsities)})"
+    count = {
+        key: len(requested_values(params, key))
+        for key in ("pretraining", "method", "fraction", "seeds")
+    }
+    parts = [
+        _count(count["pretraining"], "pre-training") if count["pretraining"] else "",
+        _count(count["method"], "pruning method") if count["method"] else "",
+        levels,
+        f"{_count(count['fraction'], 'fraction')} of the data" if count["fraction"] else "",
+        _count(count["seeds"], "seed") if count["seeds"] else "",
+    ]
+    start = f"This study takes {params.get('arch')} from {dataset_name(params.get('source', ''))}"
+    if datasets:
+        start += f" to {datasets}"
+    return f"{start}: {', '.join(filter(None, parts))}."
 
 
 def headline(table: pd.DataFrame) -> str:
-    """The study's answer in a line.
+    """The study's answer in a line: are there double-win tickets, how sparse, by which reading.
 
-    Are there double-win tickets, how sparse, and over all readings of the rule.
+    Args:
+        table: transfers.
     """
-    chosen = _data(table)
+    chosen = _at_most_data(table)
     chosen = chosen[chosen["method"].isin(["dense", "IMP-ST"])]
-    extremes, parts = _extremes(chosen, "pretraining", PRETRAININGS, {}), []
-    readings = double_win.alternatives(chosen).groupby("dataset").max() if extremes else None
-    for dataset, (values, rows) in extremes.items():
-        top, others = values.max(), readings.loc[dataset].dropna()
-        if pd.isna(top):
-            parts.append(f"on {name(dataset)} not known")
-            continue
-        who = _and([p for p in values.index if values[p] == top])
-        found = f"up to {percent(top)} % sparsity ({who})" if top else "none"
-        if others.min() < others.max():
-            found += (
-                f", {percent(others.min())} to {percent(others.max())} % over all readings of the"
-                " rule"
-            )
-        if unknown := int(rows["unknown"].sum()):
-            found += f" so far, {_times(unknown, 'level')} not known yet"
-        parts.append(f"on {name(dataset)} {found}")
-    if not parts:
-        return _none(chosen)
-    tops = pd.Series([values.max() for values, _ in extremes.values()])
-    start = (
-        "Double-win tickets were found" if (tops > 0).any() else "No double-win ticket was found"
-    )
-    return f"{start if tops.notna().any() else 'The verdict is open'}: {'; '.join(parts)}."
+    by_dataset = _verdicts_by_dataset(chosen, "pretraining", PRETRAININGS, {})
+    if not by_dataset:
+        return _no_sparse_ticket(chosen)
+    readings = double_win.alternatives(chosen).groupby("dataset").max()
+    parts = [
+        f"on {dataset_name(dataset)} {_extreme_in_words(verdicts, readings.T[dataset])}"
+        for dataset, verdicts in by_dataset.items()
+    ]
+    extremes = pd.concat(by_dataset.values())["extreme_sparsity"]
+    if extremes.isna().all():
+        start = "The verdict is open"
+    elif (extremes > 0).any():
+        start = "Double-win tickets were found"
+    else:
+        start = "No double-win ticket was found"
+    return f"{start}: {'; '.join(parts)}."
+
+
+def _extreme_in_words(verdicts: pd.DataFrame, readings: pd.Series) -> str:
+    """A data set's highest extreme sparsity, who reaches it, and its range over all readings."""
+    extremes = verdicts["extreme_sparsity"]
+    best = extremes.max()
+    if pd.isna(best):
+        return "not known"
+    text = "none"
+    if best > 0:
+        leaders = [str(p) for p in extremes.index if extremes[p] == best]
+        text = f"up to {percent(best)} % sparsity ({_and(leaders)})"
+    if readings.min() < readings.max():
+        low, high = percent(readings.min()), percent(readings.max())
+        text += f", {low} to {high} % over all readings of the rule"
+    unknown = int(verdicts["unknown"].sum())
+    if unknown:
+        text += f" so far, {_count(unknown, 'level')} not known yet"
+    return text

@@ -1,150 +1,155 @@
-"""A table in, a Figure out: the paper's figures and tables. Tables hold fractions, figures percent.
+"""A table in, a Figure out: the paper's figures of accuracies and of masks, and Table A2.
 
-No file is read.
+Tables hold fractions in [0, 1], figures percent. Figures of landscapes are in `landscapes`, those
+drawn from a study's parameters in `study_overview`.
 """
 
-from textwrap import wrap
+from __future__ import annotations
 
-import matplotlib as mpl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from dwlt_lib.analysis import double_win, paper_results, statistics, tables
-from dwlt_lib.config.specs import PRUNE_FRACTION, ladder
-from dwlt_lib.plotting.landscapes import basin_area, contours, panels, side_by_side, surfaces_3d
 from dwlt_lib.plotting.style import (
     COLUMN,
+    CRITERION_NAMES,
     METHODS,
     PAGE,
     PRETRAININGS,
     ROLES,
+    curve_style,
+    dataset_name,
     figure,
-    name,
     percent,
-    role,
-    save,
-    style,
     theta,
 )
 
-__all__ = [
-    "basin_area",
-    "contours",
-    "panels",
-    "save",
-    "side_by_side",
-    "style",
-    "surfaces_3d",
-]  # and those below
-DENSE = dict(linestyle=(0, (2, 2)), linewidth=0.6, alpha=0.8)
-STAR = dict(marker="*", markersize=8, linestyle="", markeredgewidth=0.6)
-# colours of what is none of the roles
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+DENSE: dict[str, Any] = dict(linestyle=(0, (2, 2)), linewidth=0.6, alpha=0.8)
+STAR: dict[str, Any] = dict(marker="*", markersize=8, linestyle="", markeredgewidth=0.6)
+CHANCE: dict[str, Any] = dict(linestyle=(0, (3, 2)), linewidth=0.8)
+
 PAIRS = {
     "STD and FAT": ("#000000", "o"),
     "STD and AT": ("#56B4E9", "D"),
     "FAT and AT": ("#882255", "P"),
 }
-CRITERIA = {"ST_SA": "SA after ST", "AT_SA": "SA after AT", "AT_RA": "RA after AT"}
+"""Colour and marker of pairs of pre-trainings; none has the colour of a role."""
+
+Curve = tuple[str, str]
+"""(pretraining, method)."""
 
 
-def ladder_ticks(ax, at: dict[int, float], most: int = 7) -> None:
-    """Ticks at rounds, labels in percent of sparsity: all, or so many that labels do not touch.
+def ladder_ticks(ax: Axes, sparsities: Mapping[int, float], most: int = 7) -> None:
+    """Ticks at rounds, labelled in percent of sparsity: all, or so many that labels do not touch.
 
-    at: the sparsity of each of the rounds (winning.sparsities).
+    Args:
+        ax: the axes; their x axis counts rounds.
+        sparsities: {rounds: sparsity in [0, 1]} (`tables.sparsities`).
+        most: how many labels have room, about.
     """
-    rounds = np.unique(np.asarray(list(at), int))
-    gap, shown = max(1.0, (rounds.max() - rounds.min()) / most), []
+    rounds = np.unique(np.asarray(list(sparsities), int))
+    least_gap = max(1.0, (rounds.max() - rounds.min()) / most)
+    labelled = []
     for r in rounds:
-        if not shown or r - shown[-1] >= gap:
-            shown.append(r)
-    ax.set_xticks(shown, [percent(at[r]) for r in shown])
+        if not labelled or r - labelled[-1] >= least_gap:
+            labelled.append(r)
+    ax.set_xticks(labelled, [percent(sparsities[r]) for r in labelled])
     ax.set_xticks(rounds, minor=True)
 
 
-def _shade(ax, mean: pd.Series, std: pd.Series, color: str) -> None:
-    """One standard deviation about the mean.
-
-    Its thin edge tells bands apart where several lie on one another.
-    """
-    inside, edge = (mpl.colors.to_rgba(color, alpha) for alpha in (0.1, 0.5))
+def _shade(ax: Axes, mean: pd.Series, std: pd.Series, color: str) -> None:
+    """One standard deviation about the mean; its thin edge tells overlapping bands apart."""
+    inside, edge = (to_rgba(color, alpha) for alpha in (0.1, 0.5))
     ax.fill_between(
         mean.index, mean - std, mean + std, facecolor=inside, edgecolor=edge, linewidth=0.4
     )
 
 
-def _room(ax, least: float = 4.0) -> None:
-    """At least so many percent points of accuracy on the axis.
-
-    Noise is not to look like a finding.
-    """
+def _widen_y(ax: Axes, least: float = 4.0) -> None:
+    """At least so many percent points on the y axis, so that noise does not look like a finding."""
     low, high = ax.get_ylim()
-    if (more := least - (high - low)) > 0:
-        ax.set_ylim(max(low - more / 2, -1.0), min(high + more / 2, 101.0))
+    missing = least - (high - low)
+    if missing > 0:
+        ax.set_ylim(max(low - missing / 2, -1.0), min(high + missing / 2, 101.0))
 
 
-def _curves(ax, levels: pd.DataFrame, verdicts: pd.DataFrame, curves: list, criterion: str) -> None:
-    """Mean line, one-std shade, dashed dense level and starred extreme sparsity of each
-    (pretraining, method).
-    """
+def _draw_curves(
+    ax: Axes, levels: pd.DataFrame, verdicts: pd.DataFrame, curves: list[Curve], criterion: str
+) -> None:
+    """Mean, one-std shade, dashed dense level and star at the extreme sparsity of each curve."""
     regime, metric = double_win.CRITERIA[criterion]
-    bases = set()
+    with_dense_line = set()
     for pretraining, method in curves:
         own = (levels["pretraining"] == pretraining) & (levels["regime"] == regime)
         line = levels[own & levels["method"].isin(["dense", method])].dropna(subset=metric)
         line = line.set_index("rounds").sort_index()
         if line.empty or (method != "IMP-ST" and (line["method"] == "dense").all()):
             continue
-        look, mean, std = (
-            role(pretraining, method),
-            100 * line[metric],
-            100 * line[f"{metric}_std"].fillna(0),
-        )
+        look = curve_style(pretraining, method)
+        mean, std = 100 * line[metric], 100 * line[f"{metric}_std"].fillna(0)
         _shade(ax, mean, std, look["color"])
         ax.plot(line.index, mean, **look, label=f"{theta(pretraining)}, {method}")
-        if 0 in line.index and pretraining not in bases:
+        if 0 in line.index and pretraining not in with_dense_line:
             ax.axhline(mean[0], color=look["color"], **DENSE, zorder=1)
-        star = verdicts[(verdicts["pretraining"] == pretraining) & (verdicts["method"] == method)][
-            "extreme_rounds"
-        ]
-        bases.add(pretraining)
-        for r in set(star.dropna()) & set(line.index):
+        with_dense_line.add(pretraining)
+        judged = (verdicts["pretraining"] == pretraining) & (verdicts["method"] == method)
+        extremes = verdicts.loc[judged, "extreme_rounds"]
+        for r in set(extremes.dropna()) & set(line.index):
             face, edge = (look["color"], "black") if r else ("white", look["color"])
             ax.plot(r, mean[r], **STAR, markerfacecolor=face, markeredgecolor=edge, zorder=5)
 
 
-def _grid(
-    table: pd.DataFrame, cells: list, titles: list, labels: list, curves: list, how: dict
+@dataclass(frozen=True)
+class _Layout:
+    """Rows and columns of a figure of curves."""
+
+    cells: list[list[tuple[str, float, str]]]
+    """(dataset, fraction, criterion) of each cell, by row and column."""
+    titles: list[str]
+    """One per column."""
+    labels: list[str]
+    """One per row."""
+
+
+def _curves_figure(
+    table: pd.DataFrame, layout: _Layout, curves: list[Curve], reading: dict[str, Any]
 ) -> Figure:
-    """Rows and columns of curves; cells[i][j] is (dataset, fraction, criterion)."""
-    levels, verdicts = statistics.spread(table), double_win.verdict(table, **how)
-    at = tables.sparsities(levels)
-    shape = len(cells), len(cells[0])
-    width = PAGE if shape[1] > 1 else COLUMN
-    fig = Figure((width, 1.35 * shape[0] + 0.65), layout="constrained")
-    axes = fig.subplots(*shape, sharex=True, squeeze=False)
-    for i, row in enumerate(cells):
-        for ax, title, (data, fraction, criterion) in zip(axes[i], titles, row, strict=True):
-            here, judged = (
-                f[(f["dataset"] == data) & (f["fraction"] == fraction)] for f in (levels, verdicts)
+    """Curves of accuracy against sparsity, one cell per data set, fraction and criterion."""
+    levels, verdicts = statistics.spread(table), double_win.verdict(table, **reading)
+    sparsities = tables.sparsities(levels)
+    rows, columns = len(layout.cells), len(layout.cells[0])
+    width = PAGE if columns > 1 else COLUMN
+    fig = Figure((width, 1.35 * rows + 0.65), layout="constrained")
+    axes = fig.subplots(rows, columns, sharex=True, squeeze=False)
+    for i, cells in enumerate(layout.cells):
+        for ax, title, (dataset, fraction, criterion) in zip(
+            axes[i], layout.titles, cells, strict=True
+        ):
+            own_levels, own_verdicts = (
+                frame[(frame["dataset"] == dataset) & (frame["fraction"] == fraction)]
+                for frame in (levels, verdicts)
             )
-            _curves(ax, here, judged, curves, criterion)
-            ladder_ticks(ax, at, most=6 if width == COLUMN or shape[1] == 3 else 9)
-            _room(ax)
+            _draw_curves(ax, own_levels, own_verdicts, curves, criterion)
+            ladder_ticks(ax, sparsities, most=6 if width == COLUMN or columns == 3 else 9)
+            _widen_y(ax)
             ax.set(
                 title=title if i == 0 else None,
-                xlabel="sparsity (%)" if i == shape[0] - 1 else None,
+                xlabel="sparsity (%)" if i == rows - 1 else None,
             )
-        axes[i, 0].set_ylabel(labels[i])
-    found = {
-        line.get_label(): line
-        for ax in axes.flat
-        for line in ax.get_lines()
-        if line.get_label()[0] != "_"
-    }
+        axes[i, 0].set_ylabel(layout.labels[i])
+    lines = [line for ax in axes.flat for line in ax.get_lines()]
+    by_label = {line.get_label(): line for line in lines if not line.get_label().startswith("_")}
     dense = Line2D([], [], color="#666666", **DENSE, label="dense")
     star = Line2D(
         [],
@@ -156,310 +161,217 @@ def _grid(
     )
     fig.align_ylabels(axes[:, 0])
     fig.legend(
-        handles=[*found.values(), dense, star],
+        handles=[*by_label.values(), dense, star],
         loc="outside lower center",
         ncols=6 if width == PAGE else 2,
     )
     return fig
 
 
-def _sets(table: pd.DataFrame) -> list:
-    return sorted(table["dataset"].unique())
-
-
 @figure
-def existence(table: pd.DataFrame, curves: list | None = None, **how) -> Figure | None:
-    """Figure 3: columns data sets; rows SA after ST, SA and RA after AT; IMP-ST on every theta_p,
-    RP on theta_AT.
+def existence(
+    table: pd.DataFrame, curves: list[Curve] | None = None, **reading: Any
+) -> Figure | None:
+    """Figure 3: do double-win tickets exist? Accuracy against sparsity, by data set and criterion.
 
-    table: transfers; of them the largest fraction of the data is drawn. how: rule, ddof, extreme of
-    winning.verdict.
+    Args:
+        table: transfers; of them those with the largest fraction of the data are drawn.
+        curves: (pretraining, method) each; None: IMP-ST on every theta_p, and RP on theta_AT.
+        **reading: rule, ddof and extreme of `double_win.verdict`.
+
+    Returns:
+        Columns are data sets; rows SA after ST, SA and RA after AT.
     """
     if table.empty:
         return None
-    table = table[table["fraction"] == table["fraction"].max()]
-    sets, curves = _sets(table), curves or [*((p, "IMP-ST") for p in PRETRAININGS), ("AT", "RP")]
-    cells = [[(d, table["fraction"].max(), c) for d in sets] for c in CRITERIA]
-    alone = {d: table.loc[table["dataset"] == d, "seed"].nunique() == 1 for d in sets}
-    titles = [name(d) + ", one seed" * alone[d] for d in sets]
-    return _grid(table, cells, titles, [f"{text} (%)" for text in CRITERIA.values()], curves, how)
+    fraction = table["fraction"].max()
+    table = table[table["fraction"] == fraction]
+    datasets = sorted(table["dataset"].unique())
+    curves = curves or [*((p, "IMP-ST") for p in PRETRAININGS), ("AT", "RP")]
+    cells = [[(dataset, fraction, c) for dataset in datasets] for c in CRITERION_NAMES]
+    seeds = table.groupby("dataset")["seed"].nunique()
+    titles = [
+        f"{dataset_name(dataset)}, one seed" if seeds[dataset] == 1 else dataset_name(dataset)
+        for dataset in datasets
+    ]
+    labels = [f"{text} (%)" for text in CRITERION_NAMES.values()]
+    return _curves_figure(table, _Layout(cells, titles, labels), curves, reading)
 
 
-def methods(table: pd.DataFrame, pretraining: str = "AT", **how) -> Figure:
-    """Figure 4: as Figure 3, for the four pruning methods on one theta_p."""
-    return existence(
-        table[table["pretraining"] == pretraining], [(pretraining, m) for m in METHODS], **how
-    )
+def methods(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> Figure:
+    """Figure 4: as Figure 3, for the four pruning methods on one theta_p.
+
+    Args:
+        table: transfers.
+        pretraining: STD, FAT or AT.
+        **reading: rule, ddof and extreme of `double_win.verdict`.
+    """
+    curves = [(pretraining, method) for method in METHODS]
+    return existence(table[table["pretraining"] == pretraining], curves, **reading)
 
 
 @figure
-def data_limited(table: pd.DataFrame, dataset: str | None = None, **how) -> Figure | None:
-    """Figure 5: rows data sets and fractions, columns the three criteria.
+def data_limited(table: pd.DataFrame, dataset: str | None = None, **reading: Any) -> Figure | None:
+    """Figure 5: IMP-ST on every theta_p with fractions of the data.
 
-    IMP-ST on every theta_p.
+    Args:
+        table: transfers.
+        dataset: one data set alone; None: all.
+        **reading: rule, ddof and extreme of `double_win.verdict`.
+
+    Returns:
+        Rows are data sets and fractions, columns the three criteria.
     """
     table = table if dataset is None else table[table["dataset"] == dataset]
     if table.empty:
         return None
-    pairs = sorted(
+    rows = sorted(
         set(zip(table["dataset"], table["fraction"], strict=True)),
-        key=lambda pair: (pair[0], -pair[1]),
+        key=lambda row: (row[0], -row[1]),
     )
-    cells = [[(*pair, c) for c in CRITERIA] for pair in pairs]
-    labels = [f"{name(d)}, {100 * f:g} %\naccuracy (%)" for d, f in pairs]
-    return _grid(
-        table, cells, [*CRITERIA.values()], labels, [(p, "IMP-ST") for p in PRETRAININGS], how
+    layout = _Layout(
+        cells=[[(*row, criterion) for criterion in CRITERION_NAMES] for row in rows],
+        titles=list(CRITERION_NAMES.values()),
+        labels=[f"{dataset_name(name)}, {100 * f:g} %\naccuracy (%)" for name, f in rows],
     )
+    return _curves_figure(table, layout, [(p, "IMP-ST") for p in PRETRAININGS], reading)
 
 
-def more(table: pd.DataFrame) -> pd.DataFrame:
-    """The transfers that Figure A10 is about.
-
-    To tasks that are none of Figure 3's, with the most data, by IMP-ST.
-    """
+def further_tasks(table: pd.DataFrame) -> pd.DataFrame:
+    """Transfers of Figure A10: to tasks other than Figure 3's, with the most data, by IMP-ST."""
     figure_3 = {dataset for _, _, dataset in paper_results.PAPER_EXTREMES}
     table = table[~table["dataset"].isin(figure_3) & table["method"].isin(["dense", "IMP-ST"])]
     return table[table["fraction"] == table["fraction"].max()]
 
 
-def more_tasks(table: pd.DataFrame, **how) -> Figure:
-    """Figure A10.
+def more_tasks(table: pd.DataFrame, **reading: Any) -> Figure:
+    """Figure A10: as Figure 5, its rows the tasks beyond the paper's first three.
 
-    As Figure 5, rows the tasks beyond the paper's first three, columns the three criteria.
+    Args:
+        table: transfers.
+        **reading: rule, ddof and extreme of `double_win.verdict`.
     """
-    return data_limited(more(table), **how)
+    return data_limited(further_tasks(table), **reading)
 
 
-def asked(params: dict, key: str) -> list:
-    """What a study asks for under `key`, over all blocks of its grid, each once, in the order of
-    its file; of a study without a grid, over its other blocks."""
-    others = [
-        block
-        for name in ("masks", "landscapes", "transfer_attacks")
-        for block in params.get(name, [])
-    ]
-    values = [
-        value for block in params.get("grid", [params]) or others for value in block.get(key, [])
-    ]
-    return sorted(set(values), key=values.index)
-
-
-def asked_sparsities(params: dict) -> dict[int, float]:
-    """The rounds that a study asks for, and the sparsity that its own prune_fraction gives each."""
-    share = params.get("prune_fraction", PRUNE_FRACTION)
-    return {r: ladder(r, share) for r in asked(params, "rounds")}
-
-
-def span(at: dict[int, float]) -> str:
-    """The least and the largest sparsity of the sparse levels, in percent, or "none"."""
-    sparse = [at[r] for r in sorted(at) if r]
-    return f"{percent(sparse[0])} to {percent(sparse[-1])} %" if sparse else "none"
-
-
-@figure
-def paradigm(params: dict) -> Figure:
-    """Figure 1.
-
-    The work paradigm, drawn from a study's own parameters (records.study(NAME)["params"]).
-    """
-    at, seeds = asked_sparsities(params), len(asked(params, "seeds"))
-    share = params.get("prune_fraction", PRUNE_FRACTION)
-    fractions = " / ".join(
-        f"{100 * f:g} %" for f in sorted(asked(params, "fraction"), reverse=True)
-    )
-    sets = "\n".join(wrap(", ".join(map(name, asked(params, "dataset"))), 30)[:3])
-    fig = Figure((PAGE, 2.2))
-    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, 10), ylim=(0.15, 3.3))
-    ax.set_axis_off()
-
-    def write(x, y, text, **how):
-        ax.text(x, y, text, **dict(ha="center", va="center", linespacing=1.4) | how)
-
-    def box(x, y, w, h, text, color="#666666"):
-        face = mpl.colors.to_rgba(color, 0.12)
-        ax.add_patch(
-            FancyBboxPatch((x, y), w, h, "round,pad=0.04", facecolor=face, edgecolor=color)
-        )
-        write(x + w / 2, y + h / 2, text)
-
-    def arrow(x, y, to):
-        ax.annotate(
-            "",
-            to,
-            (x, y),
-            arrowprops=dict(arrowstyle="-|>", color="#666666", linewidth=0.8, shrinkB=1),
-        )
-
-    texts = {"STD": "standard", "FAT": "fast adversarial", "AT": "adversarial"}
-    for p, y in zip(PRETRAININGS, (2.1, 1.3, 0.5), strict=True):
-        box(0.15, y, 1.75, 0.6, f"{theta(p)}\n{texts[p]}", ROLES[p][0])
-        arrow(1.95, y + 0.3, (2.5, 1.6))
-    for k, r in enumerate(np.linspace(0, max(at, default=6), 6)):
-        kept = 1.5 * (1 - ladder(r, share))
-        ax.add_patch(Rectangle((2.75 + 0.3 * k, 0.95), 0.2, kept, color="#56B4E9"))
-        ax.add_patch(
-            Rectangle(
-                (2.75 + 0.3 * k, 0.95), 0.2, 1.5, fill=False, edgecolor="#999999", linewidth=0.5
-            )
-        )
-    write(3.6, 0.55, f"sparsity {span(at)}\n{', '.join(asked(params, 'method'))}")
-    for y, text in ((2.15, "standard training (ST)"), (0.5, "adversarial training (AT)")):
-        box(5.2, y, 1.95, 0.6, text)
-        arrow(4.6, 1.6, (5.15, y + 0.3))
-    write(6.17, 1.63, f"{sets}\n{fractions} of the images")
-    for y, text in zip((2.26, 0.94, 0.28), CRITERIA.values(), strict=True):
-        box(7.6, y, 0.95, 0.38, text)
-        arrow(7.2, 2.45 if y > 2 else 0.8, (7.55, y + 0.19))
-        arrow(8.6, y + 0.19, (8.85, 1.6))
-    box(
-        8.95,
-        1.1,
-        0.9,
-        1.0,
-        f"double win:\nall match\ndense,\n{seeds} seed{'s' * (seeds != 1)}",
-        "#222222",
-    )
-    start = f"1  pre-train {params.get('arch', '')}\non {name(params.get('source', ''))}"
-    heads = start, "2  prune, rewind, retrain\non the source", "3  transfer", "4  judge"
-    for x, head in zip((1.02, 3.6, 6.17, 8.7), heads, strict=True):
-        write(x, 3.2, head, va="top", fontweight="bold")
-    return fig
-
-
-def criteria_table(params: dict) -> pd.DataFrame:
-    """Table 1: the setups of a study, from its parameters."""
-    sets, starts = (
-        ", ".join(map(name, asked(params, "dataset"))),
-        ", ".join(asked(params, "pretraining")),
-    )
-    source = (
-        f"{params.get('arch')} on {name(params.get('source', ''))}: masks by"
-        f" {', '.join(asked(params, 'method'))}"
-    )
-    rows = {
-        "source domain": [f"{source}; theta_p for p in {starts}"] * 3,
-        "target domains": [sets] * 3,
-        "training scheme": ["standard (ST)", "adversarial (AT)", "adversarial (AT)"],
-        "evaluation metric": ["SA", "SA", "RA"],
-        "double-win ticket if and only if": ["winning"] * 3,
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(CRITERIA.values()))
-
-
-def _ladder_lines(
-    table: pd.DataFrame, value: str, by: str, roles: dict, label: str, excess: bool = False
+def _seaborn_lines(
+    table: pd.DataFrame, value: str, group: str, looks: Mapping[str, tuple], label: str
 ) -> Figure:
-    """Mean and one-std shade of a fraction against the ladder, its chance level dashed beside it.
+    """A share of masks against sparsity: mean and one-std shade, and its chance level, dashed.
 
-    excess: a second panel below draws it less its chance level, where the two nearly coincide.
+    table: rounds, value and chance (fractions), group; looks: {group: (colour, marker, ...)}.
+    Where the value nearly is chance (zero kernels), a second panel below shows it less chance.
     """
     import seaborn as sns  # here, because it takes a second that most notebooks need not spend
 
-    fig = Figure((COLUMN, 3.3 if excess else 2.3), layout="constrained")
-    ax, *below = fig.subplots(
-        1 + excess, sharex=True, squeeze=False, height_ratios=(2, 1)[: 1 + excess]
-    )[:, 0]
-    table = table.assign(**{key: 100 * table[key] for key in (value, "chance")})
-    order, dashed = (
-        [key for key in roles if key in set(table[by])],
-        dict(linestyle=(0, (3, 2)), linewidth=0.8),
-    )
-    how = dict(
-        x="rounds", hue=by, hue_order=order, palette={key: roles[key][0] for key in order}, ax=ax
-    )
-    markers = {key: roles[key][1] for key in order}
-    drawn = dict(
-        style=by,
-        style_order=order,
-        markers=markers,
+    with_excess = value == "zero"
+    fig = Figure((COLUMN, 3.3 if with_excess else 2.3), layout="constrained")
+    heights = (2, 1) if with_excess else (2,)
+    axes = fig.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    table = table.assign(**{column: 100 * table[column] for column in (value, "chance")})
+    groups = [key for key in looks if key in set(table[group])]
+    palette = {key: looks[key][0] for key in groups}
+    common: dict[str, Any] = dict(x="rounds", hue=group, hue_order=groups, palette=palette)
+    lines: dict[str, Any] = common | dict(
+        style=group,
+        style_order=groups,
+        markers={key: looks[key][1] for key in groups},
         dashes=False,
         errorbar="sd",
         markeredgewidth=0.3,
     )
-    sns.lineplot(table, y=value, **drawn, **how)
-    sns.lineplot(table, y="chance", legend=False, errorbar=None, **dashed, **how)
-    for lower in below:
-        gap = table.assign(excess=table[value] - table["chance"])
-        sns.lineplot(gap, y="excess", legend=False, **drawn, **{**how, "ax": lower})
-        lower.axhline(0, color="#666666", **dashed, zorder=1)
-        lower.set(ylabel="above chance\n(points)")
-        fig.align_ylabels([ax, lower])
-    ladder_ticks(ax, tables.sparsities(table), most=8)
-    ax.set(ylabel=label)
-    (below or [ax])[-1].set_xlabel("sparsity (%)")
-    handles = [*ax.get_legend_handles_labels()[0], Line2D([], [], color="#666666", **dashed)]
-    ax.get_legend().remove()
+    sns.lineplot(table, y=value, ax=axes[0], **lines)
+    sns.lineplot(table, y="chance", ax=axes[0], legend=False, errorbar=None, **CHANCE, **common)
+    if with_excess:
+        excess = table.assign(excess=table[value] - table["chance"])
+        sns.lineplot(excess, y="excess", ax=axes[1], legend=False, **lines)
+        axes[1].axhline(0, color="#666666", **CHANCE, zorder=1)
+        axes[1].set(ylabel="above chance\n(points)")
+        fig.align_ylabels(list(axes))
+    ladder_ticks(axes[0], tables.sparsities(table), most=8)
+    axes[0].set(ylabel=label)
+    axes[-1].set_xlabel("sparsity (%)")
+    handles = [*axes[0].get_legend_handles_labels()[0], Line2D([], [], color="#666666", **CHANCE)]
+    axes[0].get_legend().remove()
     fig.legend(
-        handles, [*order, "random, same layer densities"], loc="outside lower center", ncols=2
+        handles, [*groups, "random, same layer densities"], loc="outside lower center", ncols=2
     )
     return fig
 
 
 @figure
 def similarity(table: pd.DataFrame) -> Figure | None:
-    """Figure A8, top.
+    """Figure A8, top: relative similarity of masks between pre-trainings.
 
-    Relative similarity of masks between pre-trainings (structure.similarity_table).
+    Args:
+        table: of `mask_patterns.similarity_table`.
     """
-    return (
-        None
-        if table.empty
-        else _ladder_lines(table, "similarity", "pair", PAIRS, "relative similarity (%)")
-    )
+    if table.empty:
+        return None
+    return _seaborn_lines(table, "similarity", "pair", PAIRS, "relative similarity (%)")
 
 
 def zero_shares(table: pd.DataFrame, larger: bool = True) -> pd.DataFrame:
-    """Share of zero kernels, its chance level and the sparsity, a (pretraining, rounds, seed): of
-    those larger than 1x1, or of the 1x1."""
+    """The share of zero kernels in a mask, over all its convolutions.
+
+    Args:
+        table: of `mask_patterns.zero_kernel_table`.
+        larger: kernels larger than 1x1; False: the 1x1 kernels.
+
+    Returns:
+        One row per (pretraining, rounds, seed): zero and chance (shares of the kernels), sparsity,
+        all in [0, 1].
+    """
     table = table[(table["kernel"] > 1) == larger]
-    total = (
-        table.groupby(["pretraining", "rounds", "seed"])[["kernels", "zero", "chance"]]
-        .sum()
-        .astype(float)
-    )
-    shares = total[["zero", "chance"]].div(total["kernels"], axis=0).reset_index()
-    return shares.assign(sparsity=shares["rounds"].map(tables.sparsities(table)).astype(float))
+    counts = table.groupby(["pretraining", "rounds", "seed"])[["kernels", "zero", "chance"]].sum()
+    counts = counts.astype(float)
+    shares = counts[["zero", "chance"]].div(counts["kernels"], axis=0).reset_index()
+    sparsities = tables.sparsities(table)
+    return shares.assign(sparsity=shares["rounds"].map(sparsities).astype(float))
 
 
 @figure
 def zero_kernels(table: pd.DataFrame, larger: bool = True) -> Figure | None:
-    """Figure A8, bottom.
+    """Figure A8, bottom: completely pruned kernels.
 
-    Completely pruned kernels (structure.zero_kernel_table), those larger than 1x1 or the 1x1.
+    Args:
+        table: of `mask_patterns.zero_kernel_table`.
+        larger: kernels larger than 1x1; False: the 1x1 kernels.
     """
-    found, roles = zero_shares(table, larger), {p: ROLES[p] for p in PRETRAININGS}
-    label = f"zero kernels{'' if larger else ', 1x1'} (%)"
-    return (
-        None
-        if found.empty
-        else _ladder_lines(found, "zero", "pretraining", roles, label, excess=True)
-    )
+    shares = zero_shares(table, larger)
+    if shares.empty:
+        return None
+    label = "zero kernels (%)" if larger else "zero kernels, 1x1 (%)"
+    looks = {p: ROLES[p] for p in PRETRAININGS}
+    return _seaborn_lines(shares, "zero", "pretraining", looks, label)
 
 
 @figure
-def kernel_maps(maps: dict[str, dict]) -> Figure | None:
-    """Figure 7: {pretraining: structure.kernel_map(m)}.
+def kernel_maps(maps: Mapping[str, Mapping[str, np.ma.MaskedArray]]) -> Figure | None:
+    """Figure 7: one dot per kernel, bright where no weight is left, by residual block.
 
-    One dot a kernel, bright where no weight is left, by block.
+    Args:
+        maps: {pretraining: `mask_patterns.kernel_map` of its mask}.
+
+    Returns:
+        Rows are pre-trainings, columns blocks.
     """
-    maps = {
-        p: maps[p]
-        for p in sorted(maps, key=lambda p: PRETRAININGS.index(p) if p in PRETRAININGS else 9)
-    }
-    blocks = sorted({block for found in maps.values() for block in found if block != "stem"})
+    known = [p for p in PRETRAININGS if p in maps]
+    rows = [*known, *(p for p in maps if p not in known)]
+    blocks = sorted({block for p in rows for block in maps[p] if block != "stem"})
     if not blocks:
         return None
-    fig = Figure((PAGE, 1.15 * len(maps) + 0.4), layout="constrained")
-    axes = fig.subplots(len(maps), len(blocks), squeeze=False)
-    colors = LinearSegmentedColormap.from_list("zero", ["#2B2B4F", "#F5C710"]).with_extremes(
-        bad="white"
-    )
-    for row, (title, found) in zip(axes, maps.items(), strict=True):
+    fig = Figure((PAGE, 1.15 * len(rows) + 0.4), layout="constrained")
+    axes = fig.subplots(len(rows), len(blocks), squeeze=False)
+    colors = LinearSegmentedColormap.from_list("zero", ["#2B2B4F", "#F5C710"])
+    colors = colors.with_extremes(bad="white")
+    for row, p in zip(axes, rows, strict=True):
         for ax, block in zip(row, blocks, strict=True):
             ax.set_axis_off()
-            if block in found:
-                ax.imshow(found[block].astype(float), cmap=colors, vmin=0, vmax=1, aspect="auto")
-                ax.set_title(f"{theta(title)}, {block}: {percent(found[block].mean())} % zero")
+            if block in maps[p]:
+                image = maps[p][block]
+                ax.imshow(image.astype(float), cmap=colors, vmin=0, vmax=1, aspect="auto")
+                ax.set_title(f"{theta(p)}, {block}: {percent(image.mean())} % zero")
     note = (
         "a dot a kernel, bright where completely pruned; a tile a layer, its rows the output"
         " channels"
@@ -469,14 +381,18 @@ def kernel_maps(maps: dict[str, dict]) -> Figure | None:
 
 
 @figure
-def training_curve(history: list[dict]) -> Figure | None:
-    """One run's history (a dictionary an epoch): loss, and validation SA and RA, by epoch."""
+def training_curve(history: list[dict[str, Any]]) -> Figure | None:
+    """Training loss, and validation SA and RA, of one run against epochs.
+
+    Args:
+        history: one dictionary per epoch: epoch, loss, and perhaps SA and RA in [0, 1].
+    """
     if not history:
         return None
     frame = pd.DataFrame(history).reindex(columns=["epoch", "loss", "SA", "RA"]).astype(float)
     fig = Figure((COLUMN, 1.6), layout="constrained")
     left, right = fig.subplots(1, 2)
-    left.plot(frame["epoch"], frame["loss"], color=ROLES["OMP"][0], marker=".")
+    left.plot(frame["epoch"], frame["loss"], color=ROLES["OMP"].color, marker=".")
     for metric, (color, marker) in (("SA", PAIRS["STD and FAT"]), ("RA", PAIRS["STD and AT"])):
         known = frame.dropna(subset=metric)  # RA is not validated after every epoch
         if len(known):
@@ -490,61 +406,59 @@ def training_curve(history: list[dict]) -> Figure | None:
     return fig
 
 
-def transfer_attack(table: pd.DataFrame) -> "pd.io.formats.style.Styler":
-    """Table A2.
+def transfer_attack(table: pd.DataFrame) -> Styler:
+    """Table A2: accuracy on images attacked through an unseen robust model, beside RA, in percent.
 
-    Accuracy on images attacked through an unseen robust model, beside RA, mean over seeds, in
-    percent.
+    Args:
+        table: transfer-attack records.
+
+    Returns:
+        Means over seeds, one row per network.
     """
     numbers = ["sparsity", "transfer-attack accuracy", "RA", "SA"]
     keys = ["dataset", "pretraining", "rounds", "method"]
     table = table.reindex(columns=[*keys, "sparsity", "transfer_accuracy", "RA", "SA"])
-    at = tables.sparsities(table)
-    means = (
-        table.rename(columns={"transfer_accuracy": numbers[1]})
-        .groupby(keys)[numbers[1:]]
-        .mean()
-        .reset_index()
-    )
-    means.insert(4, "sparsity", means.pop("rounds").astype(int).map(at).astype(float))
-    shown = means.style.set_uuid("attack").format(dict.fromkeys(numbers, percent))
+    sparsities = tables.sparsities(table)
+    table = table.rename(columns={"transfer_accuracy": "transfer-attack accuracy"})
+    means = table.groupby(keys)[numbers[1:]].mean().reset_index()
+    rounds = means.pop("rounds").astype(int)
+    means.insert(4, "sparsity", rounds.map(sparsities).astype(float))
+    formats: dict[Any, Any] = dict.fromkeys(numbers, percent)
+    shown = means.style.set_uuid("attack").format(formats)
     return shown.hide(axis="index").set_caption("accuracies and sparsity in percent")
 
 
-def verdict_table(verdict: pd.DataFrame) -> "pd.io.formats.style.Styler":
-    """The verdicts of `winning.verdict` to be read: sparsities and fractions in percent."""
-    shares = dict.fromkeys(["extreme_sparsity", *double_win.CRITERIA], "{:.1%}")
-    return verdict.style.format({**shares, "fraction": "{:.0%}"}).hide(axis="index")
+def verdict_table(verdict: pd.DataFrame) -> Styler:
+    """The verdicts of `double_win.verdict` as a table, sparsities and fractions in percent."""
+    formats = dict.fromkeys(["extreme_sparsity", *double_win.CRITERIA], "{:.1%}")
+    return verdict.style.format({**formats, "fraction": "{:.0%}"}).hide(axis="index")
 
 
 @figure
 def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
-    """Table A2 drawn.
+    """Table A2 as curves: accuracy on the unseen robust model's images, and RA, against sparsity.
 
-    Accuracy on the unseen robust model's images and RA against the ladder, one network a colour.
+    Args:
+        table: transfer-attack records.
     """
     if table.empty:
         return None
     fig = Figure((COLUMN, 2.2), layout="constrained")
     ax = fig.subplots()
-    kinds = {
+    looks = {
         "transfer_accuracy": ("o", "-", "unseen model's images"),
         "RA": ("s", "--", "own PGD images (RA)"),
     }
-    for p, part in table.groupby("pretraining"):
-        by, color = part.groupby("rounds")[[*kinds]], ROLES[p][0]
-        means, stds = 100 * by.mean(), 100 * by.std().fillna(0)
-        for metric, (marker, line, text) in kinds.items():
+    for p in sorted(table["pretraining"].unique()):
+        by_rounds = table[table["pretraining"] == p].groupby("rounds")[list(looks)]
+        means, stds = 100 * by_rounds.mean(), 100 * by_rounds.std().fillna(0)
+        color = ROLES[p].color
+        for metric, (marker, line, text) in looks.items():
             _shade(ax, means[metric], stds[metric], color)
-            ax.plot(
-                means[metric],
-                color=color,
-                marker=marker,
-                linestyle=line,
-                label=f"{theta(p)}, {text}",
-            )
+            look: dict[str, Any] = dict(color=color, marker=marker, linestyle=line)
+            ax.plot(means[metric], **look, label=f"{theta(p)}, {text}")
     ladder_ticks(ax, tables.sparsities(table))
-    _room(ax)
+    _widen_y(ax)
     ax.set(xlabel="sparsity (%)", ylabel="accuracy (%)")
     fig.legend(loc="outside lower center", ncols=1)
     return fig

@@ -1,41 +1,61 @@
-"""One look for every figure: colours, markers and lines by role, type sizes, names as printed, and
-files that repeat.
+"""One look for every figure: colours, markers and lines by role, sizes, printed names, files.
 
 Each curve keeps its role's colour, marker and line in every figure, so that they stay apart in grey
-print: STD orange, FAT green, AT blue, RP rust. Widths are 3.4 in (a column) and 7 in (a page).
+print: STD orange, FAT green, AT blue, RP rust. Figures are 3.4 in (a column) or 7 in (a page) wide.
 """
 
-import functools
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import wraps
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, get_args
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
 from dwlt_lib import files
+from dwlt_lib.config.specs import Method, Pretraining
 
 # A notebook learns from its inline backend how to show a Figure, and pyplot, which would load that,
 # is not used here.
 if "inline" in os.environ.get("MPLBACKEND", ""):
     import_module("matplotlib_inline.backend_inline")
 
-COLUMN, PAGE = 3.4, 7.0  # inches
-PRETRAININGS, METHODS = ("STD", "FAT", "AT"), ("IMP-ST", "IMP-AT", "OMP", "RP")
-# Colour, marker, line. Okabe and Ito's hues, moved apart in lightness until those that share a
-# figure differ to every
-# eye (deuteranopia, protanopia, tritanopia) and in grey. IMP-ST wears its pre-training's role.
+COLUMN, PAGE = 3.4, 7.0
+"""Widths of figures, in inches."""
+
+PRETRAININGS: tuple[str, ...] = get_args(Pretraining)
+METHODS: tuple[str, ...] = get_args(Method)
+"""In the paper's order."""
+
+Arguments = ParamSpec("Arguments")
+
+
+class Role(NamedTuple):
+    """How the curve of a pre-training or of a pruning method looks."""
+
+    color: str
+    marker: str
+    linestyle: Any
+    """A name of matplotlib's, or (offset, lengths of strokes and gaps in points)."""
+
+
+# Okabe and Ito's hues, moved apart in lightness until those that share a figure differ to every eye
+# (deuteranopia, protanopia, tritanopia) and in grey. IMP-ST has the role of its pre-training.
 ROLES = {
-    "STD": ("#EBA000", "o", "-"),
-    "FAT": ("#12B083", "s", "--"),
-    "AT": ("#0B4F94", "^", "-."),
-    "RP": ("#A83800", "X", ":"),
-    "IMP-AT": ("#DB90BE", "D", "--"),
-    "OMP": ("#6B6B6B", "v", (0, (5, 1, 1, 1, 1, 1))),
+    "STD": Role("#EBA000", "o", "-"),
+    "FAT": Role("#12B083", "s", "--"),
+    "AT": Role("#0B4F94", "^", "-."),
+    "RP": Role("#A83800", "X", ":"),
+    "IMP-AT": Role("#DB90BE", "D", "--"),
+    "OMP": Role("#6B6B6B", "v", (0, (5, 1, 1, 1, 1, 1))),
 }
-NAMES = {
+CRITERION_NAMES = {"ST_SA": "SA after ST", "AT_SA": "SA after AT", "AT_RA": "RA after AT"}
+DATASET_NAMES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "svhn": "SVHN",
@@ -43,7 +63,7 @@ NAMES = {
     "cub200": "CUB-200",
     "visda17": "VisDA-17",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.titlesize": 7.5,
@@ -75,19 +95,23 @@ STYLE = {
 }
 
 
-def style():
-    """The one style of all figures, as a context."""
+def style() -> AbstractContextManager[None]:
+    """The one style of all figures, as a context for a `with` statement."""
     return mpl.rc_context(STYLE)
 
 
-def figure(draw):
-    """Draw in the style, ticks included.
+def figure(draw: Callable[Arguments, Figure | None]) -> Callable[Arguments, Figure]:
+    """Decorates a function that draws: in the one style, and "no records yet" where it draws None.
 
-    What finds nothing to draw returns None and becomes 'no records yet'.
+    Args:
+        draw: returns a Figure, or None where there is nothing to draw.
+
+    Returns:
+        A function of the same arguments that always returns a Figure, laid out.
     """
 
-    @functools.wraps(draw)
-    def drawn(*args, **kwargs) -> Figure:
+    @wraps(draw)
+    def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
         with style():
             fig = draw(*args, **kwargs)
             if fig is None:
@@ -96,57 +120,62 @@ def figure(draw):
                 ax.set_axis_off()
                 ax.text(0.5, 0.5, "no records yet", ha="center", va="center", color="#666666")
             fig.draw_without_rendering()
-            fig.set_layout_engine(
-                "none"
-            )  # laid out once, not at every file: a third of a figure's time
+            # it is laid out once, not again for each file, which saves a third of a figure's time
+            fig.set_layout_engine("none")
         return fig
 
-    return drawn
+    return styled
 
 
 def save(fig: Figure, path: str | Path) -> list[Path]:
     """Write path.pdf, path.svg and path.png (200 dpi), the same bytes for the same figure.
 
-    Returns the three paths.
+    Args:
+        fig: a figure.
+        path: without a suffix; its folder is made where it is missing.
+
+    Returns:
+        The three paths.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    clean = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
-    drawn = []
+    without_dates = {
+        "pdf": {"CreationDate": None},
+        "svg": {"Date": None},
+        "png": {"Software": None},
+    }
+    written = []
     with style():
-        for kind, metadata in clean.items():
-            picture = BytesIO()
-            fig.savefig(picture, format=kind, dpi=200, metadata=metadata)
-            drawn.append(files.write(path.with_name(f"{path.name}.{kind}"), picture.getvalue()))
-    return drawn
+        for suffix, metadata in without_dates.items():
+            content = BytesIO()
+            fig.savefig(content, format=suffix, dpi=200, metadata=metadata)
+            target = path.with_name(f"{path.name}.{suffix}")
+            written.append(files.write(target, content.getvalue()))
+    return written
 
 
 def show_whole_tables() -> None:
     """Let a notebook show all columns of a table and all of a cell's text, which pandas cuts."""
-    pd.set_option("display.max_columns", None, "display.max_colwidth", None)
+    pd.set_option("display.max_columns", None)
+    pd.set_option("display.max_colwidth", None)
 
 
 def percent(fraction: float, unit: str = "") -> str:
-    """0.738 -> '73.8', with its unit if one is given; unknown -> 'not known'."""
+    """A fraction in percent, as text: 0.738 -> "73.8" and the unit; NaN -> "not known"."""
     return "not known" if pd.isna(fraction) else f"{100 * fraction:.1f}{unit}"
 
 
-def name(dataset: str) -> str:
-    """A data set's name as it is printed."""
-    return NAMES.get(dataset, dataset)
+def dataset_name(dataset: str) -> str:
+    """A data set's name as it is printed: "cifar10" -> "CIFAR-10"."""
+    return DATASET_NAMES.get(dataset, dataset)
 
 
 def theta(pretraining: str) -> str:
-    """theta_p as figures print it, on one line.
-
-    A subscript of 7 pt text would be under 5 pt in print.
-    """
+    """theta_p as figures print it, on one line: a subscript of 7 pt text would be under 5 pt."""
     return f"\u03b8\u202f{pretraining}"
 
 
-def role(pretraining: str, method: str = "IMP-ST") -> dict:
-    """How a curve looks: colour, marker and line of its (pretraining, method)."""
-    color, marker, line = ROLES[pretraining if method == "IMP-ST" else method]
-    return dict(
-        color=color, marker=marker, linestyle=line, markeredgecolor="white", markeredgewidth=0.3
-    )
+def curve_style(pretraining: str, method: str = "IMP-ST") -> dict[str, Any]:
+    """Colour, marker and line of a (pretraining, method), as arguments of `Axes.plot`."""
+    role = ROLES[pretraining if method == "IMP-ST" else method]
+    return {**role._asdict(), "markeredgecolor": "white", "markeredgewidth": 0.3}

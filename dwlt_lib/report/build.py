@@ -21,7 +21,7 @@ from nbconvert.preprocessors.sanitize import SanitizeHTML
 
 from dwlt_lib import files
 from dwlt_lib.analysis import double_win, paper_results
-from dwlt_lib.plotting import captions, figures
+from dwlt_lib.plotting import captions, study_overview, style
 from dwlt_lib.records import store
 
 PAPER = r"(?ms)^\*\*What the paper found\*\*.*?(?:\n\n|\Z)"
@@ -85,12 +85,12 @@ TEMPLATES.filters["table"] = _table
 
 
 def _percent(values: pd.Series) -> list[str]:
-    return ["–" if pd.isna(value) else figures.percent(value) for value in values]
+    return ["–" if pd.isna(value) else style.percent(value) for value in values]
 
 
 def _ordered(frame: pd.DataFrame, *more: str) -> pd.DataFrame:
     """Data sets, the most data first; then methods and pre-trainings in the paper's order."""
-    rank = {name: i for i, name in enumerate((*figures.METHODS, *figures.PRETRAININGS))}
+    rank = {name: i for i, name in enumerate((*style.METHODS, *style.PRETRAININGS))}
     by = ["dataset", "fraction", "method", "pretraining", *more]
     return frame.sort_values(
         by,
@@ -105,7 +105,7 @@ def _ordered(frame: pd.DataFrame, *more: str) -> pd.DataFrame:
 
 def _who(frame: pd.DataFrame) -> dict[str, Any]:
     data = [
-        f"{figures.name(d)}, {100 * f:g} %"
+        f"{style.dataset_name(d)}, {100 * f:g} %"
         for d, f in zip(frame["dataset"], frame["fraction"], strict=True)
     ]
     return {"data": data, "method": frame["method"], "theta_p": frame["pretraining"]}
@@ -119,7 +119,7 @@ def _verdict(table: pd.DataFrame) -> dict[str, Any]:
         pd.Series(paper_results.PAPER_EXTREMES)
         .map("{:.2%}".format)
         .unstack(sort=False)
-        .rename(columns=figures.name)
+        .rename(columns=style.dataset_name)
     )
     own = own.rename_axis(["theta_p", "method"]).reset_index().iloc[:, [1, 0, 2, 3, 4]]
     shown = {"headline": captions.headline(table), "paper": own, "extremes": None}
@@ -135,7 +135,7 @@ def _verdict(table: pd.DataFrame) -> dict[str, Any]:
     columns["", "levels"] = found["levels"]
     columns["double win", "one std"] = _percent(found[first])
     for c in double_win.CRITERIA:
-        columns["by one criterion alone", figures.CRITERIA[c]] = _percent(found[c])
+        columns["by one criterion alone", style.CRITERION_NAMES[c]] = _percent(found[c])
     for name in others:
         columns["double win, other readings", name.replace("_", " ")] = _percent(found[name])
     return shown | {
@@ -152,7 +152,7 @@ def _levels(found: pd.DataFrame) -> pd.DataFrame:
     shown = {**_who(found), "sparsity": _percent(found["sparsity"])}
     for c in double_win.CRITERIA:
         parts = [100 * found[f"{c}_{part}"] for part in ("difference", "low", "high")]
-        shown[figures.CRITERIA[c]] = [
+        shown[style.CRITERION_NAMES[c]] = [
             f"{gap:+.1f} [{low:+.1f}, {high:+.1f}] {status}".replace("nan", "–")
             for gap, low, high, status in zip(*parts, found[f"{c}_status"], strict=True)
         ]
@@ -172,11 +172,11 @@ def _parameters(params: dict[str, Any]) -> tuple[pd.DataFrame, str]:
             for p, given in weights.items()
         )
     for key in ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds"):
-        values = figures.asked(params, key)
+        values = study_overview.requested_values(params, key)
         asked[key] = ", ".join(map(str, values))
         if key == "rounds":
-            shares = figures.asked_sparsities(params).values()
-            asked["sparsity (%)"] = ", ".join(map(figures.percent, shares))
+            shares = study_overview.requested_sparsities(params).values()
+            asked["sparsity (%)"] = ", ".join(map(style.percent, shares))
     full = re.sub(
         r"(?m)^.*: null\n", "", yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
     )

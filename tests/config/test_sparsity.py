@@ -14,7 +14,7 @@ from dwlt_lib.analysis import double_win, mask_patterns, tables
 from dwlt_lib.browser import app, mask_markup, pictures_tab, plotly_traces
 from dwlt_lib.config import specs, studies
 from dwlt_lib.execution import runner
-from dwlt_lib.plotting import captions, figures, landscapes
+from dwlt_lib.plotting import captions, figures, landscapes, study_overview
 from dwlt_lib.pruning.ticket_files import mask_of
 from dwlt_lib.records import store
 from dwlt_lib.report import build
@@ -119,7 +119,7 @@ def test_every_figure_and_its_sentence_say_it(halves):
         assert {"50.0", "75.0", "87.5"} <= set(ticks), ticks
         says(" ".join(texts(fig)))
         assert not {"20.0", "36.0", "48.8"} & set(ticks)
-    assert "50.0 to 87.5 %" in " ".join(texts(figures.paradigm(params)))
+    assert "50.0 to 87.5 %" in " ".join(texts(study_overview.paradigm(params)))
     assert "87.5" in figures.transfer_attack(attacks).to_html()
     for said in (captions.existence(table), captions.methods(table), captions.headline(table)):
         says(said)
@@ -130,14 +130,16 @@ def test_every_figure_and_its_sentence_say_it(halves):
     surfaces = store.table("surface", study="toy")
     sparse = surfaces[surfaces["rounds"] == 3]
     panels = landscapes.side_by_side(sparse, store.read, columns=2)
-    assert all("87.5 %" in panel["title"] for panel in panels)
-    says(" ".join(texts(figures.surfaces_3d(panels))), "87.5 %")
+    assert all("87.5 %" in panel.title for panel in panels)
+    says(" ".join(texts(landscapes.surfaces_3d(panels))), "87.5 %")
 
 
 def test_figure_1_draws_the_share_that_is_left(halves):
     bars = [
         patch
-        for patch in figures.paradigm(store.study("toy")["params"]).findobj(mpl.patches.Rectangle)
+        for patch in study_overview.paradigm(store.study("toy")["params"]).findobj(
+            mpl.patches.Rectangle
+        )
         if patch.get_width() == 0.2 and patch.get_fill()
     ]
     assert [bar.get_height() / 1.5 for bar in bars] == pytest.approx(

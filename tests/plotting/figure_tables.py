@@ -75,7 +75,7 @@ def mask_records():
     return pd.DataFrame(rows).assign(rounds=[3, 10] * 3), found
 
 
-def landscapes(kind):
+def landscape_records(kind):
     """Records of one kind, out of order: a table and what reads its arrays."""
     same = dict(method="IMP-ST", dataset="digits", regime="AT", rounds=6, seed=0)
     same |= dict(explained_1=0.6, explained_2=0.2) if kind == "trajectory" else {}

@@ -11,7 +11,7 @@ from seeds import torch_rng
 
 from dwlt_lib.analysis import mask_patterns
 from dwlt_lib.config.specs import ladder
-from dwlt_lib.plotting import captions, figures
+from dwlt_lib.plotting import captions, landscapes
 from dwlt_lib.plotting.style import percent
 from dwlt_lib.pruning.masks import random_prune
 from dwlt_lib.records.store import checkout
@@ -188,7 +188,7 @@ def test_the_widest_basin_is_counted_at_every_level():
     )
     assert "is the widest: 1 of 2 at + 0.5, 2 of 2 at + 1." in captions.basins(areas)
     assert captions.basins(areas[areas["pretraining"] == "AT"]).startswith("No plane of FAT")
-    assert captions.basins(figures.basin_area([])) == captions.NOTHING
+    assert captions.basins(landscapes.basin_area([])) == captions.NOTHING
 
 
 def test_the_end_of_a_path_is_its_loss():
@@ -272,7 +272,7 @@ def test_beside_every_figure_of_the_report_stand_its_sentence_and_the_papers_fin
         if "report" in cell["metadata"].get("tags", [])
     ]
     sources = ["".join(cell["source"]) for cell in cells]
-    shown = [i for i, source in enumerate(sources) if "figures.save" in source]
+    shown = [i for i, source in enumerate(sources) if "style.save" in source]
     assert shown
     for i in shown:
         assert "**What the paper found**" in sources[i - 1], sources[i]

@@ -10,7 +10,7 @@ from figure_tables import PARAMS, ROUNDS, mask_records, subsets, texts, transfer
 
 from dwlt_lib.analysis import double_win, mask_patterns
 from dwlt_lib.config.specs import ladder
-from dwlt_lib.plotting import figures
+from dwlt_lib.plotting import figures, landscapes, study_overview
 from dwlt_lib.plotting.style import ROLES
 
 
@@ -31,8 +31,8 @@ def test_an_empty_table_says_so():
         figures.kernel_maps({}),
     ]
     empty += [
-        figures.contours([]),
-        figures.surfaces_3d([]),
+        landscapes.contours([]),
+        landscapes.surfaces_3d([]),
         figures.training_curve([]),
         figures.transfer_attack_curve(nothing),
     ]
@@ -124,10 +124,10 @@ def test_noise_of_one_seed_fills_no_axis():
 
 
 def test_the_paradigm_names_the_studys_own_parameters():
-    shown = " ".join(texts(figures.paradigm(PARAMS)))
+    shown = " ".join(texts(study_overview.paradigm(PARAMS)))
     for word in ("resnet8", "MNIST-5k", "digits", "tiles", "IMP-ST, RP", "100 % / 10 %", "2 seeds"):
         assert word in shown
-    assert figures.criteria_table(PARAMS).shape == (5, 3)
+    assert study_overview.criteria_table(PARAMS).shape == (5, 3)
 
 
 def test_mask_figures_show_chance_beside_what_was_found():

@@ -1,44 +1,55 @@
 """Theorems on landscapes to look at (Figures 2, 6 and A9)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import landscapes
+from figure_tables import landscape_records
 
-from dwlt_lib.plotting import figures
+from dwlt_lib.plotting import landscapes
 from dwlt_lib.plotting.style import PRETRAININGS
 
 
 @pytest.mark.parametrize("kind", ["surface", "trajectory"])
 def test_landscapes_share_one_scale_and_stand_in_the_papers_order(kind):
-    table, read = landscapes(kind)
-    panels = figures.panels(table, read)
-    assert [p["pretraining"] for p in panels[::4]] == list(PRETRAININGS)
+    table, read = landscape_records(kind)
+    panels = landscapes.panels(table, read)
+    assert [p.pretraining for p in panels[::4]] == list(PRETRAININGS)
     columns = [
         "100 % digits,\nclean",
         "10 % digits,\nclean",
         "100 % digits,\nattacked",
         "10 % digits,\nattacked",
     ]
-    assert [p["column"] for p in panels[:4]] == columns
-    fig = figures.contours(panels)
+    assert [p.column_label for p in panels[:4]] == columns
+    fig = landscapes.contours(panels)
     fills = [next(c for c in ax.collections if c.filled) for ax in fig.axes[:12]]
     assert (
         len({(c.norm.vmin, c.norm.vmax) for c in fills})
         == len({tuple(c.levels) for c in fills})
         == 1
     )
-    figures.contours(panels[:1]), figures.contours([{**panels[0], "loss": np.full((9, 9), 0.5)}])
-    loss = panels[0]["loss"]
-    diverged = [{**panels[0], "loss": np.where(loss > 1, bad, loss)} for bad in (np.nan, np.inf)]
-    figures.contours(diverged), figures.contours([{**panels[0], "loss": np.full((9, 9), np.nan)}])
+    (
+        landscapes.contours(panels[:1]),
+        landscapes.contours([replace(panels[0], loss=np.full((9, 9), 0.5))]),
+    )
+    loss = panels[0].loss
+    diverged = [replace(panels[0], loss=np.where(loss > 1, bad, loss)) for bad in (np.nan, np.inf)]
+    (
+        landscapes.contours(diverged),
+        landscapes.contours([replace(panels[0], loss=np.full((9, 9), np.nan))]),
+    )
     if kind == "surface":
-        figures.surfaces_3d(panels[:3]), figures.surfaces_3d(diverged)
-    figures.panels(table.iloc[:0], read)
+        landscapes.surfaces_3d(panels[:3]), landscapes.surfaces_3d(diverged)
+    landscapes.panels(table.iloc[:0], read)
 
 
 def test_any_tickets_stand_side_by_side_on_one_scale_under_names_that_differ():
-    (surfaces, read), (paths, read_path) = landscapes("surface"), landscapes("trajectory")
+    (surfaces, read), (paths, read_path) = (
+        landscape_records("surface"),
+        landscape_records("trajectory"),
+    )
     tickets = surfaces[surfaces["fraction"] == 1].assign(kind="surface")
     others = [
         tickets.assign(**{key: value})
@@ -47,26 +58,24 @@ def test_any_tickets_stand_side_by_side_on_one_scale_under_names_that_differ():
     mixed = pd.concat([tickets, *others, paths.assign(kind="trajectory")], ignore_index=True)
     mixed["id"] = [f"{i:04d}{id}" for i, id in enumerate(mixed["id"])]
     walked = set(mixed.loc[mixed["kind"] == "trajectory", "id"])
-    panels = figures.side_by_side(mixed, lambda id: read_path(id) if id in walked else read(id))
+    panels = landscapes.side_by_side(mixed, lambda id: read_path(id) if id in walked else read(id))
     assert (
-        len({p["title"] for p in panels})
-        == len({p["label"] for p in panels})
+        len({p.title for p in panels})
+        == len({p.label for p in panels})
         == len(panels)
         == len(mixed)
     )
-    assert [p["id"] for p in panels] == mixed["id"].tolist() and panels[5]["place"] == (1, 1)
+    assert [p.id for p in panels] == mixed["id"].tolist() and panels[5].position == (1, 1)
     assert (
-        panels[0]["title"]
-        == "theta_AT, IMP-ST, 73.8 %, 100 % digits, AT, attacked, seed 0, surface"
+        panels[0].title == "theta_AT, IMP-ST, 73.8 %, 100 % digits, AT, attacked, seed 0, surface"
     )
-    fig = figures.contours(panels)
+    fig = landscapes.contours(panels)
     fills = [next(c for c in ax.collections if c.filled) for ax in fig.axes[: len(panels)]]
     assert len({(c.norm.vmin, c.norm.vmax) for c in fills}) == 1
-    figures.surfaces_3d(panels[:5]), figures.contours(panels[:1])
-    twice = figures.side_by_side(tickets.iloc[[0, 0]].assign(id=["aaaaaaa", "bbbbbbb"]), read)
+    landscapes.surfaces_3d(panels[:5]), landscapes.contours(panels[:1])
+    twice = landscapes.side_by_side(tickets.iloc[[0, 0]].assign(id=["aaaaaaa", "bbbbbbb"]), read)
     assert (
-        twice[0]["title"] != twice[1]["title"]
-        and figures.side_by_side(tickets.iloc[:0], read) == []
+        twice[0].title != twice[1].title and landscapes.side_by_side(tickets.iloc[:0], read) == []
     )
 
 
@@ -74,11 +83,12 @@ def test_a_basin_is_the_part_of_the_plane_below_its_level():
     grid = np.linspace(-1, 1, 101)
     bowl = grid[:, None] ** 2 + grid[None] ** 2
     wide, narrow = (
-        dict(title=t, pretraining=t, grid=grid, loss=k * bowl) for t, k in (("FAT", 1), ("STD", 4))
+        landscapes.Panel(t, k * bowl, grid, grid, pretraining=t)
+        for t, k in (("FAT", 1), ("STD", 4))
     )
-    areas = figures.basin_area([wide, narrow], levels=[0.25, 1.0])
+    areas = landscapes.basin_area([wide, narrow], levels=[0.25, 1.0])
     assert areas["level"].tolist() == [0.25, 1.0] * 2
     assert areas["area"].tolist() == pytest.approx([np.pi / n for n in (16, 4, 64, 16)], abs=0.02)
-    table, read = landscapes("trajectory")
+    table, read = landscape_records("trajectory")
     with pytest.raises(ValueError, match="filter-normalised"):
-        figures.basin_area(figures.panels(table, read))
+        landscapes.basin_area(landscapes.panels(table, read))

@@ -11,12 +11,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import PARAMS, landscapes, mask_records, transfers
+from figure_tables import PARAMS, landscape_records, mask_records, transfers
 from matplotlib.text import Text
 from skimage.color import rgb2lab
 
 from dwlt_lib.analysis import mask_patterns
-from dwlt_lib.plotting import figures
+from dwlt_lib.plotting import figures, landscapes, study_overview, style
 from dwlt_lib.plotting.style import COLUMN, PAGE, PRETRAININGS, ROLES
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB
@@ -90,17 +90,19 @@ def every_figure():
         PARAMS,
         grid=[dict(PARAMS["grid"][0], dataset=sets, fraction=[1.0, 0.1, 0.01], method=methods)],
     )
-    yield from (figures.paradigm(PARAMS), figures.paradigm(many))
+    yield from (study_overview.paradigm(PARAMS), study_overview.paradigm(many))
     for kind in ("surface", "trajectory"):
-        found, read = landscapes(kind)
+        found, read = landscape_records(kind)
         clean = found[found["images"] == "clean"]
         yield from (
-            figures.contours(figures.panels(found, read)),
-            figures.contours(figures.panels(clean, read)),
+            landscapes.contours(landscapes.panels(found, read)),
+            landscapes.contours(landscapes.panels(clean, read)),
         )
-        yield figures.contours(figures.side_by_side(found.assign(seed=range(len(found))), read))
-        yield figures.contours(figures.side_by_side(found.iloc[:1], read))
-        yield figures.surfaces_3d(figures.panels(clean, read))
+        yield landscapes.contours(
+            landscapes.side_by_side(found.assign(seed=range(len(found))), read)
+        )
+        yield landscapes.contours(landscapes.side_by_side(found.iloc[:1], read))
+        yield landscapes.surfaces_3d(landscapes.panels(clean, read))
     masks, load = mask_records()
     yield figures.similarity(mask_patterns.similarity_table(masks, load.get))
     kernels = mask_patterns.zero_kernel_table(masks, load.get)
@@ -229,7 +231,7 @@ def test_each_role_keeps_its_colour_and_differs_in_grey_print():
 def test_saving_twice_writes_the_same_three_files(tmp_path):
     table = transfers(sets=("digits",), fractions=(1.0,))
     first, second = (
-        figures.save(figures.existence(table), tmp_path / part / "figure_03") for part in ("a", "b")
+        style.save(figures.existence(table), tmp_path / part / "figure_03") for part in ("a", "b")
     )
     assert [file.name for file in first] == ["figure_03.pdf", "figure_03.svg", "figure_03.png"]
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]

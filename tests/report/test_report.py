@@ -9,11 +9,11 @@ import re
 
 import nbformat
 import pytest
-from figure_tables import landscapes, transfers
+from figure_tables import landscape_records, transfers
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from dwlt_lib.config import studies
-from dwlt_lib.plotting import captions, figures
+from dwlt_lib.plotting import captions, figures, landscapes, style
 from dwlt_lib.records import store
 from dwlt_lib.report import build
 
@@ -67,17 +67,17 @@ def figures_of(study):
     Returns the sentences.
     """
     folder, table = store.study_dir(study) / "figures", transfers()
-    found, read = landscapes("surface")
+    found, read = landscape_records("surface")
     drawn = {
         "figure_03_existence": (figures.existence(table), captions.existence(table)),
         "figure_03_alone": (
             figures.existence(table[table["dataset"] == "digits"]),
             "One data set.",
         ),
-        "figure_02_surfaces": (figures.surfaces_3d(figures.panels(found, read)), "Surfaces."),
+        "figure_02_surfaces": (landscapes.surfaces_3d(landscapes.panels(found, read)), "Surfaces."),
     }
     for i, (name, (figure, text)) in enumerate(drawn.items()):
-        figures.save(figure, folder / name)
+        style.save(figure, folder / name)
         guide = prose(
             f"# {i}. A question\n\n## Figure\n\nA guide.\n\n**What the paper found** (section"
             " 4). So."
