@@ -22,7 +22,7 @@ import yaml
 from dwlt_lib.config import parameters
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.recipes import TrainingConfig
-from dwlt_lib.data import fingerprints, loading
+from dwlt_lib.data import batches, fingerprints
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import masks
 from dwlt_lib.training import trainer
@@ -162,7 +162,9 @@ def toy(toy_data):
 
     def study(**changes):
         settings = copy.deepcopy({**TOY, "data": toy_data, **changes})
-        return fingerprints.known(parameters.parse(yaml.safe_dump(settings), "toy.yaml"), {})
+        return fingerprints.resolve_fingerprints(
+            parameters.parse(yaml.safe_dump(settings), "toy.yaml"), {}
+        )
 
     return study
 
@@ -170,7 +172,7 @@ def toy(toy_data):
 @pytest.fixture(scope="session")
 def digits():
     """300 training images of digits."""
-    return loading.images("digits", "train").take(torch.arange(300))
+    return batches.load_images("digits", "train").take(torch.arange(300))
 
 
 def without_kinks(model):
@@ -210,8 +212,10 @@ def trained():
         epochs=3, batch=64, lr=0.1, schedule="one_cycle", momentum=0.9, weight_decay=5e-4
     )
     dense = masks.dense_mask(architectures.prunable(model))
-    found = trainer.fit(model, dense, loading.images("digits", "train"), None, how, seeds.of(0))
-    test = loading.images("digits", "test")
+    found = trainer.fit(
+        model, dense, batches.load_images("digits", "train"), None, how, seeds.of(0)
+    )
+    test = batches.load_images("digits", "test")
     return found.last, test.floats(), test.y
 
 

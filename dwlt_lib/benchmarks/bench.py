@@ -23,7 +23,7 @@ from torch import Tensor
 from dwlt_lib.benchmarks import baselines
 from dwlt_lib.benchmarks.baselines import Variant
 from dwlt_lib.config import specs
-from dwlt_lib.data import loading
+from dwlt_lib.data import batches
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.execution import make
 from dwlt_lib.records import store
@@ -319,7 +319,7 @@ def precision(device: torch.device, say: Say) -> dict[str, object]:
             continue
         kind = specs.TransferSpec if record.kind == "transfer" else specs.PretrainingSpec
         spec = kind.model_validate_json(json.dumps(record.spec))
-        model, test = make.network(record, device), loading.images(spec.data, "test", device)
+        model, test = make.network(record, device), batches.load_images(spec.data, "test", device)
         row = {"id": record.id, "label": specs.label(spec)}
         for name in ("fp32", "bf16"):
             attack = replace(spec.evaluation, precision=name)

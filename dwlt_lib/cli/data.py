@@ -40,13 +40,14 @@ def fetch(name: Row) -> None:
     _row(name)
     from tqdm import tqdm
 
-    from dwlt_lib.data import loading, sources
+    from dwlt_lib.config.datasets import data_root
+    from dwlt_lib.data import sources
 
     with tqdm(unit="B", unit_scale=True, disable=None, desc=name) as bar:
         try:
             there = sources.fetch(
                 name,
-                loading.data_root(),
+                data_root(),
                 bar.write,
                 lambda done, whole: bar.reset(whole) or bar.update(done),
             )

@@ -230,7 +230,7 @@ def plan(
     for line in dict.fromkeys(
         line
         for study in found.values()
-        for line in (*imported.unresolved(study), *fingerprints.unknown(study))
+        for line in (*imported.unresolved(study), *fingerprints.unresolved(study))
     ):
         print(line)
     left = forecast.left_of(forecast.union(plans.values()))

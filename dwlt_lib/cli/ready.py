@@ -27,7 +27,7 @@ def check(todo: Sequence[specs.Spec], device: str) -> str:
 
         try:
             for row, split in wanted:
-                folders.source(row, split)
+                folders.split_path(row, split)
         except ValueError as error:
             refuse(str(error))
     return chosen

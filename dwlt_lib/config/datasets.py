@@ -28,10 +28,10 @@ class Frozen(BaseModel):
     )
 
 
-class DataSet(Frozen):
+class DataSet(Frozen, frozen=True):  # said again for type checkers, which else see no hash
     """One row of the catalogue.
 
-    train_sha256 and test_sha256 say which images the splits have (`fingerprints.of`). A record's
+    train_sha256 and test_sha256 say which images the splits have (`data.fingerprints`). A record's
     identity has them for the splits that it reads; path, licence and the numbers of images are no
     part of it. A share of `scale` above 1 only makes small windows rarer.
     """

@@ -1,7 +1,7 @@
-"""Images: loading, splits, 100/10/1 % subsets, augmentation, streaming, downloads.
+"""Images: loading, splits, 100/10/1 % subsets, augmentation, batches on the device, downloads.
 
-Here stands whatever touches image files. A data set is a row of `config.datasets`; nothing here
-asks which study it serves.
+Whatever touches image files is here. A data set is a row of `config.datasets`; no module asks
+which study it serves.
 """
 
 import lazy_loader

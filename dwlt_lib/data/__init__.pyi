@@ -1,5 +1,7 @@
 from . import (
     archives,
+    augmentation,
+    batches,
     bundled,
     checks,
     decoding,
@@ -7,13 +9,20 @@ from . import (
     fingerprints,
     folders,
     loading,
-    packs,
+    npz,
     sources,
+    subsets,
 )
-from .loading import load, subset
+from .batches import Images, StreamedImages, load_images, training_batches
+from .loading import load
+from .subsets import subset
 
 __all__ = [
+    "Images",
+    "StreamedImages",
     "archives",
+    "augmentation",
+    "batches",
     "bundled",
     "checks",
     "decoding",
@@ -21,8 +30,11 @@ __all__ = [
     "fingerprints",
     "folders",
     "load",
+    "load_images",
     "loading",
-    "packs",
+    "npz",
     "sources",
     "subset",
+    "subsets",
+    "training_batches",
 ]

@@ -1,4 +1,4 @@
-"""Archives, checked before they are unpacked: whole or not at all, and nothing outside.
+"""Archives, checked before they are unpacked: whole or not at all, and nothing outside the folder.
 
 Every error is a ValueError of one line: the file, what is wrong, the remedy.
 """
@@ -15,10 +15,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from dwlt_lib.files import collect, scratch, sha256
+from dwlt_lib import files
 
-# what tarfile and zipfile raise on damaged archives
-BROKEN = (
+READ_ERRORS = (  # what tarfile and zipfile raise on damaged archives
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
@@ -32,99 +31,109 @@ Archive = tarfile.TarFile | zipfile.ZipFile
 
 
 class _Refused(ValueError):
-    """Said already in one line."""
+    """An archive that is refused; the line is complete as it is."""
 
 
-def check(path: Path, digest: str) -> None:
-    """ValueError unless the file's SHA-256 is `digest`."""
-    found = sha256(path)
-    if found != digest:
-        raise ValueError(f"{path}: sha256 is {found}; want {digest}; remove it and get it anew")
+def check_sha256(path: Path, sha256: str) -> None:
+    """Raise a ValueError of one line unless the file's SHA-256, in hexadecimal, is `sha256`."""
+    found = files.sha256(path)
+    if found != sha256:
+        raise ValueError(f"{path}: sha256 is {found}; want {sha256}; remove it and get it anew")
 
 
-def unpack(archive: Path, into: Path, files: int, size: int) -> list[Path]:
-    """Unpack a tar (plain, gz, bz2, xz) or zip archive into the folder `into`.
+def unpack(archive: Path, folder: Path, max_files: int, max_bytes: int) -> list[Path]:
+    """Unpack a tar (plain, gz, bz2, xz) or zip archive into a folder.
 
-    The whole archive is read through first. It is unpacked beside its place and moved there when
-    it is whole; an entry that is there already is not touched.
+    The whole archive is read through first. It is unpacked into a scratch folder and moved from
+    there once it is whole; an entry that is in the folder already is not touched.
 
     Args:
         archive: the file.
-        into: the folder, which is made if it is not there.
-        files: the most members that it may hold.
-        size: the most bytes that it may unpack to.
+        folder: where to unpack it; made if it does not exist.
+        max_files: the most members that it may hold.
+        max_bytes: the most bytes that it may unpack to.
+
     Returns:
-        Its top-level entries in `into`.
+        Its top-level entries in the folder.
+
     Raises:
-        ValueError: before anything is written, for links, devices, names that are absolute or climb
-            (..), too many members or bytes, a truncated archive, and what is no archive.
+        ValueError: one line, before anything is written, for links, devices, names that are
+            absolute or climb (..), too many members or bytes, a truncated archive, and what is not
+            an archive.
     """
     if not archive.exists():
         raise ValueError(f"{archive} is missing; get it first")
     try:
         is_zip = zipfile.is_zipfile(archive)
         with zipfile.ZipFile(archive) if is_zip else tarfile.open(archive) as opened:
-            total, tops = _inspect(archive, opened, files, size)
-            into.mkdir(parents=True, exist_ok=True)
-            for top in tops:
-                if (into / top).exists():
+            total, names = _inspect(archive, opened, max_files, max_bytes)
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                if (folder / name).exists():
                     raise _Refused(
-                        f"{into / top} is there already; remove it to unpack {archive.name} anew"
+                        f"{folder / name} is there already; remove it to unpack {archive.name} anew"
                     )
-            if total > shutil.disk_usage(into).free:
+            if total > shutil.disk_usage(folder).free:
                 raise _Refused(
-                    f"{archive}: unpacks to {total:,} bytes; {into} has less free; make room"
+                    f"{archive}: unpacks to {total:,} bytes; {folder} has less free; make room"
                 )
-            collect(into)
-            aside = scratch(into / "unpacked")
-            aside.mkdir()
-            try:
-                if isinstance(opened, tarfile.TarFile):  # a second check; from Python 3.11.4
-                    opened.extraction_filter = getattr(tarfile, "data_filter", None)
-                opened.extractall(aside)
-                for top in tops:
-                    os.replace(aside / top, into / top)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
+            _extract(opened, names, folder)
     except _Refused:
         raise
-    except BROKEN as error:
+    except READ_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{archive}: truncated, or no tar or zip archive ({reason}); get it anew"
         ) from error
-    return [into / top for top in tops]
+    return [folder / name for name in names]
 
 
-def _inspect(archive: Path, opened: Archive, files: int, size: int) -> tuple[int, list[str]]:
+def _extract(opened: Archive, names: list[str], folder: Path) -> None:
+    """Extract into a scratch folder, and move the top-level entries from there."""
+    files.collect(folder)
+    scratch = files.scratch(folder / "unpacked")
+    scratch.mkdir()
+    try:
+        if isinstance(opened, tarfile.TarFile):  # a second check; from Python 3.11.4
+            opened.extraction_filter = getattr(tarfile, "data_filter", None)
+        opened.extractall(scratch)
+        for name in names:
+            os.replace(scratch / name, folder / name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _inspect(
+    archive: Path, opened: Archive, max_files: int, max_bytes: int
+) -> tuple[int, list[str]]:
     """(the bytes that it unpacks to, its top-level names), if there is nothing to refuse."""
-    total, count, tops = 0, 0, {}
-    for name, length, wrong in _members(opened):
-        total, count = total + length, count + 1
+    total, count, names = 0, 0, {}
+    for name, size, fault in _members(opened):
+        total, count = total + size, count + 1
         path = PureWindowsPath(name)  # which takes / and \ for separators, on every system
         if not path.parts or path.anchor or ".." in path.parts or not name.isprintable():
-            wrong = "a name outside the archive's own folder"
-        if count > files or total > size:
-            wrong = f"one of more than {files:,} files or {size:,} bytes"
-        if wrong:
+            fault = "a name outside the archive's own folder"
+        if count > max_files or total > max_bytes:
+            fault = f"one of more than {max_files:,} files or {max_bytes:,} bytes"
+        if fault:
             raise _Refused(
-                f"{archive}: {name[:60]!r} is {wrong}; nothing was unpacked; get the"
-                " archive from its own source"
+                f"{archive}: {name[:60]!r} is {fault}; nothing was unpacked; get the archive from"
+                " its own source"
             )
-        tops[PurePosixPath(name).parts[0]] = None
-    if not tops:
+        names[PurePosixPath(name).parts[0]] = None  # a dict keeps their order
+    if not names:
         raise _Refused(f"{archive}: is empty; get it anew")
-    return total, list(tops)
+    return total, list(names)
 
 
 def _members(opened: Archive) -> Iterator[tuple[str, int, str]]:
-    """(name, bytes, what is wrong with its kind) of every member."""
+    """(name, bytes, what is wrong with its kind, or "") of every member."""
     if isinstance(opened, tarfile.TarFile):
         for member in opened:
-            good = member.isreg() or member.isdir()
-            yield member.name, member.size, "" if good else "a link, device or pipe"
+            is_good = member.isreg() or member.isdir()
+            yield member.name, member.size, "" if is_good else "a link, device or pipe"
     else:
         for info in opened.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
-            good = kind in (0, stat.S_IFREG, stat.S_IFDIR) and not info.flag_bits & 1
-            yield info.filename, info.file_size, "" if good else "a link, a device or encrypted"
+            is_good = kind in (0, stat.S_IFREG, stat.S_IFDIR) and not info.flag_bits & 1
+            yield info.filename, info.file_size, "" if is_good else "a link, a device or encrypted"

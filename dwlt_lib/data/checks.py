@@ -1,52 +1,61 @@
-"""Checking a data set: where it was looked for, what was found, and whether it is what the
-catalogue says.
-"""
+"""Checking a data set: where it was looked for, and whether it is what the catalogue says."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 
-from dwlt_lib.config.datasets import LISTED, DataSet
+from dwlt_lib.config.datasets import LISTED, DataSet, data_root
 from dwlt_lib.data import decoding, loading, sources
 
-LOOKED_AT = 200  # pictures of a split whose headers are opened
+NUM_OPENED = 200  # image files of a split that are decoded whole
+MAX_REPORTED = 3  # of those that fail
+_CHECKSUMS = {"torchvision": "md5 as published", "embedded": "as installed"}
+
+SplitCheck = tuple[np.ndarray, str, list[str]]  # labels (N,), a description, problems
 
 
 def check(row: DataSet, root: Path | None = None) -> tuple[list[str], list[str]]:
-    """(lines of what was found, lines of what is missing or wrong).
+    """Read both splits of a data set and compare them with its row.
 
-    All is as the catalogue says where nothing is wrong.
+    Args:
+        row: the data set.
+        root: the folder that the row's path lies in; default DWLT_DATA.
+
+    Returns:
+        Lines about what was found, and lines about what is missing or wrong; the latter are empty
+        if all is as the row says.
     """
-    root = root or loading.data_root()
-    where = "the installed packages" if row.loader == "embedded" else root / (row.path or "")
-    found = [
+    root = root or data_root()
+    place = f"{root / (row.path or '')} (DWLT_DATA is {root})"
+    if row.loader == "embedded":
+        place = "the installed packages"
+    facts = [
         f"{row.name}: {row.classes:,} classes at {row.size} x {row.size}, licence: {row.licence}",
-        f"looked in {where}" + ("" if row.loader == "embedded" else f" (DWLT_DATA is {root})"),
+        f"looked in {place}",
     ]
-    wrong: list[str] = []
+    problems: list[str] = []
     for split in ("train", "test"):
         try:
-            labels, line, odd = (
-                _listed(row, split, root) if row.loader in LISTED else _loaded(row, split, root)
-            )
+            check_split = _check_files if row.loader in LISTED else _check_arrays
+            labels, description, split_problems = check_split(row, split, root)
         except ValueError as error:
-            wrong += [str(error)] if str(error) not in wrong else []
+            if str(error) not in problems:
+                problems.append(str(error))
             continue
-        found.append(f"{split}: {len(labels):,} images, {_classes(labels, row)}, {line}")
-        wrong += odd
-        expected = getattr(row, f"{split}_images")
+        facts.append(f"{split}: {len(labels):,} images, {_classes(labels, row)}, {description}")
+        problems += split_problems
+        expected = row.train_images if split == "train" else row.test_images
         if len(labels) != expected:
-            wrong.append(
+            problems.append(
                 f"{split}: {len(labels):,} images; the catalogue says {expected:,}; bring the rest,"
                 f" or set {split}_images in the study"
             )
-    if wrong and row.loader != "embedded":
-        wrong.append(sources.advice(row.name, root))
-    return found, wrong
+    if problems and row.loader != "embedded":
+        problems.append(sources.advice(row.name, root))
+    return facts, problems
 
 
 def _classes(labels: np.ndarray, row: DataSet) -> str:
@@ -54,50 +63,39 @@ def _classes(labels: np.ndarray, row: DataSet) -> str:
     return f"{(counts > 0).sum():,} classes of {counts.min():,} to {counts.max():,}"
 
 
-Split = tuple[np.ndarray, str, list[str]]  # labels, what else is to be said, what is wrong
-
-
-def _loaded(row: DataSet, split: str, root: Path) -> Split:
+def _check_arrays(row: DataSet, split: str, root: Path) -> SplitCheck:
     x, y = loading.load(row, split, root)
-    sums = {"torchvision": "md5 as published", "embedded": "as installed"}.get(
-        row.loader, "no checksum known"
-    )
-    return y.numpy(), f"{x.shape[-2]} x {x.shape[-1]} pixels, {sums}", []
+    checksum = _CHECKSUMS.get(row.loader, "no checksum known")
+    return y.numpy(), f"{x.shape[-2]} x {x.shape[-1]} pixels, {checksum}", []
 
 
-def _listed(row: DataSet, split: str, root: Path) -> Split:
-    found = loading.listing(row, split, root)
-    digest = hashlib.sha256(b"\n".join(found.names.tolist()) + found.labels.tobytes()).hexdigest()[
-        :16
-    ]
-    some = np.unique(np.linspace(0, len(found) - 1, min(len(found), LOOKED_AT)).round().astype(int))
-    files = [found.root / os.fsdecode(found.names[i]) for i in some]
-    sizes, odd = [], []
-    for file in files:
+def _check_files(row: DataSet, split: str, root: Path) -> SplitCheck:
+    listing = loading.listing(row, split, root)
+    digest = hashlib.sha256(b"\n".join(listing.names.tolist()) + listing.labels.tobytes())
+    last = len(listing) - 1
+    chosen = np.unique(np.linspace(0, last, min(len(listing), NUM_OPENED)).round().astype(int))
+    sizes, problems = [], []
+    for index in chosen:
         try:
-            sizes.append(_size(file))
+            sizes.append(_check_image(listing.file(index)))
         except ValueError as error:
-            odd.append(str(error))
-    spans = (
-        f"{min(size[axis] for size in sizes):,} to {max(size[axis] for size in sizes):,}"
-        for axis in (0, 1)
+            problems.append(str(error))
+    ranges = [f"{min(sides):,} to {max(sides):,}" for sides in zip(*sizes, strict=True)]
+    pixels = " x ".join(ranges) or "unknown"
+    description = (
+        f"{pixels} pixels ({len(chosen):,} looked at), sha256 of the list {digest.hexdigest()[:16]}"
     )
-    pixels = " x ".join(spans) if sizes else "unknown"
-    return (
-        found.labels,
-        f"{pixels} pixels ({len(files):,} looked at), sha256 of the list {digest}",
-        odd[:3],
-    )
+    return listing.labels, description, problems[:MAX_REPORTED]
 
 
-def _size(file: Path) -> tuple[int, int]:
-    """Width and height of a picture, decoded whole; ValueError, one line, where that fails."""
+def _check_image(file: Path) -> tuple[int, int]:
+    """Width and height of an image that can be decoded whole; else a ValueError of one line."""
     from PIL import Image
 
-    found = decoding.measure(file)
+    size = decoding.image_size(file)
     try:
-        with Image.open(file) as picture:
-            picture.load()
+        with Image.open(file) as image:
+            image.load()
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{file}: no whole picture; bring it anew") from error
-    return found
+        raise ValueError(f"{file}: not a whole image; bring it anew") from error
+    return size

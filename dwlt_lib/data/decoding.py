@@ -1,10 +1,8 @@
-"""Picture files into uint8 tensors, decoded and cropped by torchvision in processes beside the
-training one.
+"""Image files into uint8 tensors: decoded, resized and cropped by torchvision on CPU cores.
 
-The work of a picture: libjpeg-turbo through torchvision.io, then torchvision.transforms.v2 on
-bytes, both on CPU cores, so that the outcome is the same on every machine (a GPU's JPEG decoder
-rounds otherwise) and the GPU is left to train. Only bytes reach the device. A random crop is drawn
-from the picture's own seed: what comes out does not depend on how many processes work.
+Other processes do it while the GPU trains, and only bytes reach the device. On the CPU the result
+is the same on every machine (a GPU's JPEG decoder rounds otherwise), and a random crop is drawn
+from the image's own seed, so that the number of processes changes nothing.
 """
 
 from __future__ import annotations
@@ -16,192 +14,241 @@ import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from dwlt_lib import files
 
-MOST_PIXELS = 64_000_000  # of a picture: 192 MB decoded
-# the longer side to the shorter: the shorter is resized to what the network sees, the longer with
-# it
-MOST_ASPECT = 50
-MOST_BYTES = 2**28  # of its file
+MAX_PIXELS = 64_000_000  # of an image: 192 MB decoded
+MAX_ASPECT = 50  # of the longer side to the shorter, which a resize of the shorter side enlarges
+MAX_FILE_BYTES = 2**28
 FORMATS = ("JPEG", "PNG", "WEBP")
-CHUNK = 32  # pictures a process decodes at a time: 5 MB of shared memory at 224 x 224
-AHEAD = 4  # chunks that each process may be ahead
+CHUNK = 32  # images that a process decodes at a time: 5 MB of shared memory at 224 x 224
+PREFETCH = 4  # chunks that each process may be ahead
+MAX_PROCESSES = 16
 
 
-def central(file: str, side: int, resize: str = "shorter") -> Tensor:
-    """As evaluated: uint8 (3,side,side), resized bilinear and antialiased.
+def decode_center_crop(file: str, side: int, resize: str = "shorter") -> Tensor:
+    """An image file as evaluation sees it, resized bilinear and antialiased.
 
-    resize: "shorter", that side becomes `side` and the middle is cut; "both", the whole picture,
-    whatever its shape.
+    Args:
+        file: its path.
+        side: of the result, in pixels.
+        resize: "shorter", that side becomes `side` and the centre is cropped; or "both", the whole
+            image is squeezed into the square.
+
+    Returns:
+        uint8 (3,side,side).
+
+    Raises:
+        ValueError: one line, for what is not a whole image or is too large.
     """
-    from torchvision.transforms.v2 import functional as f
+    from torchvision.transforms.v2 import functional
 
-    sides = [side] if resize == "shorter" else [side, side]
-    return f.center_crop(f.resize(_decode(file), sides, antialias=True), [side, side])
+    size = [side] if resize == "shorter" else [side, side]
+    image = functional.resize(_decode(file), size, antialias=True)
+    return functional.center_crop(image, [side, side])
 
 
-def cropped(file: str, side: int, seed: int, scale: tuple[float, float] = (0.08, 1.0)) -> Tensor:
-    """As trained on: torchvision's RandomResizedCrop (aspect 3/4 to 4/3): uint8 (3,side,side).
+def decode_random_crop(
+    file: str, side: int, seed: int, scale: tuple[float, float] = (0.08, 1.0)
+) -> Tensor:
+    """An image file as training sees it: torchvision's RandomResizedCrop (aspect 3/4 to 4/3).
 
-    scale: the window's share of the picture's area, uniform between these before windows that do
-    not fit are drawn again. seed decides the crop; torch's global generator is left as it is found.
+    Args:
+        file: its path.
+        side: of the result, in pixels.
+        seed: decides the crop; torch's global generator is left as it was.
+        scale: the window's share of the image's area is uniform between these two, before windows
+            that do not fit are drawn again.
+
+    Returns:
+        uint8 (3,side,side).
+
+    Raises:
+        ValueError: one line, for what is not a whole image or is too large.
     """
     from torchvision.transforms.v2 import RandomResizedCrop
 
-    picture = _decode(file)
+    image = _decode(file)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return RandomResizedCrop(side, scale=scale, antialias=True)(picture)
+        return RandomResizedCrop(side, scale=scale, antialias=True)(image)
 
 
-def measure(file: str | os.PathLike) -> tuple[int, int]:
-    """Width and height in pixels, read off the file's header; nothing is decoded. Raises
-    ValueError, one line, if the file is no picture, or beyond MOST_PIXELS, MOST_ASPECT or
-    MOST_BYTES."""
+def image_size(file: str | Path) -> tuple[int, int]:
+    """Width and height in pixels, read from the file's header; nothing is decoded.
+
+    Args:
+        file: its path.
+
+    Returns:
+        (width, height).
+
+    Raises:
+        ValueError: one line, if it is not an image, or is beyond `MAX_PIXELS`, `MAX_ASPECT` or
+            `MAX_FILE_BYTES`.
+    """
     from PIL import Image
 
     size = os.path.getsize(files.regular(file))
-    if size > MOST_BYTES:
+    if size > MAX_FILE_BYTES:
         raise ValueError(
-            f"{file}: {size:,} bytes; want a picture of {MOST_BYTES:,} at most; put a smaller one"
-            " there"
+            f"{file}: {size:,} bytes; want an image of {MAX_FILE_BYTES:,} at most; put a smaller"
+            " one there"
         )
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as picture:
-            wide, high = picture.size
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{file}: more than 178,956,970 pixels; want {MOST_PIXELS:,} at most; put a smaller one"
+            f"{file}: more than 178,956,970 pixels; want {MAX_PIXELS:,} at most; put a smaller one"
             " there"
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise ValueError(
-            f"{file}: no whole picture; want a whole JPEG, PNG or WebP; put the file there anew"
+            f"{file}: not a whole image; want a whole JPEG, PNG or WebP; put the file there anew"
         ) from error
-    if wide * high > MOST_PIXELS or max(wide, high) > MOST_ASPECT * min(wide, high):
+    if width * height > MAX_PIXELS or max(width, height) > MAX_ASPECT * min(width, height):
         raise ValueError(
-            f"{file}: {wide:,} x {high:,} pixels; want {MOST_PIXELS:,} at most, and no side more"
-            f" than {MOST_ASPECT} times the other; put a smaller one there"
+            f"{file}: {width:,} x {height:,} pixels; want {MAX_PIXELS:,} at most, and no side more"
+            f" than {MAX_ASPECT} times the other; put a smaller one there"
         )
-    return wide, high
+    return width, height
 
 
 def _decode(file: str) -> Tensor:
+    """uint8 (3,H,W)."""
     from torchvision.io import ImageReadMode, decode_image
 
-    measure(file)
+    image_size(file)
     try:
         return decode_image(file, ImageReadMode.RGB)
     except RuntimeError as error:
-        reason = (
-            str(error).splitlines()[0].rsplit(".cpp:", 1)[-1].partition(", ")[2] or "cannot be read"
-        )
+        # "... at FILE.cpp:LINE, REASON."
+        reason = str(error).splitlines()[0].rsplit(".cpp:", 1)[-1].partition(", ")[2]
         raise ValueError(
-            f"{file}: {reason.rstrip('.')}; want a whole JPEG, PNG or WebP; put the file there anew"
+            f"{file}: {reason.rstrip('.') or 'cannot be read'}; want a whole JPEG, PNG or WebP; put"
+            " the file there anew"
         ) from error
 
 
 @dataclass(frozen=True)
-class _Decoder:
-    """The pictures root/names[i], each cropped by its seed or as evaluated.
+class ImageDecoder(Dataset):
+    """The image files of a list, decoded by index: what torch's DataLoader hands to processes."""
 
-    What is wrong comes back as text.
-    """
-
-    root: str
+    root: Path
+    """Folder of the files"""
     names: np.ndarray
+    """(N,) bytes, the files' paths relative to the folder"""
     side: int
-    seeds: Tensor | None
-    resize: str
-    scale: tuple[float, float]
+    """Side of the decoded images, in pixels"""
+    resize: str = "shorter"
+    """As in `decode_center_crop`"""
+    scale: tuple[float, float] = (0.08, 1.0)
+    """As in `decode_random_crop`"""
+    seeds: Tensor | None = None
+    """int64 (N,), of a random crop each; None: images as evaluation sees them"""
 
     def __len__(self) -> int:
+        """The number of files N."""
         return len(self.names)
 
-    def __getitems__(self, index: Sequence[int]) -> Tensor | str:
+    def __getitem__(self, index: int) -> Tensor:
+        """The image of that file, uint8 (3,side,side); ValueError as `decode_center_crop`."""
+        file = os.path.join(self.root, os.fsdecode(self.names[index]))
+        if self.seeds is None:
+            return decode_center_crop(file, self.side, self.resize)
+        return decode_random_crop(file, self.side, int(self.seeds[index]), self.scale)
+
+    def __getitems__(self, indices: Sequence[int]) -> Tensor | str:
+        """The images of those files, uint8 (B,3,side,side), or the line of the first error.
+
+        An exception that leaves a process arrives with its traceback in many lines.
+        """
         try:
-            return torch.stack([self._one(i) for i in index])
+            return torch.stack([self[index] for index in indices])
         except ValueError as error:
             return str(error)
 
-    def _one(self, i: int) -> Tensor:
-        file = os.path.join(self.root, os.fsdecode(self.names[i]))
-        if self.seeds is None:
-            return central(file, self.side, self.resize)
-        return cropped(file, self.side, int(self.seeds[i]), self.scale)
 
+def num_processes() -> int:
+    """How many processes decode beside this one; 0: this one decodes.
 
-def loaders() -> int:
-    """How many processes decode.
+    It is what DWLT_LOADERS says, or else the cores of one worker less one, at most `MAX_PROCESSES`.
 
-    DWLT_LOADERS, or a worker's share of the cores less one, 16 at most; 0: this one.
+    Raises:
+        ValueError: one line, if DWLT_LOADERS is not a number.
     """
-    asked = os.environ.get("DWLT_LOADERS", "")
-    if asked and not asked.isdecimal():
-        raise ValueError(f"DWLT_LOADERS={asked!r}: want a number of processes, 0 or more")
+    requested = os.environ.get("DWLT_LOADERS", "")
+    if requested and not requested.isdecimal():
+        raise ValueError(f"DWLT_LOADERS={requested!r}: want a number of processes, 0 or more")
     if multiprocessing.current_process().daemon:  # may not have children
         return 0
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return int(asked) if asked else min(16, (cores - 1) // int(os.environ.get("DWLT_WORKERS", 1)))
+    if requested:
+        return int(requested)
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return min(MAX_PROCESSES, (cores - 1) // int(os.environ.get("DWLT_WORKERS", 1)))
 
 
-def stream(
-    root: str | os.PathLike,
-    names: np.ndarray,
-    sizes: Sequence[int],
-    side: int,
-    seeds: Tensor | None = None,
-    pin: bool = False,
-    resize: str = "shorter",
-    scale: tuple[float, float] = (0.08, 1.0),
+def decode_batches(
+    decoder: ImageDecoder, sizes: Sequence[int], pin_memory: bool = False
 ) -> Iterator[Tensor]:
-    """The pictures root/names (N,) in this order as uint8 (B,3,side,side), one B out of sizes a
-    time (sum(sizes) = N).
+    """All images of a decoder in order, in batches, decoded by `num_processes()` processes.
 
-    seeds: (N,) int64, a random crop each, of `scale`; None: as evaluated, by `resize`
-    (catalogue.DataSet says what both are). pin: in page-locked memory, for a GPU. Raises
-    ValueError, one line, for a file that is missing or no whole picture.
+    Args:
+        decoder: the files.
+        sizes: the number of images of each batch; their sum is len(decoder).
+        pin_memory: whether batches lie in page-locked memory, for a GPU.
+
+    Yields:
+        uint8 (B,3,side,side) for each B of sizes.
+
+    Raises:
+        ValueError: one line, for a file that is missing, not a whole image, or too large.
     """
     import torchvision.transforms.v2  # noqa: F401 - before processes are forked, so that they have it
     from torch.utils.data import DataLoader
 
     ends = np.cumsum(sizes).tolist()
     chunks = [
-        range(at, min(at + CHUNK, end))
-        for begin, end in zip([0, *ends], ends, strict=False)
-        for at in range(begin, end, CHUNK)
+        list(range(start, min(start + CHUNK, end)))
+        for begin, end in zip([0, *ends[:-1]], ends, strict=True)
+        for start in range(begin, end, CHUNK)
     ]
-    workers = min(loaders(), len(chunks) // 2)
-    decoded = iter(
-        DataLoader(
-            _Decoder(os.fspath(root), names, side, seeds, resize, scale),
-            batch_sampler=chunks,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            prefetch_factor=AHEAD if workers else None,
-            worker_init_fn=_ignore_interrupts,
-            generator=torch.Generator(),
-        )
-    )  # its own: the global one is not drawn from
+    workers = min(num_processes(), len(chunks) // 2)
+    loader: DataLoader[Any] = DataLoader(
+        decoder,
+        batch_sampler=chunks,
+        num_workers=workers,
+        collate_fn=_already_stacked,
+        prefetch_factor=PREFETCH if workers else None,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # its own, so that the global one is not drawn from
+    )
+    decoded = iter(loader)
+    side = decoder.side
     for size in sizes:
-        whole, at = torch.empty(size, 3, side, side, dtype=torch.uint8, pin_memory=pin), 0
-        while at < size:
-            part = next(decoded)
-            if isinstance(part, str):
-                raise ValueError(part)
-            whole[at : at + len(part)] = part
-            at += len(part)
-        yield whole
+        batch = torch.empty(size, 3, side, side, dtype=torch.uint8, pin_memory=pin_memory)
+        start = 0
+        while start < size:
+            chunk = next(decoded)
+            if isinstance(chunk, str):
+                raise ValueError(chunk)
+            batch[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        yield batch
 
 
-def _as_it_is(chunk: Tensor | str) -> Tensor | str:
+def _already_stacked(chunk: Any) -> Any:
     return chunk
 
 

@@ -1,7 +1,4 @@
-"""Which images a split has: one sha256 a split, so that other images make other records.
-
-No torch.
-"""
+"""Which images a split has, as one SHA-256: other images make other records. No torch."""
 
 from __future__ import annotations
 
@@ -16,17 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dwlt_lib import files
-from dwlt_lib.config.datasets import LISTED, DataSet, data_root
-from dwlt_lib.data import bundled, folders, packs
+from dwlt_lib.config.datasets import LISTED, DataSet
+from dwlt_lib.data import bundled, folders, npz
 
 if TYPE_CHECKING:
     from dwlt_lib.config.studies import Study
 
-WHOLE = (
-    2**28
-)  # bytes of picture files of a split that are read whole; of larger splits SAMPLE files
-SAMPLE = 1024
-_TORCHVISION = {
+MAX_WHOLE_BYTES = 2**28  # of the image files of a split, all of which are then read
+NUM_SAMPLED = 1024  # files that are read of a larger split
+_CIFAR_FILES = {
     ("cifar10", "train"): [f"data_batch_{i}" for i in range(1, 6)],
     ("cifar10", "test"): ["test_batch"],
     ("cifar100", "train"): ["train"],
@@ -34,67 +29,89 @@ _TORCHVISION = {
 }
 
 
-def of(row: DataSet, split: str, root: Path | None = None) -> str | None:
-    """The sha256 of `split` ("train" or "test") as it lies on this disk now; None if it is not
-    there.
+def fingerprint(row: DataSet, split: str, root: Path | None = None) -> str | None:
+    """The SHA-256 of a split as it is on this disk now.
 
-    Arrays: of images and labels, however the file packs them. Files of a package or of
-    torchvision's readers: of their bytes. Picture folders: of names, labels and sizes, and of the
-    files' bytes, all of them up to WHOLE together, else of SAMPLE files at even distances. Raises
-    ValueError, one line, where something is there that cannot be read.
+    It covers, of an npz file, the images and labels, however they are packed; of a package's files
+    and those that torchvision reads, their bytes; of image folders, names, labels and sizes, and
+    the bytes of all files, or of `NUM_SAMPLED` at even distances where all together have more than
+    `MAX_WHOLE_BYTES`.
+
+    Args:
+        row: the data set.
+        split: "train" or "test".
+        root: the folder that the row's path lies in; default DWLT_DATA.
+
+    Returns:
+        64 hexadecimal digits; None if the split is not there.
+
+    Raises:
+        ValueError: one line, if it is there and cannot be read.
     """
     if row.loader == "embedded":
-        return _of_files(row, split, bundled.files(row.name))
-    path = (root or data_root()) / (row.path or "").replace("{split}", split)
-    if not (folders.needed(row, path, split) if row.loader in LISTED else path).exists():
+        return _hash_files(row, split, bundled.package_files(row.name))
+    path = folders.unchecked_path(row, split, root)
+    if not folders.required_path(row, path, split).exists():
         return None
     try:
         if row.loader in LISTED:
-            return _of_listing(folders.read(row, path, split))
+            return _hash_listing(folders.list_images(row, path, split))
         if row.loader == "npz":
-            return _of_arrays(path, files.stamp(path))
-        names = _TORCHVISION.get((row.name, split))
-        those = [path / name for name in names] if names else [path]
-        return _of_files(row, split, those) if all(file.exists() for file in those) else None
+            return _hash_npz(path, files.stamp(path))
+        names = _CIFAR_FILES.get((row.name, split))
+        paths = [path / name for name in names] if names else [path]
+        return _hash_files(row, split, paths) if all(file.exists() for file in paths) else None
     except OSError as error:
         raise ValueError(f"data set {row.name}: {error}; mend the folder's permissions") from error
 
 
-def known(study: Study, noted: Mapping[str, Any]) -> Study:
-    """The study with the fingerprints of every split that it may read: what is on the disk, else
-    what the study states, else what was `noted` of the same path ({name: row} of study.json) when
-    it was planned before, else None.
+def resolve_fingerprints(study: Study, recorded: Mapping[str, Any]) -> Study:
+    """The study with the fingerprint of every split that it may read.
 
-    Raises ValueError, one line, where a split is not the one that the study states.
+    A split has the fingerprint of what is on the disk; else the one that the study states; else
+    the one that was recorded when the study was planned before with the same path; else None.
+
+    Args:
+        study: the study as its parameter file says.
+        recorded: {name: row} of an earlier plan, of study.json; may be empty.
+
+    Returns:
+        The study, with train_sha256 and test_sha256 filled in.
+
+    Raises:
+        ValueError: one line, if a split on the disk is not the one that the study states.
     """
     rows = {}
     for row in study.rows():
-        before = noted.get(row.name) or {}
-        rows[row.name] = row.model_copy(
-            update={
-                f"{split}_sha256": _known(
-                    row, split, before if before.get("path") == row.path else {}
-                )
-                for split in ("train", "test")
-            }
-        )
+        earlier = recorded.get(row.name) or {}
+        if earlier.get("path") != row.path:
+            earlier = {}
+        found = {
+            f"{split}_sha256": _resolve(row, split, earlier.get(f"{split}_sha256"))
+            for split in ("train", "test")
+        }
+        rows[row.name] = row.model_copy(update=found)
     return study.model_copy(update={"data": {**study.data, **rows}})
 
 
-def _known(row: DataSet, split: str, before: Mapping[str, Any]) -> str | None:
-    found, stated = of(row, split), row.fingerprint(split)
+def _resolve(row: DataSet, split: str, recorded: str | None) -> str | None:
+    found, stated = fingerprint(row, split), row.fingerprint(split)
     if found and stated and found != stated:
         raise ValueError(
             f"data.{row.name}.{split}_sha256={stated}: the images there have {found}; bring the"
             " ones that the study states, or take the line out"
         )
-    return found or stated or before.get(f"{split}_sha256")
+    return found or stated or recorded
 
 
-def unknown(study: Study) -> list[str]:
-    """A line for every split of which nobody knows the images.
+def unresolved(study: Study) -> list[str]:
+    """A line for every split whose images nobody has seen: ids that depend on it are provisional.
 
-    Ids that depend on it are provisional.
+    Args:
+        study: what `resolve_fingerprints` returned.
+
+    Returns:
+        The lines; empty if all is known.
     """
     return [
         f"data.{row.name}: the {split} images are not there yet; ids that depend on them are"
@@ -105,16 +122,27 @@ def unknown(study: Study) -> list[str]:
     ]
 
 
-def changed(row: DataSet, split: str) -> str | None:
-    """One line if the images on the disk are not those that the row was read with; else None."""
-    found, wanted = of(row, split), row.fingerprint(split)
-    if found == wanted is not None:
-        return None
+def mismatch(row: DataSet, split: str) -> str | None:
+    """One line if the images on the disk are not those that the row was resolved with, else None.
+
+    Args:
+        row: a row of a study that `resolve_fingerprints` returned.
+        split: "train" or "test".
+
+    Returns:
+        The line, or None.
+
+    Raises:
+        ValueError: one line, if the images cannot be read.
+    """
+    found, wanted = fingerprint(row, split), row.fingerprint(split)
     if wanted is None:
         return (
             f"data set {row.name}: which {split} images it has was never looked at; read the study"
-            " with records.read_study, or put its rows through fingerprints.known"
+            " with records.read_study, or put it through fingerprints.resolve_fingerprints"
         )
+    if found == wanted:
+        return None
     return (
         f"data set {row.name}: its {split} images have changed since the study was read"
         f" ({wanted[:12]}, now {str(found)[:12]}); run the same command again, which makes records"
@@ -122,45 +150,42 @@ def changed(row: DataSet, split: str) -> str | None:
     )
 
 
-# ---------------------------------------------------------------------------------------------- by
-# what lies there
-
-
-def _of_files(row: DataSet, split: str, those: Iterable[Path]) -> str:
+def _hash_files(row: DataSet, split: str, paths: Iterable[Path]) -> str:
     digest = hashlib.sha256(f"{row.loader} {row.name} {split};".encode())
-    for file in those:
-        digest.update(f"{file.name} {_sha256(file, files.stamp(file))};".encode())
+    for path in paths:
+        digest.update(f"{path.name} {_sha256(path, files.stamp(path))};".encode())
     return digest.hexdigest()
 
 
 @lru_cache(maxsize=4096)
 def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
+    """The stamp is a part of the cache's key: a file that changes is read again."""
     return files.sha256(path)
 
 
 @lru_cache(maxsize=64)
-def _of_arrays(path: Path, stamp: tuple[int, ...]) -> str:
-    return packs.digest(path)
+def _hash_npz(path: Path, stamp: tuple[int, ...]) -> str:
+    return npz.sha256(path)
 
 
-def _of_listing(found: folders.Listing) -> str:
-    root = os.fspath(found.root)
-    sizes = np.array([_size(os.path.join(root, os.fsdecode(name))) for name in found.names])
+def _hash_listing(listing: folders.Listing) -> str:
+    root = os.fspath(listing.root)
+    sizes = np.array([_size(os.path.join(root, os.fsdecode(name))) for name in listing.names])
     digest = hashlib.sha256(
-        b"\n".join(found.names.tolist()) + found.labels.tobytes() + sizes.tobytes()
+        b"\n".join(listing.names.tolist()) + listing.labels.tobytes() + sizes.tobytes()
     )
-    digest.update("\n".join(found.classes).encode())
-    some = np.arange(len(sizes))
-    if sizes.sum() > WHOLE:
-        some = np.unique(np.linspace(0, len(sizes) - 1, SAMPLE).round().astype(int))
-    for i in some:
-        picture = found.root / os.fsdecode(found.names[i])
-        digest.update(_sha256(picture, files.stamp(picture)).encode())
+    digest.update("\n".join(listing.classes).encode())
+    chosen = np.arange(len(sizes))
+    if sizes.sum() > MAX_WHOLE_BYTES:
+        chosen = np.unique(np.linspace(0, len(sizes) - 1, NUM_SAMPLED).round().astype(int))
+    for index in chosen:
+        image = listing.file(int(index))
+        digest.update(_sha256(image, files.stamp(image)).encode())
     return digest.hexdigest()
 
 
 def _size(path: str) -> int:
-    found = os.stat(path)  # a million times: no Path
-    if not stat.S_ISREG(found.st_mode):
+    status = os.stat(path)  # of a str: this runs a million times, and a Path is slower
+    if not stat.S_ISREG(status.st_mode):
         files.regular(path)
-    return found.st_size
+    return status.st_size

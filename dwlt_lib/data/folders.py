@@ -1,14 +1,13 @@
-"""Layouts: which picture files a split consists of, and their labels, read off a data set's own
-files.
+"""Layouts of image folders: which files a split consists of, and their labels.
 
-No picture is opened here, and counting them needs no torch. Every error is a ValueError of one
-line: the place, what is wrong, the remedy.
+No image is opened here, and no torch is imported. Every error is a ValueError of one line: the
+place, what is wrong, the remedy.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,111 +15,11 @@ import numpy as np
 
 from dwlt_lib import files
 from dwlt_lib.config.datasets import CATALOGUE, LISTED, DataSet, data_root
-from dwlt_lib.data import packs
+from dwlt_lib.data import npz
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
-
-@dataclass(frozen=True)
-class Listing:
-    """root: a folder; names: (N,) bytes, the files beneath it; labels: (N,) int64; classes.
-
-    Their names, by label.
-    """
-
-    root: Path
-    names: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-def read(row: DataSet, path: Path, split: str) -> Listing:
-    """The files of `split` ("train" or "test") of a row whose loader is one of LAYOUTS; path.
-
-    The row's folder.
-    """
-    found = LAYOUTS[row.loader](path, split)
-    _check_classes(row, found.root, found.classes)
-    if len(found) == 0:
-        raise ValueError(
-            f"{found.root}: no pictures of the {split} split; want {', '.join(PICTURES)} files"
-        )
-    return found
-
-
-def _check_classes(row: DataSet, root: Path, classes: tuple[str, ...]) -> None:
-    if len(classes) != row.classes:
-        raise ValueError(
-            f"{root}: {len(classes):,} classes; data set {row.name} has {row.classes:,}; mend the"
-            " folder, or classes in the study"
-        )
-
-
-def source(row: DataSet, split: str, root: Path | None = None) -> Path:
-    """Where a row that does not come with a package keeps a split.
-
-    ValueError, one line, if nothing is there.
-    """
-    path = (root or data_root()) / (row.path or "").replace("{split}", split)
-    missing = needed(row, path, split) if row.loader in LISTED else path
-    if not missing.exists():
-        remedy = f"run dwlt data fetch {row.name}" if row.name in CATALOGUE else "set its path"
-        raise ValueError(
-            f"data set {row.name}: {missing} is missing; {remedy}, or set DWLT_DATA to where"
-            " data lie"
-        )
-    return path
-
-
-def counts(row: DataSet, root: Path | None = None) -> dict[str, int]:
-    """{"train_images": N, "test_images": N} as they lie on the disk, of the splits that are there:
-    folders are listed once, of a pack headers and labels are read. ValueError, one line, if the
-    classes are not the row's."""
-    found = {}
-    for split in ("train", "test"):
-        if row.loader not in (*LISTED, "npz"):
-            continue
-        try:
-            try:
-                path = source(row, split, root)
-            except ValueError:  # not there: nothing to count
-                continue
-            found[f"{split}_images"] = _count(row, path, split)
-        except OSError as error:
-            raise ValueError(f"data set {row.name}: {error}; mend the folder") from error
-    return found
-
-
-def _count(row: DataSet, path: Path, split: str) -> int:
-    if row.loader == "npz":
-        y = packs.labels(path)
-        check_labels(row, y)
-        return len(y)
-    if row.loader not in ("folder", "imagenet"):
-        return len(read(row, path, split))
-    root, classes = _class_folders(path, split, row.loader)
-    _check_classes(row, root, classes)
-    return sum(len(files) for name in classes for _, files in _pictures(root, name))
-
-
-def check_labels(row: DataSet, y: np.ndarray) -> None:
-    """ValueError unless labels (N,) are all of the row's classes."""
-    if len(y) and (y.min() < 0 or y.max() >= row.classes):
-        raise ValueError(
-            f"data set {row.name}: labels {y.min()}..{y.max()}; want 0..{row.classes - 1}; mend the"
-            " labels, or classes in the study"
-        )
-
-
-def needed(row: DataSet, path: Path, split: str) -> Path:
-    """The file or folder without which the split cannot be there."""
-    return path / _NEEDED[row.loader][split == "test"]
-
-
-_NEEDED = {
+_REQUIRED = {  # loader: what the training and the test split cannot be without
     "folder": ("train", "test"),
     "imagenet": ("train", "val"),
     "cub": ("images.txt", "images.txt"),
@@ -128,129 +27,265 @@ _NEEDED = {
 }
 
 
-def _folder(path: Path, split: str, loader: str = "folder") -> Listing:
-    """SPLIT/CLASS/**/*.jpg....
+@dataclass(frozen=True)
+class Listing:
+    """The image files of a split and their labels, in file order."""
 
-    Classes in the order of their names, files likewise (torchvision's ImageFolder).
+    root: Path
+    """The folder that the files lie in"""
+    names: np.ndarray
+    """(N,) bytes, the files' paths relative to `root`; as str a million would fill the memory"""
+    labels: np.ndarray
+    """int64 (N,)"""
+    classes: tuple[str, ...]
+    """The name of each class; a label is a place in it"""
+
+    def __len__(self) -> int:
+        """The number of files N."""
+        return len(self.names)
+
+    def file(self, index: int) -> Path:
+        """The path of one file."""
+        return self.root / os.fsdecode(self.names[index])
+
+
+def list_images(row: DataSet, path: Path, split: str) -> Listing:
+    """The image files of a split of a row whose loader is one of `LAYOUTS`.
+
+    Args:
+        row: the data set.
+        path: the row's folder.
+        split: "train" or "test".
+
+    Returns:
+        Its files, at least one, of as many classes as the row has.
+
+    Raises:
+        ValueError: one line, if the folder is not laid out as the loader wants it.
     """
+    listing = LAYOUTS[row.loader](path, split)
+    _check_classes(row, listing.root, listing.classes)
+    if len(listing) == 0:
+        raise ValueError(
+            f"{listing.root}: no images of the {split} split; want {', '.join(SUFFIXES)} files"
+        )
+    return listing
+
+
+def split_path(row: DataSet, split: str, root: Path | None = None) -> Path:
+    """Where a row that is not embedded keeps a split.
+
+    Args:
+        row: the data set.
+        split: "train" or "test".
+        root: the folder that the row's path lies in; default DWLT_DATA.
+
+    Returns:
+        The file or folder that its loader reads.
+
+    Raises:
+        ValueError: one line, if it is missing.
+    """
+    path = unchecked_path(row, split, root)
+    missing = required_path(row, path, split)
+    if not missing.exists():
+        remedy = f"run dwlt data fetch {row.name}" if row.name in CATALOGUE else "set its path"
+        raise ValueError(
+            f"data set {row.name}: {missing} is missing; {remedy}, or set DWLT_DATA to where data"
+            " lie"
+        )
+    return path
+
+
+def unchecked_path(row: DataSet, split: str, root: Path | None = None) -> Path:
+    """What `split_path` gives, whether it exists or not."""
+    return (root or data_root()) / (row.path or "").replace("{split}", split)
+
+
+def required_path(row: DataSet, path: Path, split: str) -> Path:
+    """The file or folder that a split cannot be without: `path`, or something in that folder."""
+    if row.loader not in LISTED:
+        return path
+    return path / _REQUIRED[row.loader][split == "test"]
+
+
+def count_images(row: DataSet, root: Path | None = None) -> dict[str, int]:
+    """The number of images of each split that is on the disk.
+
+    Folders are listed once; of an npz file the headers and labels are read.
+
+    Args:
+        row: the data set.
+        root: the folder that the row's path lies in; default DWLT_DATA.
+
+    Returns:
+        {"train_images": N, "test_images": N}, without the splits that are missing; empty for
+        loaders whose numbers of images are fixed.
+
+    Raises:
+        ValueError: one line, if what is there cannot be read, or has other classes than the row.
+    """
+    counts: dict[str, int] = {}
+    if row.loader not in (*LISTED, "npz"):
+        return counts
+    for split in ("train", "test"):
+        try:
+            path = unchecked_path(row, split, root)
+            if required_path(row, path, split).exists():
+                counts[f"{split}_images"] = _count(row, path, split)
+        except OSError as error:
+            raise ValueError(f"data set {row.name}: {error}; mend the folder") from error
+    return counts
+
+
+def _count(row: DataSet, path: Path, split: str) -> int:
+    if row.loader == "npz":
+        labels = npz.load_labels(path)
+        check_labels(row, labels)
+        return len(labels)
+    if row.loader not in ("folder", "imagenet"):
+        return len(list_images(row, path, split))
+    root, classes = _class_folders(path, split, row.loader)
+    _check_classes(row, root, classes)
+    return sum(len(names) for name in classes for _, names in _walk_class(root, name))
+
+
+def check_labels(row: DataSet, labels: np.ndarray) -> None:
+    """Raise a ValueError of one line unless all labels, int (N,), are classes of the row."""
+    if len(labels) and (labels.min() < 0 or labels.max() >= row.classes):
+        raise ValueError(
+            f"data set {row.name}: labels {labels.min()}..{labels.max()}; want"
+            f" 0..{row.classes - 1}; mend the labels, or classes in the study"
+        )
+
+
+def _check_classes(row: DataSet, root: Path, classes: Sequence[str]) -> None:
+    if len(classes) != row.classes:
+        raise ValueError(
+            f"{root}: {len(classes):,} classes; data set {row.name} has {row.classes:,}; mend the"
+            " folder, or classes in the study"
+        )
+
+
+# ----------------------------------------------------------------------------------------------
+# layouts
+
+
+def _folder(path: Path, split: str, loader: str = "folder") -> Listing:
+    """SPLIT/CLASS/**/*.jpg, classes and files in the order of their names, as ImageFolder."""
     root, classes = _class_folders(path, split, loader)
     names, labels = [], []
     for label, name in enumerate(classes):
-        before = len(names)
-        for folder, found in _pictures(root, name):
-            beneath = PurePosixPath(folder.relative_to(root))
-            names += [str(beneath / file) for file in sorted(found)]
-        labels += [label] * (len(names) - before)
+        for folder, images in _walk_class(root, name):
+            relative = PurePosixPath(folder.relative_to(root))
+            names += [str(relative / image) for image in sorted(images)]
+            labels += [label] * len(images)
     return _listing(root, names, labels, classes)
 
 
 def _class_folders(path: Path, split: str, loader: str) -> tuple[Path, tuple[str, ...]]:
-    """A split's folder and its classes, the same as the training split's."""
-    train, root = path / _NEEDED[loader][0], path / _NEEDED[loader][split == "test"]
-    classes = _classes(root)
-    if split == "test" and train.is_dir() and classes != _classes(train):
-        odd = sorted(set(classes) ^ set(_classes(train)))
+    """A split's folder and its classes, which must be those of the training split."""
+    train, test = (path / name for name in _REQUIRED[loader])
+    root = test if split == "test" else train
+    classes = _class_names(root)
+    if split == "test" and train.is_dir() and classes != _class_names(train):
+        different = sorted(set(classes) ^ set(_class_names(train)))
         raise ValueError(
-            f"{root}: class folders differ from {train}'s, as in {odd[0]!r}; want the same in both,"
-            " since a label is a folder's place"
+            f"{root}: class folders differ from {train}'s, as in {different[0]!r}; want the same in"
+            " both, since a label is a folder's place"
         )
     return root, classes
 
 
-def _pictures(root: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
-    """The folders of a class, each with its pictures' names; ValueError if there is none in any."""
-    some = False
-    for folder, inner, every in os.walk(root / name):
-        inner.sort()
-        found = [file for file in every if file.lower().endswith(PICTURES)]
-        some = some or bool(found)
-        yield Path(folder), found
-    if not some:
+def _walk_class(root: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder of a class with the names of its images; ValueError if no folder has any."""
+    is_empty = True
+    for folder, subfolders, names in os.walk(root / name):
+        subfolders.sort()
+        images = [name for name in names if name.lower().endswith(SUFFIXES)]
+        is_empty = is_empty and not images
+        yield Path(folder), images
+    if is_empty:
         raise ValueError(
-            f"{root / name}: no pictures; want a folder a class, with {', '.join(PICTURES)} files"
+            f"{root / name}: no images; want a folder per class, with {', '.join(SUFFIXES)} files"
         )
 
 
-def _classes(root: Path) -> tuple[str, ...]:
+def _class_names(root: Path) -> tuple[str, ...]:
     try:
         entries = [entry for entry in os.scandir(root) if not entry.name.startswith(".")]
     except OSError as error:
         raise ValueError(
-            f"{root}: {error.strerror}; want a folder a class, with pictures in it"
+            f"{root}: {error.strerror}; want a folder per class, with images in it"
         ) from error
     classes = tuple(sorted(entry.name for entry in entries if entry.is_dir()))
     if not classes:
-        flat = sum(entry.name.lower().endswith(PICTURES) for entry in entries)
+        num_images = sum(entry.name.lower().endswith(SUFFIXES) for entry in entries)
         raise ValueError(
-            f"{root}: {f'{flat:,} pictures, but ' if flat else ''}no class folders; want a folder a"
-            " class, with pictures in it"
+            f"{root}: {num_images:,} images, but no class folders; want a folder per class, with"
+            " images in it"
         )
     return classes
 
 
 def _imagenet(path: Path, split: str) -> Listing:
-    """ILSVRC 2012: train/WNID/*.JPEG and val/WNID/*.JPEG.
-
-    The labelled validation images are the test split.
-    """
+    """ILSVRC 2012, train/WNID/*.JPEG and val/WNID/*.JPEG; the validation images are the test."""
     return _folder(path, split, "imagenet")
 
 
 def _cub(path: Path, split: str) -> Listing:
-    """CUB-200-2011.
+    """CUB-200-2011, by the lists of its archive.
 
-    Images.txt "id name", image_class_labels.txt "id label" (from 1), train_test_split.txt "id 0|1".
+    A line of images.txt has "id file", of image_class_labels.txt "id label" (from 1), of
+    train_test_split.txt "id flag" (1 to train), of classes.txt "label name".
     """
-    names = _pairs(path / "images.txt")
-    labels, training = (
-        _numbers(path / file, names) for file in ("image_class_labels.txt", "train_test_split.txt")
-    )
-    classes = _pairs(path / "classes.txt")
-    if any(flag not in (0, 1) for flag in training.values()):
+    names, classes = _read_table(path / "images.txt"), _read_table(path / "classes.txt")
+    labels = _read_numbers(path / "image_class_labels.txt", names)
+    training = _read_numbers(path / "train_test_split.txt", names)
+    if not set(training.values()) <= {0, 1}:
         raise ValueError(
             f"{path / 'train_test_split.txt'}: holds other flags than 0 and 1; unpack the archive"
             " anew"
         )
-    wanted = {str(label) for label in labels.values()} - set(classes)
-    if wanted or list(classes) != [str(i + 1) for i in range(len(classes))]:
+    numbers = [str(number) for number in range(1, len(classes) + 1)]
+    if list(classes) != numbers or not {str(label) for label in labels.values()} <= set(numbers):
         raise ValueError(
             f"{path / 'classes.txt'}: classes are not 1 to {len(classes)} as in"
             " image_class_labels.txt; unpack the archive anew"
         )
-    chosen = [i for i in names if training[i] == (split == "train")]
-    found = _listing(
+    chosen = [key for key in names if training[key] == (split == "train")]
+    listing = _listing(
         path / "images",
-        [names[i] for i in chosen],
-        [labels[i] - 1 for i in chosen],
+        [names[key] for key in chosen],
+        [labels[key] - 1 for key in chosen],
         tuple(classes.values()),
     )
-    return _present(found)
+    _check_files(listing)
+    return listing
 
 
 def _visda(path: Path, split: str) -> Listing:
-    """VisDA-17 classification: train/image_list.txt and validation/image_list.txt, "CLASS/file
-    label" a line.
+    """VisDA-17 classification, by train/ and validation/image_list.txt, "CLASS/file label" a line.
 
     The test split is `validation`, as in the authors' code: photographs with labels in their
     archive. The challenge's own `test` folder comes without labels.
     """
-    root = (path / _NEEDED["visda"][split == "test"]).parent
-    rows = _lines(root / "image_list.txt")
-    names, labels = [name for name, _ in rows], [label for _, label in rows]
-    if not all(label.isdecimal() for label in labels):
-        bad = next(i for i, label in enumerate(labels) if not label.isdecimal())
+    file = path / _REQUIRED["visda"][split == "test"]
+    lines = _read_pairs(file)
+    for number, (_, label) in enumerate(lines, 1):
+        if not label.isdecimal():
+            raise ValueError(f"{file}:{number}: {label!r}; want a class's number after its file")
+    names, labels = [name for name, _ in lines], [int(label) for _, label in lines]
+    pairs = sorted({(int(label), PurePosixPath(name).parts[0]) for name, label in lines})
+    classes = tuple(name for _, name in pairs)
+    if [label for label, _ in pairs] != list(range(len(pairs))) or len(set(classes)) < len(pairs):
         raise ValueError(
-            f"{root / 'image_list.txt'}:{bad + 1}: {labels[bad]!r}; want a class's number after its"
-            " file"
+            f"{file}: classes and folders do not go together one by one from 0; want the list of"
+            " the archive"
         )
-    of = {(int(label), PurePosixPath(name).parts[0]) for name, label in rows}
-    classes = tuple(name for _, name in sorted(of))
-    if [label for label, _ in sorted(of)] != list(range(len(of))) or len(set(classes)) != len(of):
-        raise ValueError(
-            f"{root / 'image_list.txt'}: classes and folders do not go together one by one from 0;"
-            " want the list of the archive"
-        )
-    return _present(_listing(root, names, [int(label) for label in labels], classes))
+    listing = _listing(file.parent, names, labels, classes)
+    _check_files(listing)
+    return listing
 
 
 LAYOUTS: dict[str, Callable[[Path, str], Listing]] = {
@@ -265,8 +300,8 @@ LAYOUTS: dict[str, Callable[[Path, str], Listing]] = {
 # lists
 
 
-def _lines(file: Path) -> list[tuple[str, str]]:
-    """Two words a line; the last blank parts them."""
+def _read_pairs(file: Path) -> list[tuple[str, str]]:
+    """Two words of each line, which its last blank separates; empty lines are skipped."""
     try:
         text = files.regular(file).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -275,66 +310,67 @@ def _lines(file: Path) -> list[tuple[str, str]]:
         ) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{error} as its archive unpacks; unpack that anew") from error
-    found = []
+    pairs = []
     for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            words = line.strip().rsplit(" ", 1)
-            if len(words) != 2:
-                raise ValueError(
-                    f"{file}:{number}: {line[:60]!r}; want two words a line; unpack the archive"
-                    " anew"
-                )
-            found.append((words[0], words[1]))
-    return found
+        if not line.strip():
+            continue
+        first, blank, second = line.strip().rpartition(" ")
+        if not blank:
+            raise ValueError(
+                f"{file}:{number}: {line[:60]!r}; want two words a line; unpack the archive anew"
+            )
+        pairs.append((first, second))
+    return pairs
 
 
-def _pairs(file: Path) -> dict[str, str]:
-    found = _lines(file)
-    if len(dict(found)) != len(found):
+def _read_table(file: Path) -> dict[str, str]:
+    """{first word: second word} of each line."""
+    pairs = _read_pairs(file)
+    table = dict(pairs)
+    if len(table) != len(pairs):
         raise ValueError(f"{file}: an id stands twice; unpack the archive anew")
-    return dict(found)
+    return table
 
 
-def _numbers(file: Path, ids: dict[str, str]) -> dict[str, int]:
-    found = _pairs(file)
-    odd = sorted(set(found) ^ set(ids))
-    if odd:
+def _read_numbers(file: Path, names: dict[str, str]) -> dict[str, int]:
+    """{id: number} of each line; the ids must be those of `names`, which images.txt has."""
+    table = _read_table(file)
+    different = sorted(set(table) ^ set(names))
+    if different:
         raise ValueError(
-            f"{file}: image {odd[0]} is in only one of it and images.txt; unpack the archive anew"
+            f"{file}: image {different[0]} is in only one of it and images.txt; unpack the archive"
+            " anew"
         )
-    if not all(value.isdecimal() for value in found.values()):
+    if not all(value.isdecimal() for value in table.values()):
         raise ValueError(f"{file}: holds other values than numbers; unpack the archive anew")
-    return {key: int(value) for key, value in found.items()}
+    return {key: int(value) for key, value in table.items()}
 
 
 def _listing(root: Path, names: list[str], labels: list[int], classes: tuple[str, ...]) -> Listing:
-    packed = np.array(
-        [os.fsencode(name) for name in names], dtype=np.bytes_
-    )  # a million str would fill the memory
+    packed = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
     return Listing(root, packed, np.array(labels, dtype=np.int64), classes)
 
 
-def _present(found: Listing) -> Listing:
-    """The listing, if every file is there beneath its root.
+def _check_files(listing: Listing) -> None:
+    """Raise a ValueError of one line unless every file is there, inside the listing's root.
 
-    Folders are listed, not each file asked for.
+    Each folder is listed once, which is faster than to ask for each file.
     """
-    there: dict[PurePosixPath, set[str]] = {}
+    contents: dict[PurePosixPath, set[str]] = {}
     missing = []
-    for name in map(os.fsdecode, found.names):
-        at = PurePosixPath(name)
-        if at.is_absolute() or ".." in at.parts:
+    for name in map(os.fsdecode, listing.names):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
             raise ValueError(
-                f"{found.root}: its list names {name[:60]!r}, outside it; unpack the archive anew"
+                f"{listing.root}: its list names {name[:60]!r}, outside it; unpack the archive anew"
             )
-        if at.parent not in there:
-            folder = found.root / at.parent
-            there[at.parent] = set(os.listdir(folder)) if folder.is_dir() else set()
-        if at.name not in there[at.parent]:
+        if path.parent not in contents:
+            folder = listing.root / path.parent
+            contents[path.parent] = set(os.listdir(folder)) if folder.is_dir() else set()
+        if path.name not in contents[path.parent]:
             missing.append(name)
     if missing:
         raise ValueError(
-            f"{found.root}: {len(missing):,} of {len(found):,} pictures are missing, the first "
+            f"{listing.root}: {len(missing):,} of {len(listing):,} images are missing, the first "
             f"{missing[0]}; unpack the archive anew"
         )
-    return found

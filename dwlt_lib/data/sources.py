@@ -1,6 +1,4 @@
-"""Where the catalogue's data sets come from, and bringing them to DWLT_DATA when someone asks for
-it.
-"""
+"""Where the catalogue's data sets come from, and how they get to DWLT_DATA when a user asks."""
 
 from __future__ import annotations
 
@@ -14,68 +12,78 @@ from dwlt_lib.data.downloads import Progress
 
 
 @dataclass(frozen=True)
-class Part:
-    """One file of a data set. makes: what is there once it is in place, "" for the file itself;
-    url: "" where it is for its user to get; sha256: "" where it is not known; limit: the most files
-    and bytes that it may unpack to."""
+class SourceFile:
+    """One file of a data set."""
 
-    file: str
-    makes: str = ""
+    name: str
+    """Of the file as it is published"""
+    unpacks_to: str = ""
+    """The folder that appears when it is unpacked; "" for a file that is used as it is"""
     url: str = ""
+    """Where it is downloaded from; "" where its user must get it"""
     sha256: str = ""
-    limit: tuple[int, int] = (0, 0)
+    """In hexadecimal; "" where it is not known"""
+    max_files: int = 0
+    """The most files that it may unpack to"""
+    max_bytes: int = 0
+    """The most bytes that it may unpack to"""
 
 
 @dataclass(frozen=True)
 class Source:
-    """page: where to get it; parts: its files; folder: where they belong and unpack, beneath
-    DWLT_DATA; by_hand: what its user does, where its terms ask to be accepted by a person."""
+    """Where a data set comes from."""
 
     page: str
-    parts: tuple[Part, ...] = ()
+    """The address of its page"""
+    files: tuple[SourceFile, ...] = ()
+    """Its files"""
     folder: str = ""
-    by_hand: str = ""
+    """Where they belong and are unpacked, relative to DWLT_DATA"""
+    instructions: str = ""
+    """What its user does where a person must accept its terms; {folder} stands for that folder"""
 
 
 _SVHN = "http://ufldl.stanford.edu/housenumbers"
-_KRIZ = "https://www.cs.toronto.edu/~kriz"
-GB = 10**9
+_CIFAR = "https://www.cs.toronto.edu/~kriz"
+_GB = 10**9
 
 SOURCES: dict[str, Source] = {
     "cifar10": Source(
-        f"{_KRIZ}/cifar.html",
+        f"{_CIFAR}/cifar.html",
         (
-            Part(
+            SourceFile(
                 "cifar-10-python.tar.gz",
                 "cifar-10-batches-py",
-                f"{_KRIZ}/cifar-10-python.tar.gz",
+                f"{_CIFAR}/cifar-10-python.tar.gz",
                 "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-                (20, GB),
+                max_files=20,
+                max_bytes=_GB,
             ),
         ),
     ),
     "cifar100": Source(
-        f"{_KRIZ}/cifar.html",
+        f"{_CIFAR}/cifar.html",
         (
-            Part(
+            SourceFile(
                 "cifar-100-python.tar.gz",
                 "cifar-100-python",
-                f"{_KRIZ}/cifar-100-python.tar.gz",
+                f"{_CIFAR}/cifar-100-python.tar.gz",
                 "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-                (20, GB),
+                max_files=20,
+                max_bytes=_GB,
             ),
         ),
     ),
     "svhn": Source(
         _SVHN,
         (
-            Part(
+            SourceFile(
                 "train_32x32.mat",
                 "",
                 f"{_SVHN}/train_32x32.mat",
                 "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
             ),
-            Part(
+            SourceFile(
                 "test_32x32.mat",
                 "",
                 f"{_SVHN}/test_32x32.mat",
@@ -86,14 +94,15 @@ SOURCES: dict[str, Source] = {
     "cub200": Source(
         "https://data.caltech.edu/records/65de6-vp158",
         (
-            Part(
+            SourceFile(
                 "CUB_200_2011.tgz",
                 "CUB_200_2011",
-                limit=(100_000, 5 * GB),
                 sha256="0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
+                max_files=100_000,
+                max_bytes=5 * _GB,
             ),
         ),
-        by_hand=(
+        instructions=(
             "put CUB_200_2011.tgz into {folder}, and run dwlt data fetch cub200, which "
             "checks and unpacks it"
         ),
@@ -101,11 +110,11 @@ SOURCES: dict[str, Source] = {
     "visda17": Source(
         "http://ai.bu.edu/visda-2017",
         (
-            Part("train.tar", "train", limit=(200_000, 50 * GB)),
-            Part("validation.tar", "validation", limit=(100_000, 20 * GB)),
+            SourceFile("train.tar", "train", max_files=200_000, max_bytes=50 * _GB),
+            SourceFile("validation.tar", "validation", max_files=100_000, max_bytes=20 * _GB),
         ),
         folder="visda17",
-        by_hand=(
+        instructions=(
             "put train.tar and validation.tar of the classification task into {folder}, and run"
             " dwlt data fetch visda17, which unpacks them"
         ),
@@ -113,7 +122,7 @@ SOURCES: dict[str, Source] = {
     "imagenet": Source(
         "https://image-net.org/download.php",
         folder="imagenet",
-        by_hand=(
+        instructions=(
             "ask there for ILSVRC 2012, classification, and lay its images out as "
             "{folder}/train/CLASS/*.JPEG and {folder}/val/CLASS/*.JPEG, CLASS being n01440764 and "
             "so on (extract_ILSVRC.sh of PyTorch's examples does it)"
@@ -123,49 +132,66 @@ SOURCES: dict[str, Source] = {
 
 
 def advice(name: str, root: Path) -> str:
-    """One line: how this data set of the catalogue gets to `root`."""
+    """How a data set of the catalogue gets to a folder.
+
+    Args:
+        name: of the data set.
+        root: the folder for data, such as DWLT_DATA.
+
+    Returns:
+        One line.
+    """
     source = SOURCES.get(name)
     if source is None:
         return "it comes with the installed packages"
-    if source.by_hand:
+    if source.instructions:
         return (
             f"its terms are for you to accept ({CATALOGUE[name].licence}) at {source.page}; "
-            + source.by_hand.format(folder=root / source.folder)
+            + source.instructions.format(folder=root / source.folder)
         )
     return f"dwlt data fetch {name} downloads it from {source.page}"
 
 
 def fetch(
-    name: str, root: Path, say: Callable[[str], None] = print, progress: Progress | None = None
+    name: str, root: Path, report: Callable[[str], None], progress: Progress | None = None
 ) -> bool:
-    """Bring a data set of the catalogue to `root`: download what may be downloaded, check, unpack.
+    """Bring a data set of the catalogue to `root`: download what may be, check it, and unpack it.
 
-    Returns False, and says what to do, where a person must accept the terms and has not brought the
-    files yet. Raises ValueError, one line, for a failed download, a wrong hash, or an archive that
-    cannot be trusted.
+    Args:
+        name: of the data set.
+        root: the folder for data, such as DWLT_DATA.
+        report: is called with a line about each step.
+        progress: as in `downloads.download`.
+
+    Returns:
+        Whether the data set is there now. It is not where a person must accept the terms and has
+        not brought the files yet; then the last line reported says what to do.
+
+    Raises:
+        ValueError: one line, for a download that failed, another SHA-256 than the known one, and
+            an archive that cannot be trusted.
     """
     source = SOURCES.get(name)
-    if source is None or not source.parts:
-        say(f"{name}: {advice(name, root)}")
+    if source is None or not source.files:
+        report(f"{name}: {advice(name, root)}")
         return source is None
-    folder, waiting = root / source.folder, False
-    for part in source.parts:
-        file = folder / part.file
-        made = folder / (part.makes or part.file)
-        if made.exists():
-            say(f"{name}: {made} is there; dwlt data check {name} says whether it is whole")
+    folder, is_complete = root / source.folder, True
+    for file in source.files:
+        path, product = folder / file.name, folder / (file.unpacks_to or file.name)
+        if product.exists():
+            report(f"{name}: {product} is there; dwlt data check {name} says whether it is whole")
             continue
-        if part.url:
-            say(f"{name}: {part.url}")
-            downloads.download(part.url, file, part.sha256, progress)
-        elif not file.exists():
-            waiting = True
+        if file.url:
+            report(f"{name}: {file.url}")
+            downloads.download(file.url, path, file.sha256, progress)
+        elif not path.exists():
+            is_complete = False
             continue
-        elif part.sha256:
-            archives.check(file, part.sha256)
-        if part.makes:
-            archives.unpack(file, folder, *part.limit)
-        say(f"{name}: {made} is there now")
-    if waiting:
-        say(f"{name}: {advice(name, root)}")
-    return not waiting
+        elif file.sha256:
+            archives.check_sha256(path, file.sha256)
+        if file.unpacks_to:
+            archives.unpack(path, folder, file.max_files, file.max_bytes)
+        report(f"{name}: {product} is there now")
+    if not is_complete:
+        report(f"{name}: {advice(name, root)}")
+    return is_complete

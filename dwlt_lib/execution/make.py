@@ -39,7 +39,8 @@ from dwlt_lib.config.specs import (
     upstream,
 )
 from dwlt_lib.data import fingerprints
-from dwlt_lib.data.loading import Images, Streamed, images, subset
+from dwlt_lib.data.batches import Images, StreamedImages, load_images
+from dwlt_lib.data.subsets import subset
 from dwlt_lib.evaluation.accuracy import (
     attacked,
     correct,
@@ -182,7 +183,7 @@ def _mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -> Ma
         )
         history = found.history
         test = _images(spec.theta.data, "test", device)
-        metrics["SA_source"] = standard_accuracy(model, test.pages(), test.y)
+        metrics["SA_source"] = standard_accuracy(model, test.lazy_batches(), test.y)
     metrics |= {"sparsity": sparsity(m), "kept": kept(m)}
     return metrics, history, {"mask.safetensors": pack(m, fingerprint(theta))}
 
@@ -302,7 +303,7 @@ def _attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -
     test = _images(of.data, "test", device)
     hits = correct(
         model,
-        test.pages(),
+        test.lazy_batches(),
         test.y,
         of.evaluation,
         generator(of.seed, "transfer attack", device=device),
@@ -436,15 +437,15 @@ def _read_mask(spec: MaskSpec, theta: dict[str, Tensor]) -> dict[str, Tensor]:
     return unpack(data)
 
 
-def _images(row: DataSet, split: str, device: torch.device | str) -> Images | Streamed:
+def _images(row: DataSet, split: str, device: torch.device | str) -> Images | StreamedImages:
     """The images that the row says it has, or ValueError, one line."""
-    found = images(row, split, device)
+    found = load_images(row, split, device)
     _demand(row, split)
     return found
 
 
 def _demand(row: DataSet, split: str) -> None:
-    if problem := fingerprints.changed(row, split):
+    if problem := fingerprints.mismatch(row, split):
         raise ValueError(problem)
 
 
@@ -514,7 +515,7 @@ def _tested(model: nn.Module, found: Fitted, spec, device: torch.device) -> dict
     The last epoch's beside them.
     """
     test = _images(spec.data, "test", device)
-    x, y, attack = test.pages(), test.y, spec.evaluation
+    x, y, attack = test.lazy_batches(), test.y, spec.evaluation
     metrics: dict[str, float] = {}
     for suffix, state in (("_last", found.last), ("", found.selected)):
         if suffix == "" and found.epoch == len(found.history):

@@ -37,7 +37,7 @@ def read_study(path: str | Path) -> Study:
             raise BadStudy(f"{place(text, origin, *at)}: {problem}")
         found = imported.resolve_identities(found, params.get("weights", {}))
     try:
-        found = fingerprints.known(found, params.get("data", {}))
+        found = fingerprints.resolve_fingerprints(found, params.get("data", {}))
     except ValueError as error:
         raise BadStudy(f"{place(text, origin, 'data')}: {error}") from None
     other = Path(noted.get("file") or path)
@@ -53,7 +53,7 @@ def _counted(study: Study, text: str, origin: str) -> Study:
     counts = {}
     for row in study.rows():
         try:
-            counts[row.name] = folders.counts(row)
+            counts[row.name] = folders.count_images(row)
         except ValueError as error:
             raise BadStudy(f"{place(text, origin, 'data', row.name)}: {error}") from error
     return parameters.with_counts(study, counts, text, origin)

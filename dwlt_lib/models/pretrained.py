@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dwlt_lib.config.datasets import data_root
-from dwlt_lib.data.downloads import BadDownload, Progress, download
+from dwlt_lib.data.downloads import DownloadError, Progress, download
 
 _MICROSOFT = (
     "https://huggingface.co/madrylab/robust-imagenet-models/resolve/main/resnet50_linf_eps{}.ckpt"
@@ -91,13 +91,13 @@ def fetch(
     """The official checkpoint of that name on disk, and its sha256; fetched if it is not there (98
     to 205 MB).
 
-    folder: default weights/ under DWLT_DATA. Raises BadDownload, one line: no network, a file that
-    only a person can get, or another hash than it must have.
+    folder: default weights/ under DWLT_DATA. Raises DownloadError, one line: no network, a file
+    that only a person can get, or another hash than it must have.
     """
     found = OFFICIAL[name]
     target = (folder or data_root() / "weights") / found.file
     if found.url is None and not target.exists():
-        raise BadDownload(
+        raise DownloadError(
             f"weights {name}: its publishers have only a page for people, {found.page}; get"
             f" {found.file} there and put it at {target}"
         )

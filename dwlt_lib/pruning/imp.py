@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dwlt_lib.config.recipes import TrainingConfig
-from dwlt_lib.data.loading import Images
+from dwlt_lib.data.batches import Images
 from dwlt_lib.models.architectures import prunable
 from dwlt_lib.pruning.masks import Mask, Weights, dense_mask, magnitude_prune, random_prune
 from dwlt_lib.training.trainer import Fitted, State, fit, generator

@@ -26,7 +26,7 @@ from dwlt_lib.attacks import pgd
 from dwlt_lib.config import specs, studies
 from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.config.specs import PRUNE_FRACTION, ladder
-from dwlt_lib.data import loading
+from dwlt_lib.data import batches
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.execution import make
 from dwlt_lib.execution.study_files import read_study
@@ -163,7 +163,7 @@ def data_sets(study: studies.Study) -> list[DataSet]:
 
 def source_images(study: studies.Study) -> tuple[Tensor, Tensor]:
     """(x, y): the first test images of the source, (N,3,H,W) in [0,1] and (N,)."""
-    test = loading.images(studies.dataset(study, study.source), "test")
+    test = batches.load_images(studies.dataset(study, study.source), "test")
     test = test.take(torch.arange(min(IMAGES_TESTED, len(test))))
     return test.floats(), test.y
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from dwlt_lib.attacks.pgd import first_delta, perturb_unchecked
 from dwlt_lib.config.recipes import PGD, TrainingConfig
-from dwlt_lib.data.loading import Images, batches
+from dwlt_lib.data.batches import Images, training_batches
 from dwlt_lib.evaluation.accuracy import robust_accuracy, standard_accuracy
 from dwlt_lib.models.tensors import Mask
 from dwlt_lib.training import unfinished
@@ -282,7 +282,7 @@ def _epoch(
     device = next(model.parameters()).device
     noise = generator(seed, "attack", epoch, device)
     total, steps = torch.zeros((), device=device), max(1, math.ceil(len(train) / config.batch))
-    epoch_batches = batches(
+    epoch_batches = training_batches(
         train, config.batch, generator(seed, "order", epoch), generator(seed, "augment", epoch)
     )
     for number, (x, y) in enumerate(epoch_batches):
@@ -416,7 +416,7 @@ def _validate(
 ) -> dict[str, float]:
     if validation is None:
         return {}
-    x, y = validation.pages(), validation.y
+    x, y = validation.lazy_batches(), validation.y
     row = {"SA": standard_accuracy(model, x, y)}
     if eval_attack is not None and config.evaluates_robustly_at(epoch):
         row["RA"] = robust_accuracy(

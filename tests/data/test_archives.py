@@ -259,9 +259,9 @@ def test_every_data_set_that_is_not_installed_has_a_source():
         name for name, row in CATALOGUE.items() if row.loader != "embedded"
     }
     for source in sources.SOURCES.values():
-        assert all(bool(part.url) != bool(source.by_hand) for part in source.parts)
+        assert all(bool(file.url) != bool(source.instructions) for file in source.files)
         assert all(
-            len(part.sha256) == 64 for part in source.parts if part.url
+            len(file.sha256) == 64 for file in source.files if file.url
         )  # what is downloaded is pinned
 
 
@@ -269,12 +269,13 @@ def served(server, monkeypatch, tmp_path, name="cifar10"):
     """The data set's source, pointed at an archive that the test's server has."""
     archive = tar(tmp_path / "made.tgz", member("cifar-10-batches-py/test_batch")).read_bytes()
     monkeypatch.setattr("test_archives.CONTENT", archive)
-    part = sources.Part(
+    part = sources.SourceFile(
         "cifar-10-python.tar.gz",
         "cifar-10-batches-py",
         f"{server.url}/file",
         hashlib.sha256(archive).hexdigest(),
-        (20, 10**9),
+        max_files=20,
+        max_bytes=10**9,
     )
     monkeypatch.setitem(sources.SOURCES, name, sources.Source("a page", (part,)))
 

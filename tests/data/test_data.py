@@ -12,7 +12,7 @@ from seeds import torch_rng as rng
 
 from dwlt_lib.config import datasets
 from dwlt_lib.config.datasets import CATALOGUE, DataSet
-from dwlt_lib.data import bundled, loading
+from dwlt_lib.data import augmentation, batches, bundled, loading, subsets
 
 EMBEDDED = ("mnist5k", "digits", "tiles")
 
@@ -43,7 +43,7 @@ def test_embedded_images_are_what_the_catalogue_says(name, split):
     assert x.dtype == torch.uint8 and y.dtype == torch.int64
     assert x.shape[1] == 3 and x.shape[2] == x.shape[3]
     assert y.unique().tolist() == list(range(card.classes))
-    assert loading.images(name, split).floats().shape[-2:] == (card.size, card.size)
+    assert batches.load_images(name, split).floats().shape[-2:] == (card.size, card.size)
 
 
 def test_classes_are_counted_as_in_the_sources():
@@ -88,7 +88,7 @@ def test_test_tiles_lie_in_other_columns_of_a_picture_than_train_tiles():
     from pathlib import Path
 
     found = {split: bundled.EMBEDDED["tiles"](split) for split in ("train", "test")}
-    for label, name in enumerate(bundled.PICTURES):
+    for label, name in enumerate(bundled.PHOTOGRAPHS):
         package, _, inside = name.partition("/")
         file = Path(find_spec(package).origin).parent / inside
         picture = np.asarray(Image.open(file).convert("RGB"))
@@ -111,7 +111,7 @@ def test_test_tiles_lie_in_other_columns_of_a_picture_than_train_tiles():
 
 def test_the_cards_statistics_are_those_of_the_training_images():
     for name in EMBEDDED:
-        x = loading.images(name, "train").floats()
+        x = batches.load_images(name, "train").floats()
         assert torch.allclose(x.mean((0, 2, 3)), torch.tensor(CATALOGUE[name].mean), atol=0.01), (
             name
         )
@@ -149,7 +149,7 @@ def test_npz_files_are_read_grey_or_coloured_each_split_from_its_own(tmp_path):
 def test_relative_paths_lie_beneath_dwlt_data(tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_DATA", str(tmp_path))
     np.savez(tmp_path / "beneath.npz", images=pixels(4, 8, 8), labels=np.zeros(4, int))
-    assert loading.data_root() == tmp_path
+    assert datasets.data_root() == tmp_path
     assert len(loading.load(row(path="beneath.npz"), "train")[0]) == 4
     (tmp_path / "elsewhere").mkdir()
     np.savez(
@@ -241,7 +241,7 @@ LABELS = {
 @pytest.mark.parametrize("rule", ["stratified", "first_n"])
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 def test_subsets_nest_have_exact_sizes_and_no_repetition(labels, rule):
-    one, ten, all_ = (loading.subset(labels, fraction, 0, rule) for fraction in (0.01, 0.1, 1.0))
+    one, ten, all_ = (subsets.subset(labels, fraction, 0, rule) for fraction in (0.01, 0.1, 1.0))
     assert (len(one), len(ten), len(all_)) == (10, 100, 1000)
     assert set(one.tolist()) <= set(ten.tolist()) <= set(all_.tolist()) == set(range(1000))
     assert all((part.diff() > 0).all() for part in (one, ten, all_))
@@ -251,7 +251,7 @@ def test_subsets_nest_have_exact_sizes_and_no_repetition(labels, rule):
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.37, 0.5])
 def test_every_class_keeps_its_share_to_within_one(labels, fraction):
     for seed in range(3):
-        counts = labels[loading.subset(labels, fraction, seed)].bincount(
+        counts = labels[subsets.subset(labels, fraction, seed)].bincount(
             minlength=len(labels.unique())
         )
         assert (counts - labels.bincount() * fraction).abs().max() <= 1
@@ -259,7 +259,7 @@ def test_every_class_keeps_its_share_to_within_one(labels, fraction):
 
 def test_seeds_draw_different_subsets_and_0_is_a_seed():
     labels = LABELS["balanced"]
-    drawn = [tuple(loading.subset(labels, 0.1, seed).tolist()) for seed in (0, 0, 1, 2)]
+    drawn = [tuple(subsets.subset(labels, 0.1, seed).tolist()) for seed in (0, 0, 1, 2)]
     assert drawn[0] == drawn[1] and len(set(drawn)) == 3
     assert drawn[0] != tuple(range(100))
 
@@ -267,54 +267,54 @@ def test_seeds_draw_different_subsets_and_0_is_a_seed():
 def test_a_subset_does_not_depend_on_numpys_or_torchs_global_state():
     np.random.seed(0)
     torch.manual_seed(0)
-    one = loading.subset(LABELS["sorted"], 0.1, 5)
+    one = subsets.subset(LABELS["sorted"], 0.1, 5)
     np.random.seed(1)
     torch.manual_seed(1)
-    assert torch.equal(one, loading.subset(LABELS["sorted"], 0.1, 5))
+    assert torch.equal(one, subsets.subset(LABELS["sorted"], 0.1, 5))
 
 
 def test_first_n_is_the_authors_way():
-    assert loading.subset(torch.zeros(45000), 0.01, 3, "first_n").tolist() == list(range(450))
-    assert len(loading.subset(torch.zeros(999), 0.1, 0, "first_n")) == 99  # int(), not round()
+    assert subsets.subset(torch.zeros(45000), 0.01, 3, "first_n").tolist() == list(range(450))
+    assert len(subsets.subset(torch.zeros(999), 0.1, 0, "first_n")) == 99  # int(), not round()
     assert (
-        len(loading.subset(torch.zeros(100), 0.29, 0, "first_n")) == 29
+        len(subsets.subset(torch.zeros(100), 0.29, 0, "first_n")) == 29
     )  # in spite of 0.29 * 100 = 28.999...
 
 
 @pytest.mark.parametrize("rule", ["stratified", "first_n"])
 def test_labels_are_a_tensor_an_array_or_a_list_alike(rule):
     labels = LABELS["unbalanced"]
-    wanted = loading.subset(labels, 0.1, 2, rule)
+    wanted = subsets.subset(labels, 0.1, 2, rule)
     for same in (labels.numpy(), labels.tolist(), labels.int(), tuple(labels.tolist())):
-        assert torch.equal(loading.subset(same, 0.1, 2, rule), wanted)
+        assert torch.equal(subsets.subset(same, 0.1, 2, rule), wanted)
 
 
 @pytest.mark.parametrize("rule", ["stratified", "first_n"])
 def test_what_are_no_labels_or_no_seed_is_refused_in_a_line(rule):
     labels = LABELS["balanced"]
     for wrong, seed, said in (
-        (labels.view(10, 100), 0, r"labels \(10, 100\) int64: want a class an image"),
-        (torch.tensor(3), 0, "want a class an image"),
-        ([], 0, "want a class an image"),
-        ([[0, 1], [2]], 0, "want a class an image"),
-        (None, 0, "want a class an image"),
-        (["cat", "dog"], 0, "want a class an image"),
-        ([0.0, float("nan")], 0, "a class an"),
+        (labels.view(10, 100), 0, r"labels \(10, 100\) int64: want one class per image"),
+        (torch.tensor(3), 0, "want one class per image"),
+        ([], 0, "want one class per image"),
+        ([[0, 1], [2]], 0, "want one class per image"),
+        (None, 0, "want one class per image"),
+        (["cat", "dog"], 0, "want one class per image"),
+        ([0.0, float("nan")], 0, "one class per"),
         (labels, -1, "seed=-1: want an integer, 0 or more"),
         (labels, None, "seed=None"),
         (labels, 0.5, "seed=0.5"),
     ):
         with pytest.raises(ValueError, match=said) as refusal:
-            loading.subset(wrong, 0.1, seed, rule)
+            subsets.subset(wrong, 0.1, seed, rule)
         assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan"), "0.1", None])
 def test_fractions_outside_0_to_1_are_refused(fraction):
     with pytest.raises(ValueError, match="fraction"):
-        loading.subset(LABELS["sorted"], fraction, 0)
+        subsets.subset(LABELS["sorted"], fraction, 0)
     with pytest.raises(ValueError, match="rule"):
-        loading.subset(LABELS["sorted"], 0.1, 0, "first")
+        subsets.subset(LABELS["sorted"], 0.1, 0, "first")
 
 
 # ------------------------------------------------------------------------------------------ on the
@@ -324,7 +324,7 @@ def test_fractions_outside_0_to_1_are_refused(fraction):
 def numbered(n, size=8, **settings):
     """n images, image i all of value i."""
     x = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1, 1).expand(n, 3, size, size).contiguous()
-    return loading.Images(
+    return batches.Images(
         x, torch.arange(n), row(classes=max(n, 2), size=settings.pop("shown", size), **settings)
     )
 
@@ -334,7 +334,7 @@ def numbered(n, size=8, **settings):
     [(20, 8, [8, 8, 4]), (16, 8, [8, 8]), (17, 8, [8, 9]), (5, 8, [5]), (1, 8, [1]), (9, 8, [9])],
 )
 def test_batches_show_each_image_once_and_a_lone_last_one_joins(n, batch, sizes):
-    found = list(loading.batches(numbered(n), batch, rng(), rng(1)))
+    found = list(batches.training_batches(numbered(n), batch, rng(), rng(1)))
     assert [len(y) for _, y in found] == sizes
     assert sorted(torch.cat([y for _, y in found]).tolist()) == list(range(n))
     for x, y in found:
@@ -343,14 +343,14 @@ def test_batches_show_each_image_once_and_a_lone_last_one_joins(n, batch, sizes)
 
 def test_the_order_depends_on_its_generator_alone():
     def order(seed, other):
-        found = loading.batches(numbered(40, augment=("flip",)), 8, rng(seed), rng(other))
+        found = batches.training_batches(numbered(40, augment=("flip",)), 8, rng(seed), rng(other))
         return torch.cat([y for _, y in found]).tolist()
 
     assert order(0, 0) == order(0, 1) != order(1, 0)
 
 
 def test_images_stay_bytes_until_they_are_used():
-    held = loading.images("digits", "train")
+    held = batches.load_images("digits", "train")
     assert held.x.dtype == torch.uint8 and held.row == CATALOGUE["digits"]
     shown = held.floats()
     assert shown.dtype == torch.float32 and torch.equal(shown, held.x.float() / 255)
@@ -367,19 +367,19 @@ def test_images_stay_bytes_until_they_are_used():
 )
 @pytest.mark.parametrize("size, crop", [(8, 1.0), (12, 1.0), (14, 0.875)])
 def test_augmented_images_keep_shape_and_range(augment, size, crop):
-    source = loading.Images(
+    source = batches.Images(
         torch.from_numpy(pixels(24, 3, 8, 8)),
         torch.zeros(24, dtype=torch.int64),
         row(size=size, crop=crop, augment=augment),
     )
-    ((x, _),) = loading.batches(source, 24, rng(), rng())
+    ((x, _),) = batches.training_batches(source, 24, rng(), rng())
     assert x.shape == (24, 3, size, size) and x.dtype == torch.float32
     assert x.min() >= 0 and x.max() <= 1
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees():
-    source = loading.images("digits", "test")
-    ((x, y),) = loading.batches(source, 1000, rng(), rng())
+    source = batches.load_images("digits", "test")
+    ((x, y),) = batches.training_batches(source, 1000, rng(), rng())
     order = torch.randperm(len(source), generator=rng())
     assert torch.equal(x, source.floats()[order]) and torch.equal(y, source.y[order])
 
@@ -387,8 +387,8 @@ def test_without_augmentation_training_sees_what_evaluation_sees():
 def test_a_flip_mirrors_left_and_right_for_about_half_the_images():
     picture = torch.zeros(400, 3, 8, 8, dtype=torch.uint8)
     picture[:, :, 0, 0] = 255
-    source = loading.Images(picture, torch.zeros(400, dtype=torch.int64), row(augment=("flip",)))
-    ((x, _),) = loading.batches(source, 400, rng(), rng())
+    source = batches.Images(picture, torch.zeros(400, dtype=torch.int64), row(augment=("flip",)))
+    ((x, _),) = batches.training_batches(source, 400, rng(), rng())
     assert ((x[:, 0, 0, 0] == 1) ^ (x[:, 0, 0, 7] == 1)).all() and (x.sum((1, 2, 3)) == 3).all()
     assert 160 < (x[:, 0, 0, 7] == 1).sum() < 240
 
@@ -396,10 +396,10 @@ def test_a_flip_mirrors_left_and_right_for_about_half_the_images():
 def test_a_crop_shifts_by_at_most_an_eighth_and_pads_with_black():
     picture = torch.zeros(300, 3, 16, 16, dtype=torch.uint8)
     picture[:, :, 8, 8] = 255
-    source = loading.Images(
+    source = batches.Images(
         picture, torch.zeros(300, dtype=torch.int64), row(size=16, augment=("crop",))
     )
-    ((x, _),) = loading.batches(source, 300, rng(), rng())
+    ((x, _),) = batches.training_batches(source, 300, rng(), rng())
     assert (x.sum((1, 2, 3)) == 3).all()
     where = x[:, 0].flatten(1).argmax(1)
     shifts = {(int(i) // 16 - 8, int(i) % 16 - 8) for i in where}
@@ -410,11 +410,11 @@ def test_a_crop_shifts_by_at_most_an_eighth_and_pads_with_black():
 
 def test_a_larger_size_enlarges_and_a_crop_cuts_the_middle():
     ramp = torch.arange(8, dtype=torch.uint8).mul(30).expand(3, 8, 8)[None]
-    large = loading.Images(ramp, torch.zeros(1, dtype=torch.int64), row(size=16)).floats()
+    large = batches.Images(ramp, torch.zeros(1, dtype=torch.int64), row(size=16)).floats()
     assert large.shape == (1, 3, 16, 16) and (large[..., 1:] >= large[..., :-1]).all()
     bright = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     bright[..., 1:15, 1:15] = 255
-    cut = loading.Images(
+    cut = batches.Images(
         bright, torch.zeros(1, dtype=torch.int64), row(size=14, crop=0.875)
     ).floats()
     assert cut.shape == (1, 3, 14, 14) and (cut == 1).all()
@@ -438,7 +438,7 @@ def drawn(n, high, wide, **scale):
     """Windows (n,4) of ours and of torchvision's RandomResizedCrop, each from a seed of its own."""
     from torchvision.transforms import RandomResizedCrop
 
-    chances = torch.rand(n, 2 * loading.TRIES + 2, generator=rng(1)).double()
+    chances = torch.rand(n, 2 * augmentation.MAX_TRIES + 2, generator=rng(1)).double()
     whole = torch.empty(1, high, wide)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
@@ -448,7 +448,7 @@ def drawn(n, high, wide, **scale):
             )
             for _ in range(n)
         ]
-    return loading.windows(chances, high, wide, **scale), torch.tensor(theirs)
+    return augmentation.random_windows(chances, high, wide, **scale), torch.tensor(theirs)
 
 
 @pytest.mark.parametrize("scale", [(0.08, 1.0), (0.75, 1.33)])
@@ -500,7 +500,7 @@ def test_a_window_is_resampled_as_torchvisions_antialiased_resize_does(high, wid
         resized_crop(image, *window, [size, size], antialias=True)
         for image, window in zip(x, at.tolist(), strict=True)
     ]
-    assert torch.allclose(loading.resized(x, at, size), torch.stack(theirs), atol=1e-5)
+    assert torch.allclose(augmentation.crop_and_resize(x, at, size), torch.stack(theirs), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -508,11 +508,11 @@ def test_a_window_is_resampled_as_torchvisions_antialiased_resize_does(high, wid
     [("flip",), ("crop", "flip"), ("resized_crop", "flip"), ("crop", "flip", "resized_crop")],
 )
 def test_what_happens_to_an_image_does_not_depend_on_how_images_are_batched(augment):
-    source = loading.Images(
+    source = batches.Images(
         torch.from_numpy(pixels(30, 3, 8, 8)), torch.arange(30) % 3, row(augment=augment)
     )
     whole, parts = (
-        torch.cat([x for x, _ in loading.batches(source, batch, rng(1), rng(2))])
+        torch.cat([x for x, _ in batches.training_batches(source, batch, rng(1), rng(2))])
         for batch in (30, 7)
     )
     assert torch.allclose(whole, parts, atol=1e-6)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from dwlt_lib.cli.main import app
 from dwlt_lib.data import downloads
-from dwlt_lib.data.downloads import BadDownload, download
+from dwlt_lib.data.downloads import DownloadError, download
 from dwlt_lib.models import pretrained
 
 CONTENT = b"\x80\x02" + random.Random(0).randbytes(3_000_000)
@@ -77,7 +77,7 @@ def target(tmp_path):
 
 
 def refused(*arguments):
-    with pytest.raises(BadDownload) as refusal:
+    with pytest.raises(DownloadError) as refusal:
         download(*arguments)
     assert "\n" not in str(refusal.value)
     return str(refusal.value)
@@ -276,6 +276,6 @@ def test_official_weights_are_named_once_by_https_with_whole_hashes():
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "nonsense"])
 def test_only_the_web_is_downloaded_from(url, tmp_path):
-    with pytest.raises(downloads.BadDownload, match="http"):
+    with pytest.raises(downloads.DownloadError, match="http"):
         downloads.download(url, tmp_path / "file")
     assert not list(tmp_path.iterdir())

@@ -93,7 +93,7 @@ def test_other_arrays_have_another_fingerprint(tmp_path, what):
     npz(tmp_path / "mine_train.npz")
     with np.load(tmp_path / "mine_train.npz") as packed:
         x, y = packed["images"].copy(), packed["labels"].copy()
-    was = fingerprints.of(row(tmp_path), "train")
+    was = fingerprints.fingerprint(row(tmp_path), "train")
     if what == "a pixel":
         x[3, 4, 5] ^= 1
     elif what == "a label":
@@ -101,7 +101,7 @@ def test_other_arrays_have_another_fingerprint(tmp_path, what):
     np.savez(
         tmp_path / "mine_train.npz", images=x, labels=y.astype(np.int32) if "type" in what else y
     )
-    now = fingerprints.of(row(tmp_path), "train")
+    now = fingerprints.fingerprint(row(tmp_path), "train")
     assert (now == was) == ("type" in what)  # labels are read as int64, whatever they are packed as
 
 
@@ -109,14 +109,16 @@ def test_the_same_arrays_have_the_same_fingerprint_wherever_and_however_they_are
     (tmp_path / "b").mkdir()
     npz(tmp_path / "mine_test.npz")
     npz(tmp_path / "b" / "mine_test.npz", compressed=True)
-    assert fingerprints.of(row(tmp_path), "test") == fingerprints.of(row(tmp_path / "b"), "test")
+    assert fingerprints.fingerprint(row(tmp_path), "test") == fingerprints.fingerprint(
+        row(tmp_path / "b"), "test"
+    )
 
 
 def test_what_is_not_there_has_none_and_what_cannot_be_read_is_refused_in_one_line(tmp_path):
-    assert fingerprints.of(row(tmp_path), "train") is None
+    assert fingerprints.fingerprint(row(tmp_path), "train") is None
     (tmp_path / "mine_train.npz").write_bytes(b"not an npz")
     with pytest.raises(ValueError, match="mine_train.npz") as refusal:
-        fingerprints.of(row(tmp_path), "train")
+        fingerprints.fingerprint(row(tmp_path), "train")
     assert "\n" not in str(refusal.value)
 
 
@@ -126,9 +128,9 @@ def test_the_order_of_an_arrays_numbers_in_its_file_is_none_of_its_own(tmp_path,
     np.savez(
         tmp_path / "mine_train.npz", images=np.asarray(x, order=order), labels=np.arange(30) % 3
     )
-    found = fingerprints.of(row(tmp_path), "train")
+    found = fingerprints.fingerprint(row(tmp_path), "train")
     np.savez(tmp_path / "mine_train.npz", images=x, labels=np.arange(30) % 3)
-    assert fingerprints.of(row(tmp_path), "train") == found
+    assert fingerprints.fingerprint(row(tmp_path), "train") == found
 
 
 @pytest.mark.parametrize(
@@ -150,14 +152,14 @@ def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path, what):
         (tmp_path / "cub" / "images.txt").unlink()
         os.mkfifo(tmp_path / "cub" / "images.txt")
     with pytest.raises(ValueError, match="want a file") as refusal:
-        fingerprints.of(hostile, "train", tmp_path)
+        fingerprints.fingerprint(hostile, "train", tmp_path)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("change", ["content", "name", "class", "one more"])
 def test_other_picture_files_have_another_fingerprint(tmp_path, change):
     mine = folder(tmp_path / "mine")
-    was = [fingerprints.of(mine, split, tmp_path) for split in ("train", "test")]
+    was = [fingerprints.fingerprint(mine, split, tmp_path) for split in ("train", "test")]
     file = sorted((tmp_path / "mine" / "train").rglob("*.*"))[0]
     if change == "content":
         size, pixels = file.stat().st_size, bytearray(file.read_bytes())
@@ -173,30 +175,32 @@ def test_other_picture_files_have_another_fingerprint(tmp_path, change):
             first.rename(first.with_name("aaa"))
     else:
         shutil.copyfile(file, file.with_name(f"more-{file.name}"))
-    now = [fingerprints.of(mine, split, tmp_path) for split in ("train", "test")]
+    now = [fingerprints.fingerprint(mine, split, tmp_path) for split in ("train", "test")]
     assert now[0] != was[0] and (now[1] != was[1]) == (change == "class")
 
 
 def test_a_large_split_is_told_by_names_sizes_and_some_of_its_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprints, "WHOLE", 100)
-    monkeypatch.setattr(fingerprints, "SAMPLE", 2)
+    monkeypatch.setattr(fingerprints, "MAX_WHOLE_BYTES", 100)
+    monkeypatch.setattr(fingerprints, "NUM_SAMPLED", 2)
     mine = folder(tmp_path / "mine")
-    was = fingerprints.of(mine, "train", tmp_path)
+    was = fingerprints.fingerprint(mine, "train", tmp_path)
     last = sorted((tmp_path / "mine" / "train").rglob("*.*"))[-1]
     last.write_bytes(last.read_bytes()[:-1] + b"\0")
-    assert fingerprints.of(mine, "train", tmp_path) != was
+    assert fingerprints.fingerprint(mine, "train", tmp_path) != was
 
 
 def test_a_layout_of_lists_has_a_fingerprint_a_split(tmp_path):
     mine = cub(tmp_path / "CUB_200_2011")
-    found = {fingerprints.of(mine, split, tmp_path) for split in ("train", "test")}
+    found = {fingerprints.fingerprint(mine, split, tmp_path) for split in ("train", "test")}
     assert len(found) == 2 and None not in found
 
 
 @pytest.mark.parametrize("name", ["mnist5k", "digits", "tiles"])
 def test_embedded_images_have_fingerprints_without_being_loaded(name, monkeypatch):
     monkeypatch.setattr("dwlt_lib.data.bundled.EMBEDDED", {})
-    assert len({fingerprints.of(CATALOGUE[name], split) for split in ("train", "test")}) == 2
+    assert (
+        len({fingerprints.fingerprint(CATALOGUE[name], split) for split in ("train", "test")}) == 2
+    )
 
 
 def test_records_of_other_images_are_other_records(tmp_path, outputs):
@@ -236,12 +240,12 @@ def test_the_source_is_looked_at_only_where_something_is_trained_on_it(toy):
 def test_while_images_are_absent_ids_are_provisional_and_said_to_be(tmp_path, outputs):
     file = write_file(tmp_path / "own.yaml")
     study = read_study(file)
-    assert len(fingerprints.unknown(study)) == 2
+    assert len(fingerprints.unresolved(study)) == 2
     provisional = set(plan(study))
     npz(tmp_path / "mine_train.npz")
     npz(tmp_path / "mine_test.npz", 1)
     study = read_study(file)
-    assert fingerprints.unknown(study) == [] and not set(plan(study)) & provisional
+    assert fingerprints.unresolved(study) == [] and not set(plan(study)) & provisional
 
 
 def test_images_that_went_away_keep_the_ids_that_were_noted(tmp_path, outputs):
@@ -258,7 +262,7 @@ def test_a_study_may_demand_its_images(tmp_path, outputs):
     npz(tmp_path / "mine_train.npz")
     npz(tmp_path / "mine_test.npz", 1)
     mine = {"loader": "npz", "classes": 3, "size": 8, "path": str(tmp_path / "mine_{split}.npz")}
-    right = fingerprints.of(row(tmp_path), "train")
+    right = fingerprints.fingerprint(row(tmp_path), "train")
     write_file(tmp_path / "own.yaml", data={"mine": {**mine, "train_sha256": right}})
     read_study(tmp_path / "own.yaml")
     write_file(tmp_path / "own.yaml", data={"mine": {**mine, "train_sha256": 64 * "a"}})
@@ -296,11 +300,11 @@ def test_images_are_loaded_again_when_their_fingerprint_changed(tmp_path):
     npz(tmp_path / "mine_train.npz", 0)
     mine = row(tmp_path)
     first, _ = loading.load(
-        mine.model_copy(update={"train_sha256": fingerprints.of(mine, "train")}), "train"
+        mine.model_copy(update={"train_sha256": fingerprints.fingerprint(mine, "train")}), "train"
     )
     npz(tmp_path / "mine_train.npz", 1)
     second, _ = loading.load(
-        mine.model_copy(update={"train_sha256": fingerprints.of(mine, "train")}), "train"
+        mine.model_copy(update={"train_sha256": fingerprints.fingerprint(mine, "train")}), "train"
     )
     assert not torch.equal(first, second)
 

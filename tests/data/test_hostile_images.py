@@ -18,7 +18,7 @@ from PIL import Image
 from dwlt_lib.config import costs, studies
 from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.config.parameters import BadStudy
-from dwlt_lib.data import checks, decoding, loading, packs
+from dwlt_lib.data import checks, decoding, loading, npz
 from dwlt_lib.execution.study_files import read_study
 
 
@@ -123,7 +123,7 @@ def test_a_hostile_pack_is_one_line_and_never_unpacked(what, tmp_path, monkeypat
 def test_a_good_pack_passes_stored_or_deflated_large_or_all_zeros(tmp_path):
     for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         pack(tmp_path / "mine.npz", how=how)
-        x, y = packs.load(tmp_path / "mine.npz")
+        x, y = npz.load(tmp_path / "mine.npz")
         assert x.shape == (6, 8, 8) and y.tolist() == [0, 1, 2, 3, 4, 5] and y.dtype == np.int64
 
 
@@ -197,7 +197,7 @@ def test_a_hostile_picture_is_one_line_that_names_it(what, processes, tmp_path, 
 def test_pictures_at_the_bounds_are_measured_as_they_are(tmp_path):
     for wide, high in ((8000, 8000), (1, 50), (5000, 100)):
         png(tmp_path / "a.png", wide, high)
-        assert decoding.measure(tmp_path / "a.png") == (wide, high)
+        assert decoding.image_size(tmp_path / "a.png") == (wide, high)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def empty(root):
 MISMATCH = {  # what is done to four classes of 6 and 2 pictures, the row's settings, words
     "five classes": (None, "classes: 5", "4 classes has 5"),
     "three classes": (None, "classes: 3", "4 classes has 3"),
-    "an empty class": (empty, "classes: 4", "class1 no pictures"),
+    "an empty class": (empty, "classes: 4", "class1 no images"),
     "a class without test pictures": (
         lambda root: (root / "test" / "class2").rename(root / "test" / "klass2"),
         "classes: 4",

@@ -12,7 +12,7 @@ import torch
 from layout_files import WNIDS, cifar, cub, imagenet, picture, svhn, visda
 
 from dwlt_lib.config.datasets import CATALOGUE, LISTED
-from dwlt_lib.data import checks, folders, loading
+from dwlt_lib.data import batches, checks, folders, loading
 
 MAKERS = {"imagenet": imagenet, "cub200": cub, "visda17": visda}
 
@@ -136,7 +136,7 @@ def test_svhns_ten_is_the_digit_zero(tmp_path, monkeypatch):
 def test_what_is_not_there_is_named_with_the_command_that_brings_it(tmp_path, name):
     for ask in (
         loading.load,
-        lambda name, split, root: loading.source(CATALOGUE[name], split, root),
+        lambda name, split, root: folders.split_path(CATALOGUE[name], split, root),
     ):
         with pytest.raises(ValueError) as error:
             ask(name, "train", tmp_path)
@@ -167,7 +167,7 @@ def remove(file):
 
 
 WRONG = {  # data set, split, what is done to its files, what the line must say
-    "a flat val": ("imagenet", "test", flat_val, ("6 pictures", "no class folders")),
+    "a flat val": ("imagenet", "test", flat_val, ("6 images", "no class folders")),
     "no val": ("imagenet", "test", remove("val"), ("val is missing",)),
     "a class without test pictures": (
         "imagenet",
@@ -280,7 +280,7 @@ def test_a_wrong_layout_is_one_line_with_its_place(tmp_path, what):
     row = MAKERS[name](tmp_path)
     spoil(tmp_path)
     with pytest.raises(ValueError) as error:
-        loading.images(row, split)
+        batches.load_images(row, split)
     one_line(error, str(tmp_path), *words)
     found, wrong = checks.check(row)
     assert any(all(word in line for word in words) for line in wrong)
@@ -345,7 +345,7 @@ def test_the_inventory_counts_against_the_catalogue_and_opens_pictures(tmp_path)
     victim.write_bytes(victim.read_bytes()[:300])
     _, wrong = checks.check(row.model_copy(update={"train_images": 13}))
     assert any("12 images; the catalogue says 13" in line for line in wrong)
-    assert any(victim.name in line and "no whole picture" in line for line in wrong)
+    assert any(victim.name in line and "not a whole image" in line for line in wrong)
 
 
 def test_the_inventory_of_installed_data_sets_is_complete():

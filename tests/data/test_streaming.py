@@ -16,7 +16,7 @@ from seeds import torch_rng as rng
 from dwlt_lib.config import studies
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.recipes import TrainingConfig
-from dwlt_lib.data import decoding, loading
+from dwlt_lib.data import batches, decoding, loading
 from dwlt_lib.evaluation.accuracy import correct, standard_accuracy
 from dwlt_lib.execution import make
 from dwlt_lib.models import architectures
@@ -39,11 +39,11 @@ def birds(tmp_path_factory):
 
 def streamed(row, split):
     found = loading.listing(row, split)
-    return loading.Streamed(found.root, found.names, torch.from_numpy(found.labels), row)
+    return batches.StreamedImages(found.root, found.names, torch.from_numpy(found.labels), row)
 
 
 def resident(row, split):
-    return loading.Images(*loading.load(row, split), row)
+    return batches.Images(*loading.load(row, split), row)
 
 
 # ------------------------------------------------------------------------------------------ one
@@ -59,8 +59,10 @@ def test_a_picture_is_evaluated_as_torchvisions_resize_256_and_centercrop_224_sh
 
     noise = numpy_rng().integers(0, 256, (9, 9, 3), dtype=np.uint8)
     Image.fromarray(noise).resize(size).save(tmp_path / "a.jpg", quality=95)
-    ours = loading.Images(
-        decoding.central(str(tmp_path / "a.jpg"), 256)[None], torch.zeros(1), CATALOGUE["imagenet"]
+    ours = batches.Images(
+        decoding.decode_center_crop(str(tmp_path / "a.jpg"), 256)[None],
+        torch.zeros(1),
+        CATALOGUE["imagenet"],
     )
     shown, theirs = (
         (255 * ours.floats()[0]).round(),
@@ -81,7 +83,7 @@ def test_a_random_crop_is_torchvisions_for_that_seed_and_leaves_the_global_gener
     Image.fromarray(noise).resize((120, 90)).save(tmp_path / "a.png")
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    ours = [decoding.cropped(str(tmp_path / "a.png"), 32, seed) for seed in (7, 8, 7)]
+    ours = [decoding.decode_random_crop(str(tmp_path / "a.png"), 32, seed) for seed in (7, 8, 7)]
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(7)
     assert torch.equal(ours[0], v2.RandomResizedCrop(32)(decode_image(str(tmp_path / "a.png"))))
@@ -95,9 +97,9 @@ def test_cmyk_grey_palette_and_misnamed_pictures_become_rgb(tmp_path):
     noise.convert("P").save(tmp_path / "palette.png")
     noise.save(tmp_path / "png.JPEG", format="PNG")  # ImageNet has one of these, and CMYK too
     for file in tmp_path.iterdir():
-        assert decoding.central(str(file), 32).shape == (3, 32, 32), file.name
+        assert decoding.decode_center_crop(str(file), 32).shape == (3, 32, 32), file.name
     same = torch.from_numpy(np.array(noise)).movedim(2, 0)
-    assert torch.equal(decoding.central(str(tmp_path / "png.JPEG"), 40), same)
+    assert torch.equal(decoding.decode_center_crop(str(tmp_path / "png.JPEG"), 40), same)
 
 
 # ------------------------------------------------------------------------------------------ the
@@ -113,16 +115,16 @@ def test_streamed_images_are_the_resident_ones_bit_for_bit(tmp_path, make, loade
         assert torch.equal(one.floats(), other.floats())
         index = torch.tensor([5, 0, 3])
         assert torch.equal(one.take(index).floats(), other.take(index).floats())
-        assert torch.equal(torch.cat(list(one.pages().split(4))), other.floats())
-        assert torch.equal(torch.cat(list(other.pages().split(4))), other.floats())
-        assert one.pages().shape == other.floats().shape
+        assert torch.equal(torch.cat(list(one.lazy_batches().split(4))), other.floats())
+        assert torch.equal(torch.cat(list(other.lazy_batches().split(4))), other.floats())
+        assert one.lazy_batches().shape == other.floats().shape
 
 
 @pytest.mark.parametrize("augment", [(), ("flip",), ("crop", "flip")])
 def test_training_batches_of_streamed_images_are_those_of_resident_ones(birds, loaders, augment):
     row = birds.model_copy(update={"augment": augment})
     one, other = (
-        list(loading.batches(source(row, "train"), 4, rng(1), rng(2)))
+        list(batches.training_batches(source(row, "train"), 4, rng(1), rng(2)))
         for source in (streamed, resident)
     )
     assert len(one) == len(other) == 2  # a lone ninth image joins the second batch
@@ -131,13 +133,13 @@ def test_training_batches_of_streamed_images_are_those_of_resident_ones(birds, l
 
 
 def test_what_fits_and_is_not_cropped_anew_is_resident_the_rest_is_streamed(birds, monkeypatch):
-    assert isinstance(loading.images(birds, "train"), loading.Streamed)
-    assert isinstance(loading.images(birds, "test"), loading.Images)
+    assert isinstance(batches.load_images(birds, "train"), batches.StreamedImages)
+    assert isinstance(batches.load_images(birds, "test"), batches.Images)
     plain = birds.model_copy(update={"augment": ("flip",)})
-    assert isinstance(loading.images(plain, "train"), loading.Images)
-    monkeypatch.setattr(loading, "RESIDENT", 1000)
-    assert isinstance(loading.images(plain, "train"), loading.Streamed)
-    assert isinstance(loading.images(birds, "test"), loading.Streamed)
+    assert isinstance(batches.load_images(plain, "train"), batches.Images)
+    monkeypatch.setattr(batches, "MAX_RESIDENT_BYTES", 1000)
+    assert isinstance(batches.load_images(plain, "train"), batches.StreamedImages)
+    assert isinstance(batches.load_images(birds, "test"), batches.StreamedImages)
 
 
 def test_a_rows_resize_and_scale_are_torchvisions_resize_of_both_sides_and_scale(tmp_path, loaders):
@@ -155,7 +157,7 @@ def test_a_rows_resize_and_scale_are_torchvisions_resize_of_both_sides_and_scale
         assert torch.equal(resident(row, split).floats(), wanted)
     source, order = streamed(row, "train"), torch.randperm(12, generator=rng(1))
     seeds = torch.randint(2**62, (12,), generator=rng(2)).tolist()
-    found = torch.cat([x for x, _ in loading.batches(source, 5, rng(1), rng(2))])
+    found = torch.cat([x for x, _ in batches.training_batches(source, 5, rng(1), rng(2))])
     for x, i, seed in zip(found, order, seeds, strict=True):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -170,7 +172,7 @@ def test_a_rows_resize_and_scale_are_torchvisions_resize_of_both_sides_and_scale
 
 def epoch(row, batch=4, seed=5):
     order, augment = (trainer.generator(seed, purpose, 3) for purpose in ("order", "augment"))
-    return list(loading.batches(streamed(row, "train"), batch, order, augment))
+    return list(batches.training_batches(streamed(row, "train"), batch, order, augment))
 
 
 def test_order_and_augmentation_do_not_depend_on_the_number_of_processes(birds, monkeypatch):
@@ -182,8 +184,8 @@ def test_order_and_augmentation_do_not_depend_on_the_number_of_processes(birds, 
         monkeypatch.setenv("DWLT_LOADERS", str(count))
         found[count] = epoch(birds)
     assert torch.equal(torch.get_rng_state(), state)
-    for count, batches in found.items():
-        for (x, y), (x_, y_) in zip(batches, found[0], strict=True):
+    for count, one in found.items():
+        for (x, y), (x_, y_) in zip(one, found[0], strict=True):
             assert torch.equal(x, x_) and torch.equal(y, y_), count
             assert x.shape[1:] == (3, 28, 28) and 0 <= x.min() and x.max() <= 1 and x.std() > 0.05
 
@@ -193,7 +195,7 @@ def test_every_epoch_and_seed_crops_anew_and_a_repeated_one_alike(birds, monkeyp
     one, again, other = (torch.cat([x for x, _ in epoch(birds, seed=seed)]) for seed in (5, 5, 6))
     assert torch.equal(one, again) and not torch.equal(one, other)
     twins = streamed(birds, "train").take(torch.tensor([0, 0]))
-    ((x, _),) = loading.batches(twins, 2, rng(), rng())
+    ((x, _),) = batches.training_batches(twins, 2, rng(), rng())
     assert not torch.equal(x[0], x[1])  # of one picture, each time another crop
 
 
@@ -201,10 +203,12 @@ def test_a_training_batch_is_the_pictures_own_crops_untouched(birds, loaders):
     row = birds.model_copy(update={"augment": ("resized_crop",)})
     source, order = streamed(row, "train"), torch.randperm(9, generator=rng(1))
     seeds = torch.randint(2**62, (9,), generator=rng(2))
-    found = torch.cat([x for x, _ in loading.batches(source, 4, rng(1), rng(2))])
+    found = torch.cat([x for x, _ in batches.training_batches(source, 4, rng(1), rng(2))])
     for x, i, seed in zip(found, order, seeds, strict=True):
         file = source.root / os.fsdecode(source.names[i])
-        assert torch.equal(x, decoding.cropped(str(file), row.size, int(seed)).float() / 255)
+        assert torch.equal(
+            x, decoding.decode_random_crop(str(file), row.size, int(seed)).float() / 255
+        )
 
 
 def test_images_and_labels_stay_together_through_every_door(tmp_path, monkeypatch):
@@ -216,7 +220,7 @@ def test_images_and_labels_stay_together_through_every_door(tmp_path, monkeypatc
             tmp_path / "train" / f"c{label}" / "1.png"
         )
     row = CATALOGUE["imagenet"].model_copy(update={"path": str(tmp_path), "classes": 6, "size": 16})
-    for x, y in loading.batches(streamed(row, "train"), 4, rng(), rng()):
+    for x, y in batches.training_batches(streamed(row, "train"), 4, rng(), rng()):
         assert torch.equal((x[:, 0, 0, 0] * 255).round().long(), 40 * y)
 
 
@@ -258,8 +262,10 @@ def test_evaluation_takes_pages_in_the_place_of_a_tensor(birds, loaders):
     set_global()
     model = architectures.build("resnet8", 3, birds.mean, birds.std)
     one, other = streamed(birds, "test"), resident(birds, "test")
-    assert torch.equal(correct(model, one.pages(), one.y), correct(model, other.floats(), other.y))
-    assert standard_accuracy(model, one.pages(), one.y) == standard_accuracy(
+    assert torch.equal(
+        correct(model, one.lazy_batches(), one.y), correct(model, other.floats(), other.y)
+    )
+    assert standard_accuracy(model, one.lazy_batches(), one.y) == standard_accuracy(
         model, other.floats(), other.y
     )
 
@@ -283,7 +289,7 @@ def test_a_spoilt_picture_is_one_line_that_names_it(tmp_path, loaders, spoil):
     source = streamed(row, "train")
     victim = tmp_path / "images" / os.fsdecode(source.names[4])
     spoil(victim)
-    for ask in (source.floats, lambda: list(loading.batches(source, 4, rng(), rng()))):
+    for ask in (source.floats, lambda: list(batches.training_batches(source, 4, rng(), rng()))):
         with pytest.raises(ValueError) as error:
             ask()
         assert (
@@ -298,7 +304,7 @@ def test_a_split_larger_than_the_memory_is_refused_as_a_whole(tmp_path, monkeypa
 
     row = imagenet(tmp_path)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
-    with pytest.raises(ValueError, match="12 images of 32 x 32.*data.images"):
+    with pytest.raises(ValueError, match="12 images of 32 x 32.*data.load_images"):
         loading.load(row, "train")
 
 
@@ -316,7 +322,7 @@ def test_workers_share_the_cores_for_decoding(cores, workers, wanted, monkeypatc
     monkeypatch.delenv("DWLT_LOADERS", raising=False)
     monkeypatch.setenv("DWLT_WORKERS", str(workers))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
-    assert decoding.loaders() == wanted
+    assert decoding.num_processes() == wanted
 
 
 # ------------------------------------------------------------------------------------------ from
@@ -331,7 +337,7 @@ def test_a_ticket_of_an_imagenet_is_found_and_transferred_streaming(
 
     What is made says so, and nothing was resident.
     """
-    monkeypatch.setattr(loading, "RESIDENT", 0)
+    monkeypatch.setattr(batches, "MAX_RESIDENT_BYTES", 0)
     monkeypatch.setenv("DWLT_LOADERS", "1")
     rows = {
         row.name: {**row.model_dump(mode="json", exclude={"name"}), "size": 16}

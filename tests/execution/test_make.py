@@ -15,7 +15,7 @@ from dwlt_lib.analysis import loss_landscape
 from dwlt_lib.config import studies
 from dwlt_lib.config.specs import record_id, upstream
 from dwlt_lib.config.studies import plan
-from dwlt_lib.data import loading
+from dwlt_lib.data import batches
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.execution import make
 from dwlt_lib.models.architectures import prunable
@@ -159,7 +159,7 @@ def test_one_checkpoint_gives_both_metrics_the_selected_one(made):
     spec = one(made, "transfer", regime="AT", rounds=2)
     model = make.ticket(spec)
     model.load_state_dict(weights(spec))
-    test = loading.images(spec.data, "test")
+    test = batches.load_images(spec.data, "test")
     metrics = store.read(spec).metrics
     attack, rng = spec.evaluation, trainer.generator(0, "test")
     assert metrics["SA"] == accuracy.standard_accuracy(model, test.floats(), test.y)
@@ -204,7 +204,7 @@ def test_the_network_of_a_record_scores_what_the_record_says(made):
         one(made, "pretraining", pretraining="AT"),
         one(made, "transfer", regime="AT", rounds=2),
     ):
-        record, test = store.read(spec), loading.images(spec.data, "test")
+        record, test = store.read(spec), batches.load_images(spec.data, "test")
         model = make.network(record)
         assert not model.training
         assert record.metrics["SA"] == accuracy.standard_accuracy(model, test.floats(), test.y)
@@ -261,7 +261,7 @@ def test_a_trajectory_ends_at_the_origin_where_the_loss_is_the_last_checkpoints(
     i, j = (int(np.flatnonzero(arrays[axis] == 0).item()) for axis in ("grid_x", "grid_y"))
     assert arrays["loss"][i, j] == found.metrics["loss_centre"]
     model = make.ticket(spec.transfer).eval()
-    test = loading.images(spec.transfer.data, "test").take(torch.arange(spec.count))
+    test = batches.load_images(spec.transfer.data, "test").take(torch.arange(spec.count))
     states = load_file(store.read(spec.transfer).path / "trajectory.safetensors")
     last = f"{spec.transfer.recipe.epochs:04d}/"
     model.load_state_dict({key[5:]: value for key, value in states.items() if key.startswith(last)})
@@ -282,7 +282,7 @@ def test_a_transfer_attack_says_what_the_ticket_does_on_the_surrogates_images(ma
     model.load_state_dict(weights(spec.transfer))
     unseen = make._fresh(spec.surrogate, "cpu")
     unseen.load_state_dict(weights(spec.surrogate))
-    test = loading.images(spec.transfer.data, "test")
+    test = batches.load_images(spec.transfer.data, "test")
     moved = accuracy.attacked(
         unseen,
         test.floats(),
@@ -300,7 +300,7 @@ def test_a_transfer_attack_says_what_the_ticket_does_on_the_surrogates_images(ma
 def test_a_transfer_attack_keeps_images_whose_predictions_can_be_checked(made):
     spec = one(made, "attack", rounds=2)
     few = {name: torch.from_numpy(array) for name, array in store.read(spec).arrays().items()}
-    test, eps = loading.images(spec.transfer.data, "test"), spec.transfer.evaluation.eps
+    test, eps = batches.load_images(spec.transfer.data, "test"), spec.transfer.evaluation.eps
     x = few["image"].float() / 255
     assert (
         torch.equal(few["label"], test.y[: len(x)])
@@ -403,13 +403,13 @@ def test_validation_comes_out_of_the_budget_and_never_overlaps_training(made, mo
 def test_the_authors_hold_out_the_last_5000_and_take_the_fraction_of_the_rest(made, monkeypatch):
     x = (torch.arange(6000) % 251).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
     spec = one(made, "transfer", fraction=0.5, rounds=3)
-    everything = loading.Images(x, torch.arange(6000) % 3, spec.data)
-    monkeypatch.setattr(make, "images", lambda row, split, device="cpu": everything)
+    everything = batches.Images(x, torch.arange(6000) % 3, spec.data)
+    monkeypatch.setattr(make, "load_images", lambda row, split, device="cpu": everything)
     recipe = spec.recipe.model_copy(update={"validation": "held_5000"})
     train, held = make._budget(spec.data, 0.1, "first_n", 0, recipe, torch.device("cpu"))
     assert torch.equal(train.x, x[:100]) and torch.equal(held.x, x[1000:])
     monkeypatch.setattr(
-        make, "images", lambda row, split, device="cpu": everything.take(torch.arange(5000))
+        make, "load_images", lambda row, split, device="cpu": everything.take(torch.arange(5000))
     )
     with pytest.raises(ValueError, match="tenth"):
         make._budget(spec.data, 0.1, "first_n", 0, recipe, torch.device("cpu"))
@@ -419,7 +419,7 @@ def test_validation_on_the_test_images_leaves_the_whole_budget_to_training(made)
     spec = one(made, "transfer", fraction=0.5, rounds=3)
     recipe = spec.recipe.model_copy(update={"validation": "test"})
     train, held = make._budget(spec.data, 0.5, "first_n", 0, recipe, torch.device("cpu"))
-    test = loading.images(spec.data, "test")
+    test = batches.load_images(spec.data, "test")
     assert len(train) == 90 and torch.equal(held.x, test.x) and torch.equal(held.y, test.y)
 
 
@@ -455,13 +455,13 @@ def test_permuting_the_test_labels_changes_no_selected_epoch_and_no_weight(
 ):
     spec = one(made, "transfer", regime="AT", rounds=2)
     was, files = store.read(spec), weights(spec)
-    real = loading.images
+    real = batches.load_images
 
     def permuted(row, split, device="cpu"):
         found = real(row, split, device)
-        return loading.Images(found.x, (found.y + 1) % 3, found.row) if split == "test" else found
+        return batches.Images(found.x, (found.y + 1) % 3, found.row) if split == "test" else found
 
-    monkeypatch.setattr(make, "images", permuted)
+    monkeypatch.setattr(make, "load_images", permuted)
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
     make.make(spec)
     now = store.read(spec)

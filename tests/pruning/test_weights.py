@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from dwlt_lib.cli.main import app
 from dwlt_lib.config import specs, studies
-from dwlt_lib.data.loading import images
+from dwlt_lib.data.batches import load_images
 from dwlt_lib.evaluation.accuracy import standard_accuracy
 from dwlt_lib.execution.make import make
 from dwlt_lib.models import architectures
@@ -357,7 +357,7 @@ def test_a_transferred_ticket_gives_its_recorded_accuracy_exactly_elsewhere(
         with monkeypatch.context() as elsewhere:
             elsewhere.setenv("DWLT_OUTPUTS", str(tmp_path / "nothing"))
             model = ticket_files.load_ticket(path)
-        test = images(spec.data, "test")
+        test = load_images(spec.data, "test")
         assert standard_accuracy(model, test.floats(), test.y) == record.metrics["SA"]
         state = load_file(record.path / "weights.safetensors")
         assert (

@@ -1,0 +1,220 @@
+"""Batches on the device: of images that lie there as bytes, or of files decoded as they are needed.
+
+Bytes become floats in [0,1] only in the batch that is used. Images and StreamedImages have one
+interface and give the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dwlt_lib.config.datasets import LISTED, DataSet
+from dwlt_lib.data import decoding
+from dwlt_lib.data.augmentation import augment, evaluation_view, side_before_crop
+from dwlt_lib.data.loading import dataset_row, listing, load
+
+MAX_RESIDENT_BYTES = 2**31  # a split of image files that is larger is streamed
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split, or a part of one, as bytes on its device."""
+
+    x: Tensor
+    """uint8 (N,3,H,W), square"""
+    y: Tensor
+    """int64 (N,), the labels"""
+    row: DataSet
+    """The data set, which says how the network sees the images"""
+
+    def __len__(self) -> int:
+        """The number of images N."""
+        return len(self.y)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.y.device
+
+    def take(self, index: Tensor) -> Images:
+        """The images of `index`, int64 (K,), in its order."""
+        index = index.to(self.x.device)
+        return Images(self.x[index], self.y[index], self.row)
+
+    def batches(
+        self, indices: Iterable[Tensor], rng: torch.Generator | None = None
+    ) -> Iterator[Images]:
+        """The images of each index in `indices`, a batch each.
+
+        Args:
+            indices: an int64 tensor (B,) for each batch.
+            rng: accepted as by `StreamedImages.batches`; nothing is drawn from it.
+
+        Returns:
+            The batches, in order.
+        """
+        return (self.take(index) for index in indices)
+
+    def floats(self) -> Tensor:
+        """All images as evaluation sees them: float32 (N,3,size,size) in [0,1]."""
+        return evaluation_view(self.x, self.row)
+
+    def lazy_batches(self) -> LazyBatches:
+        """What `floats()` gives, but made batch by batch, for a split that is large as floats."""
+        return LazyBatches(self)
+
+
+@dataclass(frozen=True)
+class StreamedImages:
+    """A split, or a part of one, whose image files are decoded when a batch needs them."""
+
+    root: Path
+    """Folder of the files"""
+    names: np.ndarray
+    """(N,) bytes, the files' paths relative to the folder"""
+    y: Tensor
+    """int64 (N,), the labels, on the device that batches are brought to"""
+    row: DataSet
+    """The data set, which says how the network sees the images"""
+
+    def __len__(self) -> int:
+        """The number of images N."""
+        return len(self.y)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are brought to."""
+        return self.y.device
+
+    def take(self, index: Tensor) -> StreamedImages:
+        """The images of `index`, int64 (K,), in its order; nothing is decoded yet."""
+        names, y = self.names[index.cpu().numpy()], self.y[index.to(self.device)]
+        return StreamedImages(self.root, names, y, self.row)
+
+    def batches(
+        self, indices: Iterable[Tensor], rng: torch.Generator | None = None
+    ) -> Iterator[Images]:
+        """The images of each index in `indices`, decoded while earlier batches are used.
+
+        Args:
+            indices: an int64 tensor (B,) for each batch.
+            rng: a generator on the CPU: of a row with the augmentation resized_crop, each file is
+                cropped at random, by a seed of its own that is drawn in the order of `indices`.
+                None: files are resized as evaluation does it.
+
+        Yields:
+            The batches, in order, on the device. The row of a batch that was cropped asks for no
+            further crop.
+
+        Raises:
+            ValueError: one line, for a file that is missing, or is not a whole image.
+        """
+        indices = list(indices)
+        chosen, row = self.take(torch.cat(indices)), self.row
+        side, seeds = side_before_crop(row), None
+        if rng is not None and "resized_crop" in row.augment:
+            side, seeds = row.size, torch.randint(2**62, (len(chosen),), generator=rng)
+            others = tuple(name for name in row.augment if name != "resized_crop")
+            row = row.model_copy(update={"augment": others, "crop": 1.0})
+        decoder = decoding.ImageDecoder(
+            self.root, chosen.names, side, self.row.resize, self.row.scale, seeds
+        )
+        sizes = [len(index) for index in indices]
+        decoded = decoding.decode_batches(decoder, sizes, pin_memory=self.device.type == "cuda")
+        for x, y in zip(decoded, chosen.y.split(sizes), strict=True):
+            yield Images(x.to(self.device, non_blocking=True), y, row)
+
+    def floats(self) -> Tensor:
+        """All images as evaluation sees them: float32 (N,3,size,size) in [0,1]."""
+        return next(self.batches([torch.arange(len(self))])).floats()
+
+    def lazy_batches(self) -> LazyBatches:
+        """What `floats()` gives, but made batch by batch."""
+        return LazyBatches(self)
+
+
+@dataclass(frozen=True)
+class LazyBatches:
+    """Stands for the tensor float32 (N,3,size,size) in evaluation, and is made batch by batch."""
+
+    images: Images | StreamedImages
+    """The images that are shown"""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N,3,size,size)."""
+        return torch.Size((len(self.images), 3, self.images.row.size, self.images.row.size))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self.images.device
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Batches of `size` images in order, the last maybe smaller: float32 (B,3,size,size)."""
+        indices = torch.arange(len(self.images)).split(size)
+        return (batch.floats() for batch in self.images.batches(indices))
+
+
+def load_images(
+    name: str | DataSet, split: str, device: torch.device | str = "cpu"
+) -> Images | StreamedImages:
+    """A whole split, for batches on a device.
+
+    Image files are streamed where each epoch crops them anew, and where they would take more than
+    `MAX_RESIDENT_BYTES`; all else lies on the device.
+
+    Args:
+        name: a data set of the catalogue, or a row of a study.
+        split: "train" or "test".
+        device: where batches are wanted.
+
+    Returns:
+        The images, in file order.
+
+    Raises:
+        ValueError: one line, for whatever is missing or wrong.
+    """
+    row = dataset_row(name)
+    if row.loader in LISTED:
+        files = listing(row, split)
+        is_cropped_anew = split == "train" and "resized_crop" in row.augment
+        if is_cropped_anew or len(files) * 3 * side_before_crop(row) ** 2 > MAX_RESIDENT_BYTES:
+            labels = torch.from_numpy(files.labels).to(device)
+            return StreamedImages(files.root, files.names, labels, row)
+    x, y = load(row, split)
+    return Images(x.to(device), y.to(device), row)
+
+
+def training_batches(
+    images: Images | StreamedImages,
+    batch_size: int,
+    order_rng: torch.Generator,
+    augment_rng: torch.Generator,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of training batches, in a random order and augmented as the data set's row says.
+
+    Generators live on the CPU, so that an epoch does not depend on the device. The last batch may
+    be smaller; a single last image joins the batch before it (BatchNorm cannot train on one value).
+
+    Args:
+        images: the training images.
+        batch_size: images per batch, 1 or more.
+        order_rng: draws the order.
+        augment_rng: draws the augmentation.
+
+    Yields:
+        x, float32 (B,3,size,size) in [0,1], and y, int64 (B,).
+    """
+    order = torch.randperm(len(images), generator=order_rng)
+    indices = list(order.split(batch_size))
+    if len(indices) > 1 and len(indices[-1]) == 1:
+        indices[-2:] = [torch.cat(indices[-2:])]
+    for batch in images.batches(indices, augment_rng):
+        yield augment(batch.x, batch.row, augment_rng), batch.y
