@@ -333,8 +333,9 @@ def report(params: Params) -> None:
 
 @app.command()
 def publish(params: Params) -> None:
-    """Copy a finished study's records (without weights), tables and figures to outputs/reference,
-    to be committed.
+    """Write a finished study to outputs/reference, to be committed.
+
+    NAME.zip holds its records without weights; tables, figures and the report lie beside it.
     """
     study = _study(params)
     from dwlt_lib import files
@@ -351,7 +352,8 @@ def publish(params: Params) -> None:
         "results.csv": table.drop(columns="seconds").to_csv(index=False),
         "verdict.csv": double_win.verdict(table[table["kind"] == "transfer"]).to_csv(index=False),
     }
-    print(store.publish(study.name, tables))
+    page = store.study_dir(study.name) / "report.html"
+    print(store.publish(study.name, tables, page if page.exists() else None))
 
 
 @app.command()
@@ -392,8 +394,12 @@ def lab(
 
 @app.command()
 def browse(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="a study's file, as dwlt publish writes it; else what ran here"),
+    ] = None,
     study: Annotated[
-        str, typer.Option(help="the study to open on; else the first there is")
+        str | None, typer.Option(help="the study to open on; else the first there is")
     ] = None,
     ip: Ip = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8866,
@@ -405,13 +411,18 @@ def browse(
     On loopback and behind a token.
     """
     from dwlt_lib.browser import servers
-    from dwlt_lib.records import store
+    from dwlt_lib.records import archive, store
 
-    if study is not None:
-        try:
+    try:
+        if file is not None:
+            study = study or archive.study(file.resolve())["name"]
+            os.environ["DWLT_STUDY_FILE"] = str(file.resolve())
+        if study is not None:
             os.environ["DWLT_STUDY"] = store.study(study)["name"]
-        except KeyError as error:
-            refuse(str(error.args[0]))
+    except KeyError as error:
+        refuse(str(error.args[0]))
+    except (ValueError, OSError) as error:
+        refuse(str(error))
     notebook = store.checkout() / "notebooks" / "20_browse.ipynb"
     servers.browse(notebook, *_door(ip, port, token), not no_browser)
 

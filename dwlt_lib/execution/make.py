@@ -426,13 +426,13 @@ def _weights(
 
 def _read_mask(spec: MaskSpec, theta: dict[str, Tensor]) -> dict[str, Tensor]:
     """m, which must have been drawn from this very theta_p."""
-    file = store.read(spec).file("mask.safetensors")
-    data = file.read_bytes()
+    record = store.read(spec)
+    data = record.read("mask.safetensors")
     of, given = packed_header(data)["theta"], fingerprint(theta)
     if of != given:
         raise ValueError(
-            f"{file}: drawn from theta_p {of[:12]}, but the one there is {given[:12]}; delete its"
-            " record and run the study again"
+            f"{record.path}: drawn from theta_p {of[:12]}, but the one there is {given[:12]};"
+            " delete it and run the study again"
         )
     return unpack(data)
 

@@ -146,7 +146,7 @@ def export_ticket(record: Any, path: str | Path) -> Path:
         about["theta"] = fingerprint(_tensors(store.read(record.upstream[0]).file(OURS))[0])
     else:
         of = record if record.kind == "mask" else store.read(record.upstream[1])
-        packed = of.file("mask.safetensors").read_bytes()
+        packed = of.read("mask.safetensors")
         m, about["theta"] = masks.unpack(packed), masks.packed_header(packed)["theta"]
     about |= {"sparsity": masks.sparsity(m), "kept": masks.kept(m)}
     tensors = {f"mask/{name}": masks.to_bits(part) for name, part in m.items()}
@@ -175,7 +175,7 @@ def mask_of(id: str) -> Mask:
     """
     from dwlt_lib.records import store
 
-    return masks.unpack(store.read(id).file("mask.safetensors").read_bytes())
+    return masks.unpack(store.read(id).read("mask.safetensors"))
 
 
 def load_ticket(

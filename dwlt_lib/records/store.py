@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from dwlt_lib import files
 from dwlt_lib.config.specs import FORMAT, Spec, columns, label, record_id, upstream
 from dwlt_lib.config.studies import Study, plan
+from dwlt_lib.records import archive
 
 # the order of a table's columns; others follow
 ORDER = [
@@ -93,10 +94,28 @@ class Record:
     result: str
 
     def file(self, name: str) -> Path:
-        """The path of one of its files, which is as it was written; else ValueError, one line."""
+        """The path of one of its files on the disk, which is as it was written.
+
+        Args:
+            name: such as "weights.safetensors".
+        Raises:
+            ValueError: one line; also of a record in a study's file, whose weights stayed behind.
+        """
         if problem := self.problem(name):
             raise ValueError(problem)
         return self.path / name
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one of its files, on the disk or in a study's file, as they were written.
+
+        Args:
+            name: such as "mask.safetensors".
+        Raises:
+            ValueError: one line, if the record has no such file, or it is missing or changed.
+        """
+        if problem := self.problem(name):
+            raise ValueError(problem)
+        return _bytes(self.path / name)
 
     def problem(self, name: str) -> str | None:
         """What is wrong with one of its files, in one line, if anything is."""
@@ -105,15 +124,21 @@ class Record:
             return (
                 f"{file}: the record holds no such file; it has {', '.join(self.files) or 'none'}"
             )
-        if file.is_file() and files.sha256(file) == self.files[name]:
+        try:
+            if _in_archive(file):
+                digest = hashlib.sha256(_bytes(file)).hexdigest()
+            else:
+                digest = files.sha256(file) if file.is_file() else ""
+        except (ValueError, OSError):
+            digest = ""
+        if digest == self.files[name]:
             return None
         return f"{file}: missing or changed since it was written; {_remedy(self.path)}"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The numbers too many for JSON (surfaces, trajectories), by name; empty if it has none."""
-        return (
-            load_file(self.file("arrays.safetensors")) if "arrays.safetensors" in self.files else {}
-        )
+        name = "arrays.safetensors"
+        return load(self.read(name)) if name in self.files else {}
 
 
 def checkout() -> Path:
@@ -132,9 +157,33 @@ def study_dir(name: str) -> Path:
 
 
 def _references() -> list[Path]:
-    """Folders of committed studies: under outputs, and those that come with the checkout."""
+    """The files of studies: the one that DWLT_STUDY_FILE names, those that were published here, and
+    those that come with the checkout; of the latter whichever can be read."""
     roots = dict.fromkeys([outputs() / "reference", checkout() / "outputs" / "reference"])
-    return [path.parent for root in roots for path in sorted(root.glob("*/study.json"))]
+    found = [path for root in roots for path in sorted(root.glob("*.zip"))]
+    opened = os.environ.get("DWLT_STUDY_FILE")
+    own = [Path(opened)] if opened else []
+    return own + [path for path in found if _is_study(path)]
+
+
+def _is_study(path: Path) -> bool:
+    try:
+        return bool(archive.study(path))
+    except (ValueError, OSError):
+        return False
+
+
+def _in_archive(path: Path) -> bool:
+    """Whether a path leads into a study's file: FILE.zip/KIND/ID/NAME, or FILE.zip/KIND/ID."""
+    return any(parent.suffix == ".zip" and parent.is_file() for parent in path.parents)
+
+
+def _bytes(path: Path) -> bytes:
+    """A file's bytes, on the disk or in a study's file."""
+    for parent in path.parents:
+        if parent.suffix == ".zip" and parent.is_file():
+            return archive.read(parent, path.relative_to(parent).as_posix())
+    return path.read_bytes()
 
 
 def path_of(kind: str, id: str) -> Path:
@@ -268,12 +317,13 @@ def _load(path: Path) -> Record:
 
     FileNotFoundError if it has no record.json, ValueError, one line, if it is damaged.
     """
-    return _loaded(path, files.stamp(path / "record.json"))
+    stamped = path.parents[1] if _in_archive(path) else path / "record.json"
+    return _loaded(path, files.stamp(stamped))
 
 
 @cache
 def _loaded(path: Path, stamp: tuple[int, ...]) -> Record:
-    data = (path / "record.json").read_bytes()
+    data = _bytes(path / "record.json")
     text, _, seal = data.rpartition(SEAL.encode())
     names = (
         "kind",
@@ -310,16 +360,18 @@ def _what_is_wrong(data: bytes) -> str:
 
 
 def _remedy(path: Path) -> str:
+    if _in_archive(path):
+        return f"bring {path.parents[1]} again, or publish it anew"
     return f"delete {path} and run its study again"
 
 
 def _folder(id: str) -> Path | None:
     """Where the record of that id lies: in outputs/records, or else in a committed reference."""
-    found = [
-        file.parent
-        for root in (outputs() / "records", *_references())
-        for file in root.glob(f"*/{id}/record.json")
-    ]
+    found = [file.parent for file in (outputs() / "records").glob(f"*/{id}/record.json")]
+    for file in _references():
+        names = archive.record_names(file)
+        if id in names:
+            found.append(file / names[id])
     return next((path for path in found if _is_read(path)), found[0] if found else None)
 
 
@@ -349,29 +401,31 @@ def read(id: str | Spec) -> Record:
 def study_names() -> list[str]:
     """Studies that were planned here, and the committed references."""
     found = {path.parent.name for path in outputs().glob("studies/*/study.json")}
-    return sorted(found | {path.name for path in _references()})
+    return sorted(found | {archive.study(path)["name"] for path in _references()})
 
 
 def study(name: str) -> dict[str, Any]:
     """What a study plans: name, params (its resolved parameters), ids (of all its records) and file
     (where they were read from, if they were)."""
-    for folder in (study_dir(name), *_references()):
-        path = folder / "study.json"
-        if folder.name == name and path.exists():
-            try:
-                found = json.loads(path.read_bytes())
-                wanted = {"name": str, "params": dict, "ids": list}
-                if not isinstance(found, dict) or not all(
-                    isinstance(found.get(k), t) for k, t in wanted.items()
-                ):
-                    raise ValueError("it is not what records.write_study wrote")
-                return found
-            except (ValueError, RecursionError) as error:
-                reason = str(error).splitlines()[0]
-                raise KeyError(
-                    f"study {name!r}: {path} cannot be read ({reason}); delete it and run: dwlt"
-                    f" report params/{name}.yaml"
-                ) from None
+    path = study_dir(name) / "study.json"
+    if path.exists():
+        try:
+            found = json.loads(path.read_bytes())
+            wanted = {"name": str, "params": dict, "ids": list}
+            if not isinstance(found, dict) or not all(
+                isinstance(found.get(key), kind) for key, kind in wanted.items()
+            ):
+                raise ValueError("it is not what records.write_study wrote")
+            return found
+        except (ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0]
+            raise KeyError(
+                f"study {name!r}: {path} cannot be read ({reason}); delete it and run: dwlt"
+                f" report params/{name}.yaml"
+            ) from None
+    for file in _references():
+        if (found := archive.study(file))["name"] == name:
+            return found
     raise KeyError(
         f"study {name!r}: not planned under {outputs()}; want one of {study_names() or 'none yet'},"
         " or run: dwlt run params/NAME.yaml"
@@ -455,14 +509,19 @@ def summary(ids: Collection[str]) -> pd.DataFrame:
 def where(study_name: str) -> str:
     """A line if a committed study stands in for records that are not under outputs(), else ""."""
     paths = _paths(None, study_name)
-    folders = [path.parent.parent for path in paths if path.parent.parent != outputs() / "records"]
+    folders = [path.parents[1] for path in paths if _in_archive(path)]
     if not folders:
         return ""
     own = len(paths) - len(folders)
     return (
-        f"reading the committed study {folders[0]}: {own or 'none'} of its {len(paths)} records "
-        f"{'is' if own == 1 else 'are'} under {outputs()}"
+        f"reading the committed study {_shown(folders[0])}: {own or 'none'} of its {len(paths)} "
+        f"records {'is' if own == 1 else 'are'} under {_shown(outputs())}"
     )
+
+
+def _shown(path: Path) -> Path:
+    """A path as a reader of the checkout knows it."""
+    return path.relative_to(checkout()) if path.is_relative_to(checkout()) else path
 
 
 def table(
@@ -532,52 +591,68 @@ def _paths(kind: str | None, study_name: str | None) -> list[Path]:
         )
     ids = dict.fromkeys(study(study_name)["ids"])
     found = {}
-    for root in (
-        *(path for path in _references() if path.name == study_name),
-        outputs() / "records",
-    ):
-        found |= {
-            path.parent.name: path.parent
-            for path in root.glob(f"{kind or '*'}/*/record.json")
-            if path.parent.name in ids
-        }
+    for file in _references():
+        if archive.study(file)["name"] == study_name:
+            for id, name in archive.record_names(file).items():
+                if id in ids and name.startswith(kind or ""):
+                    found[id] = file / name
+    for path in (outputs() / "records").glob(f"{kind or '*'}/*/record.json"):
+        if path.parent.name in ids:
+            found[path.parent.name] = path.parent
     return [found[id] for id in ids if id in found]
 
 
-def publish(study_name: str, tables: Mapping[str, str]) -> Path:
-    """Copies a study to outputs/reference/NAME, to be committed: its records without weights, its
-    figures as PNG and `tables` ({file name: text}). It replaces an older one whole; returns the
-    folder. ValueError: a file is damaged."""
-    target = outputs() / "reference" / study_name
+def publish(study_name: str, tables: Mapping[str, str], report: Path | None = None) -> Path:
+    """Copy a study to outputs/reference, to be committed.
+
+    Its records go, without weights, into one file, NAME.zip; its figures as PNG, the tables and
+    the report page into the folder NAME beside it, which replaces an older one whole.
+
+    Args:
+        study_name: of a study that was planned here, or of a study's file.
+        tables: the text of each table, by file name.
+        report: the report page, if there is one.
+    Returns:
+        The study's file.
+    Raises:
+        ValueError: one line, if a file of a record is damaged.
+    """
+    target = outputs() / "reference" / f"{study_name}.zip"
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = files.scratch(target)
-    scratch.mkdir()
+    noted_here = {key: value for key, value in study(study_name).items() if key != "file"}
+    content = [("study.json", json.dumps(noted_here, indent=1).encode())]
     for path in _paths(None, study_name):
-        record = _load(path)
-        for name in ("record.json", "mask.safetensors", "arrays.safetensors"):
-            if name == "record.json" or name in record.files:
-                source = path / name if name == "record.json" else record.file(name)
-                copy = scratch / path.parent.name / path.name / name
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, copy)
-    noted = {
-        name: value for name, value in study(study_name).items() if name != "file"
-    }  # whose disk it lay on
-    files.write(scratch / "study.json", json.dumps(noted, indent=1))
+        record, within = _load(path), f"{path.parent.name}/{path.name}"
+        content.append((f"{within}/record.json", _bytes(path / "record.json")))
+        content += [
+            (f"{within}/{name}", record.read(name))
+            for name in ("mask.safetensors", "arrays.safetensors")
+            if name in record.files
+        ]
+    archive.write(target, content)
+    folder = target.with_suffix("")
+    scratch = files.scratch(folder)
+    scratch.mkdir()
     for figure in sorted((study_dir(study_name) / "figures").glob("*.png")):
         (scratch / "figures").mkdir(exist_ok=True)
         shutil.copyfile(figure, scratch / "figures" / figure.name)
     for name, text in tables.items():
         files.write(scratch / name, text)
-    shutil.rmtree(target, ignore_errors=True)
-    os.rename(scratch, target)
+    if report is not None:
+        shutil.copyfile(report, scratch / "report.html")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(scratch, folder)
     return target
 
 
 def verify() -> list[str]:
-    """What is wrong with the records on disk, a line each, empty if nothing is: damaged, incomplete
-    or misplaced ones, and all that builds on one of those, or on another result than the one that
-    is there."""
+    """What is wrong with the records on disk and in the studies' files, one line each.
+
+    Returns:
+        A line for each record that is damaged, incomplete or misplaced, for all that builds on one
+        of those or on another result than the one that is there, and for each study's file that
+        cannot be read; empty if nothing is wrong.
+    """
     problems: dict[str, list[str]] = {}
     sound: dict[str, Record] = {}
     for path in _folders():
@@ -598,7 +673,29 @@ def verify() -> list[str]:
             if problem := _broken_link(sound[id], up, problems, sound):
                 problems[id].append(problem)
                 dependent.append(problem)
-    return own + dependent
+    return own + dependent + [line for file in _archives() for line in _verify_archive(file)]
+
+
+def _archives() -> list[Path]:
+    """Every study's file, also one that cannot be read."""
+    return sorted({*(outputs() / "reference").glob("*.zip"), *_references()})
+
+
+def _verify_archive(file: Path) -> list[str]:
+    try:
+        names = [*archive.record_names(file).values()] if archive.study(file) else []
+    except (ValueError, OSError) as error:
+        return [str(error)]
+    found = []
+    for name in names:
+        try:
+            record = _load(file / name)
+        except (ValueError, OSError) as error:
+            found.append(str(error))
+            continue
+        kept = [name for name in record.files if name in ("mask.safetensors", "arrays.safetensors")]
+        found += [problem for name in kept if (problem := record.problem(name))]
+    return found
 
 
 def _broken_link(
