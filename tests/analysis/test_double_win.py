@@ -4,43 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from seeds import numpy_rng
+from transfer_rows import DENSE, KEYS, frame, rows
 
 from dwlt_lib.analysis import double_win, paper_results, statistics, tables
 from dwlt_lib.config.specs import ladder
-
-KEYS = ["pretraining", "method", "dataset", "fraction", "regime", "rounds", "seed"]
-
-
-def rows(rounds, sa, ra=None, st=None, method="IMP-ST", seeds=(0, 1, 2), **keys):
-    """A level by hand: sa, ra under AT and st under ST, each one value or one a seed."""
-    base = dict(pretraining="AT", dataset="digits", fraction=1.0) | keys
-    ra, st = sa if ra is None else ra, sa if st is None else st
-    sa, ra, st = (np.broadcast_to(v, len(seeds)) for v in (sa, ra, st))
-    return [
-        {
-            **base,
-            "method": method,
-            "regime": regime,
-            "rounds": rounds,
-            "seed": seed,
-            "SA": float(a),
-            "RA": float(r),
-        }
-        for regime, values in (
-            ("ST", zip(st, 0 * st, strict=True)),
-            ("AT", zip(sa, ra, strict=True)),
-        )
-        for seed, (a, r) in zip(seeds, values, strict=True)
-    ]
-
-
-DENSE = rows(
-    0, [0.88, 0.90, 0.92], method="dense"
-)  # mean 0.90; std 0.02 (ddof 1), 0.01633 (ddof 0)
-
-
-def frame(*levels):
-    return pd.DataFrame([row for level in levels for row in level])
 
 
 def extreme(table, **how):
@@ -243,21 +210,6 @@ def test_judging_leaves_the_table_as_it_was():
     pd.testing.assert_frame_equal(table, before)
 
 
-def test_interval_is_welchs_by_hand():
-    row = double_win.criteria(frame(DENSE, rows(2, 0.9, ra=[0.80, 0.81, 0.85]))).iloc[0]
-    gap, va, vb = 0.82 - 0.90, 7e-4 / 3, 4e-4 / 3
-    df = (va + vb) ** 2 / (va**2 / 2 + vb**2 / 2)
-    half = 2.1686 * np.sqrt(va + vb)  # Student's t, 95th percentile at df = 3.72
-    assert df == pytest.approx(3.723, abs=1e-3) and row["AT_RA_difference"] == pytest.approx(gap)
-    assert (row["AT_RA_low"], row["AT_RA_high"]) == pytest.approx(
-        (gap - half, gap + half), abs=2e-4
-    )
-    assert (
-        row["AT_RA_threshold"] == pytest.approx(0.88)
-        and row["AT_RA_status"] == row["double_win"] == "miss"
-    )
-
-
 def test_an_empty_table_gives_an_empty_verdict_with_every_column():
     empty = pd.DataFrame(columns=[*KEYS, "SA", "RA"])
     out = double_win.verdict(empty)
@@ -280,21 +232,6 @@ def test_an_unknown_reading_is_refused_in_one_line(how):
     with pytest.raises(ValueError, match=f"{next(iter(how))}=.*want one of") as error:
         double_win.verdict(frame(DENSE), **how)
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_column_is_named():
-    with pytest.raises(ValueError, match="'RA'.*records.table"):
-        double_win.verdict(frame(DENSE).drop(columns="RA"))
-
-
-def test_two_records_for_one_setting_are_refused():
-    table = frame(DENSE, rows(1, 0.9), rows(1, 0.8)).assign(mask_seed=0)
-    double_win.verdict(table.assign(id="same"))
-    with pytest.raises(ValueError, match="rounds 1, seed 0.*want one study"):
-        double_win.verdict(table.assign(id=[str(i) for i in range(len(table))]))
-    double_win.verdict(
-        table.assign(id=range(len(table)), mask_seed=[0] * 12 + [1] * 6)
-    )  # a second mask is a replicate
 
 
 # ------------------------------------------------------------------------ unknown stays unknown
@@ -409,61 +346,6 @@ def test_the_extreme_sparsity_is_that_of_the_levels_records():
     gone = own.assign(sparsity=own["sparsity"].where(own["rounds"] == 0))
     assert tables.sparsities(gone) == {0: 0.0} | {r: ladder(r) for r in (1, 2, 3)}
     assert double_win.alternatives(own).iloc[0, 0] == 0.75
-
-
-# ------------------------------------------------------------------------ what may stand in a table
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "said"),
-    [
-        ("SA", 91.2, "SA 91.2"),
-        ("RA", -0.1, "RA -0.1"),
-        ("SA", np.inf, "SA inf"),
-        ("RA", "0.9", "RA '0.9' .text."),
-        ("rounds", np.nan, "rounds nan"),
-        ("rounds", -1, "rounds -1"),
-        ("rounds", np.inf, "rounds inf"),
-        ("rounds", 1.5, "rounds 1.5"),
-        ("rounds", "1", "rounds '1'"),
-        ("seed", 0.5, "seed 0.5"),
-        ("seed", None, "seed (nan|None)"),
-        ("fraction", 100, "fraction 100"),
-        ("fraction", 0, "fraction 0"),
-        ("method", np.nan, "method nan"),
-        ("dataset", None, "dataset None"),
-        ("method", "dense", "method 'dense' with rounds 1"),
-        ("sparsity", 20.0, "sparsity 20.0"),
-        ("sparsity", 0.4, "sparsity 0.2 to 0.4"),
-        ("chance", 2, "chance 2"),
-    ],
-)
-def test_what_may_not_stand_in_a_column_is_refused_in_one_line(column, value, said):
-    table = frame(DENSE, rows(1, 0.9)).assign(sparsity=lambda t: ladder(t["rounds"]), chance=0.1)
-    table[column] = table[column].astype(object)
-    table.loc[len(table) - 1, column] = value
-    with pytest.raises(ValueError, match=f"^.*{said}.*want ") as error:
-        double_win.verdict(table)
-    assert "\n" not in str(error.value)
-
-
-def test_a_table_read_as_text_and_a_column_twice_are_refused_in_one_line():
-    table = frame(DENSE, rows(1, 0.9))
-    with pytest.raises(ValueError, match="text.*want ") as error:
-        double_win.verdict(table.astype(str))
-    assert "\n" not in str(error.value)
-    twice = pd.concat([table, table[["SA"]]], axis=1)
-    with pytest.raises(ValueError, match="columns .'SA'. occur twice"):
-        double_win.verdict(twice)
-
-
-def test_numbers_may_come_in_any_type_and_an_index_may_repeat():
-    table = frame(DENSE, rows(1, 0.9), rows(2, 0.5))
-    once = double_win.verdict(table)
-    repeated = pd.concat([table.iloc[:7], table.iloc[7:].reset_index(drop=True)])
-    named = table.astype({"pretraining": "category", "regime": "category"})
-    for same in (table.astype(object), table.convert_dtypes(), repeated, named):
-        pd.testing.assert_frame_equal(double_win.verdict(same), once, check_dtype=False)
 
 
 def test_the_papers_extremes_lie_on_its_ladder():
