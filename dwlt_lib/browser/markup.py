@@ -51,7 +51,7 @@ def problem(line: str) -> str:
 def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity: float) -> str:
     """Which criteria each ticket wins at `rounds`, which have that sparsity (in [0,1]).
 
-    levels: winning.criteria, extremes: winning.verdict, one data set and fraction of both.
+    levels: of double_win.criteria, extremes: of verdict, one data set and fraction of both.
     """
     order = [(p, m) for m in METHODS for p in PRETRAININGS]
     ends = extremes.set_index(["pretraining", "method"])["extreme_sparsity"]
