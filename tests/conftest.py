@@ -22,9 +22,12 @@ import yaml
 from dwlt_lib.config import parameters
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.recipes import TrainingConfig
+from dwlt_lib.config.studies import plan
 from dwlt_lib.data import batches, fingerprints
+from dwlt_lib.execution import inputs, make
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import masks
+from dwlt_lib.records import store
 from dwlt_lib.training import trainer
 
 TOY = {
@@ -166,6 +169,28 @@ def toy(toy_data):
             parameters.parse(yaml.safe_dump(settings), "toy.yaml"), {}
         )
 
+    return study
+
+
+@pytest.fixture(scope="session")
+def toy_records(toy, tmp_path_factory):
+    """(study, outputs): the whole toy study, made once, validated on 18 images."""
+    folder, study = tmp_path_factory.mktemp("toy_records"), toy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DWLT_OUTPUTS", str(folder))
+        patch.setattr(inputs, "ENOUGH", 8)
+        store.write_study(study)
+        for spec in reversed(plan(study).values()):  # last first: what it builds on is made too
+            make.make(spec)
+    return study, folder
+
+
+@pytest.fixture
+def made(toy_records, monkeypatch):
+    """The toy study, whose records are there; not to be changed."""
+    study, folder = toy_records
+    monkeypatch.setenv("DWLT_OUTPUTS", str(folder))
+    monkeypatch.setattr(inputs, "ENOUGH", 8)
     return study
 
 

@@ -25,7 +25,7 @@ from dwlt_lib.benchmarks.baselines import Variant
 from dwlt_lib.config import specs
 from dwlt_lib.data import batches
 from dwlt_lib.evaluation import accuracy
-from dwlt_lib.execution import make
+from dwlt_lib.execution.networks import load_network
 from dwlt_lib.records import store
 from dwlt_lib.training import trainer
 
@@ -319,7 +319,7 @@ def precision(device: torch.device, say: Say) -> dict[str, object]:
             continue
         kind = specs.TransferSpec if record.kind == "transfer" else specs.PretrainingSpec
         spec = kind.model_validate_json(json.dumps(record.spec))
-        model, test = make.network(record, device), batches.load_images(spec.data, "test", device)
+        model, test = load_network(record, device), batches.load_images(spec.data, "test", device)
         row = {"id": record.id, "label": specs.label(spec)}
         for name in ("fp32", "bf16"):
             attack = replace(spec.evaluation, precision=name)

@@ -173,9 +173,9 @@ def run(
     signal; run again to go on."""
     seconds = _seconds(budget)
     study = _study(params)
-    from dwlt_lib.cli import ready
-    from dwlt_lib.execution import runner
-    from dwlt_lib.execution.workers import Pool, start_server, visible_gpus
+    from dwlt_lib.execution import preflight, runner
+    from dwlt_lib.execution.devices import visible_gpus
+    from dwlt_lib.execution.workers import Pool, start_server
     from dwlt_lib.records import store
 
     deadline, todo = None if seconds is None else time.time() + seconds, runner.left(study)
@@ -183,7 +183,10 @@ def run(
     if todo and not inline:
         start_server()
     try:
-        chosen = ready.check(todo, device.value)
+        try:
+            chosen = preflight.check_inputs(todo, device.value)
+        except ValueError as error:
+            refuse(str(error))
         runner.prepare(study, shared=not inline)
         store.write_study(study, params)
         if inline:
@@ -222,7 +225,7 @@ def plan(
     from dwlt_lib.benchmarks import forecast
     from dwlt_lib.config import studies
     from dwlt_lib.data import fingerprints
-    from dwlt_lib.execution import make
+    from dwlt_lib.execution.devices import resolve_device
     from dwlt_lib.models import imported
 
     found = {path: _study(path) for path in dict.fromkeys(params)}
@@ -247,7 +250,7 @@ def plan(
             else "by a few steps measured now on this machine's "
         )
         if not rates:
-            device = make.resolve("auto").type
+            device = resolve_device("auto").type
             where += "GPU" if device == "cuda" else "processor, of which a device is one thread"
             speeds = forecast.measure(kinds, device)
         _lines(
@@ -453,7 +456,7 @@ def bench(
     fp32 on trained networks."""
     from dwlt_lib import files
     from dwlt_lib.benchmarks import bench
-    from dwlt_lib.execution import make
+    from dwlt_lib.execution.devices import resolve_device
     from dwlt_lib.models import architectures
 
     asked = {
@@ -473,7 +476,7 @@ def bench(
         files.check(json.absolute().parent)
     try:
         found = bench.bench(
-            make.resolve(device.value),
+            resolve_device(device.value),
             task.split(","),
             network.split(","),
             [*map(int, sizes)],

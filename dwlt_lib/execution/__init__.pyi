@@ -1,4 +1,4 @@
-from . import make, progress, runner, study_files
+from . import make, networks, progress, runner, study_files
 from .study_files import read_study
 
-__all__ = ["make", "progress", "read_study", "runner", "study_files"]
+__all__ = ["make", "networks", "progress", "read_study", "runner", "study_files"]

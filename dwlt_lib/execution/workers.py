@@ -62,8 +62,8 @@ class Pool(Executor):
         workers: how many tasks at a time.
         deadline: when trainings are to stop, in seconds since 1970; None: never.
         log: the file to which what workers say on stdout and stderr is added.
-        gpus: of `visible_gpus`; a task sees one of them, and while there are enough no other task
-            sees the same.
+        gpus: of `devices.visible_gpus`; a task sees one of them, and while there are enough no
+            other task sees the same.
     """
 
     def __init__(
@@ -161,14 +161,6 @@ def _end_processes() -> None:
             if f"multiprocessing.{METHOD}" in " ".join(process.cmdline()):
                 for one in [process, *process.children(recursive=True)]:
                     one.kill()
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that there are for this process, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
 def skip_iris() -> None:

@@ -29,6 +29,7 @@ from dwlt_lib.config.specs import PRUNE_FRACTION, ladder
 from dwlt_lib.data import batches
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.execution import make
+from dwlt_lib.execution.networks import load_network
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.models import architectures
 from dwlt_lib.plotting.style import COLUMN, ROLES, figure, theta
@@ -113,7 +114,7 @@ def _two_pretrainings(
 def networks(study: studies.Study, progress: Callable | None = None) -> dict[str, nn.Module]:
     """{p: theta_p in eval mode}, from their records; a record that is missing is made."""
     return {
-        spec.pretraining: make.network(store.read(make.make(spec, "cpu", progress)))
+        spec.pretraining: load_network(store.read(make.make(spec, "cpu", progress)))
         for spec in _two_pretrainings(study)
     }
 

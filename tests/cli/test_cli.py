@@ -11,10 +11,10 @@ from test_parameters import BAD
 from typer.testing import CliRunner
 
 import dwlt_lib
-from dwlt_lib.cli import main, ready
+from dwlt_lib.cli import main
 from dwlt_lib.cli.main import app
 from dwlt_lib.config import studies
-from dwlt_lib.execution import runner, workers
+from dwlt_lib.execution import devices, preflight, runner, workers
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 from dwlt_lib.report import build
@@ -186,8 +186,8 @@ def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(
         def __exit__(self, *error):
             pass
 
-    monkeypatch.setattr(ready, "check", lambda *_: "cuda")
-    monkeypatch.setattr(workers, "visible_gpus", lambda: ["0", "1", "2"])
+    monkeypatch.setattr(preflight, "check_inputs", lambda *_: "cuda")
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ["0", "1", "2"])
     monkeypatch.setattr(workers, "start_server", lambda: None)
     monkeypatch.setattr(workers, "Pool", Pool)
     monkeypatch.setattr(runner, "run_papermill", lambda *_: getattr(runner, ends))

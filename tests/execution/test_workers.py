@@ -245,19 +245,6 @@ def test_a_worker_computes_with_one_thread_and_has_not_touched_cuda(tmp_path, ou
     }
 
 
-@pytest.mark.parametrize(
-    "named, wanted", [(None, ["0", "1", "2"]), ("4,GPU-7f,2,-1", ["4", "GPU-7f", "2"])]
-)
-def test_gpus_are_named_as_the_environment_names_them(named, wanted, monkeypatch):
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if named:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert workers.visible_gpus() == wanted
-
-
 def test_an_interrupt_ends_what_runs_and_what_waits(tmp_path, outputs):
     with pytest.raises(KeyboardInterrupt), workers.Pool(1, None, tmp_path / "workers.log") as pool:
         running, waiting = pool.submit(time.sleep, 600), pool.submit(time.sleep, 600)

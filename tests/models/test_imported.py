@@ -21,7 +21,7 @@ from dwlt_lib.cli.main import app
 from dwlt_lib.config import costs, specs, studies
 from dwlt_lib.config.parameters import BadStudy
 from dwlt_lib.data import batches
-from dwlt_lib.execution import make
+from dwlt_lib.execution import inputs, make
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.models import architectures, imported
 from dwlt_lib.models.tensors import fingerprint
@@ -299,7 +299,7 @@ def test_the_sources_images_are_wanted_only_where_a_mask_retrains(home, written,
 def test_a_record_reads_what_it_says_it_reads(toy, outputs, monkeypatch):
     asked, real = set(), batches.load_images
     monkeypatch.setattr(
-        make,
+        inputs,
         "load_images",
         lambda row, split, device: asked.add((row, split)) or real(row, split, device),
     )

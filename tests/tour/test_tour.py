@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from dwlt_lib.config import studies
-from dwlt_lib.execution import make
+from dwlt_lib.config.specs import record_id
+from dwlt_lib.execution import make, networks
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 from dwlt_lib.tour import experiments, interactive
@@ -21,7 +23,8 @@ def small(outputs):
     study = read_study(TINY)
     store.write_study(study)
     for spec in (studies.theta(study, p) for p in ("STD", "AT")):
-        files = {"weights.safetensors": make.save(make._cpu(make._fresh(spec, "cpu").state_dict()))}
+        weights = save(networks.cpu_state(networks.initial_network(spec).state_dict()))
+        files = {"weights.safetensors": weights}
         store.write(spec, {"SA": 0.1, "RA": 0.0}, [], files, {})
     return study
 
@@ -69,7 +72,7 @@ def test_a_study_without_transfers_is_opened_too(outputs, toy):
 
 def test_what_the_tour_makes_is_planned_by_its_study(small):
     planned = studies.plan(small)
-    assert all(make.record_id(spec) in planned for spec in experiments.example_transfers(small))
+    assert all(record_id(spec) in planned for spec in experiments.example_transfers(small))
     before = sorted(map(str, store.outputs().rglob("record.json")))
     assert list(experiments.networks(small)) == ["STD", "AT"]
     assert sorted(map(str, store.outputs().rglob("record.json"))) == before

@@ -1,0 +1,72 @@
+"""Which device computes: the name that a user gives, resolved to one that is there.
+
+torch, whose import takes seconds, is loaded only where it must be asked.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from ctypes import CDLL
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+NAMES = ("auto", "cpu", "cuda")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of this name; for auto the GPU if there is one, else the CPU.
+
+    Args:
+        name: auto, cpu or cuda.
+
+    Returns:
+        A device of type cpu or cuda.
+
+    Raises:
+        ValueError: the name is unknown, or no CUDA device is visible.
+    """
+    if name not in NAMES:
+        raise ValueError(f"device {name!r}: want auto, cpu or cuda")
+    import torch
+
+    visible = torch.cuda.is_available()
+    if name == "cuda" and not visible:
+        raise ValueError("device cuda: no CUDA device is visible here; want cpu or auto")
+    return torch.device("cuda" if name != "cpu" and visible else "cpu")
+
+
+def resolve_device_type(name: str) -> str:
+    """The type of device, cpu or cuda, that `resolve_device` would find, in less time.
+
+    Where no driver of a GPU can be loaded there is no GPU, and torch is not imported.
+
+    Args:
+        name: auto, cpu or cuda.
+
+    Returns:
+        cpu or cuda.
+
+    Raises:
+        ValueError: the name is unknown, or no CUDA device is visible.
+    """
+    if name == "cpu":
+        return "cpu"
+    amd_driver = Path("/dev/kfd")  # torch names AMD's GPUs cuda, too
+    if name == "auto" and sys.platform == "linux" and not amd_driver.exists():
+        try:
+            CDLL("libcuda.so.1")
+        except OSError:
+            return "cpu"
+    return resolve_device(name).type
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, each as CUDA_VISIBLE_DEVICES would name it."""
+    import torch
+
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]

@@ -1,0 +1,101 @@
+"""The images that a record is made from: checked against their fingerprints, cut to its budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dwlt_lib.config.costs import ENOUGH
+from dwlt_lib.config.datasets import DataSet
+from dwlt_lib.config.recipes import TrainingConfig
+from dwlt_lib.config.specs import Spec, reads
+from dwlt_lib.data import fingerprints
+from dwlt_lib.data.batches import Images, StreamedImages, load_images
+from dwlt_lib.data.subsets import subset
+
+HELD = 5000  # images that validation=held_5000 holds out, as the authors' scripts do
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The share of a data set's training images that a record may use (section 4.3)."""
+
+    row: DataSet
+    """The data set."""
+    fraction: float = 1.0
+    """The share, in (0, 1]."""
+    rule: str = "stratified"
+    """How the share is drawn: stratified by class, or first_n."""
+    seed: int = 0
+    """Seed of the draw."""
+
+
+def verified_images(
+    row: DataSet, split: str, device: torch.device | str
+) -> Images | StreamedImages:
+    """The images of a split, which must be those that the row has the fingerprint of.
+
+    Args:
+        row: the data set.
+        split: train or test.
+        device: where the images go.
+
+    Returns:
+        The images (N,3,H,W) uint8 with their labels (N,).
+
+    Raises:
+        ValueError: they are missing, or others than when the study was planned.
+    """
+    found = load_images(row, split, device)
+    _check_fingerprint(row, split)
+    return found
+
+
+def check_unchanged(spec: Spec) -> None:
+    """Raises ValueError if images that this record is made from changed since it was planned."""
+    for row, split in reads(spec):
+        _check_fingerprint(row, split)
+
+
+def split_budget(
+    budget: Budget, recipe: TrainingConfig, device: torch.device | str
+) -> tuple[Images | StreamedImages, Images | StreamedImages | None]:
+    """Training and validation images, both out of the same budget (section 3).
+
+    Args:
+        budget: which training images may be used.
+        recipe: its `validation` says which images are held out.
+        device: where the images go.
+
+    Returns:
+        Training images; validation images, None where there would be too few to select by.
+
+    Raises:
+        ValueError: images are missing or have changed, or too few to hold 5,000 out.
+    """
+    everything = verified_images(budget.row, "train", device)
+    if recipe.validation == "held_5000":
+        if len(everything) <= HELD:
+            raise ValueError(
+                f"validation=held_5000: {budget.row.name} has {len(everything)} training images;"
+                " want more than 5,000, or validation: tenth"
+            )
+        every = torch.arange(len(everything))
+        pool = everything.take(every[:-HELD])
+        chosen = pool.take(subset(pool.y, budget.fraction, budget.seed, budget.rule))
+        return chosen, everything.take(every[-HELD:])
+    chosen = everything.take(subset(everything.y, budget.fraction, budget.seed, budget.rule))
+    if recipe.validation == "test":
+        return chosen, verified_images(budget.row, "test", device)
+    held = subset(chosen.y, 0.1, budget.seed + 1)
+    if recipe.validation == "none" or len(held) < ENOUGH:
+        return chosen, None
+    training = torch.ones(len(chosen), dtype=torch.bool)
+    training[held] = False
+    return chosen.take(training.nonzero().squeeze(1)), chosen.take(held)
+
+
+def _check_fingerprint(row: DataSet, split: str) -> None:
+    if problem := fingerprints.mismatch(row, split):
+        raise ValueError(problem)

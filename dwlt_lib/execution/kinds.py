@@ -1,0 +1,350 @@
+"""How a record of each kind is made: one function per kind, from its spec to metrics and files.
+
+Every random draw comes from a stream of its own, named by purpose, so that none shifts another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dwlt_lib.analysis import loss_landscape
+from dwlt_lib.config.recipes import PGD
+from dwlt_lib.config.specs import (
+    AttackSpec,
+    ImportedSpec,
+    MaskSpec,
+    PretrainingSpec,
+    Spec,
+    SurfaceSpec,
+    TrajectorySpec,
+    TransferSpec,
+    record_id,
+    retrains,
+)
+from dwlt_lib.data.batches import Images, StreamedImages
+from dwlt_lib.evaluation.accuracy import (
+    attacked,
+    correct,
+    mean_loss,
+    robust_accuracy,
+    robust_accuracy_any,
+    standard_accuracy,
+)
+from dwlt_lib.execution.inputs import Budget, split_budget, verified_images
+from dwlt_lib.execution.networks import (
+    cpu_state,
+    initial_network,
+    initial_ticket,
+    load_mask,
+    load_network,
+    load_weights,
+    ticket_mask,
+)
+from dwlt_lib.execution.trajectory_files import join_states, load_states, save_state
+from dwlt_lib.models import imported
+from dwlt_lib.models.architectures import prunable
+from dwlt_lib.models.tensors import fingerprint
+from dwlt_lib.pruning.imp import at_random, imp_round, one_shot, prunable_weights
+from dwlt_lib.pruning.masks import Mask, dense_mask, kept, pack, sparsity
+from dwlt_lib.pruning.ticket_files import load_checkpoint
+from dwlt_lib.records import store
+from dwlt_lib.training import unfinished
+from dwlt_lib.training.trainer import Fitted, fit, generator
+
+Progress = Callable[[dict[str, float]], None]
+"""Called after every epoch of training with its row of history."""
+
+
+class Result(NamedTuple):
+    """What making a record gives."""
+
+    metrics: dict[str, float]
+    """Numbers by name; accuracies are fractions in [0, 1]."""
+    history: list[dict[str, float]]
+    """One row per epoch of training; empty where nothing was trained."""
+    files: dict[str, bytes | Path]
+    """The content of each file by its name, or a file to move there."""
+
+
+# ------------------------------------------------------------------------------- one per kind
+
+
+def make_pretraining(
+    spec: PretrainingSpec, device: torch.device, progress: Progress | None
+) -> Result:
+    """theta_p: a network trained from scratch on the source, by ST, FAT or AT (section 3)."""
+    model = initial_network(spec, device)
+    train, validation = split_budget(Budget(spec.data), spec.recipe, device)
+    trained = fit(
+        model,
+        dense_mask(prunable(model)),
+        train,
+        validation,
+        spec.recipe,
+        spec.seed,
+        eval_attack=_validation_attack(spec),
+        checkpoint=_checkpoint(spec),
+        deadline=_deadline(),
+        progress=progress,
+    )
+    metrics = _test_metrics(model, trained, spec, device)
+    return Result(metrics, trained.history, {"weights.safetensors": _packed(trained.selected)})
+
+
+def make_imported(spec: ImportedSpec, device: torch.device, progress: Progress | None) -> Result:
+    """theta_p from a file of weights; nothing is measured, since its images need not be here."""
+    if problem := imported.missing_file_error(spec):
+        raise ValueError(problem)
+    path = imported.path_of(spec.file)
+    checkpoint = load_checkpoint(path)
+    metadata = {**checkpoint.about, "theta": fingerprint(checkpoint.weights)}
+    problem = imported.mismatch(metadata, spec.pretraining, spec.arch, spec.data, spec.theta)
+    if problem:
+        raise ValueError(f"{path} {problem}")
+    return Result({}, [], {"weights.safetensors": save(checkpoint.weights)})
+
+
+def make_mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -> Result:
+    """m: `rounds` rounds of RP or OMP, or one more round of IMP on the mask before (section 3)."""
+    model = load_network(store.read(spec.theta), device)
+    theta = load_weights(spec.theta, device)
+    weights, history, metrics = prunable_weights(model, theta), [], {}
+    if spec.method == "RP":
+        m = at_random(weights, spec.rounds, spec.prune_fraction, spec.seed)
+    elif spec.retrain is None or not retrains(spec):
+        # OMP, and IMP's first round, which prunes theta_p before any training
+        m = one_shot(weights, spec.rounds, spec.prune_fraction)
+    else:
+        before = spec.model_copy(update={"rounds": spec.rounds - 1})
+        train, _ = split_budget(Budget(spec.theta.data), spec.retrain, device)
+        m, retrained = imp_round(
+            model,
+            theta,
+            load_mask(before, theta),
+            spec.prune_fraction,
+            spec.retrain,
+            train,
+            spec.seed,
+            _checkpoint(spec),
+            _deadline(),
+            progress,
+        )
+        history = retrained.history if retrained else []
+        test = verified_images(spec.theta.data, "test", device)
+        metrics["SA_source"] = standard_accuracy(model, test.lazy_batches(), test.y)
+    metrics |= {"sparsity": sparsity(m), "kept": kept(m)}
+    return Result(metrics, history, {"mask.safetensors": pack(m, fingerprint(theta))})
+
+
+def make_transfer(spec: TransferSpec, device: torch.device, progress: Progress | None) -> Result:
+    """A ticket (theta_p, m) trained downstream under its mask, by ST, FAT or AT (section 3)."""
+    model = initial_ticket(spec, device)
+    m = ticket_mask(spec, model)
+    budget = Budget(spec.data, spec.fraction, spec.subset_rule, spec.subset_seed)
+    train, validation = split_budget(budget, spec.recipe, device)
+    checkpoint = _checkpoint(spec)
+    trained = fit(
+        model,
+        m,
+        train,
+        validation,
+        spec.recipe,
+        spec.seed,
+        eval_attack=_validation_attack(spec),
+        keep=partial(save_state, checkpoint.parent) if spec.keep == "trajectory" else None,
+        checkpoint=checkpoint,
+        deadline=_deadline(),
+        progress=progress,
+    )
+    metrics = {
+        "sparsity": sparsity(m),
+        **_test_metrics(model, trained, spec, device),
+        "train_images": len(train),
+        "validation_images": len(validation) if validation else 0,
+    }
+    files: dict[str, bytes | Path] = {}
+    if spec.keep != "none":
+        files["weights.safetensors"] = _packed(trained.selected)
+    if spec.keep == "trajectory":
+        files["trajectory.safetensors"] = join_states(checkpoint.parent, len(trained.history))
+    return Result(metrics, trained.history, files)
+
+
+def make_surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None) -> Result:
+    """The loss of a transferred ticket over a plane of two filter-normalised directions."""
+    model = load_network(store.read(spec.transfer), device)
+    m, x, y = _mask_and_images(spec, model, device)
+    d1 = loss_landscape.direction(model, m, generator(spec.seed, "d1"))
+    d2 = loss_landscape.direction(model, m, generator(spec.seed, "d2"))
+    half = spec.points // 2
+    steps = torch.arange(-half, half + 1, dtype=torch.float64)
+    grid = steps * (spec.span / half)  # exactly 0 at its centre, which linspace misses
+    loss = loss_landscape.surface(model, m, d1, d2, x, y, grid)
+    metrics = {"loss_centre": mean_loss(model, x, y), "images_used": len(y)}
+    return Result(metrics, [], {"arrays.safetensors": save({"grid": grid, "loss": loss})})
+
+
+def make_trajectory(
+    spec: TrajectorySpec, device: torch.device, progress: Progress | None
+) -> Result:
+    """A transfer's path in the plane of its own two PCA directions, and the loss over it."""
+    record = store.read(spec.transfer)
+    states = load_states(record.file("trajectory.safetensors"))
+    model = load_network(record, device)
+    model.load_state_dict(states[-1])
+    m, x, y = _mask_and_images(spec, model, device)
+    names = [name for name, _ in model.named_parameters()]
+    path = loss_landscape.trajectory([{name: state[name] for name in names} for state in states])
+    grid_x, grid_y = loss_landscape.grid_around(path.coords, spec.points)
+    d1, d2 = path.components
+    loss = loss_landscape.surface(model, m, d1, d2, x, y, (grid_x, grid_y))
+    metrics = {
+        "loss_centre": mean_loss(model, x, y),
+        "explained_1": path.explained[0],
+        "explained_2": path.explained[1],
+        "images_used": len(y),
+    }
+    arrays = {
+        "coords": path.coords,
+        "residual": path.residual,
+        "grid_x": grid_x,
+        "grid_y": grid_y,
+        "loss": loss,
+    }
+    return Result(metrics, [], {"arrays.safetensors": save(arrays)})
+
+
+def make_attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -> Result:
+    """Accuracy of a transferred ticket on test images attacked through an unseen robust model."""
+    transfer = store.read(spec.transfer)
+    surrogate = store.read(spec.surrogate)
+    model, unseen = load_network(transfer, device), load_network(surrogate, device)
+    test = verified_images(spec.transfer.data, "test", device)
+    attack, seed = spec.transfer.evaluation, spec.transfer.seed
+    rng = generator(seed, "transfer attack", device=device)
+    right = correct(model, test.lazy_batches(), test.y, attack, rng, source=unseen)
+    metrics = {
+        "transfer_accuracy": right.double().mean().item(),
+        "SA": transfer.metrics["SA"],
+        "RA": transfer.metrics["RA"],
+        "surrogate_RA": surrogate.metrics["RA"],
+    }
+    examples = _examples(model, unseen, test, attack, seed)
+    return Result(metrics, [], {"arrays.safetensors": save(examples)})
+
+
+MAKERS: dict[type, Callable[..., Result]] = {
+    PretrainingSpec: make_pretraining,
+    ImportedSpec: make_imported,
+    MaskSpec: make_mask,
+    TransferSpec: make_transfer,
+    SurfaceSpec: make_surface,
+    TrajectorySpec: make_trajectory,
+    AttackSpec: make_attack,
+}
+"""The function (spec, device, progress) -> Result that makes a record, by the class of its spec."""
+
+
+# -------------------------------------------------------------------------------- training
+
+
+def _validation_attack(spec: PretrainingSpec | TransferSpec) -> PGD | None:
+    """The attack that measures validation RA; None after ST, which is selected by SA."""
+    return spec.evaluation if spec.recipe.attack else None
+
+
+def _checkpoint(spec: Spec) -> Path:
+    """Where this process keeps its unfinished training, and finds what others left of it."""
+    return unfinished.folder(store.unfinished_root(), record_id(spec)) / unfinished.CHECKPOINT
+
+
+def _deadline() -> float | None:
+    """When training must stop, in seconds since 1970; None: never."""
+    value = os.environ.get("DWLT_DEADLINE")
+    return float(value) if value else None
+
+
+def _packed(state: dict[str, Tensor]) -> bytes:
+    return save(cpu_state(state))
+
+
+# ------------------------------------------------------------------------------ evaluation
+
+
+def _test_metrics(
+    model: nn.Module,
+    trained: Fitted,
+    spec: PretrainingSpec | TransferSpec,
+    device: torch.device,
+) -> dict[str, float]:
+    """SA and RA on the test images: of the selected epoch, and of the last one (`_last`)."""
+    test = verified_images(spec.data, "test", device)
+    x, y, attack = test.lazy_batches(), test.y, spec.evaluation
+
+    def rng() -> torch.Generator:
+        return generator(spec.seed, "test", device=device)
+
+    def accuracies() -> tuple[float, float]:
+        return standard_accuracy(model, x, y), robust_accuracy(model, x, y, attack, rng())
+
+    model.load_state_dict(trained.last)
+    last = selected = accuracies()
+    if trained.epoch != len(trained.history):
+        model.load_state_dict(trained.selected)
+        selected = accuracies()
+    metrics = {"SA_last": last[0], "RA_last": last[1], "SA": selected[0], "RA": selected[1]}
+    if spec.ra == "any":
+        metrics["RA_any"] = robust_accuracy_any(model, x, y, attack, rng())
+    return {
+        **metrics,
+        "chance": test.y.bincount().max().item() / len(test),  # SA of always the commonest class
+        "test_images": len(test),
+        "epoch": trained.epoch,
+        "epochs_run": len(trained.history),
+    }
+
+
+def _mask_and_images(
+    spec: SurfaceSpec | TrajectorySpec, model: nn.Module, device: torch.device
+) -> tuple[Mask, Tensor, Tensor]:
+    """A transferred ticket's mask, and the test images (x, y) over which its loss is the mean."""
+    transfer = spec.transfer
+    test = verified_images(transfer.data, "test", device)
+    test = test.take(torch.arange(min(spec.count, len(test))))
+    x, y = test.floats(), test.y
+    if spec.images == "attacked":
+        rng = generator(transfer.seed, "landscape", device=device)
+        x = attacked(model, x, y, transfer.evaluation, rng)
+    return ticket_mask(transfer, model), x, y
+
+
+def _examples(
+    model: nn.Module, unseen: nn.Module, test: Images | StreamedImages, attack: PGD, seed: int
+) -> dict[str, Tensor]:
+    """The first test images, how each source moves them, and what the ticket predicts.
+
+    Returns:
+        image (n,3,H,W) uint8 and label (n,); the ticket's predictions (n,) for clean images and
+        for those attacked through itself (own) and through the unseen model (unseen); own_delta
+        and unseen_delta (n,3,H,W) int8, the perturbations in steps of eps/127.
+    """
+    few = test.take(torch.arange(min(len(test), 16 if test.row.size <= 64 else 4)))
+    x, y = few.floats(), few.y
+    inputs, deltas = {"clean": x}, {}
+    for name, source in (("own", model), ("unseen", unseen)):
+        inputs[name] = attacked(source, x, y, attack, generator(seed, "examples", device=x.device))
+        delta = (inputs[name] - x) * (127 / (attack.eps or 1))
+        deltas[f"{name}_delta"] = delta.round().to(torch.int8)
+    model.eval()
+    with torch.no_grad():
+        predictions = {name: model(moved).argmax(1) for name, moved in inputs.items()}
+    image = (255 * x).round().to(torch.uint8)
+    return cpu_state({"image": image, "label": y, **predictions, **deltas})

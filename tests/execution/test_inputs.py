@@ -1,0 +1,67 @@
+"""Training and validation images are a share of the budget, drawn from a seed of their own."""
+
+import pytest
+import torch
+from made_records import caught_fit, one
+
+from dwlt_lib.data import batches
+from dwlt_lib.execution import inputs
+
+
+def test_subsets_follow_their_own_seed_not_that_of_training(made, monkeypatch):
+    spec = one(made, "transfer", fraction=0.5, rounds=3).model_copy(update={"mask": None})
+    pictures = {}
+    for subset_seed in (0, 1):
+        for seed in (0, 1):
+            found = caught_fit(
+                monkeypatch, spec.model_copy(update={"seed": seed, "subset_seed": subset_seed})
+            )
+            pictures[subset_seed, seed] = (
+                found["train"].x,
+                found["validation"].x,
+                found["state"]["fc.weight"],
+            )
+    for subset_seed in (0, 1):
+        a, b = pictures[subset_seed, 0], pictures[subset_seed, 1]
+        assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and not torch.equal(a[2], b[2])
+    assert not torch.equal(pictures[0, 0][0], pictures[1, 0][0])
+    assert torch.equal(pictures[0, 0][2], pictures[1, 0][2])
+
+
+def test_validation_comes_out_of_the_budget_and_never_overlaps_training(made, monkeypatch):
+    spec = one(made, "transfer", fraction=0.5, rounds=3)
+    found = caught_fit(monkeypatch, spec)
+    train, held = (
+        {image.numpy().tobytes() for image in found[part].x} for part in ("train", "validation")
+    )
+    assert (len(train), len(held)) == (81, 9) and not train & held  # 90 images, a tenth of them
+    assert found["validation"].y.bincount().tolist() == [3, 3, 3]
+    assert found["eval_attack"] is None  # ST is selected by SA
+    monkeypatch.setattr(inputs, "ENOUGH", 10)
+    found = caught_fit(monkeypatch, spec)
+    assert found["validation"] is None and len(found["train"]) == 90
+
+
+def test_the_authors_hold_out_the_last_5000_and_take_the_fraction_of_the_rest(made, monkeypatch):
+    x = (torch.arange(6000) % 251).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    spec = one(made, "transfer", fraction=0.5, rounds=3)
+    everything = batches.Images(x, torch.arange(6000) % 3, spec.data)
+    monkeypatch.setattr(inputs, "load_images", lambda row, split, device="cpu": everything)
+    recipe = spec.recipe.model_copy(update={"validation": "held_5000"})
+    budget = inputs.Budget(spec.data, 0.1, "first_n")
+    train, held = inputs.split_budget(budget, recipe, "cpu")
+    assert torch.equal(train.x, x[:100]) and torch.equal(held.x, x[1000:])
+    monkeypatch.setattr(
+        inputs, "load_images", lambda row, split, device="cpu": everything.take(torch.arange(5000))
+    )
+    with pytest.raises(ValueError, match="tenth"):
+        inputs.split_budget(budget, recipe, "cpu")
+
+
+def test_validation_on_the_test_images_leaves_the_whole_budget_to_training(made):
+    spec = one(made, "transfer", fraction=0.5, rounds=3)
+    recipe = spec.recipe.model_copy(update={"validation": "test"})
+    budget = inputs.Budget(spec.data, 0.5, "first_n")
+    train, held = inputs.split_budget(budget, recipe, "cpu")
+    test = batches.load_images(spec.data, "test")
+    assert len(train) == 90 and torch.equal(held.x, test.x) and torch.equal(held.y, test.y)
