@@ -1,33 +1,23 @@
-"""Theorems on layouts.
-
-The real data sets' folders and lists are read whole and rightly, or refused in one line.
-"""
+"""Theorems on layouts of image folders: read whole and right, or refused in one line."""
 
 import os
 import shutil
 
 import numpy as np
 import pytest
-import torch
-from layout_files import WNIDS, cifar, cub, imagenet, picture, svhn, visda
+from hostile_files import BASE
+from layout_files import WNIDS, cub, imagenet, picture, visda
+from small_files import MAKERS, one_line
 
+from dwlt_lib.config import costs, studies
 from dwlt_lib.config.datasets import CATALOGUE, LISTED
+from dwlt_lib.config.parameters import BadStudy
 from dwlt_lib.data import batches, checks, folders, loading
-
-MAKERS = {"imagenet": imagenet, "cub200": cub, "visda17": visda}
-
-
-def one_line(error, *words):
-    text = str(error.value)
-    assert "\n" not in text and all(word in text for word in words), text
+from dwlt_lib.execution.study_files import read_study
 
 
 def files(found):
     return [os.fsdecode(name) for name in found.names]
-
-
-# ------------------------------------------------------------------------------------------ what is
-# read
 
 
 def test_the_catalogue_says_what_the_data_sets_papers_say():
@@ -102,46 +92,6 @@ def test_visdas_test_split_is_its_labelled_photographs(tmp_path):
     (tmp_path / "test" / "trunk00").mkdir(parents=True)  # the challenge's, unlabelled
     assert loading.listing(row, "test").root.name == "validation"
     assert all(file.endswith(".jpg") for file in files(loading.listing(row, "test")))
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar_is_read_by_torchvisions_reader_from_pickled_batches(tmp_path, monkeypatch, name):
-    wholes = cifar(tmp_path, monkeypatch, name)
-    for split in ("train", "test"):
-        x, y = loading.load(name, split, tmp_path)
-        batches = wholes[f"{split}_list"]
-        assert np.array_equal(
-            x.numpy(), np.concatenate([x for x, _ in batches]).reshape(-1, 3, 32, 32)
-        )
-        assert y.tolist() == sum((y for _, y in batches), []) and y.dtype == torch.int64
-
-
-def test_svhns_ten_is_the_digit_zero(tmp_path, monkeypatch):
-    wholes = svhn(tmp_path, monkeypatch)
-    for split, (raw, labels) in wholes.items():
-        x, y = loading.load("svhn", split, tmp_path)
-        assert (
-            np.array_equal(x.numpy(), raw.transpose(3, 2, 0, 1))
-            and y.tolist() == (labels % 10).tolist()
-        )
-
-
-# ------------------------------------------------------------------------------------------ what is
-# refused
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in CATALOGUE if CATALOGUE[name].loader != "embedded"]
-)
-def test_what_is_not_there_is_named_with_the_command_that_brings_it(tmp_path, name):
-    for ask in (
-        loading.load,
-        lambda name, split, root: folders.split_path(CATALOGUE[name], split, root),
-    ):
-        with pytest.raises(ValueError) as error:
-            ask(name, "train", tmp_path)
-        one_line(error, str(tmp_path), "missing", f"dwlt data fetch {name}", "DWLT_DATA")
-    assert not any(tmp_path.iterdir())  # nothing is downloaded by asking
 
 
 def flat_val(root):
@@ -286,68 +236,137 @@ def test_a_wrong_layout_is_one_line_with_its_place(tmp_path, what):
     assert any(all(word in line for word in words) for line in wrong)
 
 
-def test_a_changed_or_missing_batch_of_cifar_is_never_unpickled(tmp_path, monkeypatch):
-    cifar(tmp_path, monkeypatch)
-    canary = tmp_path / "canary"
-    payload = f"cos\nsystem\n(S'touch {canary}'\ntR.".encode()
-    (tmp_path / "cifar-10-batches-py" / "data_batch_2").write_bytes(payload)
-    with pytest.raises(ValueError) as error:
-        loading.load("cifar10", "train", tmp_path)
-    one_line(error, "cifar-10-batches-py", "corrupted", "dwlt data fetch cifar10")
-    assert not canary.exists()
-
-
-def test_a_truncated_mat_file_is_one_line(tmp_path, monkeypatch):
-    svhn(tmp_path, monkeypatch)
-    whole = (tmp_path / "test_32x32.mat").read_bytes()
-    (tmp_path / "test_32x32.mat").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError) as error:
-        loading.load("svhn", "test", tmp_path)
-    one_line(error, "test_32x32.mat", "corrupted", "dwlt data fetch svhn")
-
-
-@pytest.mark.parametrize("pack", [np.savez, np.savez_compressed])
-def test_a_truncated_npz_is_one_line(tmp_path, pack):
-    from dwlt_lib.config.datasets import DataSet
-
-    pack(tmp_path / "cut.npz", images=np.zeros((50, 8, 8), np.uint8), labels=np.arange(50) % 3)
-    whole = (tmp_path / "cut.npz").read_bytes()
-    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) * 2 // 3])
-    mine = DataSet(name="mine", loader="npz", classes=3, size=8, path=str(tmp_path / "cut.npz"))
-    with pytest.raises(ValueError) as error:
-        loading.load(mine, "train")
-    one_line(error, "cut.npz", "want")
-
-
 def test_only_rows_that_list_files_have_a_listing():
     assert set(LISTED) == set(folders.LAYOUTS)
 
 
-# ------------------------------------------------------------------------------------------ the
-# inventory
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_the_inventory_says_where_how_many_and_that_all_is_there(tmp_path, name):
-    row = MAKERS[name](tmp_path)
-    found, wrong = checks.check(row)
-    text = "\n".join(found)
-    assert (
-        wrong == []
-        and str(tmp_path) in text
-        and f"train: {row.train_images} images, 3 classes" in text
+def study(folder, row):
+    (folder / "study.yaml").write_text(
+        BASE.replace("[digits]", "[mine]") + f"data: {{mine: {row}}}\n"
     )
+    return folder / "study.yaml"
 
 
-def test_the_inventory_counts_against_the_catalogue_and_opens_pictures(tmp_path):
-    row = imagenet(tmp_path)
-    victim = next((tmp_path / "val" / WNIDS[0]).iterdir())
-    victim.write_bytes(victim.read_bytes()[:300])
-    _, wrong = checks.check(row.model_copy(update={"train_images": 13}))
-    assert any("12 images; the catalogue says 13" in line for line in wrong)
-    assert any(victim.name in line and "not a whole image" in line for line in wrong)
+def class_folders(root, classes=4, train=6, test=2):
+    for label in range(classes):
+        for split, n in (("train", train), ("test", test)):
+            for i in range(n):
+                picture(root / split / f"class{label}" / f"{i}.png", i, (12, 12))
+    return f"loader: folder, size: 8, path: {root}"
 
 
-def test_the_inventory_of_installed_data_sets_is_complete():
-    for name in ("mnist5k", "digits", "tiles"):
-        assert checks.check(CATALOGUE[name])[1] == []
+def test_folders_are_counted_and_the_forecast_goes_by_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
+    path = study(tmp_path, f"{{{class_folders(tmp_path / 'mine')}, classes: 4}}")
+    found = read_study(path)
+    row = studies.dataset(found, "mine")
+    assert (row.train_images, row.test_images) == (24, 8)
+    stated = read_study(
+        study(
+            tmp_path,
+            f"{{loader: folder, size: 8, path: {tmp_path / 'mine'}, classes: 4, "
+            "train_images: 24, test_images: 8}",
+        )
+    )
+    assert stated == found
+    there = studies.plan(found)
+    away = read_study(study(tmp_path, "{loader: folder, size: 8, path: /nowhere, classes: 4}"))
+    assert len(there) == len(studies.plan(away))
+    here, far = (
+        sum(costs.cost(spec) for spec in plan.values() if spec.kind == "transfer")
+        for plan in (there, studies.plan(away))
+    )
+    assert 0 < 100 * here < far
+
+
+def test_npz_files_are_counted_by_their_headers(tmp_path):
+    for split, n in (("train", 9), ("test", 3)):
+        np.savez(
+            tmp_path / f"mine_{split}.npz",
+            images=np.zeros((n, 8, 8), np.uint8),
+            labels=np.arange(n) % 3,
+        )
+    path = study(
+        tmp_path, f"{{loader: npz, size: 8, path: '{tmp_path}/mine_{{split}}.npz', classes: 3}}"
+    )
+    row = studies.dataset(read_study(path), "mine")
+    assert (row.train_images, row.test_images) == (9, 3)
+
+
+def test_data_sets_of_the_catalogue_are_counted_where_they_are_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_DATA", str(tmp_path))
+    imagenet(tmp_path / "imagenet")
+    (tmp_path / "a.yaml").write_text(
+        BASE.replace("[digits]", "[imagenet]") + "data: {imagenet: {classes: 3}}\n"
+    )
+    row = studies.dataset(read_study(tmp_path / "a.yaml"), "imagenet")
+    assert (row.train_images, row.test_images) == (12, 6)
+
+
+def empty(root):
+    for file in (root / "train" / "class1").iterdir():
+        file.unlink()
+
+
+MISMATCH = {  # what is done to four classes of 6 and 2 pictures, the row's settings, words
+    "five classes": (None, "classes: 5", "4 classes has 5"),
+    "three classes": (None, "classes: 3", "4 classes has 3"),
+    "an empty class": (empty, "classes: 4", "class1 no images"),
+    "a class without test pictures": (
+        lambda root: (root / "test" / "class2").rename(root / "test" / "klass2"),
+        "classes: 4",
+        "differ class2",
+    ),
+    "another number than is stated": (
+        None,
+        "classes: 4, train_images: 240",
+        "train_images=240: 24 are there",
+    ),
+    "another number of test images": (
+        None,
+        "classes: 4, test_images: 9",
+        "test_images=9: 8 are there",
+    ),
+    "too few to hold out": (
+        None,
+        "classes: 4}}\ntransfer: {ST: {validation: held_5000",
+        "held_5000 24 tenth",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISMATCH)
+def test_what_does_not_fit_the_folders_is_refused_before_the_start(what, tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
+    spoil, settings, words = MISMATCH[what]
+    row = class_folders(tmp_path / "mine")
+    if spoil:
+        spoil(tmp_path / "mine")
+    with pytest.raises(BadStudy) as error:
+        read_study(study(tmp_path, f"{{{row}, {settings}}}"))
+    one_line(error, "study.yaml", *words.split())
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_an_npz_file_of_other_classes_is_refused_before_the_start(tmp_path):
+    np.savez(tmp_path / "mine.npz", images=np.zeros((9, 8, 8), np.uint8), labels=np.arange(9) % 5)
+    with pytest.raises(BadStudy) as error:
+        read_study(
+            study(tmp_path, f"{{loader: npz, size: 8, path: {tmp_path}/mine.npz, classes: 4}}")
+        )
+    one_line(error, "study.yaml:12: ", "labels 0..4", "0..3")
+
+
+def test_a_class_that_links_to_itself_is_one_line(tmp_path):
+    row, loop = class_folders(tmp_path / "mine"), tmp_path / "mine" / "train" / "class9"
+    loop.symlink_to(loop)
+    with pytest.raises(BadStudy) as error:
+        read_study(study(tmp_path, f"{{{row}, classes: 4}}"))
+    one_line(error, "study.yaml:12: ", "class9")
+
+
+def test_a_split_that_is_not_there_is_not_counted(tmp_path):
+    row = class_folders(tmp_path / "mine")
+    (tmp_path / "mine" / "test").rename(tmp_path / "mine" / "elsewhere")
+    found = studies.dataset(read_study(study(tmp_path, f"{{{row}, classes: 4}}")), "mine")
+    assert (found.train_images, found.test_images) == (24, 10_000)

@@ -1,22 +1,19 @@
-"""Theorems on streaming.
-
-The same images as resident ones, whatever the number of processes that decode.
-"""
+"""Theorems on batches: they cover a split once, and streamed images are the resident ones."""
 
 import os
 
-import numpy as np
 import pytest
 import torch
 from layout_files import cub, imagenet, visda
 from PIL import Image
-from seeds import numpy_rng, set_global
+from seeds import set_global
 from seeds import torch_rng as rng
+from small_files import resident, row, streamed
 
 from dwlt_lib.config import studies
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.recipes import TrainingConfig
-from dwlt_lib.data import batches, decoding, loading
+from dwlt_lib.data import batches, decoding
 from dwlt_lib.evaluation.accuracy import correct, standard_accuracy
 from dwlt_lib.execution import make
 from dwlt_lib.models import architectures
@@ -27,6 +24,7 @@ from dwlt_lib.training import trainer
 
 @pytest.fixture(params=[0, 2], ids=["here", "two processes"])
 def loaders(request, monkeypatch):
+    """How many processes decode, two images at a time."""
     monkeypatch.setenv("DWLT_LOADERS", str(request.param))
     monkeypatch.setattr(decoding, "CHUNK", 2)
     return request.param
@@ -34,76 +32,56 @@ def loaders(request, monkeypatch):
 
 @pytest.fixture(scope="module")
 def birds(tmp_path_factory):
+    """A small CUB-200."""
     return cub(tmp_path_factory.mktemp("cub"))
 
 
-def streamed(row, split):
-    found = loading.listing(row, split)
-    return batches.StreamedImages(found.root, found.names, torch.from_numpy(found.labels), row)
-
-
-def resident(row, split):
-    return batches.Images(*loading.load(row, split), row)
-
-
-# ------------------------------------------------------------------------------------------ one
-# picture
-
-
-@pytest.mark.parametrize("size", [(500, 375), (375, 500), (341, 257), (256, 256), (90, 301)])
-def test_a_picture_is_evaluated_as_torchvisions_resize_256_and_centercrop_224_show_it(
-    tmp_path, size
-):
-    from torchvision.io import decode_image
-    from torchvision.transforms import v2
-
-    noise = numpy_rng().integers(0, 256, (9, 9, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize(size).save(tmp_path / "a.jpg", quality=95)
-    ours = batches.Images(
-        decoding.decode_center_crop(str(tmp_path / "a.jpg"), 256)[None],
-        torch.zeros(1),
-        CATALOGUE["imagenet"],
+def numbered(n, size=8, **settings):
+    """n images, image i all of value i."""
+    x = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1, 1).expand(n, 3, size, size).contiguous()
+    return batches.Images(
+        x, torch.arange(n), row(classes=max(n, 2), size=settings.pop("shown", size), **settings)
     )
-    shown, theirs = (
-        (255 * ours.floats()[0]).round(),
-        v2.Compose([v2.Resize(256), v2.CenterCrop(224)]),
+
+
+@pytest.mark.parametrize(
+    "n, batch, sizes",
+    [(20, 8, [8, 8, 4]), (16, 8, [8, 8]), (17, 8, [8, 9]), (5, 8, [5]), (1, 8, [1]), (9, 8, [9])],
+)
+def test_batches_show_each_image_once_and_a_lone_last_one_joins(n, batch, sizes):
+    found = list(batches.training_batches(numbered(n), batch, rng(), rng(1)))
+    assert [len(y) for _, y in found] == sizes
+    assert sorted(torch.cat([y for _, y in found]).tolist()) == list(range(n))
+    for x, y in found:
+        assert torch.equal((x[:, 0, 0, 0] * 255).round().long(), y)  # image and label stay together
+
+
+def test_the_order_depends_on_its_generator_alone():
+    def order(seed, other):
+        found = batches.training_batches(numbered(40, augment=("flip",)), 8, rng(seed), rng(other))
+        return torch.cat([y for _, y in found]).tolist()
+
+    assert order(0, 0) == order(0, 1) != order(1, 0)
+
+
+def test_images_stay_bytes_until_they_are_used():
+    held = batches.load_images("digits", "train")
+    assert held.x.dtype == torch.uint8 and held.row == CATALOGUE["digits"]
+    shown = held.floats()
+    assert shown.dtype == torch.float32 and torch.equal(shown, held.x.float() / 255)
+    part = held.take(torch.tensor([5, 3]))
+    assert (
+        torch.equal(part.x, held.x[[5, 3]])
+        and torch.equal(part.y, held.y[[5, 3]])
+        and len(part) == 2
     )
-    assert torch.equal(shown, theirs(decode_image(str(tmp_path / "a.jpg"))).float())
-    pil = v2.PILToTensor()(theirs(Image.open(tmp_path / "a.jpg")))
-    assert (shown - pil).abs().max() <= 2  # the authors' way, which rounds between its two passes
 
 
-def test_a_random_crop_is_torchvisions_for_that_seed_and_leaves_the_global_generator_alone(
-    tmp_path,
-):
-    from torchvision.io import decode_image
-    from torchvision.transforms import v2
-
-    noise = numpy_rng().integers(0, 256, (9, 9, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize((120, 90)).save(tmp_path / "a.png")
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    ours = [decoding.decode_random_crop(str(tmp_path / "a.png"), 32, seed) for seed in (7, 8, 7)]
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(7)
-    assert torch.equal(ours[0], v2.RandomResizedCrop(32)(decode_image(str(tmp_path / "a.png"))))
-    assert torch.equal(ours[0], ours[2]) and not torch.equal(ours[0], ours[1])
-
-
-def test_cmyk_grey_palette_and_misnamed_pictures_become_rgb(tmp_path):
-    noise = Image.fromarray(numpy_rng().integers(0, 256, (40, 40, 3), dtype=np.uint8))
-    noise.convert("CMYK").save(tmp_path / "cmyk.JPEG")
-    noise.convert("L").save(tmp_path / "grey.JPEG")
-    noise.convert("P").save(tmp_path / "palette.png")
-    noise.save(tmp_path / "png.JPEG", format="PNG")  # ImageNet has one of these, and CMYK too
-    for file in tmp_path.iterdir():
-        assert decoding.decode_center_crop(str(file), 32).shape == (3, 32, 32), file.name
-    same = torch.from_numpy(np.array(noise)).movedim(2, 0)
-    assert torch.equal(decoding.decode_center_crop(str(tmp_path / "png.JPEG"), 40), same)
-
-
-# ------------------------------------------------------------------------------------------ the
-# same as resident
+def test_without_augmentation_training_sees_what_evaluation_sees():
+    source = batches.load_images("digits", "test")
+    ((x, y),) = batches.training_batches(source, 1000, rng(), rng())
+    order = torch.randperm(len(source), generator=rng())
+    assert torch.equal(x, source.floats()[order]) and torch.equal(y, source.y[order])
 
 
 @pytest.mark.parametrize("make", [imagenet, cub, visda])
@@ -166,10 +144,6 @@ def test_a_rows_resize_and_scale_are_torchvisions_resize_of_both_sides_and_scale
         assert torch.equal(x, wanted.float() / 255)
 
 
-# ------------------------------------------------------------------------------------------ order
-# and augmentation
-
-
 def epoch(row, batch=4, seed=5):
     order, augment = (trainer.generator(seed, purpose, 3) for purpose in ("order", "augment"))
     return list(batches.training_batches(streamed(row, "train"), batch, order, augment))
@@ -199,7 +173,7 @@ def test_every_epoch_and_seed_crops_anew_and_a_repeated_one_alike(birds, monkeyp
     assert not torch.equal(x[0], x[1])  # of one picture, each time another crop
 
 
-def test_a_training_batch_is_the_pictures_own_crops_untouched(birds, loaders):
+def test_a_training_batch_is_the_images_own_crops_untouched(birds, loaders):
     row = birds.model_copy(update={"augment": ("resized_crop",)})
     source, order = streamed(row, "train"), torch.randperm(9, generator=rng(1))
     seeds = torch.randint(2**62, (9,), generator=rng(2))
@@ -224,7 +198,7 @@ def test_images_and_labels_stay_together_through_every_door(tmp_path, monkeypatc
         assert torch.equal((x[:, 0, 0, 0] * 255).round().long(), 40 * y)
 
 
-def test_resumed_training_on_streamed_pictures_is_bit_equal(birds, tmp_path, monkeypatch):
+def test_resumed_training_on_streamed_images_is_bit_equal(birds, tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_LOADERS", "2")
     how = TrainingConfig(
         epochs=3, batch=4, lr=0.05, schedule="constant", momentum=0.9, weight_decay=5e-4
@@ -258,7 +232,7 @@ def test_resumed_training_on_streamed_pictures_is_bit_equal(birds, tmp_path, mon
     assert all(torch.equal(resumed.last[name], value) for name, value in whole.last.items())
 
 
-def test_evaluation_takes_pages_in_the_place_of_a_tensor(birds, loaders):
+def test_evaluation_takes_lazy_batches_in_the_place_of_a_tensor(birds, loaders):
     set_global()
     model = architectures.build("resnet8", 3, birds.mean, birds.std)
     one, other = streamed(birds, "test"), resident(birds, "test")
@@ -268,10 +242,6 @@ def test_evaluation_takes_pages_in_the_place_of_a_tensor(birds, loaders):
     assert standard_accuracy(model, one.lazy_batches(), one.y) == standard_accuracy(
         model, other.floats(), other.y
     )
-
-
-# ------------------------------------------------------------------------------------------ what
-# goes wrong
 
 
 @pytest.mark.parametrize(
@@ -284,7 +254,7 @@ def test_evaluation_takes_pages_in_the_place_of_a_tensor(birds, loaders):
     ],
     ids=["truncated", "missing", "empty", "text"],
 )
-def test_a_spoilt_picture_is_one_line_that_names_it(tmp_path, loaders, spoil):
+def test_a_spoilt_image_is_one_line_that_names_it(tmp_path, loaders, spoil):
     row = cub(tmp_path)
     source = streamed(row, "train")
     victim = tmp_path / "images" / os.fsdecode(source.names[4])
@@ -297,36 +267,6 @@ def test_a_spoilt_picture_is_one_line_that_names_it(tmp_path, loaders, spoil):
             and victim.name in str(error.value)
             and "want" in str(error.value)
         )
-
-
-def test_a_split_larger_than_the_memory_is_refused_as_a_whole(tmp_path, monkeypatch):
-    import psutil
-
-    row = imagenet(tmp_path)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
-    with pytest.raises(ValueError, match="12 images of 32 x 32.*data.load_images"):
-        loading.load(row, "train")
-
-
-@pytest.mark.parametrize("asked", ["two", "-1", "1.5"])
-def test_a_number_of_loaders_that_is_none_is_refused(birds, monkeypatch, asked):
-    monkeypatch.setenv("DWLT_LOADERS", asked)
-    with pytest.raises(ValueError, match="DWLT_LOADERS"):
-        streamed(birds, "train").floats()
-
-
-@pytest.mark.parametrize(
-    "cores, workers, wanted", [(1, 1, 0), (8, 1, 7), (64, 1, 16), (16, 8, 1), (2, 2, 0)]
-)
-def test_workers_share_the_cores_for_decoding(cores, workers, wanted, monkeypatch):
-    monkeypatch.delenv("DWLT_LOADERS", raising=False)
-    monkeypatch.setenv("DWLT_WORKERS", str(workers))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
-    assert decoding.num_processes() == wanted
-
-
-# ------------------------------------------------------------------------------------------ from
-# end to end
 
 
 @pytest.mark.parametrize("target", [cub, visda])

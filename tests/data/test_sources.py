@@ -1,0 +1,172 @@
+"""Theorems on sources: data sets are fetched and unpacked, or a person is told what to do."""
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from small_files import member, one_line, tar
+from typer.testing import CliRunner
+
+from dwlt_lib.cli.main import app
+from dwlt_lib.config.datasets import CATALOGUE
+from dwlt_lib.data import sources
+
+CONTENT = hashlib.shake_128(b"a file").digest(300_000)
+
+
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def server():
+    """A server of CONTENT at /file (with ranges) and /plain (without).
+
+    It hangs up early while `cut` is set.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        asked, cut = [], []
+
+        def do_GET(self):
+            self.asked.append(self.headers.get("Range"))
+            body = {
+                "/file": CONTENT,
+                "/plain": CONTENT,
+                "/page": b"<!DOCTYPE html><html>log in</html>",
+            }.get(self.path)
+            if body is None:
+                return self.send_error(404)
+            begin = 0
+            if self.headers.get("Range") and self.path == "/file":
+                begin = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+                if begin >= len(body):
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(body)}")
+                    return self.end_headers()
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")
+            else:
+                self.send_response(200)
+            self.send_header("Content-Length", str(len(body) - begin))
+            self.end_headers()
+            self.wfile.write(body[begin : begin + self.cut.pop() if self.cut else None])
+
+        def log_message(self, *_):
+            pass
+
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    found.url, found.asked, found.cut = (
+        f"http://127.0.0.1:{found.server_port}",
+        Handler.asked,
+        Handler.cut,
+    )
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+def test_every_data_set_that_is_not_installed_has_a_source():
+    assert set(sources.SOURCES) == {
+        name for name, row in CATALOGUE.items() if row.loader != "embedded"
+    }
+    for source in sources.SOURCES.values():
+        assert all(bool(file.url) != bool(source.instructions) for file in source.files)
+        assert all(
+            len(file.sha256) == 64 for file in source.files if file.url
+        )  # what is downloaded is pinned
+
+
+def served(server, monkeypatch, tmp_path, name="cifar10"):
+    """The data set's source, pointed at an archive that the test's server has."""
+    archive = tar(tmp_path / "made.tgz", member("cifar-10-batches-py/test_batch")).read_bytes()
+    monkeypatch.setattr("test_sources.CONTENT", archive)
+    part = sources.SourceFile(
+        "cifar-10-python.tar.gz",
+        "cifar-10-batches-py",
+        f"{server.url}/file",
+        hashlib.sha256(archive).hexdigest(),
+        max_files=20,
+        max_bytes=10**9,
+    )
+    monkeypatch.setitem(sources.SOURCES, name, sources.Source("a page", (part,)))
+
+
+def test_fetch_downloads_checks_unpacks_and_does_nothing_twice(server, monkeypatch, tmp_path):
+    served(server, monkeypatch, tmp_path)
+    for _ in range(2):
+        assert sources.fetch("cifar10", tmp_path / "data", lambda line: None)
+    assert (tmp_path / "data/cifar-10-batches-py/test_batch").read_bytes() == b"x" * 5 and len(
+        server.asked
+    ) == 1
+
+
+def test_what_a_person_must_accept_is_not_fetched_but_unpacked_once_it_was_brought(
+    tmp_path, monkeypatch
+):
+    lines = []
+    assert not sources.fetch("visda17", tmp_path, lines.append)
+    assert (
+        "train.tar" in lines[-1] and "http" in lines[-1] and str(tmp_path / "visda17") in lines[-1]
+    )
+    (tmp_path / "visda17").mkdir()
+    for split in ("train", "validation"):
+        tar(tmp_path / "visda17" / f"{split}.tar", member(f"{split}/image_list.txt"), mode="w")
+    assert sources.fetch("visda17", tmp_path, lines.append)
+    assert (tmp_path / "visda17/validation/image_list.txt").exists()
+    (tmp_path / "CUB_200_2011.tgz").write_bytes(b"another file")
+    with pytest.raises(ValueError) as error:
+        sources.fetch("cub200", tmp_path, lines.append)
+    one_line(error, "CUB_200_2011.tgz", "sha256")
+    assert not sources.fetch("imagenet", tmp_path, lines.append) and "n01440764" in lines[-1]
+
+
+@pytest.fixture
+def dwlt(tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_DATA", str(tmp_path / "data"))
+    return lambda *arguments: CliRunner().invoke(app, ["data", *arguments])
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_check_exits_0_where_all_is_there_and_1_where_it_is_not(dwlt, tmp_path, name):
+    found = dwlt("check", name)
+    there = CATALOGUE[name].loader == "embedded"
+    assert (
+        found.exit_code == (0 if there else 1)
+        and name in found.stdout
+        and "looked in" in found.stdout
+    )
+    assert there or (str(tmp_path) in found.stderr and f"dwlt data fetch {name}" in found.stderr)
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_unknown_data_set_is_refused_with_the_known_ones(dwlt):
+    for command in ("check", "fetch"):
+        found = dwlt(command, "cifar")
+        assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "cifar100" in found.stderr
+
+
+def test_fetch_exits_1_with_one_line_when_it_fails(dwlt, server, monkeypatch, tmp_path):
+    served(server, monkeypatch, tmp_path)
+    server.cut.append(20)
+    found = dwlt("fetch", "cifar10")
+    assert found.exit_code == 1 and found.stderr.count("\n") == 1 and "goes on" in found.stderr
+    assert dwlt("fetch", "cifar10").exit_code == 0
+    assert dwlt("fetch", "imagenet").exit_code == 1 and dwlt("fetch", "digits").exit_code == 0
+
+
+def test_a_study_whose_data_are_not_there_is_refused_before_it_starts(dwlt, tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
+    (tmp_path / "s.yaml").write_text(
+        "name: s\narch: resnet8\nsource: digits\npretraining: {STD: {epochs: 1, milestones:"
+        " []}}\ngrid: [{pretraining: [STD], method: [OMP], dataset: [cifar10], regime: [ST],"
+        " rounds: [1], seeds: [0]}]\n"
+    )
+    found = CliRunner().invoke(app, ["run", str(tmp_path / "s.yaml"), "--executor", "inline"])
+    assert (
+        found.exit_code == 2
+        and "dwlt data fetch cifar10" in found.stderr
+        and found.stderr.count("\n") == 1
+    )
+    assert not (tmp_path / "outputs").exists()
