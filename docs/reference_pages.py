@@ -15,11 +15,10 @@ from pathlib import Path
 from types import ModuleType
 
 import typer
-import yaml
 
 import dwlt_lib
 from dwlt_lib.cli import main
-from dwlt_lib.config.parameters import PRESETS
+from dwlt_lib.config.parameter_file import PRESETS
 from dwlt_lib.config.studies import Study
 
 DOCS = Path(__file__).resolve().parent
@@ -46,9 +45,9 @@ def parameters() -> str:
     schema = Study.model_json_schema()
     blocks = schema.pop("$defs")
     parts = [_table("Study", schema), *(_table(name, blocks[name]) for name in sorted(blocks))]
-    for name, preset in PRESETS.items():
-        shown = yaml.safe_dump(preset, sort_keys=False, default_flow_style=None, width=WIDTH)
-        parts.append(f"## Preset {name}\n\n```yaml\n{shown}```\n")
+    for path in sorted(PRESETS.glob("*.yaml"), reverse=True):  # as_paper comes first
+        text = path.read_text(encoding="utf-8")
+        parts.append(f"## Preset {path.stem}\n\n```yaml\n{text}```\n")
     return "\n".join(parts)
 
 

@@ -19,10 +19,10 @@ import seeds
 import torch
 import yaml
 
-from dwlt_lib.config import parameters
+from dwlt_lib.config import parameter_file
 from dwlt_lib.config.datasets import CATALOGUE
+from dwlt_lib.config.planning import plan
 from dwlt_lib.config.recipes import TrainingConfig
-from dwlt_lib.config.studies import plan
 from dwlt_lib.data import batches, fingerprints
 from dwlt_lib.execution import inputs, make
 from dwlt_lib.models import architectures
@@ -166,7 +166,7 @@ def toy(toy_data):
     def study(**changes):
         settings = copy.deepcopy({**TOY, "data": toy_data, **changes})
         return fingerprints.resolve_fingerprints(
-            parameters.parse(yaml.safe_dump(settings), "toy.yaml"), {}
+            parameter_file.parse(yaml.safe_dump(settings), "toy.yaml"), {}
         )
 
     return study

@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import save
 from seeds import numpy_rng, torch_rng
 
-from dwlt_lib.config import studies
+from dwlt_lib.config import planning
 from dwlt_lib.pruning import masks
 from dwlt_lib.records import store
 
@@ -22,7 +22,7 @@ def records_of(study, same=(), seed=0):
     """
     rng, generator = numpy_rng(seed), torch_rng(seed)
     store.write_study(study)
-    for spec in studies.plan(study).values():
+    for spec in planning.plan(study).values():
         files, metrics, history = {}, {"SA": 0.95, "RA": 0.4, "epoch": 2}, []
         if spec.kind == "transfer":
             r, drop = (spec.mask.rounds, DROP[spec.mask.method]) if spec.mask else (0, 0.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dwlt_lib.config import studies
+from dwlt_lib.config import planning
 from dwlt_lib.execution import make
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
@@ -53,7 +53,7 @@ def test_a_ticket_learns_cifar10_far_better_than_chance(tmp_path, outputs):
         np.savez(tmp_path / f"cifar10_{split}.npz", images=x[:count], labels=y[:count])
     (tmp_path / "cifar.yaml").write_text(STUDY.replace("PLACE", str(tmp_path)), encoding="utf-8")
     study = read_study(tmp_path / "cifar.yaml")
-    ticket = studies.transfer(study, "STD", "OMP", "cifar10", 1.0, "ST", 2, 0)
+    ticket = planning.transfer(study, "STD", "OMP", "cifar10", 1.0, "ST", 2, 0)
     make.make(ticket)
     metrics = store.read(ticket).metrics
     assert metrics["SA"] > 0.3 and metrics["sparsity"] == pytest.approx(

@@ -154,7 +154,7 @@ def test_the_examples_of_a_network_of_ones_own_and_of_records_run():
 
 
 def test_a_whole_parameter_file_on_a_page_is_a_study_and_any_part_has_keys_of_one():
-    from dwlt_lib.config.parameters import parse
+    from dwlt_lib.config.parameter_file import parse
 
     whole = 0
     for path in PAGES:

@@ -15,8 +15,8 @@ import papermill
 import pytest
 from test_end_to_end import contents, dwlt
 
+from dwlt_lib.config.planning import NOTEBOOKS, Job, expand
 from dwlt_lib.config.specs import record_id, upstream
-from dwlt_lib.config.studies import NOTEBOOKS, Job, expand
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 

@@ -141,7 +141,7 @@ class Extreme(StrEnum):
 
 
 def _study(params: Path):
-    from dwlt_lib.config.parameters import BadStudy
+    from dwlt_lib.config.parameter_file import BadStudy
     from dwlt_lib.execution.study_files import read_study
 
     try:
@@ -223,13 +223,13 @@ def plan(
     Records, bytes, and hours by speeds measured here now or elsewhere before.
     """
     from dwlt_lib.benchmarks import forecast
-    from dwlt_lib.config import studies
+    from dwlt_lib.config import planning
     from dwlt_lib.data import fingerprints
     from dwlt_lib.execution.devices import resolve_device
     from dwlt_lib.models import imported
 
     found = {path: _study(path) for path in dict.fromkeys(params)}
-    plans = {str(path): studies.plan(study) for path, study in found.items()}
+    plans = {str(path): planning.plan(study) for path, study in found.items()}
     for line in dict.fromkeys(
         line
         for study in found.values()
@@ -268,11 +268,11 @@ def _lines(*parts) -> None:
 def status(params: Params) -> None:
     """What is there and what is left. 0: all; 75: something is left."""
     study = _study(params)
-    from dwlt_lib.config import specs, studies
+    from dwlt_lib.config import planning, specs
     from dwlt_lib.execution import runner
 
     todo = runner.left(study)
-    whole = studies.plan(study)
+    whole = planning.plan(study)
     print(f"{study.name}: {len(whole) - len(todo)} of {len(whole)} records are there")
     counts = Counter(spec.kind for spec in todo)
     for kind, count in counts.items():

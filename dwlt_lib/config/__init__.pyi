@@ -1,9 +1,10 @@
-from . import datasets, parameters, recipes, specs, studies
+from . import costs, datasets, parameter_file, planning, recipes, specs, studies
 from .datasets import CATALOGUE, DataSet
-from .parameters import BadStudy
+from .parameter_file import BadStudy
+from .planning import Job, jobs, plan
 from .recipes import PGD, TrainingConfig
 from .specs import label, record_id, upstream
-from .studies import Job, Study, jobs, plan
+from .studies import Study
 
 __all__ = [
     "BadStudy",
@@ -13,11 +14,13 @@ __all__ = [
     "PGD",
     "Study",
     "TrainingConfig",
+    "costs",
     "datasets",
     "jobs",
     "label",
-    "parameters",
+    "parameter_file",
     "plan",
+    "planning",
     "recipes",
     "record_id",
     "specs",

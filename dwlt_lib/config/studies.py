@@ -1,55 +1,119 @@
-"""A study: what varies, how everything is trained, and the plan of records and jobs it asks for.
-
-No I/O, no torch.
-"""
+"""A parameter file as a model: the study, its settings and the blocks that ask for records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from dwlt_lib.config.datasets import CATALOGUE, DataSet, Frozen, Name
-from dwlt_lib.config.grid import (
-    DENSE,
-    Grid,
-    Landscape,
-    Landscapes,
-    Masks,
-    Override,
-    Surrogate,
-    TransferAttacks,
-)
-from dwlt_lib.config.recipes import (
-    PGD,
-    BatchNormMode,
-    Positive,
-    Precision,
-    Regime,
-    TrainingConfig,
-    TrainingOverrides,
-)
+from dwlt_lib.config.datasets import CATALOGUE, DataSet, Fraction01, Frozen, Name
+from dwlt_lib.config.recipes import BatchNormMode, Positive, Precision, Regime, TrainingOverrides
 from dwlt_lib.config.specs import (
-    REGIME_OF,
-    UNKNOWN,
+    PRUNE_FRACTION,
     Arch,
-    AttackSpec,
-    ImportedSpec,
-    MaskSpec,
     Method,
     Natural,
     Pictures,
     Pretraining,
-    PretrainingSpec,
-    Spec,
-    SurfaceSpec,
-    TrajectorySpec,
-    TransferSpec,
     WeightsFile,
-    with_upstream,
 )
+
+Preset = Literal["as_paper", "as_code"]
+DENSE = 0  # rounds of the unpruned network
+Rounds = Annotated[int, Field(ge=DENSE, le=60)]
+
+
+class TransferOverride(Frozen):
+    """A change for the transfers it names; what is left out matches everything. Later ones win."""
+
+    dataset: Name | None = None
+    """Only transfers to this data set."""
+    regime: Regime | None = None
+    """Only transfers by this regime."""
+    fraction: Fraction01 | None = None
+    """Only transfers with this share of the training data."""
+    recipe: TrainingOverrides
+    """The settings to change there."""
+
+
+class Masks(Frozen):
+    """Masks: every combination of the lists, with the rounds that lead to the deepest."""
+
+    pretraining: tuple[Pretraining, ...]
+    """The theta_p that masks are drawn from: STD, FAT, AT."""
+    method: tuple[Method, ...]
+    """How masks are found: IMP-ST, IMP-AT, OMP, RP."""
+    rounds: tuple[Rounds, ...]
+    """Levels of the ladder: after k rounds 1 - 0.8^k of the weights are pruned; 0 is the dense
+    network."""
+
+    @field_validator("*")
+    @classmethod
+    def _nonempty_and_distinct(cls, value: tuple) -> tuple:
+        if len(value) == 0:
+            raise ValueError("want at least one entry, or leave the whole block out")
+        if len(set(value)) != len(value):
+            raise ValueError(f"{list(value)} names something twice; name each once")
+        return value
+
+
+class Grid(Masks):
+    """Transfers: every combination of the lists.
+
+    The dense network (rounds 0) of each is added by itself.
+    """
+
+    dataset: tuple[Name, ...]
+    """Downstream data sets, of the catalogue or of `data:`."""
+    fraction: tuple[Fraction01, ...] = (1.0,)
+    """Shares of the training data, in (0, 1]."""
+    regime: tuple[Regime, ...] = ("ST", "AT")
+    """How tickets are trained downstream: ST, FAT, AT."""
+    seeds: tuple[Natural, ...]
+    """One transfer for each: its head, the order of its images, its attacks' starts."""
+
+
+class Landscapes(Grid):
+    """Surfaces and trajectories of transferred tickets, on clean or attacked test images."""
+
+    regime: tuple[Regime, ...] = ("AT",)
+    """How the tickets were trained downstream."""
+    images: tuple[Pictures, ...] = ("clean", "attacked")
+    """Test images that the loss is taken on: clean, or attacked by the evaluation's PGD."""
+
+
+class TransferAttacks(Grid):
+    """Tickets to be attacked through the study's surrogate."""
+
+    regime: tuple[Regime, ...] = ("AT",)
+    """How the tickets were trained downstream."""
+
+
+class Landscape(Frozen):
+    """The grid of a surface: points x points over [-span, span]."""
+
+    points: Annotated[int, Field(ge=3, le=501)] = 51
+    """Points along each of the two axes; odd, so that the ticket itself is one."""
+    span: Annotated[float, Field(gt=0)] = 1.0
+    """The plane reaches from -span to span, in units of the filters' norms."""
+    count: Positive = 1000
+    """The loss is the mean over so many of the first test images."""
+    seed: Natural = 0
+    """Seed of the two random directions."""
+
+
+class Surrogate(Frozen):
+    """The unseen robust model.
+
+    Adversarially trained from scratch downstream, another architecture and seed.
+    """
+
+    arch: Arch = "resnet18_32"
+    """Its architecture, which must not be the tickets'."""
+    seed: Natural = 1000
+    """Seed of its initialisation and training."""
+    recipe: TrainingOverrides = TrainingOverrides()
+    """What changes in the recipe of AT pre-training."""
 
 
 class Study(Frozen):
@@ -59,7 +123,7 @@ class Study(Frozen):
     """Names the study's folder under outputs/studies, and the study in every command."""
     title: str = ""
     """The report's heading."""
-    preset: Literal["as_paper", "as_code"] = "as_paper"
+    preset: Preset = "as_paper"
     """What all else stands on: the paper's text (as_paper) or its authors' scripts (as_code)."""
     arch: Arch
     """The network; the _32 ones have a stem for images of 32 pixels."""
@@ -74,7 +138,7 @@ class Study(Frozen):
     subset_rule: Literal["stratified", "first_n"] = "stratified"
     """How subsets are drawn: equal shares of each class, nested (stratified), or the first
     images of the file (first_n), as in the authors' scripts."""
-    prune_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    prune_fraction: Annotated[float, Field(gt=0, lt=1)] = PRUNE_FRACTION
     """The share of the kept weights that a round prunes (section 3)."""
     evaluation_steps: Positive = 20
     """Steps of the PGD that measures RA."""
@@ -100,7 +164,7 @@ class Study(Frozen):
     """What changes in the recipe after each round of IMP."""
     transfer: dict[Regime, TrainingOverrides] = {}
     """What changes in the recipe of each regime downstream."""
-    overrides: tuple[Override, ...] = ()
+    overrides: tuple[TransferOverride, ...] = ()
     """Changes for some transfers only; later ones win, the preset's come first."""
     data: dict[Name, DataSet] = {}
     """Rows of data sets of your own, or changes to the catalogue's."""
@@ -143,10 +207,6 @@ class Study(Frozen):
         return [dataset(self, name) for name in dict.fromkeys(names)]
 
 
-# ------------------------------------------------------------------------------------- recipes and
-# descriptions
-
-
 def dataset(study: Study, name: str) -> DataSet:
     """The study's own row of that name, or the catalogue's."""
     if name in study.data:
@@ -159,324 +219,18 @@ def dataset(study: Study, name: str) -> DataSet:
     return CATALOGUE[name]
 
 
-def _training_config(
-    study: Study, row: DataSet, regime: Regime, *layers: TrainingOverrides
-) -> TrainingConfig:
-    """One configuration out of layers of settings, of which later ones win.
+def records_asked_for(block: Masks) -> int:
+    """How many records a block asks for at most, ladders and dense networks among them.
 
-    The attack's eps and alpha are the data set's unless set.
+    By arithmetic: no description is built, however many there would be.
     """
-    settings: dict[str, Any] = {}
-    for layer in layers:
-        settings |= layer.model_dump(exclude_none=True)
-    missing = {"epochs", "batch", "lr", "schedule", "momentum", "weight_decay"} - settings.keys()
-    if missing:
-        raise ValueError(f"a {regime} recipe lacks {', '.join(sorted(missing))}; set them")
-    if settings.get("micro_batch_size", 0) >= settings["batch"]:
-        del settings["micro_batch_size"]  # all of a batch
-    eps, alpha = settings.pop("eps", row.eps), settings.pop("alpha", None)
-    steps = settings.pop("steps", 1)
-    attack = None
-    if regime != "ST":
-        if alpha is None:  # Wong et al. 2020 take 1.25 eps for FAT
-            alpha = min(1.0, 1.25 * eps) if regime == "FAT" and eps > 0 else row.alpha
-        attack = PGD(
-            eps=eps,
-            alpha=alpha,
-            steps=1 if regime == "FAT" else steps,
-            precision=study.precision,
-            bn=study.attack_bn,
-        )
-    # where the rate ends at 0 the last epoch is as good as any, and choosing by few validation
-    # images adds noise; but FAT may collapse on the way (section 3)
-    ends_at_zero = settings["schedule"] in ("one_cycle", "cosine") and regime != "FAT"
-    settings.setdefault("selection", "last" if ends_at_zero else "best")
-    return TrainingConfig(
-        **settings, attack=attack, precision=study.precision, deterministic=study.deterministic
-    )
-
-
-def _evaluation(study: Study, row: DataSet) -> PGD:
-    return PGD(
-        eps=row.eps,
-        alpha=row.alpha,
-        steps=study.evaluation_steps,
-        restarts=study.evaluation_restarts,
-        precision=study.evaluation_precision,
-        bn="eval",
-    )
-
-
-def theta(study: Study, pretraining: str) -> PretrainingSpec | ImportedSpec:
-    """theta_p on the study's source, from its file if the study names one."""
-    row, regime = dataset(study, study.source), REGIME_OF[pretraining]
-    if given := study.weights.get(pretraining):
-        return ImportedSpec(
-            pretraining=pretraining,
-            arch=study.arch,
-            data=row,
-            evaluation=_evaluation(study, row),
-            theta=given.theta or UNKNOWN,
-            file=given.file,
-        )
-    return PretrainingSpec(
-        pretraining=pretraining,
-        arch=study.arch,
-        data=row,
-        seed=study.seed,
-        recipe=_training_config(study, row, regime, study.pretraining[pretraining]),
-        evaluation=_evaluation(study, row),
-        ra=study.ra,
-    )
-
-
-def surrogate(study: Study, name: str) -> PretrainingSpec:
-    """The unseen robust model on a downstream data set."""
-    row = dataset(study, name)
-    return PretrainingSpec(
-        pretraining="AT",
-        arch=study.surrogate.arch,
-        data=row,
-        seed=study.surrogate.seed,
-        recipe=_training_config(study, row, "AT", study.pretraining["AT"], study.surrogate.recipe),
-        evaluation=_evaluation(study, row),
-        ra=study.ra,
-    )
-
-
-def mask(study: Study, pretraining: str, method: str, rounds: int) -> MaskSpec | None:
-    """m after `rounds` rounds; None for the dense network."""
-    if rounds == DENSE:
-        return None
-    source, settings = theta(study, pretraining), study.retraining.get(method)
-    retrain = None
-    if settings is not None:
-        retrain = _training_config(study, source.data, method.removeprefix("IMP-"), settings)
-    return MaskSpec(
-        theta=source,
-        method=method,
-        rounds=rounds,
-        prune_fraction=study.prune_fraction,
-        retrain=retrain,
-        seed=0 if method == "OMP" else study.mask_seed,
-    )
-
-
-def transfer(
-    study: Study,
-    pretraining: str,
-    method: str,
-    dataset_name: str,
-    fraction: float,
-    regime: str,
-    rounds: int,
-    seed: int,
-) -> TransferSpec:
-    """(theta_p, m) transferred.
-
-    Weights are kept when this study's landscapes or transfer attacks need them.
-    """
-    row = dataset(study, dataset_name)
-    changes = [study.transfer[regime]]
-    for override in study.overrides:
-        if all(
-            want in (None, have)
-            for want, have in (
-                (override.dataset, dataset_name),
-                (override.regime, regime),
-                (override.fraction, fraction),
-            )
-        ):
-            changes.append(override.recipe)
-    here = (pretraining, method, dataset_name, fraction, regime, rounds, seed)
-    keep = "none"
-    if any(_covers(block, here) for block in study.transfer_attacks):
-        keep = "selected"
-    if any(_covers(block, here) for block in study.landscapes):
-        keep = "trajectory"
-    return TransferSpec(
-        theta=theta(study, pretraining),
-        mask=mask(study, pretraining, method, rounds),
-        data=row,
-        fraction=fraction,
-        subset_rule=study.subset_rule,
-        subset_seed=study.subset_seed,
-        regime=regime,
-        recipe=_training_config(study, row, regime, *changes),
-        evaluation=_evaluation(study, row),
-        ra=study.ra,
-        seed=seed,
-        keep=keep,
-    )
-
-
-def _covers(block: Grid, at: tuple) -> bool:
-    pretraining, method, name, fraction, regime, rounds, seed = at
-    return (
-        pretraining in block.pretraining
-        and name in block.dataset
-        and fraction in block.fraction
-        and regime in block.regime
-        and rounds in block.rounds
-        and seed in block.seeds
-        and (rounds == DENSE or method in block.method)
-    )
-
-
-# ----------------------------------------------------------------------------------------------
-# jobs and plan
-
-
-class Job(Frozen):
-    """One run of one compute notebook: records of one kind that share everything but rounds and
-    seeds.
-
-    kind names the notebook (landscape makes surfaces and trajectories; data_efficiency is transfer
-    with a fraction below 1); fields that a kind does not use stay empty. A pre-training without a
-    data set is theta_p on the study's source, with one it is the unseen robust model of transfer
-    attacks on that data set.
-    """
-
-    kind: Literal[
-        "pretrain", "prune", "transfer", "data_efficiency", "landscape", "transfer_attack"
-    ]
-    pretraining: Pretraining
-    method: Method = "IMP-ST"
-    dataset: str = ""
-    fraction: float = 1.0
-    regime: Regime = "AT"
-    rounds: tuple[int, ...] = ()
-    seeds: tuple[int, ...] = ()
-    images: tuple[Pictures, ...] = ()
-
-
-_TRANSFER_FIELDS = ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds")
-NOTEBOOKS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "pretrain": ("01_pretrain", ("pretraining", "dataset")),
-    "prune": ("02_prune", ("pretraining", "method", "rounds")),
-    "transfer": ("03_transfer", _TRANSFER_FIELDS),
-    "data_efficiency": ("04_data_efficiency", _TRANSFER_FIELDS),
-    "landscape": ("05_loss_landscape", (*_TRANSFER_FIELDS, "images")),
-    "transfer_attack": ("06_transfer_attack", _TRANSFER_FIELDS),
-}
-
-
-def expand(study: Study, job: Job) -> list[Spec]:
-    """The descriptions of the records that a job makes, those it builds on first."""
-    if job.kind == "pretrain":
-        return [surrogate(study, job.dataset) if job.dataset else theta(study, job.pretraining)]
-    if job.kind == "prune":
-        return [
-            mask(study, job.pretraining, job.method, rounds)
-            for rounds in job.rounds
-            if rounds != DENSE
-        ]
-    tickets = [
-        transfer(
-            study, job.pretraining, job.method, job.dataset, job.fraction, job.regime, rounds, seed
-        )
-        for rounds, seed in product(job.rounds, job.seeds)
-    ]
-    if job.kind == "landscape":
-        tickets = [ticket.model_copy(update={"keep": "trajectory"}) for ticket in tickets]
-        how, shared = study.landscape, study.landscape.model_dump(include={"count", "points"})
-        return [
-            spec
-            for ticket, images in product(tickets, job.images)
-            for spec in (
-                SurfaceSpec(transfer=ticket, images=images, span=how.span, seed=how.seed, **shared),
-                TrajectorySpec(transfer=ticket, images=images, **shared),
-            )
-        ]
-    if job.kind == "transfer_attack":
-        tickets = [
-            (
-                ticket
-                if ticket.keep == "trajectory"
-                else ticket.model_copy(update={"keep": "selected"})
-            )
-            for ticket in tickets
-        ]
-        return [
-            AttackSpec(transfer=ticket, surrogate=surrogate(study, job.dataset))
-            for ticket in tickets
-        ]
-    return tickets
-
-
-def jobs(study: Study) -> list[Job]:
-    """Every job of the study, one for each (kind, pretraining, method, data set, fraction, regime),
-    in plan order.
-
-    The dense network, one for all methods, goes with IMP-ST. Landscapes and transfer attacks bring
-    the transfers they need.
-    """
-    blocks = (*study.grid, *study.landscapes, *study.transfer_attacks)
-    found: dict[Job, dict[int, set[int]]] = {}  # the seeds of each of its rounds
-
-    def ask(job: Job, rounds: Iterable[int], seeds: Iterable[int]) -> None:
-        have = found.setdefault(job, {})
-        for r in rounds:
-            have.setdefault(r, set()).update(seeds)
-
-    for name in dict.fromkeys(
-        name for block in (*blocks, *study.masks) for name in block.pretraining
-    ):
-        ask(Job(kind="pretrain", pretraining=name), (), ())
-    for name in dict.fromkeys(name for block in study.transfer_attacks for name in block.dataset):
-        ask(Job(kind="pretrain", pretraining="AT", dataset=name), (), ())
-    for block in (*blocks, *study.masks):
-        deepest = max(block.rounds)
-        for pretraining, method in product(block.pretraining, block.method):
-            if deepest > DENSE:
-                ask(
-                    Job(kind="prune", pretraining=pretraining, method=method),
-                    range(1, deepest + 1),
-                    (),
-                )
-    for block in blocks:
-        for job in _transfer_jobs(block, "transfer"):
-            kind = "transfer" if job.fraction == 1 else "data_efficiency"
-            sparse = [rounds for rounds in block.rounds if rounds != DENSE]
-            if DENSE in block.rounds or block in study.grid:
-                ask(
-                    job.model_copy(update={"kind": kind, "method": "IMP-ST"}), (DENSE,), block.seeds
-                )
-            if sparse:
-                ask(job.model_copy(update={"kind": kind}), sparse, block.seeds)
-    for block in study.landscapes:
-        for job in _transfer_jobs(block, "landscape"):
-            ask(job.model_copy(update={"images": block.images}), block.rounds, block.seeds)
-    for block in study.transfer_attacks:
-        for job in _transfer_jobs(block, "transfer_attack"):
-            ask(job, block.rounds, block.seeds)
-    return [whole for job, asked in found.items() for whole in _by_seeds(job, asked)]
-
-
-def _by_seeds(job: Job, asked: dict[int, set[int]]) -> Iterator[Job]:
-    """Rounds with the same seeds make one job.
-
-    A job is a product, and must not ask for more than the study does.
-    """
-    if not asked:
-        yield job
-    together: dict[tuple[int, ...], list[int]] = {}
-    for rounds, seeds in sorted(asked.items()):
-        together.setdefault(tuple(sorted(seeds)), []).append(rounds)
-    for seeds, rounds in together.items():
-        yield job.model_copy(update={"rounds": tuple(rounds), "seeds": seeds})
-
-
-def _transfer_jobs(block: Grid, kind: str) -> Iterator[Job]:
-    for at in product(block.pretraining, block.method, block.dataset, block.fraction, block.regime):
-        yield Job(
-            kind=kind,
-            **dict(
-                zip(("pretraining", "method", "dataset", "fraction", "regime"), at, strict=True)
-            ),
-        )
-
-
-def plan(study: Study) -> dict[str, Spec]:
-    """Every record of the study by id, each after the records it builds on."""
-    return with_upstream(spec for job in jobs(study) for spec in expand(study, job))
+    curves = len(block.pretraining) * len(block.method)
+    masks = curves * max(block.rounds)
+    if not isinstance(block, Grid):
+        return masks
+    transfers = curves * (len(block.rounds) + 1)
+    for values in (block.dataset, block.fraction, block.regime, block.seeds):
+        transfers *= len(values)
+    if isinstance(block, Landscapes):
+        return masks + transfers * (1 + 2 * len(block.images))
+    return masks + transfers * (2 if isinstance(block, TransferAttacks) else 1)

@@ -22,8 +22,9 @@ from pathlib import Path
 from dwlt_lib import files
 from dwlt_lib.config.costs import cost
 from dwlt_lib.config.order import bisection, ordered, turns
+from dwlt_lib.config.planning import NOTEBOOKS, Job, expand, jobs, plan
 from dwlt_lib.config.specs import Spec, label, ladder, record_id, upstream
-from dwlt_lib.config.studies import NOTEBOOKS, Job, Study, expand, jobs, plan
+from dwlt_lib.config.studies import Study
 from dwlt_lib.execution.workers import Pool
 from dwlt_lib.records import store
 from dwlt_lib.training import unfinished

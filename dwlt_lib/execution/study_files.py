@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dwlt_lib.config import parameters
-from dwlt_lib.config.parameters import BadStudy, place
+from dwlt_lib.config import parameter_file
+from dwlt_lib.config.parameter_file import BadStudy, place
 from dwlt_lib.config.studies import Study, dataset
 from dwlt_lib.data import fingerprints, folders
 from dwlt_lib.models import imported
@@ -28,8 +28,8 @@ def read_study(path: str | Path) -> Study:
             another file with other parameters is a study of the same name.
     """
     path = Path(path)
-    origin, text = str(path), parameters.read(path)
-    found = _counted(parameters.parse(text, origin), text, origin)
+    origin, text = str(path), parameter_file.read(path)
+    found = _counted(parameter_file.parse(text, origin), text, origin)
     noted = store.noted(found.name)
     params = noted.get("params", {})
     if found.weights:
@@ -56,4 +56,4 @@ def _counted(study: Study, text: str, origin: str) -> Study:
             counts[row.name] = folders.count_images(row)
         except ValueError as error:
             raise BadStudy(f"{place(text, origin, 'data', row.name)}: {error}") from error
-    return parameters.with_counts(study, counts, text, origin)
+    return parameter_file.with_counts(study, counts, text, origin)

@@ -26,8 +26,9 @@ import pandas as pd
 from safetensors.numpy import load
 
 from dwlt_lib import files
+from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import FORMAT, Spec, columns, label, record_id, upstream
-from dwlt_lib.config.studies import Study, plan
+from dwlt_lib.config.studies import Study
 from dwlt_lib.records import archive
 
 # the order of a table's columns; others follow
@@ -486,7 +487,7 @@ def preview(specs: Iterable[Spec]) -> pd.DataFrame:
     """What is about to be made: one row per record, with its label, its id and whether it exists.
 
     Args:
-        specs: descriptions of records, as `studies.expand` gives them.
+        specs: descriptions of records, as `planning.expand` gives them.
     Returns:
         A table with the columns record (the label), id and exists (bool).
     """

@@ -23,7 +23,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from dwlt_lib.attacks import pgd
-from dwlt_lib.config import specs, studies
+from dwlt_lib.config import planning, specs, studies
 from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.config.specs import PRUNE_FRACTION, ladder
 from dwlt_lib.data import batches
@@ -108,7 +108,7 @@ def _two_pretrainings(
     """Two pre-trainings to compare: STD and AT if the study has them."""
     planned = {p for block in study.grid for p in block.pretraining}
     ordered = [p for p in ("STD", "AT", "FAT") if p in planned]
-    return [studies.theta(study, p) for p in ordered[:2]]
+    return [planning.theta(study, p) for p in ordered[:2]]
 
 
 def networks(study: studies.Study, progress: Callable | None = None) -> dict[str, nn.Module]:
@@ -139,7 +139,7 @@ def example_transfers(study: studies.Study) -> list[specs.TransferSpec]:
     p = "AT" if "AT" in block.pretraining else block.pretraining[0]
     at = (p, block.method[0], block.dataset[0], block.fraction[0], block.regime[0])
     return [
-        studies.transfer(study, *at, rounds, block.seeds[0]) for rounds in (0, *block.rounds[:2])
+        planning.transfer(study, *at, rounds, block.seeds[0]) for rounds in (0, *block.rounds[:2])
     ]
 
 
@@ -153,7 +153,7 @@ def one_shot_transfer(study: studies.Study, rounds: int, regime: str) -> specs.T
     """
     dense = example_transfers(study)[0]
     p, task = dense.theta.pretraining, dense.data.name
-    return studies.transfer(study, p, "OMP", task, 1.0, regime, rounds, dense.seed)
+    return planning.transfer(study, p, "OMP", task, 1.0, regime, rounds, dense.seed)
 
 
 def data_sets(study: studies.Study) -> list[DataSet]:

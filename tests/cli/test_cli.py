@@ -7,13 +7,13 @@ import shutil
 import pytest
 import yaml
 from generate import records_of
-from test_parameters import BAD
+from test_parameter_file import BAD
 from typer.testing import CliRunner
 
 import dwlt_lib
 from dwlt_lib.cli import main
 from dwlt_lib.cli.main import app
-from dwlt_lib.config import studies
+from dwlt_lib.config import planning
 from dwlt_lib.execution import devices, preflight, runner, workers
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
@@ -108,7 +108,7 @@ def test_a_committed_study_that_stands_in_is_named(command, toy, tmp_path, empty
     shutil.rmtree(empty_outputs / "records")
     shutil.rmtree(store.study_dir("toy"))
     found = invoke(command, file)
-    count = len(studies.plan(study))
+    count = len(planning.plan(study))
     assert found.exit_code == 0 and found.stderr == (
         f"reading the committed study {reference}: none of its {count} records are under "
         f"{empty_outputs}\n"

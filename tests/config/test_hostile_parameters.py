@@ -13,7 +13,7 @@ from hostile_files import BASE, HOSTILE
 from typer.testing import CliRunner
 
 from dwlt_lib.cli.main import app
-from dwlt_lib.config.parameters import BadStudy, parse
+from dwlt_lib.config.parameter_file import BadStudy, parse
 from dwlt_lib.data import fingerprints
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store

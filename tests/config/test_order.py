@@ -10,8 +10,8 @@ import pytest
 from dwlt_lib.config import order
 from dwlt_lib.config.costs import cost
 from dwlt_lib.config.order import bisection
+from dwlt_lib.config.planning import jobs, plan
 from dwlt_lib.config.specs import record_id, upstream
-from dwlt_lib.config.studies import jobs, plan
 from dwlt_lib.execution import runner
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store

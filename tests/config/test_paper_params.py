@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dwlt_lib.cli import main
+from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import columns
-from dwlt_lib.config.studies import plan
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 

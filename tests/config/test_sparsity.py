@@ -12,7 +12,7 @@ from generate import records_of
 
 from dwlt_lib.analysis import double_win, mask_patterns, tables
 from dwlt_lib.browser import app, mask_markup, pictures_tab, plotly_traces
-from dwlt_lib.config import specs, studies
+from dwlt_lib.config import planning, specs
 from dwlt_lib.execution import runner
 from dwlt_lib.plotting import captions, figures, landscapes, study_overview
 from dwlt_lib.pruning.ticket_files import mask_of
@@ -79,11 +79,11 @@ def test_rows_of_every_kind_say_the_sparsity_that_their_study_asks_for(halves):
 
 def test_labels_of_records_and_jobs_say_it(halves):
     labels = [
-        specs.label(spec) for spec in studies.plan(halves).values() if spec.kind != "pretraining"
+        specs.label(spec) for spec in planning.plan(halves).values() if spec.kind != "pretraining"
     ]
     for label in labels:
         says(label, " 0.0 %", "50.0 %", "75.0 %", "87.5 %")
-    for job in studies.jobs(halves):
+    for job in planning.jobs(halves):
         if job.rounds:
             says(runner._job_label(job, halves), "at 0.0", "at 50.0")
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from dwlt_lib.config import parameters, specs, studies
+from dwlt_lib.config import parameter_file, planning, specs
 from dwlt_lib.config.datasets import CATALOGUE, NOT_IDENTITY
 from dwlt_lib.config.recipes import PGD, TrainingConfig
 from dwlt_lib.config.specs import (
@@ -169,8 +169,8 @@ def test_micro_batches_make_another_id_but_one_of_the_whole_batch_does_not():
                 ],
             }
         )
-        study = parameters.parse(text, "s.yaml")
-        return record_id(studies.transfer(study, "AT", "OMP", "digits", 1.0, "AT", 0, 0))
+        study = parameter_file.parse(text, "s.yaml")
+        return record_id(planning.transfer(study, "AT", "OMP", "digits", 1.0, "AT", 0, 0))
 
     assert of_batch_64() == of_batch_64(64) == of_batch_64(100)
     assert of_batch_64() != of_batch_64(32) != of_batch_64(16)

@@ -10,7 +10,7 @@ from seeds import set_global
 from seeds import torch_rng as rng
 from small_files import resident, row, streamed
 
-from dwlt_lib.config import studies
+from dwlt_lib.config import planning
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.data import batches, decoding
@@ -298,7 +298,7 @@ def test_a_ticket_of_an_imagenet_is_found_and_transferred_streaming(
         landscapes=[{**grid, "images": ["clean"]}],
         transfer_attacks=[grid],
     )
-    for spec in studies.plan(study).values():
+    for spec in planning.plan(study).values():
         make.make(spec)
     table = store.table().query("kind == 'transfer' and rounds == 2 and regime == 'AT'")
     assert len(table) == 1 and (table["train_images"] == rows[name]["train_images"]).all()

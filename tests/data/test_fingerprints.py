@@ -10,11 +10,11 @@ import torch
 import yaml
 from layout_files import cub, picture
 
-from dwlt_lib.config import studies
+from dwlt_lib.config import planning
 from dwlt_lib.config.datasets import CATALOGUE
-from dwlt_lib.config.parameters import BadStudy
+from dwlt_lib.config.parameter_file import BadStudy
+from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id
-from dwlt_lib.config.studies import plan
 from dwlt_lib.data import fingerprints, loading
 from dwlt_lib.execution import make
 from dwlt_lib.execution.study_files import read_study
@@ -216,11 +216,11 @@ def test_a_mask_that_is_not_retrained_heeds_no_images_but_those_of_its_theta(tmp
     npz(tmp_path / "mine_train.npz")
     npz(tmp_path / "mine_test.npz", 1)
     study = read_study(write_file(tmp_path / "own.yaml"))
-    m = studies.mask(study, "AT", "OMP", 1)
+    m = planning.mask(study, "AT", "OMP", 1)
     other = study.model_copy(
         update={"data": {"mine": study.data["mine"].model_copy(update={"test_sha256": 64 * "1"})}}
     )
-    changed = studies.mask(other, "AT", "OMP", 1)
+    changed = planning.mask(other, "AT", "OMP", 1)
     assert record_id(changed.theta) != record_id(m.theta)
     assert record_id(changed.model_copy(update={"theta": m.theta})) == record_id(m)
 
@@ -275,7 +275,7 @@ def test_images_that_change_under_a_run_make_no_record(tmp_path, outputs):
     npz(tmp_path / "mine_train.npz")
     npz(tmp_path / "mine_test.npz", 1)
     study = read_study(write_file(tmp_path / "own.yaml"))
-    spec = studies.theta(study, "AT")
+    spec = planning.theta(study, "AT")
     npz(tmp_path / "mine_test.npz", 2)
     with pytest.raises(ValueError, match="changed since the study was read"):
         make.make(spec)
@@ -293,7 +293,7 @@ def test_a_description_of_images_that_nobody_looked_at_makes_no_record(toy, outp
     study = toy()
     bare = {name: r.model_copy(update={"train_sha256": None}) for name, r in study.data.items()}
     with pytest.raises(ValueError, match="records.read_study"):
-        make.make(studies.theta(study.model_copy(update={"data": bare}), "AT"))
+        make.make(planning.theta(study.model_copy(update={"data": bare}), "AT"))
 
 
 def test_images_are_loaded_again_when_their_fingerprint_changed(tmp_path):

@@ -9,9 +9,9 @@ from hostile_files import BASE
 from layout_files import WNIDS, cub, imagenet, picture, visda
 from small_files import MAKERS, one_line
 
-from dwlt_lib.config import costs, studies
+from dwlt_lib.config import costs, planning, studies
 from dwlt_lib.config.datasets import CATALOGUE, LISTED
-from dwlt_lib.config.parameters import BadStudy
+from dwlt_lib.config.parameter_file import BadStudy
 from dwlt_lib.data import batches, checks, folders, loading
 from dwlt_lib.execution.study_files import read_study
 
@@ -269,12 +269,12 @@ def test_folders_are_counted_and_the_forecast_goes_by_what_is_there(tmp_path, mo
         )
     )
     assert stated == found
-    there = studies.plan(found)
+    there = planning.plan(found)
     away = read_study(study(tmp_path, "{loader: folder, size: 8, path: /nowhere, classes: 4}"))
-    assert len(there) == len(studies.plan(away))
+    assert len(there) == len(planning.plan(away))
     here, far = (
         sum(costs.cost(spec) for spec in plan.values() if spec.kind == "transfer")
-        for plan in (there, studies.plan(away))
+        for plan in (there, planning.plan(away))
     )
     assert 0 < 100 * here < far
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import columns as columns_of
 from dwlt_lib.config.specs import record_id
-from dwlt_lib.config.studies import plan
 from dwlt_lib.execution import kinds
 from dwlt_lib.records import store
 

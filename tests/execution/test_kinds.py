@@ -7,8 +7,8 @@ from made_records import Caught, one, same, weights
 from safetensors.torch import load_file
 
 from dwlt_lib.analysis import loss_landscape
+from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id, upstream
-from dwlt_lib.config.studies import plan
 from dwlt_lib.data import batches
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.execution import inputs, kinds, make, networks

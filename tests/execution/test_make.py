@@ -5,9 +5,9 @@ import torch
 from made_records import Caught, one, same, under_way, weights
 
 import dwlt_lib
-from dwlt_lib.config import studies
+from dwlt_lib.config import planning
+from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import upstream
-from dwlt_lib.config.studies import plan
 from dwlt_lib.data import batches
 from dwlt_lib.execution import inputs, kinds, make
 from dwlt_lib.records import store
@@ -16,7 +16,7 @@ from dwlt_lib.training import trainer
 
 @pytest.fixture
 def ticket_spec(toy):
-    return studies.transfer(toy(), "AT", "OMP", "stripes", 1.0, "AT", 2, 0)
+    return planning.transfer(toy(), "AT", "OMP", "stripes", 1.0, "AT", 2, 0)
 
 
 def test_every_planned_record_is_there_and_sound(made):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dwlt_lib.config.costs import cost
+from dwlt_lib.config.planning import expand, jobs, plan
 from dwlt_lib.config.specs import record_id
-from dwlt_lib.config.studies import expand, jobs, plan
 from dwlt_lib.execution import runner
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from dwlt_lib.benchmarks import bench
 from dwlt_lib.browser.app import build
 from dwlt_lib.cli.main import app
-from dwlt_lib.config import costs, specs, studies
-from dwlt_lib.config.parameters import BadStudy
+from dwlt_lib.config import costs, planning, specs, studies
+from dwlt_lib.config.parameter_file import BadStudy
 from dwlt_lib.data import batches
 from dwlt_lib.execution import inputs, make
 from dwlt_lib.execution.study_files import read_study
@@ -105,7 +105,7 @@ def theta_of(path):
 
 
 def ids(path):
-    return list(studies.plan(read_study(path)))
+    return list(planning.plan(read_study(path)))
 
 
 def invoke(*arguments):
@@ -139,7 +139,7 @@ def test_ids_depend_on_the_tensors_and_not_on_the_path(home, written, tmp_path):
 def test_the_identity_is_the_hash_of_the_tensors(home, written):
     study = read_study(written())
     assert study.weights["STD"].theta == theta_of(home / "std.safetensors")
-    spec = studies.theta(study, "STD")
+    spec = planning.theta(study, "STD")
     assert (
         isinstance(spec, specs.ImportedSpec)
         and spec.theta == study.weights["STD"].theta
@@ -150,18 +150,18 @@ def test_the_identity_is_the_hash_of_the_tensors(home, written):
 def test_studies_that_train_everything_keep_their_ids(toy):
     """And weights for one pre-training change the ids of no other."""
     trained = toy()
-    assert set(studies.plan(toy(weights={}))) == set(studies.plan(trained))
+    assert set(planning.plan(toy(weights={}))) == set(planning.plan(trained))
     other = toy(weights={"STD": {"file": "std.safetensors", "theta": 64 * "a"}})
-    assert set(studies.plan(other)) == set(studies.plan(trained))  # which builds on AT alone
+    assert set(planning.plan(other)) == set(planning.plan(trained))  # which builds on AT alone
     noted = json.loads(json.dumps(trained.model_dump(mode="json")))
     del noted["weights"]  # as studies noted before there were any
-    assert set(studies.plan(studies.Study.model_validate_json(json.dumps(noted)))) == set(
-        studies.plan(trained)
+    assert set(planning.plan(studies.Study.model_validate_json(json.dumps(noted)))) == set(
+        planning.plan(trained)
     )
 
 
 def test_a_surrogate_is_trained_whatever_files_there_are(toy):
-    planned = studies.plan(
+    planned = planning.plan(
         toy(weights={"AT": {"file": "at.safetensors", "theta": 64 * "a"}})
     ).values()
     assert {type(spec.surrogate) for spec in planned if spec.kind == "attack"} == {
@@ -303,7 +303,7 @@ def test_a_record_reads_what_it_says_it_reads(toy, outputs, monkeypatch):
         "load_images",
         lambda row, split, device: asked.add((row, split)) or real(row, split, device),
     )
-    for spec in studies.plan(toy()).values():
+    for spec in planning.plan(toy()).values():
         asked.clear()
         make.make(spec)
         assert asked == set(specs.reads(spec)), specs.label(spec)
@@ -322,7 +322,7 @@ def made(home, written):
 
 
 def test_a_study_runs_from_the_file_and_its_records_hold_it_bit_for_bit(home, made):
-    planned = studies.plan(read_study(made))
+    planned = planning.plan(read_study(made))
     theta = next(spec for spec in planned.values() if isinstance(spec, specs.ImportedSpec))
     record, given = store.read(theta), load_file(home / "std.safetensors")
     state = load_file(record.path / "weights.safetensors")

@@ -24,7 +24,7 @@ from seeds import set_global
 from typer.testing import CliRunner
 
 from dwlt_lib.cli.main import app
-from dwlt_lib.config import specs, studies
+from dwlt_lib.config import planning, specs
 from dwlt_lib.data.batches import load_images
 from dwlt_lib.evaluation.accuracy import standard_accuracy
 from dwlt_lib.execution.make import make
@@ -333,7 +333,7 @@ def made(toy, tmp_path_factory):
         outputs = tmp_path_factory.mktemp("outputs")
         patch.setenv("DWLT_OUTPUTS", str(outputs))
         plan = [
-            spec for spec in studies.plan(toy()).values() if isinstance(spec, specs.TransferSpec)
+            spec for spec in planning.plan(toy()).values() if isinstance(spec, specs.TransferSpec)
         ]
         kept = next(spec for spec in plan if spec.keep == "trajectory")
         bare = next(spec for spec in plan if spec.keep == "none" and spec.mask)
@@ -353,7 +353,7 @@ def test_a_transferred_ticket_gives_its_recorded_accuracy_exactly_elsewhere(
     for id in (ids["kept"], ids["dense"]):
         record = store.read(id)
         path = ticket_files.export_ticket(id, tmp_path / "ticket.safetensors")
-        spec = next(spec for spec in studies.plan(toy()).values() if specs.record_id(spec) == id)
+        spec = next(spec for spec in planning.plan(toy()).values() if specs.record_id(spec) == id)
         with monkeypatch.context() as elsewhere:
             elsewhere.setenv("DWLT_OUTPUTS", str(tmp_path / "nothing"))
             model = ticket_files.load_ticket(path)
@@ -422,7 +422,7 @@ def test_a_ticket_is_the_same_bytes_each_time_and_a_description_serves_as_well_a
     ids, tmp_path, toy
 ):
     spec = next(
-        spec for spec in studies.plan(toy()).values() if specs.record_id(spec) == ids["kept"]
+        spec for spec in planning.plan(toy()).values() if specs.record_id(spec) == ids["kept"]
     )
     found = {
         ticket_files.export_ticket(record, tmp_path / f"{i}.safetensors").read_bytes()

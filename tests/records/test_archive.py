@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from dwlt_lib.config.studies import plan
+from dwlt_lib.config.planning import plan
 from dwlt_lib.execution import make
 from dwlt_lib.pruning.ticket_files import mask_of
 from dwlt_lib.records import archive, store

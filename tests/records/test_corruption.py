@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
+from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id, upstream
-from dwlt_lib.config.studies import plan
 from dwlt_lib.execution import make, runner
 from dwlt_lib.records import store
 

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import save
 
 from dwlt_lib.config import studies
+from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id, upstream
-from dwlt_lib.config.studies import plan
 from dwlt_lib.records import store
 
 MADE = {"seconds": 1.5}

@@ -12,7 +12,7 @@ import pytest
 from figure_tables import landscape_records, transfers
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from dwlt_lib.config import studies
+from dwlt_lib.config import planning
 from dwlt_lib.plotting import captions, figures, landscapes, style
 from dwlt_lib.records import store
 from dwlt_lib.report import build
@@ -56,7 +56,7 @@ def write_notebook(study, name, *cells):
 def finished(study):
     """A planned study with all its records, their numbers made up."""
     store.write_study(study)
-    for i, spec in enumerate(studies.plan(study).values()):
+    for i, spec in enumerate(planning.plan(study).values()):
         store.write(spec, {"SA": 0.9, "RA": 0.5 + i / 1000}, [], {}, MADE)
     return study.name
 

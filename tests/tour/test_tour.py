@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from dwlt_lib.config import studies
+from dwlt_lib.config import planning
 from dwlt_lib.config.specs import record_id
 from dwlt_lib.execution import make, networks
 from dwlt_lib.execution.study_files import read_study
@@ -22,7 +22,7 @@ def small(outputs):
     """The tiny study, planned here, with theta_STD and theta_AT untrained but at hand."""
     study = read_study(TINY)
     store.write_study(study)
-    for spec in (studies.theta(study, p) for p in ("STD", "AT")):
+    for spec in (planning.theta(study, p) for p in ("STD", "AT")):
         weights = save(networks.cpu_state(networks.initial_network(spec).state_dict()))
         files = {"weights.safetensors": weights}
         store.write(spec, {"SA": 0.1, "RA": 0.0}, [], files, {})
@@ -71,7 +71,7 @@ def test_a_study_without_transfers_is_opened_too(outputs, toy):
 
 
 def test_what_the_tour_makes_is_planned_by_its_study(small):
-    planned = studies.plan(small)
+    planned = planning.plan(small)
     assert all(record_id(spec) in planned for spec in experiments.example_transfers(small))
     before = sorted(map(str, store.outputs().rglob("record.json")))
     assert list(experiments.networks(small)) == ["STD", "AT"]

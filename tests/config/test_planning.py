@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from dwlt_lib.config import costs, specs, studies
+from dwlt_lib.config import costs, planning, specs, studies
 from dwlt_lib.config.datasets import CATALOGUE
+from dwlt_lib.config.planning import NOTEBOOKS, Job, expand, jobs, plan
 from dwlt_lib.config.specs import record_id, upstream
-from dwlt_lib.config.studies import NOTEBOOKS, Job, expand, jobs, plan
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 
@@ -108,11 +108,11 @@ def test_the_dense_network_has_one_id_whatever_the_method(toy):
     study = toy()
     for keep in ((1.0, "AT"), (0.5, "ST")):
         ids = {
-            record_id(studies.transfer(study, "AT", method, "stripes", keep[0], keep[1], 0, 0))
+            record_id(planning.transfer(study, "AT", method, "stripes", keep[0], keep[1], 0, 0))
             for method in ("IMP-ST", "IMP-AT", "OMP", "RP")
         }
         assert len(ids) == 1
-    assert studies.mask(study, "AT", "IMP-ST", 0) is None
+    assert planning.mask(study, "AT", "IMP-ST", 0) is None
 
 
 def test_a_ticket_is_shared_by_studies_that_describe_it_alike(toy):
@@ -120,7 +120,7 @@ def test_a_ticket_is_shared_by_studies_that_describe_it_alike(toy):
     assert list(plan(one)) == list(plan(other))
     again = plan(toy(seed=1))
     assert [record_id(spec) for spec in again.values() if record_id(spec) in plan(one)] == [
-        record_id(studies.surrogate(one, "stripes"))
+        record_id(planning.surrogate(one, "stripes"))
     ]  # whose seed is its own
 
 
@@ -144,8 +144,8 @@ def test_each_seed_moves_only_what_depends_on_it(toy, change, moved):
 
 def test_the_seed_of_masks_means_nothing_to_one_shot_pruning(toy):
     a, b = toy(), toy(mask_seed=7)
-    assert studies.mask(a, "AT", "OMP", 2) == studies.mask(b, "AT", "OMP", 2)
-    assert studies.mask(a, "AT", "RP", 2) != studies.mask(b, "AT", "RP", 2)
+    assert planning.mask(a, "AT", "OMP", 2) == planning.mask(b, "AT", "OMP", 2)
+    assert planning.mask(a, "AT", "RP", 2) != planning.mask(b, "AT", "RP", 2)
 
 
 def test_weights_are_kept_only_where_a_landscape_or_an_attack_needs_them(toy):
@@ -169,7 +169,7 @@ def test_overrides_apply_to_what_they_name_and_later_ones_win(toy):
     )
 
     def recipe(fraction, regime):
-        return studies.transfer(study, "AT", "IMP-ST", "stripes", fraction, regime, 2, 0).recipe
+        return planning.transfer(study, "AT", "IMP-ST", "stripes", fraction, regime, 2, 0).recipe
 
     assert [recipe(1.0, "AT").batch, recipe(0.5, "AT").batch, recipe(0.5, "ST").batch] == [
         20,
@@ -177,12 +177,12 @@ def test_overrides_apply_to_what_they_name_and_later_ones_win(toy):
         22,
     ]
     assert [recipe(1.0, "AT").lr, recipe(0.5, "ST").lr] == [0.1, 0.5]
-    assert studies.theta(study, "AT").recipe.batch == 32  # overrides are of transfers
+    assert planning.theta(study, "AT").recipe.batch == 32  # overrides are of transfers
 
 
 def test_eps_belongs_to_the_data_set_unless_it_is_set(toy):
     study = toy()
-    ticket = studies.transfer(study, "AT", "IMP-ST", "stripes", 1.0, "AT", 2, 0)
+    ticket = planning.transfer(study, "AT", "IMP-ST", "stripes", 1.0, "AT", 2, 0)
     assert (ticket.recipe.attack.eps, ticket.recipe.attack.alpha, ticket.recipe.attack.steps) == (
         0.1,
         0.05,
@@ -194,7 +194,7 @@ def test_eps_belongs_to_the_data_set_unless_it_is_set(toy):
         2,
     )
     set_ = toy(overrides=[{"recipe": {"eps": 0.2, "alpha": 0.07}}])
-    attack = studies.transfer(set_, "AT", "IMP-ST", "stripes", 1.0, "AT", 2, 0)
+    attack = planning.transfer(set_, "AT", "IMP-ST", "stripes", 1.0, "AT", 2, 0)
     assert (attack.recipe.attack.eps, attack.recipe.attack.alpha, attack.evaluation.eps) == (
         0.2,
         0.07,
@@ -204,16 +204,18 @@ def test_eps_belongs_to_the_data_set_unless_it_is_set(toy):
 
 def test_regimes_face_no_attack_one_step_or_all_of_them(toy):
     study = toy()
-    assert studies.theta(study, "STD").recipe.attack is None
-    fast = studies.theta(study, "FAT").recipe.attack
+    assert planning.theta(study, "STD").recipe.attack is None
+    fast = planning.theta(study, "FAT").recipe.attack
     assert (fast.steps, fast.alpha) == (1, pytest.approx(1.25 * fast.eps))  # Wong et al. 2020
-    masks = {m: studies.mask(study, "STD", m, 2).retrain for m in ("IMP-ST", "IMP-AT", "OMP", "RP")}
+    masks = {
+        m: planning.mask(study, "STD", m, 2).retrain for m in ("IMP-ST", "IMP-AT", "OMP", "RP")
+    }
     assert masks["IMP-ST"].attack is None and masks["IMP-AT"].attack.steps == 2
     assert masks["OMP"] is None and masks["RP"] is None
 
 
 def test_the_surrogate_is_another_architecture_and_seed_trained_downstream(toy):
-    found = studies.surrogate(toy(), "stripes")
+    found = planning.surrogate(toy(), "stripes")
     assert (found.pretraining, found.arch, found.data.name, found.seed) == (
         "AT",
         "resnet20",
@@ -288,7 +290,7 @@ def test_a_plan_goes_through_json(toy):
 
 
 def test_rounds_of_imp_build_on_each_other_down_to_theta(toy):
-    ladder = [studies.mask(toy(), "AT", "IMP-ST", k) for k in (1, 2, 3, 4)]
+    ladder = [planning.mask(toy(), "AT", "IMP-ST", k) for k in (1, 2, 3, 4)]
     assert all(upstream(high) == (high.theta, low) for low, high in pairwise(ladder))
 
 

@@ -6,8 +6,8 @@ The presets are the paper's, and a mistake is one line that says where and what.
 import pytest
 from hostile_files import BASE, swap
 
-from dwlt_lib.config import studies
-from dwlt_lib.config.parameters import BadStudy, parse
+from dwlt_lib.config import planning
+from dwlt_lib.config.parameter_file import BadStudy, parse
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 
@@ -231,9 +231,9 @@ def test_a_good_file_is_read_and_the_tour_too():
         0,
         0.2,
     )
-    assert studies.theta(study, "STD").recipe.lr == 0.1
+    assert planning.theta(study, "STD").recipe.lr == 0.1
     for path in sorted((store.checkout() / "params").glob("*.yaml")):
-        assert len(studies.plan(read_study(path))) > 0
+        assert len(planning.plan(read_study(path))) > 0
 
 
 def test_whole_numbers_serve_as_fractions_and_rates():
@@ -255,7 +255,7 @@ def big(preset, **settings):
 
 
 def transfer(study, name, regime):
-    return studies.transfer(study, "AT", "IMP-AT", name, 1.0, regime, 6, 0)
+    return planning.transfer(study, "AT", "IMP-AT", name, 1.0, regime, 6, 0)
 
 
 def values(recipe):
@@ -300,7 +300,7 @@ def test_as_paper_is_sections_3_and_a1():
     )
     assert transfer(study, "cifar10", "ST").recipe.attack is None
     assert transfer(study, "cifar10", "ST").evaluation.steps == 20
-    retrain = studies.mask(study, "AT", "IMP-AT", 6).retrain
+    retrain = planning.mask(study, "AT", "IMP-AT", 6).retrain
     assert values(retrain) == (2048, 5e-4, "constant", (), 30, 1e-4, 0.9)
     assert (retrain.attack.eps, retrain.attack.alpha, retrain.attack.steps) == (8 / 255, 2 / 255, 3)
     assert study.subset_rule == "stratified" and study.prune_fraction == 0.2
@@ -328,7 +328,7 @@ def test_as_code_is_what_the_authors_scripts_do():
     )
     assert values(transfer(study, "svhn", "AT").recipe)[1:5] == (0.01, "cosine", (), 80)
     assert values(transfer(study, "svhn", "ST").recipe)[1] == 0.001
-    assert studies.mask(study, "AT", "IMP-AT", 6).retrain.attack.alpha == 16 / (3 * 255)
+    assert planning.mask(study, "AT", "IMP-AT", 6).retrain.attack.alpha == 16 / (3 * 255)
     ticket = transfer(study, "cifar10", "AT")
     assert (ticket.data.size, ticket.data.crop, ticket.data.augment) == (
         224,

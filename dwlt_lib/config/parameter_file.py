@@ -1,0 +1,342 @@
+"""A parameter file's text into a study.
+
+The preset it stands on, and one clear line for whatever is wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from math import isfinite
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from dwlt_lib import files
+from dwlt_lib.config.datasets import CATALOGUE
+from dwlt_lib.config.planning import plan
+from dwlt_lib.config.specs import (
+    MaskSpec,
+    PretrainingSpec,
+    Spec,
+    TrajectorySpec,
+    TransferSpec,
+    label,
+)
+from dwlt_lib.config.studies import Preset, Study, dataset, records_asked_for
+from dwlt_lib.config.yaml_text import BadStudy, Key, YamlText, read_yaml
+
+MOST_BYTES = 2**18  # the longest of the paper's studies has 2 kB
+MOST_RECORDS = 100_000  # all of the paper's studies together ask for 5,000
+PRESETS = Path(__file__).parent / "presets"
+
+Problem = tuple[Key, str]  # the setting that is wrong, and a sentence about it
+
+
+def read(path: str | Path) -> str:
+    """The text of a parameter file.
+
+    Args:
+        path: the file, of at most MOST_BYTES bytes in UTF-8.
+    Returns:
+        Its text.
+    Raises:
+        BadStudy: it is no file, too large or no text.
+    """
+    try:
+        with open(files.regular(path), "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise BadStudy(
+            f"{path}: {error.strerror}; want a file of parameters such as params/tour.yaml"
+        ) from error
+    except ValueError as error:  # no regular file
+        raise BadStudy(f"{error} of parameters such as params/tour.yaml") from error
+    if len(content) > MOST_BYTES:
+        raise BadStudy(
+            f"{path}: larger than {MOST_BYTES:,} bytes; want a parameter file such as"
+            " params/tour.yaml"
+        )
+    try:
+        return content.decode("utf-8-sig")  # some editors begin a file with a mark of its encoding
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadStudy(
+            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8 ({error.reason}); save"
+            " the file as UTF-8"
+        ) from error
+
+
+@cache
+def preset(name: str) -> dict[str, Any]:
+    """The settings of a preset, as_paper or as_code, on which a study stands."""
+    path = PRESETS / f"{name}.yaml"
+    return read_yaml(read(path), str(path)).values
+
+
+def parse(text: str, origin: str) -> Study:
+    """The study that a parameter file's text describes, resolved over its preset.
+
+    Args:
+        text: the file's text.
+        origin: the file's name, for errors.
+    Returns:
+        The study; its data sets and weights are not looked at.
+    Raises:
+        BadStudy: one line with the file, the line in it, what is wrong and the remedy.
+    """
+    source = read_yaml(text, origin)
+    name = source.values.get("preset")
+    base = preset(name if name in get_args(Preset) else "as_paper")
+    settings = _with_catalogue(_over(base, source.values))
+    try:
+        study = Study.model_validate_json(json.dumps(settings, default=str))
+    except ValidationError as error:
+        raise BadStudy(_first_error(error, source, len(base["overrides"]))) from error
+    _demand_sound(study, source)
+    return study
+
+
+def with_counts(
+    study: Study, counts: Mapping[str, Mapping[str, int]], text: str, origin: str
+) -> Study:
+    """The study with the numbers of images that its data sets' files hold.
+
+    Args:
+        study: what `parse` made of the text.
+        counts: by data set, the fields of its row that were counted (train_images, test_images).
+        text: the parameter file's text.
+        origin: its name, for errors.
+    Returns:
+        The study, its rows with those numbers.
+    Raises:
+        BadStudy: the file states another number, or what it asks for does not fit these numbers.
+    """
+    source, rows = read_yaml(text, origin), dict(study.data)
+    for name, counted in counts.items():
+        row = dataset(study, name)
+        differing = {key: count for key, count in counted.items() if getattr(row, key) != count}
+        for field, count in differing.items():
+            if ("data", name, field) in source.lines:
+                raise BadStudy(
+                    f"{source.place('data', name, field)}: data.{name}.{field}="
+                    f"{getattr(row, field)}: {count:,} are there; bring the rest, or take the line"
+                    " out"
+                )
+        if differing:
+            rows[name] = row.model_copy(update=differing)
+    if rows == study.data:
+        return study
+    study = study.model_copy(update={"data": rows})
+    _demand_sound(study, source)
+    return study
+
+
+def place(text: str, origin: str, *key: str | int) -> str:
+    """FILE:LINE of a setting of a parameter file's text, or of the innermost one around it.
+
+    Args:
+        text: the file's text.
+        origin: the file's name.
+        key: the setting: its name within the names and entries around it, as in
+            `place(text, origin, "data", "mine", "path")`.
+    """
+    return read_yaml(text, origin).place(*key)
+
+
+# ----------------------------------------------------------------------------------------------
+# What no single setting can tell
+
+
+def _demand_sound(study: Study, source: YamlText) -> None:
+    """Raises BadStudy if settings contradict one another."""
+    for problems in (_too_much, _bad_rows, _unknown_data_sets, _bad_figures, _bad_trainings):
+        for key, problem in problems(study):
+            raise BadStudy(f"{source.place(*key)}: {problem}")
+
+
+def _too_much(study: Study) -> Iterator[Problem]:
+    for field in ("grid", "masks", "landscapes", "transfer_attacks"):
+        counts = [records_asked_for(block) for block in getattr(study, field)]
+        if sum(counts) > MOST_RECORDS:
+            most = counts.index(max(counts))
+            yield (
+                (field, most),
+                f"{field} asks for {sum(counts):,} records, {counts[most]:,} of them here; want"
+                f" {MOST_RECORDS:,} at most; shorten its lists, or split the study",
+            )
+
+
+def _bad_rows(study: Study) -> Iterator[Problem]:
+    for name, row in study.data.items():
+        key, packaged = ("data", name), row.loader in ("embedded", "torchvision")
+        if row.name != name:
+            yield (*key, "name"), f"data.{name}.name={row.name!r}: want {name}; take the line out"
+        if packaged and (name not in CATALOGUE or row.loader != CATALOGUE[name].loader):
+            yield (
+                (*key, "loader"),
+                f"data.{name}.loader={row.loader!r}: holds no {name}; want npz or folder, and a"
+                " path",
+            )
+        if not packaged and not row.path:
+            yield (
+                key,
+                f"data.{name}.path is missing: {row.loader} images are read from there; set it",
+            )
+
+
+def _unknown_data_sets(study: Study) -> Iterator[Problem]:
+    named: list[tuple[str | None, Key]] = [(study.source, ("source",))]
+    named += [(override.dataset, ()) for override in study.overrides]
+    for field in ("grid", "landscapes", "transfer_attacks"):
+        for i, block in enumerate(getattr(study, field)):
+            named += [(name, (field, i, "dataset", j)) for j, name in enumerate(block.dataset)]
+    for name, key in named:
+        if name is None:
+            continue
+        try:
+            dataset(study, name)
+        except ValueError as error:
+            yield key, str(error)
+
+
+def _bad_figures(study: Study) -> Iterator[Problem]:
+    if study.transfer_attacks and study.surrogate.arch == study.arch:
+        yield (
+            ("surrogate", "arch"),
+            f"surrogate.arch: {study.surrogate.arch} is the tickets' own architecture; want"
+            " another, so that the robust model is unseen",
+        )
+    if study.landscapes and study.landscape.points % 2 == 0:
+        yield (
+            ("landscape", "points"),
+            f"landscape.points={study.landscape.points}: want an odd number, so that the ticket"
+            " itself is a point of the grid",
+        )
+
+
+def _bad_trainings(study: Study) -> Iterator[Problem]:
+    try:
+        specs = plan(study).values()
+    except ValueError as error:
+        yield (), str(error)
+        return
+    for spec in specs:
+        for problem in _bad_training(spec):
+            yield (), f"{label(spec)}: {problem}"
+        if isinstance(spec, TrajectorySpec) and spec.transfer.recipe.epochs < 2:
+            yield (
+                ("landscapes",),
+                f"{label(spec)}: trained for one epoch; a trajectory wants 2 or more",
+            )
+
+
+def _bad_training(spec: Spec) -> Iterator[str]:
+    if isinstance(spec, MaskSpec):
+        config, row = spec.retrain, spec.theta.data
+    elif isinstance(spec, PretrainingSpec | TransferSpec):
+        config, row = spec.recipe, spec.data
+    else:
+        return
+    if config is None:
+        return
+    if config.schedule == "steps" and max(config.milestones, default=0) >= config.epochs:
+        yield (
+            f"milestones {list(config.milestones)}, but training has only {config.epochs} epochs;"
+            " set milestones below that, or another schedule"
+        )
+    if (config.validate_ra_from or 0) > config.epochs:
+        yield (
+            f"validate_ra_from={config.validate_ra_from}, but training has only"
+            f" {config.epochs} epochs, so none could be selected; set it to {config.epochs} or less"
+        )
+    if config.validation == "held_5000" and row.train_images <= 5000:
+        yield (
+            f"validation=held_5000, but {row.name} has {row.train_images} training images; write"
+            " validation: tenth"
+        )
+
+
+# ----------------------------------------------------------------------------------------------
+# What is wrong with a single setting
+
+
+def _first_error(error: ValidationError, source: YamlText, preset_overrides: int) -> str:
+    """One line about the setting that says most; how many more there are, too."""
+    errors = error.errors(include_url=False)
+    # a list of which an entry is wrong is not too short besides
+    around = {one["loc"][:n] for one in errors for n in range(len(one["loc"]))}
+    errors = [one for one in errors if one["loc"] not in around]
+    # a misspelt key says more than the missing one
+    first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
+    key = tuple(part for part in first["loc"] if part != "[key]")
+    if key[:1] == ("overrides",) and len(key) > 1:  # counted as in the file, without the preset's
+        key = ("overrides", int(key[1]) - preset_overrides, *key[2:])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{source.place(*key)}: {_sentence(dict(first), '.'.join(map(str, key)))}{more}"
+
+
+def _sentence(error: dict[str, Any], place: str) -> str:
+    """One clear line out of pydantic's: the place, the value, what was expected, the remedy."""
+    if error["type"] == "extra_forbidden":
+        return f"{place}: no such setting; mend its spelling or take the line out"
+    if error["type"] == "missing":
+        return f"{place} is missing; set it"
+    value = error["input"]
+    if error["type"] == "value_error":
+        return f"{place + ': ' if place else ''}{error['ctx']['error']}"
+    remedy = ""
+    if isinstance(value, str) and error["type"] in ("float_type", "int_type"):
+        remedy = "; write a number (YAML does not divide: 8/255 is 0.031373)"
+        if _NUMBER.fullmatch(value) and isfinite(float(value)):
+            remedy = (
+                f"; write {float(value)!r}, a number (YAML reads 5e-4 as text, 5.0e-4 as a number)"
+            )
+    elif place.endswith(("eps", "alpha")) and error["type"] == "less_than_equal":
+        remedy = "; it is measured in [0,1] pixels: for 8/255 write 0.031373"
+    elif isinstance(value, bool):
+        remedy = "; YAML reads yes, no, on and off as true or false: put words in quotes"
+    wanted = error["msg"][0].lower() + error["msg"][1:]
+    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}..."
+    return f"{place}={shown}: {wanted}{remedy or '; mend the value'}"
+
+
+_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+
+
+# ----------------------------------------------------------------------------------------------
+# Presets and the catalogue under what the file says
+
+
+def _over(base: Any, top: Any) -> Any:
+    """`top` laid over `base`, mapping by mapping.
+
+    Overrides are appended, anything else replaces.
+    """
+    if not (isinstance(base, dict) and isinstance(top, dict)):
+        return top
+    merged = dict(base)
+    for key, value in top.items():
+        if key == "overrides" and isinstance(value, list):
+            merged[key] = [*base.get(key, []), *value]
+        else:
+            merged[key] = _over(base[key], value) if key in base else value
+    return merged
+
+
+def _with_catalogue(raw: dict) -> dict:
+    """Rows under data.
+
+    Complete with their names and, for known data sets, the catalogue's values.
+    """
+    rows = raw.get("data")
+    if not isinstance(rows, dict):
+        return raw
+    full = {}
+    for name, row in rows.items():
+        known = CATALOGUE[name].model_dump(mode="json") if name in CATALOGUE else {"name": name}
+        full[name] = {**known, **row} if isinstance(row, dict) else row
+    return {**raw, "data": full}

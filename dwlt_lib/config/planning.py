@@ -1,0 +1,353 @@
+"""The plan of a study: the records that it asks for, and the jobs that make them.
+
+Nothing is read and nothing computed: a plan needs the study alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import Any, Literal
+
+from dwlt_lib.config.datasets import DataSet, Frozen
+from dwlt_lib.config.recipes import PGD, Regime, TrainingConfig, TrainingOverrides
+from dwlt_lib.config.specs import (
+    REGIME_OF,
+    UNKNOWN,
+    AttackSpec,
+    ImportedSpec,
+    MaskSpec,
+    Method,
+    Pictures,
+    Pretraining,
+    PretrainingSpec,
+    Spec,
+    SurfaceSpec,
+    TrajectorySpec,
+    TransferSpec,
+    with_upstream,
+)
+from dwlt_lib.config.studies import DENSE, Grid, Study, dataset
+
+
+def _training_config(
+    study: Study, row: DataSet, regime: Regime, *layers: TrainingOverrides
+) -> TrainingConfig:
+    """One configuration out of layers of settings, of which later ones win.
+
+    The attack's eps and alpha are the data set's unless set.
+    """
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        settings |= layer.model_dump(exclude_none=True)
+    missing = {"epochs", "batch", "lr", "schedule", "momentum", "weight_decay"} - settings.keys()
+    if missing:
+        raise ValueError(f"a {regime} recipe lacks {', '.join(sorted(missing))}; set them")
+    if settings.get("micro_batch_size", 0) >= settings["batch"]:
+        del settings["micro_batch_size"]  # all of a batch
+    eps, alpha = settings.pop("eps", row.eps), settings.pop("alpha", None)
+    steps = settings.pop("steps", 1)
+    attack = None
+    if regime != "ST":
+        if alpha is None:  # Wong et al. 2020 take 1.25 eps for FAT
+            alpha = min(1.0, 1.25 * eps) if regime == "FAT" and eps > 0 else row.alpha
+        attack = PGD(
+            eps=eps,
+            alpha=alpha,
+            steps=1 if regime == "FAT" else steps,
+            precision=study.precision,
+            bn=study.attack_bn,
+        )
+    # where the rate ends at 0 the last epoch is as good as any, and choosing by few validation
+    # images adds noise; but FAT may collapse on the way (section 3)
+    ends_at_zero = settings["schedule"] in ("one_cycle", "cosine") and regime != "FAT"
+    settings.setdefault("selection", "last" if ends_at_zero else "best")
+    return TrainingConfig(
+        **settings, attack=attack, precision=study.precision, deterministic=study.deterministic
+    )
+
+
+def _evaluation(study: Study, row: DataSet) -> PGD:
+    return PGD(
+        eps=row.eps,
+        alpha=row.alpha,
+        steps=study.evaluation_steps,
+        restarts=study.evaluation_restarts,
+        precision=study.evaluation_precision,
+        bn="eval",
+    )
+
+
+def theta(study: Study, pretraining: str) -> PretrainingSpec | ImportedSpec:
+    """theta_p on the study's source, from its file if the study names one."""
+    row, regime = dataset(study, study.source), REGIME_OF[pretraining]
+    if given := study.weights.get(pretraining):
+        return ImportedSpec(
+            pretraining=pretraining,
+            arch=study.arch,
+            data=row,
+            evaluation=_evaluation(study, row),
+            theta=given.theta or UNKNOWN,
+            file=given.file,
+        )
+    return PretrainingSpec(
+        pretraining=pretraining,
+        arch=study.arch,
+        data=row,
+        seed=study.seed,
+        recipe=_training_config(study, row, regime, study.pretraining[pretraining]),
+        evaluation=_evaluation(study, row),
+        ra=study.ra,
+    )
+
+
+def surrogate(study: Study, name: str) -> PretrainingSpec:
+    """The unseen robust model on a downstream data set."""
+    row = dataset(study, name)
+    return PretrainingSpec(
+        pretraining="AT",
+        arch=study.surrogate.arch,
+        data=row,
+        seed=study.surrogate.seed,
+        recipe=_training_config(study, row, "AT", study.pretraining["AT"], study.surrogate.recipe),
+        evaluation=_evaluation(study, row),
+        ra=study.ra,
+    )
+
+
+def mask(study: Study, pretraining: str, method: str, rounds: int) -> MaskSpec | None:
+    """m after `rounds` rounds; None for the dense network."""
+    if rounds == DENSE:
+        return None
+    source, settings = theta(study, pretraining), study.retraining.get(method)
+    retrain = None
+    if settings is not None:
+        retrain = _training_config(study, source.data, method.removeprefix("IMP-"), settings)
+    return MaskSpec(
+        theta=source,
+        method=method,
+        rounds=rounds,
+        prune_fraction=study.prune_fraction,
+        retrain=retrain,
+        seed=0 if method == "OMP" else study.mask_seed,
+    )
+
+
+def transfer(
+    study: Study,
+    pretraining: str,
+    method: str,
+    dataset_name: str,
+    fraction: float,
+    regime: str,
+    rounds: int,
+    seed: int,
+) -> TransferSpec:
+    """(theta_p, m) transferred.
+
+    Weights are kept when this study's landscapes or transfer attacks need them.
+    """
+    row = dataset(study, dataset_name)
+    changes = [study.transfer[regime]]
+    for override in study.overrides:
+        if all(
+            want in (None, have)
+            for want, have in (
+                (override.dataset, dataset_name),
+                (override.regime, regime),
+                (override.fraction, fraction),
+            )
+        ):
+            changes.append(override.recipe)
+    here = (pretraining, method, dataset_name, fraction, regime, rounds, seed)
+    keep = "none"
+    if any(_covers(block, here) for block in study.transfer_attacks):
+        keep = "selected"
+    if any(_covers(block, here) for block in study.landscapes):
+        keep = "trajectory"
+    return TransferSpec(
+        theta=theta(study, pretraining),
+        mask=mask(study, pretraining, method, rounds),
+        data=row,
+        fraction=fraction,
+        subset_rule=study.subset_rule,
+        subset_seed=study.subset_seed,
+        regime=regime,
+        recipe=_training_config(study, row, regime, *changes),
+        evaluation=_evaluation(study, row),
+        ra=study.ra,
+        seed=seed,
+        keep=keep,
+    )
+
+
+def _covers(block: Grid, at: tuple) -> bool:
+    pretraining, method, name, fraction, regime, rounds, seed = at
+    return (
+        pretraining in block.pretraining
+        and name in block.dataset
+        and fraction in block.fraction
+        and regime in block.regime
+        and rounds in block.rounds
+        and seed in block.seeds
+        and (rounds == DENSE or method in block.method)
+    )
+
+
+# ----------------------------------------------------------------------------------------------
+# jobs and plan
+
+
+class Job(Frozen):
+    """One run of one compute notebook: records of one kind that share everything but rounds and
+    seeds.
+
+    kind names the notebook (landscape makes surfaces and trajectories; data_efficiency is transfer
+    with a fraction below 1); fields that a kind does not use stay empty. A pre-training without a
+    data set is theta_p on the study's source, with one it is the unseen robust model of transfer
+    attacks on that data set.
+    """
+
+    kind: Literal[
+        "pretrain", "prune", "transfer", "data_efficiency", "landscape", "transfer_attack"
+    ]
+    pretraining: Pretraining
+    method: Method = "IMP-ST"
+    dataset: str = ""
+    fraction: float = 1.0
+    regime: Regime = "AT"
+    rounds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()
+    images: tuple[Pictures, ...] = ()
+
+
+_TRANSFER_FIELDS = ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds")
+NOTEBOOKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "pretrain": ("01_pretrain", ("pretraining", "dataset")),
+    "prune": ("02_prune", ("pretraining", "method", "rounds")),
+    "transfer": ("03_transfer", _TRANSFER_FIELDS),
+    "data_efficiency": ("04_data_efficiency", _TRANSFER_FIELDS),
+    "landscape": ("05_loss_landscape", (*_TRANSFER_FIELDS, "images")),
+    "transfer_attack": ("06_transfer_attack", _TRANSFER_FIELDS),
+}
+
+
+def expand(study: Study, job: Job) -> list[Spec]:
+    """The descriptions of the records that a job makes, those it builds on first."""
+    if job.kind == "pretrain":
+        return [surrogate(study, job.dataset) if job.dataset else theta(study, job.pretraining)]
+    if job.kind == "prune":
+        return [
+            mask(study, job.pretraining, job.method, rounds)
+            for rounds in job.rounds
+            if rounds != DENSE
+        ]
+    tickets = [
+        transfer(
+            study, job.pretraining, job.method, job.dataset, job.fraction, job.regime, rounds, seed
+        )
+        for rounds, seed in product(job.rounds, job.seeds)
+    ]
+    if job.kind == "landscape":
+        tickets = [ticket.model_copy(update={"keep": "trajectory"}) for ticket in tickets]
+        how, shared = study.landscape, study.landscape.model_dump(include={"count", "points"})
+        return [
+            spec
+            for ticket, images in product(tickets, job.images)
+            for spec in (
+                SurfaceSpec(transfer=ticket, images=images, span=how.span, seed=how.seed, **shared),
+                TrajectorySpec(transfer=ticket, images=images, **shared),
+            )
+        ]
+    if job.kind == "transfer_attack":
+        tickets = [
+            (
+                ticket
+                if ticket.keep == "trajectory"
+                else ticket.model_copy(update={"keep": "selected"})
+            )
+            for ticket in tickets
+        ]
+        return [
+            AttackSpec(transfer=ticket, surrogate=surrogate(study, job.dataset))
+            for ticket in tickets
+        ]
+    return tickets
+
+
+def jobs(study: Study) -> list[Job]:
+    """Every job of the study, one for each (kind, pretraining, method, data set, fraction, regime),
+    in plan order.
+
+    The dense network, one for all methods, goes with IMP-ST. Landscapes and transfer attacks bring
+    the transfers they need.
+    """
+    blocks = (*study.grid, *study.landscapes, *study.transfer_attacks)
+    found: dict[Job, dict[int, set[int]]] = {}  # the seeds of each of its rounds
+
+    def ask(job: Job, rounds: Iterable[int], seeds: Iterable[int]) -> None:
+        have = found.setdefault(job, {})
+        for r in rounds:
+            have.setdefault(r, set()).update(seeds)
+
+    for name in dict.fromkeys(
+        name for block in (*blocks, *study.masks) for name in block.pretraining
+    ):
+        ask(Job(kind="pretrain", pretraining=name), (), ())
+    for name in dict.fromkeys(name for block in study.transfer_attacks for name in block.dataset):
+        ask(Job(kind="pretrain", pretraining="AT", dataset=name), (), ())
+    for block in (*blocks, *study.masks):
+        deepest = max(block.rounds)
+        for pretraining, method in product(block.pretraining, block.method):
+            if deepest > DENSE:
+                ask(
+                    Job(kind="prune", pretraining=pretraining, method=method),
+                    range(1, deepest + 1),
+                    (),
+                )
+    for block in blocks:
+        for job in _transfer_jobs(block, "transfer"):
+            kind = "transfer" if job.fraction == 1 else "data_efficiency"
+            sparse = [rounds for rounds in block.rounds if rounds != DENSE]
+            if DENSE in block.rounds or block in study.grid:
+                ask(
+                    job.model_copy(update={"kind": kind, "method": "IMP-ST"}), (DENSE,), block.seeds
+                )
+            if sparse:
+                ask(job.model_copy(update={"kind": kind}), sparse, block.seeds)
+    for block in study.landscapes:
+        for job in _transfer_jobs(block, "landscape"):
+            ask(job.model_copy(update={"images": block.images}), block.rounds, block.seeds)
+    for block in study.transfer_attacks:
+        for job in _transfer_jobs(block, "transfer_attack"):
+            ask(job, block.rounds, block.seeds)
+    return [whole for job, asked in found.items() for whole in _by_seeds(job, asked)]
+
+
+def _by_seeds(job: Job, asked: dict[int, set[int]]) -> Iterator[Job]:
+    """Rounds with the same seeds make one job.
+
+    A job is a product, and must not ask for more than the study does.
+    """
+    if not asked:
+        yield job
+    together: dict[tuple[int, ...], list[int]] = {}
+    for rounds, seeds in sorted(asked.items()):
+        together.setdefault(tuple(sorted(seeds)), []).append(rounds)
+    for seeds, rounds in together.items():
+        yield job.model_copy(update={"rounds": tuple(rounds), "seeds": seeds})
+
+
+def _transfer_jobs(block: Grid, kind: str) -> Iterator[Job]:
+    for at in product(block.pretraining, block.method, block.dataset, block.fraction, block.regime):
+        yield Job(
+            kind=kind,
+            **dict(
+                zip(("pretraining", "method", "dataset", "fraction", "regime"), at, strict=True)
+            ),
+        )
+
+
+def plan(study: Study) -> dict[str, Spec]:
+    """Every record of the study by id, each after the records it builds on."""
+    return with_upstream(spec for job in jobs(study) for spec in expand(study, job))
