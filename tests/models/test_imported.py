@@ -361,6 +361,7 @@ def test_a_study_runs_from_the_file_and_its_records_hold_it_bit_for_bit(home, ma
     )
 
 
+@pytest.mark.filterwarnings("ignore:theta_.* dense is at chance")
 def test_what_reads_records_copes_with_a_theta_that_was_not_measured(made, home, tmp_path):
     table = store.table(study="taken")
     theta = table[table["kind"] == "pretraining"].iloc[0]
