@@ -1,7 +1,4 @@
-"""delta, the adversary's perturbation.
-
-FGSM and PGD in the l-infinity ball and pixel box (paper, equations 1, 2).
-"""
+"""The adversary: FGSM and PGD in the l-infinity ball and pixel box (paper, equations 1 and 2)."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -28,18 +26,30 @@ def perturb(
     rng: torch.Generator | None,
     start: Tensor | None = None,
 ) -> Tensor:
-    """x + delta, the last iterate of PGD against mean cross-entropy (equation 2).
+    """The images x + delta: delta maximises the cross-entropy in the l-infinity ball (equation 2).
 
-    x: (B,C,H,W) float in [0,1]; y: (B,) int64, classes of the model's; start: a first delta of x's
-    shape, in place of the random one; rng: where the random one comes from (on the CPU or on x's
-    device). Returns (B,C,H,W) within eps of x and within [0,1].
-    The model's mode, gradients and, in eval mode, buffers are left as found; in train mode
-    BatchNorm's statistics move once a step, as in the authors' adversarial training. With several
-    restarts each image keeps its worst outcome: a start whose last iterate is misclassified before
-    one whose is not, among equals the larger loss; in train mode the pass that compares them moves
-    the statistics, too.
-    Raises ValueError, one line, before anything is attacked (see `check`). That reads values, so it
-    waits for a GPU and cannot be captured in a CUDA graph; `perturb_unchecked` does neither.
+    PGD: x <- clip(x + alpha * sign(gradient)), `attack.steps` times; FGSM is one step. The model's
+    mode, its gradients and, in eval mode, its buffers are left as found; in train mode BatchNorm's
+    statistics move once per step, as in the authors' adversarial training. With several restarts
+    each image keeps its worst outcome: a start whose last iterate is misclassified before one whose
+    is not, among equals the larger loss.
+
+        moved = perturb(model, x, y, PGD(8 / 255, 2 / 255, 20), torch.Generator().manual_seed(0))
+
+    Args:
+        model: a network that normalises its input by itself.
+        x: images (B,C,H,W), float in [0,1].
+        y: their classes (B,), int64.
+        attack: eps, alpha and the number of steps, in pixels of [0,1].
+        rng: where the random start is drawn from, on the CPU or on x's device; None without one.
+        start: a first delta of x's shape, in place of the random one.
+
+    Returns:
+        Images (B,C,H,W) within eps of x and within [0,1]: the last iterate.
+
+    Raises:
+        ValueError: one line, before anything is attacked (see `check`). The check reads values, so
+            it waits for a GPU and cannot be captured in a CUDA graph; `perturb_unchecked` can.
     """
     check(model, x, y)
     if start is not None and not bool(start.isfinite().all()):
@@ -59,21 +69,26 @@ def perturb_unchecked(
 
     For a training step, which may be under capture in a CUDA graph, and for the batches of an
     evaluation, which checks all of its images at once.
+
+    Args:
+        model: as for `perturb`, as all that follows.
+        x: images (B,C,H,W), float in [0,1].
+        y: their classes (B,), int64.
+        attack: the adversary.
+        rng: where the random start is drawn from.
+        start: a first delta, in place of the random one.
+
+    Returns:
+        Images (B,C,H,W) within eps of x and within [0,1].
     """
     x = x.detach()
-    low, high = (x - attack.eps).clamp_(min=0), (x + attack.eps).clamp_(max=1)
-    worst = worst_wrong = worst_loss = None
-    for _ in range(attack.restarts):
-        adversarial = _one_start(model, x, y, attack, rng, start, low, high)
-        if attack.restarts == 1:
-            return adversarial
-        with torch.no_grad():
-            logits = model(adversarial)
-            wrong = logits.argmax(1) != y
-            loss = F.cross_entropy(logits, y, reduction="none")
-        if worst is None:
-            worst, worst_wrong, worst_loss = adversarial, wrong, loss
-            continue
+    worst = _last_iterate(model, x, y, attack, rng, start)
+    if attack.restarts == 1:
+        return worst
+    worst_wrong, worst_loss = _outcome(model, worst, y)
+    for _ in range(attack.restarts - 1):
+        adversarial = _last_iterate(model, x, y, attack, rng, start)
+        wrong, loss = _outcome(model, adversarial, y)
         worse = (wrong & ~worst_wrong) | ((wrong == worst_wrong) & (loss > worst_loss))
         worst = torch.where(worse[:, None, None, None], adversarial, worst)
         worst_wrong = torch.where(worse, wrong, worst_wrong)
@@ -81,11 +96,47 @@ def perturb_unchecked(
     return worst
 
 
-def check(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Raises ValueError, one line, if these are no images and labels for this network.
+def _last_iterate(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: PGD,
+    rng: torch.Generator | None,
+    start: Tensor | None,
+) -> Tensor:
+    low, high = _ball(x, attack)
+    with network_under_attack(model, attack.bn) as network:
+        adversarial = _start(x, attack, rng, start).clamp_(low, high)
+        for _ in range(attack.steps):
+            gradient = image_gradient(network, adversarial, y, attack.precision)
+            adversarial = torch.clamp(adversarial + attack.alpha * gradient.sign(), low, high)
+    return adversarial
 
-    x: (B,C,H,W) float in [0,1], B at least 1; y: (B,) int64 below the number of logits that the
-    network has. One pass over the values and, in eval mode, one image through the network.
+
+def _ball(x: Tensor, attack: PGD) -> tuple[Tensor, Tensor]:
+    """The least and the greatest pixels within eps of x and within [0,1]."""
+    return (x - attack.eps).clamp_(min=0), (x + attack.eps).clamp_(max=1)
+
+
+@torch.no_grad()
+def _outcome(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Which images are misclassified, and the loss of each: (B,) bool and (B,) float."""
+    logits = model(x)
+    return logits.argmax(1) != y, F.cross_entropy(logits, y, reduction="none")
+
+
+def check(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Refuse what are no images and labels for this network.
+
+    One pass over the values and, in eval mode, one image through the network.
+
+    Args:
+        model: the network.
+        x: images (B,C,H,W), float in [0,1], B at least 1.
+        y: classes (B,), int64, below the number of the network's logits.
+
+    Raises:
+        ValueError: one line, with what was given and what was expected.
     """
     for name, value in (("x", x), ("y", y)):
         if not isinstance(value, Tensor):
@@ -100,7 +151,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor) -> None:
         )
     if y.shape != x.shape[:1] or y.dtype != torch.int64 or y.device != x.device:
         raise ValueError(
-            f"y {tuple(y.shape)} {y.dtype} on {y.device}: want a class an image, "
+            f"y {tuple(y.shape)} {y.dtype} on {y.device}: want one class per image, "
             f"({len(x)},) torch.int64 on {x.device}"
         )
     with eval_mode(model), torch.no_grad():
@@ -114,79 +165,76 @@ def check(model: nn.Module, x: Tensor, y: Tensor) -> None:
 
 @contextmanager
 def eval_mode(*models: nn.Module | None) -> Iterator[None]:
-    """Models in eval mode for a while; each module's own mode is restored afterwards."""
-    were = [
+    """Models in eval mode for a while; each module's own mode is restored afterwards.
+
+    Args:
+        models: networks or single modules; None is passed over.
+    """
+    modes = [
         (module, module.training)
         for model in models
         if model is not None
         for module in model.modules()
     ]
     try:
-        for module, _ in were:
+        for module, _ in modes:
             module.training = False
         yield
     finally:
-        for module, was in were:
-            module.training = was
+        for module, mode in modes:
+            module.training = mode
 
 
-def stands(
+def correct_at_every_step(
     model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator | None
 ) -> Tensor:
-    """Which images stay rightly classified at the start and after every single step: (B,) bool.
+    """Which images are classified rightly at the start and after every single step.
 
-    A stronger demand than the last iterate's (what `perturb` returns). Images that fall are
-    attacked no further. What `check` refuses is the caller's to keep out.
+    A stronger demand than the last iterate's (what `perturb` returns). Images that are
+    misclassified once are attacked no further.
+
+    Args:
+        model: the network, in eval mode.
+        x: images (B,C,H,W), float in [0,1]; what `check` refuses is the caller's to keep out.
+        y: their classes (B,), int64.
+        attack: the adversary; with restarts an image must be right from every start.
+        rng: where the random starts are drawn from.
+
+    Returns:
+        (B,) bool.
     """
     x = x.detach()
-    low, high = (x - attack.eps).clamp_(min=0), (x + attack.eps).clamp_(max=1)
-    standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    low, high = _ball(x, attack)
+    correct = torch.ones(len(x), dtype=torch.bool, device=x.device)
     with network_under_attack(model, attack.bn) as network:
         for _ in range(attack.restarts):
             adversarial = _start(x, attack, rng, None).clamp_(low, high)
             for step in range(attack.steps + 1):
-                left = standing.nonzero().squeeze(1)
+                remaining = correct.nonzero().squeeze(1)
                 with torch.no_grad():
-                    standing[left] = model(adversarial[left]).argmax(1) == y[left]
-                left = standing.nonzero().squeeze(1)
-                if step == attack.steps or len(left) == 0:
+                    predicted = model(adversarial[remaining]).argmax(1)
+                correct[remaining] = predicted == y[remaining]
+                remaining = correct.nonzero().squeeze(1)
+                if step == attack.steps or len(remaining) == 0:
                     break
-                gradient = image_gradient(network, adversarial[left], y[left], attack.precision)
-                adversarial[left] = torch.clamp(
-                    adversarial[left] + attack.alpha * gradient.sign(), low[left], high[left]
-                )
-    return standing
-
-
-def _one_start(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    attack: PGD,
-    rng: torch.Generator | None,
-    start: Tensor | None,
-    low: Tensor,
-    high: Tensor,
-) -> Tensor:
-    with network_under_attack(model, attack.bn) as network:
-        adversarial = _start(x, attack, rng, start).clamp_(low, high)
-        for _ in range(attack.steps):
-            gradient = image_gradient(network, adversarial, y, attack.precision)
-            adversarial = torch.clamp(adversarial + attack.alpha * gradient.sign(), low, high)
-    return adversarial
+                images, labels = adversarial[remaining], y[remaining]
+                gradient = image_gradient(network, images, labels, attack.precision)
+                moved = images + attack.alpha * gradient.sign()
+                adversarial[remaining] = torch.clamp(moved, low[remaining], high[remaining])
+    return correct
 
 
 def image_gradient(model: nn.Module, x: Tensor, y: Tensor, precision: str = "fp32") -> Tensor:
     """The gradient of the summed cross-entropy with respect to the images.
 
-    Of the sum and not of the mean: the signs are the same, and no small factor flushes an entry to
-    zero.
+    The sum has the signs of the mean, and no small factor that flushes an entry to zero.
 
     Args:
         model: a network in the mode that its gradient is wanted in.
         x: images (B,C,H,W) in [0,1].
         y: their classes (B,), int64.
         precision: fp32, or bf16 for the network's passes under autocast; the loss stays float.
+
     Returns:
         A tensor of x's shape and type.
     """
@@ -204,7 +252,7 @@ def image_gradient(model: nn.Module, x: Tensor, y: Tensor, precision: str = "fp3
 
 @contextmanager
 def network_under_attack(model: nn.Module, bn: str = "train") -> Iterator[nn.Module]:
-    """The network whose gradient an attack follows, for as long as the attack lasts.
+    """Lend the network whose gradient an attack follows, for as long as the attack lasts.
 
     Its parameters are frozen, so that no gradient of theirs is computed. Where every BatchNorm uses
     its running statistics, it is fused into the convolution before it (`fuse_batchnorm`).
@@ -212,6 +260,7 @@ def network_under_attack(model: nn.Module, bn: str = "train") -> Iterator[nn.Mod
     Args:
         model: any network, in any mode; modes and which parameters are frozen are put back.
         bn: "eval" has BatchNorm use its running statistics even where the model is in train mode.
+
     Yields:
         A network with the model's logits.
     """
@@ -229,7 +278,7 @@ def network_under_attack(model: nn.Module, bn: str = "train") -> Iterator[nn.Mod
 
 
 def fuse_batchnorm(model: nn.Module) -> nn.Module:
-    """The network with BatchNorm's running statistics fused into the convolutions before it.
+    """Fuse BatchNorm's running statistics into the convolutions before it.
 
     With running statistics BatchNorm is an affine map of every channel, which the convolution can
     do by other weights and a bias: the same logits up to rounding, in fewer passes over the maps.
@@ -237,6 +286,7 @@ def fuse_batchnorm(model: nn.Module) -> nn.Module:
 
     Args:
         model: any network; it is not changed.
+
     Returns:
         A network with fused weights of this moment, which shares all other modules with `model`.
     """
@@ -249,16 +299,15 @@ def fuse_batchnorm(model: nn.Module) -> nn.Module:
     modules = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     for node in list(traced.graph.nodes):
-        if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d:
+        bn = modules.get(str(node.target)) if node.op == "call_module" else None
+        if type(bn) is not nn.BatchNorm2d or bn.running_mean is None:
             continue
-        bn, before = modules[node.target], node.all_input_nodes[0]
-        if before.op != "call_module" or type(modules[before.target]) is not nn.Conv2d:
+        before = node.all_input_nodes[0]
+        conv = modules.get(str(before.target)) if before.op == "call_module" else None
+        if type(conv) is not nn.Conv2d or len(before.users) > 1 or calls[before.target] > 1:
             continue
-        if len(before.users) > 1 or calls[before.target] > 1 or bn.running_mean is None:
-            continue
-        conv = modules[before.target]
         with eval_mode(conv, bn):  # of a model in train mode only BatchNorm may be in eval mode
-            traced.set_submodule(before.target, fuse_conv_bn_eval(conv, bn))
+            traced.set_submodule(str(before.target), fuse_conv_bn_eval(conv, bn))
         node.replace_all_uses_with(before)
         traced.graph.erase_node(node)
     traced.recompile()
@@ -266,7 +315,7 @@ def fuse_batchnorm(model: nn.Module) -> nn.Module:
 
 
 def _start(x: Tensor, attack: PGD, rng: torch.Generator | None, start: Tensor | None) -> Tensor:
-    """x and the first delta; not yet clipped."""
+    """The sum of x and the first delta; not yet clipped."""
     if start is not None:
         if start.shape != x.shape:
             raise ValueError(f"start {tuple(start.shape)}: want the shape of x, {tuple(x.shape)}")
@@ -275,9 +324,18 @@ def _start(x: Tensor, attack: PGD, rng: torch.Generator | None, start: Tensor | 
 
 
 def first_delta(x: Tensor, attack: PGD, rng: torch.Generator | None) -> Tensor:
-    """Where `perturb` starts without a `start`: uniform in the ball, or zero.
+    """Where `perturb` starts without a `start`: uniform in the l-infinity ball, or zero.
 
-    X's shape (B,C,H,W).
+    Args:
+        x: images (B,C,H,W), for their shape, type and device.
+        attack: eps, and whether the start is random.
+        rng: where it is drawn from, on the CPU or on x's device.
+
+    Returns:
+        (B,C,H,W), within eps of 0.
+
+    Raises:
+        ValueError: the start is random and there is no rng.
     """
     if not attack.random_start:
         return torch.zeros_like(x)

@@ -280,7 +280,7 @@ def evaluations(on: Case, steps: int = 20) -> Iterator[Variant]:
     model, attack = deepcopy(on.model).eval(), pgd.PGD(EPS, ALPHA, steps)
 
     def any_step() -> None:
-        pgd.stands(model, on.x, on.y, attack, torch.Generator().manual_seed(0))
+        pgd.correct_at_every_step(model, on.x, on.y, attack, torch.Generator().manual_seed(0))
 
     yield Variant("ours, broken at any step, fp32", any_step, same=False, counted=False)
 

@@ -1,7 +1,4 @@
-"""SA and RA.
-
-Accuracy on test images as they are, and on images an adversary has moved (paper, section 3).
-"""
+"""SA and RA: accuracy on test images as they are, and on images that an adversary has moved."""
 
 from __future__ import annotations
 
@@ -11,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwlt_lib.attacks.pgd import PGD, check, eval_mode, perturb_unchecked, stands
+from dwlt_lib.attacks.pgd import PGD, check, correct_at_every_step, eval_mode, perturb_unchecked
 
-# of images of 64 x 64 pixels at most, fewer of larger ones; fixed, so that the random starts of an
 BATCH = 512
-# evaluation do not depend on who calls it
+"""Images of at most 64 x 64 pixels in a batch, fewer of larger ones.
+
+Fixed, so that the random starts of an evaluation do not depend on who calls it."""
 
 
 def correct(
@@ -26,35 +24,61 @@ def correct(
     rng: torch.Generator | None = None,
     source: nn.Module | None = None,
 ) -> Tensor:
-    """Which images are classified rightly: (N,) bool. BatchNorm in eval mode; the model's mode is
-    put back.
+    """Which images are classified rightly, BatchNorm in eval mode; the model's mode is put back.
 
-    x: (N,C,H,W) in [0,1]; y: (N,). attack: perturb the images first, with gradients of `source` (a
-    transfer attack) or of the model itself; the last iterate counts. Raises ValueError, one line,
-    for anything else (`attacks.check`).
+    Args:
+        model: the network.
+        x: images (N,C,H,W), float in [0,1].
+        y: their classes (N,), int64.
+        attack: moves the images first; the last iterate counts. None: images as they are.
+        rng: where the attack's random start is drawn from.
+        source: the network whose gradients the attack follows (a transfer attack); None: the model.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        ValueError: one line, if these are no images and labels for the network (`attacks.check`).
     """
     _check(x, y, model, source)
     with eval_mode(model, source):
         hits = []
-        for part, labels in _parts(x, y):
+        for images, labels in _batches(x, y):
             if attack is not None:
-                part = perturb_unchecked(source or model, part, labels, attack, rng)
+                images = perturb_unchecked(source or model, images, labels, attack, rng)
             with torch.no_grad():
-                hits.append(model(part).argmax(1) == labels)
+                hits.append(model(images).argmax(1) == labels)
     return torch.cat(hits)
 
 
 def standard_accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """SA, 0..1. x: (N,C,H,W) in [0,1]; y: (N,)."""
+    """SA: the share of test images that the network classifies rightly.
+
+    Args:
+        model: the network.
+        x: images (N,C,H,W), float in [0,1].
+        y: their classes (N,), int64.
+
+    Returns:
+        A fraction in [0,1].
+    """
     return correct(model, x, y).double().mean().item()
 
 
 def robust_accuracy(
     model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator
 ) -> float:
-    """RA, 0..1: accuracy on the last iterate of `attack` (the paper: PGD-20). x.
+    """RA: accuracy on the last iterate of `attack` (the paper: PGD-20).
 
-    (N,C,H,W) in [0,1]; y: (N,).
+    Args:
+        model: the network.
+        x: images (N,C,H,W), float in [0,1].
+        y: their classes (N,), int64.
+        attack: the adversary.
+        rng: where its random start is drawn from.
+
+    Returns:
+        A fraction in [0,1].
     """
     return correct(model, x, y, attack, rng).double().mean().item()
 
@@ -62,44 +86,72 @@ def robust_accuracy(
 def robust_accuracy_any(
     model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator
 ) -> float:
-    """RA_any, 0..1: an image counts only if it is right at the start and after every step of
-    `attack`.
+    """RA_any: an image counts only if it is right at the start and after every step of `attack`.
 
-    A stronger statement than the paper's RA, and never mixed with it. x: (N,C,H,W) in [0,1]; y:
-    (N,).
+    A stronger statement than the paper's RA, and never mixed with it.
+
+    Args:
+        model: the network.
+        x: images (N,C,H,W), float in [0,1].
+        y: their classes (N,), int64.
+        attack: the adversary.
+        rng: where its random start is drawn from.
+
+    Returns:
+        A fraction in [0,1], at most RA.
     """
     _check(x, y, model)
     with eval_mode(model):
-        hits = torch.cat(
-            [stands(model, part, labels, attack, rng) for part, labels in _parts(x, y)]
-        )
-    return hits.double().mean().item()
+        hits = [
+            correct_at_every_step(model, images, labels, attack, rng)
+            for images, labels in _batches(x, y)
+        ]
+    return torch.cat(hits).double().mean().item()
 
 
 def attacked(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator) -> Tensor:
-    """The adversarial images themselves, (N,C,H,W), made in eval mode."""
+    """The adversarial images themselves, made in eval mode.
+
+    Args:
+        model: the network.
+        x: images (N,C,H,W), float in [0,1].
+        y: their classes (N,), int64.
+        attack: the adversary.
+        rng: where its random start is drawn from.
+
+    Returns:
+        (N,C,H,W) in [0,1].
+    """
     _check(x, y, model)
     with eval_mode(model):
-        return torch.cat(
-            [perturb_unchecked(model, part, labels, attack, rng) for part, labels in _parts(x, y)]
-        )
+        moved = [
+            perturb_unchecked(model, images, labels, attack, rng)
+            for images, labels in _batches(x, y)
+        ]
+    return torch.cat(moved)
 
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Mean cross-entropy in nats over x (N,C,H,W), summed in float64.
+    """The mean cross-entropy, summed in float64; the model's mode is left as it is.
 
-    The model's mode is left as it is.
+    Args:
+        model: the network.
+        x: images (N,C,H,W), float in [0,1].
+        y: their classes (N,), int64.
+
+    Returns:
+        The loss in nats.
     """
     _check(x, y, model)
     total = 0.0
-    for part, labels in _parts(x, y):
-        total += F.cross_entropy(model(part), labels, reduction="none").double().sum().item()
+    for images, labels in _batches(x, y):
+        total += F.cross_entropy(model(images), labels, reduction="none").double().sum().item()
     return total / len(y)
 
 
 def _check(x: Tensor, y: Tensor, *models: nn.Module | None) -> None:
-    """Once for all of an evaluation's images. A split's own pages are not decoded for it."""
+    """Once for all of an evaluation's images; lazy batches of a split are not decoded for it."""
     if not isinstance(x, Tensor) and hasattr(x, "split"):
         return
     for model in models:
@@ -107,6 +159,6 @@ def _check(x: Tensor, y: Tensor, *models: nn.Module | None) -> None:
             check(model, x, y)
 
 
-def _parts(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     size = max(32, min(BATCH, BATCH * 64 * 64 // (x.shape[-1] * x.shape[-2])))
     return zip(x.split(size), y.split(size), strict=True)

@@ -264,7 +264,7 @@ def test_standing_at_every_step_is_the_conjunction_of_all_iterates():
     )  # all are right at the start, so that the attack has something to break
     iterates = [perturb(model, x, y, PGD(0.1, 0.02, steps), None, start) for steps in range(6)]
     wanted = torch.stack([model(moved).argmax(1) == y for moved in iterates]).all(0)
-    found = pgd.stands(model, x, y, PGD(0.1, 0.02, 5), rng(3))
+    found = pgd.correct_at_every_step(model, x, y, PGD(0.1, 0.02, 5), rng(3))
     assert torch.equal(found, wanted) and 0 < wanted.float().mean() < 1
 
 
@@ -297,9 +297,9 @@ WRONG = {
     "one image": (lambda x, y: (x[0], y), r"x \(3, 6, 6\)"),
     "no image": (lambda x, y: (x[:0], y[:0]), r"x \(0, 3, 6, 6\)"),
     "an array": (lambda x, y: (x.numpy(), y), "x is a ndarray"),
-    "a label less": (lambda x, y: (x, y[1:]), r"y \(15,\) .*want a class an image, \(16,\)"),
+    "a label less": (lambda x, y: (x, y[1:]), r"y \(15,\) .*want one class per image, \(16,\)"),
     "one-hot labels": (lambda x, y: (x, F.one_hot(y, 4)), r"y \(16, 4\)"),
-    "labels as floats": (lambda x, y: (x, y.double()), "torch.float64 .*want a class an image"),
+    "labels as floats": (lambda x, y: (x, y.double()), "torch.float64 .*want one class per image"),
     "labels as int32": (lambda x, y: (x, y.int()), "torch.int32"),
     "a list of labels": (lambda x, y: (x, y.tolist()), "y is a list"),
     "a class too high": (lambda x, y: (x, y + 1), r"y lies in 1..4: want classes 0..3"),
