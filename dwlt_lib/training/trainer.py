@@ -1,5 +1,4 @@
-"""One training loop for every purpose: standard, fast adversarial and adversarial; selection; exact
-resume.
+"""One training loop for standard, fast adversarial and adversarial training, with exact resume.
 
 A regime differs only in the images a step sees: as they are (ST), moved by one step (FAT) or by PGD
 (AT). BatchNorm is in train mode during the attack, as in the authors' algorithm.
@@ -17,6 +16,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -31,36 +31,49 @@ from dwlt_lib.training import unfinished
 from dwlt_lib.training.graphs import Pool, Work, captured
 
 State = dict[str, Tensor]
-Kept = tuple[list[Tensor], list[Tensor]]
-Stepper = Callable[
-    ..., tuple[Tensor, Tensor]
-]  # (x, y, noise, start=None) -> the images trained on, and their loss
+"""A network's state dictionary, on the CPU or on its device."""
 
-# FAT stops once validation RA lies this far below its best: catastrophic overfitting (section 3)
+MaskedParameters = tuple[list[Tensor], list[Tensor]]
+"""The weights that a mask names, and the mask of each as numbers 0 and 1."""
+
+Stepper = Callable[..., tuple[Tensor, Tensor]]
+"""(x, y, noise, start=None) -> the images that were trained on, and their mean loss."""
+
 COLLAPSE = 0.2
+"""FAT stops once validation RA lies so far below its best: catastrophic overfitting (section 3)."""
 
 
 class OutOfTime(Exception):
-    """The deadline would pass before the next epoch ends.
-
-    The checkpoint holds everything so far.
-    """
+    """The deadline would pass before the next epoch ends; the checkpoint holds all so far."""
 
 
 def generator(
     seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A stream of its own for each purpose.
+    """A stream of random numbers for one purpose, which never shifts that of another.
 
-    Sha256 of the arguments seeds it, so one never shifts another.
+    Args:
+        seed: the training's seed.
+        purpose: what is drawn, such as "attack" or "order".
+        epoch: from 0; each epoch has streams of its own.
+        device: where the numbers are drawn.
+
+    Returns:
+        A generator seeded by the sha256 of these arguments.
     """
     digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def settle(device: torch.device | str) -> None:
-    """On the CPU one thread, as bit-equality is promised for, and memory that stays; on CUDA no
-    TF32, which torch would have convolutions take for fp32 (10 bits of 23)."""
+    """Set what all computations of this process share.
+
+    On the CPU one thread, for which bit-equality is promised, and memory that stays; on CUDA no
+    TF32, which torch would have convolutions take for fp32 (10 bits of 23).
+
+    Args:
+        device: where the process will compute.
+    """
     if torch.device(device).type == "cpu":
         torch.set_num_threads(1)
         _keep_memory()
@@ -70,9 +83,11 @@ def settle(device: torch.device | str) -> None:
 
 @cache
 def _keep_memory() -> None:
-    """What is freed stays with this process, up to 1 GiB. As it comes, glibc gives maps of a few
-    megabytes back to the system, which clears them anew at the next batch: a seventh of the time of
-    a small network's PGD-20."""
+    """Have freed memory, up to 1 GiB, stay with this process.
+
+    By itself glibc gives maps of a few megabytes back to the system, which clears them anew at the
+    next batch: a seventh of the time of a small network's PGD-20.
+    """
     with suppress(AttributeError, OSError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
@@ -81,17 +96,30 @@ def _keep_memory() -> None:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training found. selected/last: state dictionaries; epoch: the selected one, from 1;
-    history: one dict an epoch (epoch, lr, loss and, where validated, SA and RA)."""
+    """What training found."""
 
     selected: State
+    """The state dictionary after the epoch that counts."""
     last: State
+    """The state dictionary after the last epoch."""
     epoch: int
+    """The epoch that counts, from 1."""
     history: list[dict[str, float]]
+    """One dictionary per epoch: epoch, lr, loss and, where they were validated, SA and RA."""
 
 
 def learning_rate(config: TrainingConfig, epoch: int, part: float) -> float:
-    """The rate at `epoch` (from 0), `part` (0..1) of the way through it."""
+    """The learning rate at one moment of training.
+
+    Args:
+        config: the schedule: constant, steps (a tenth from each milestone on), cosine (by epoch) or
+            one_cycle (linearly up for a quarter of the steps, then linearly down to 0).
+        epoch: from 0.
+        part: of the epoch that is over, in [0,1].
+
+    Returns:
+        The rate, at least 0.
+    """
     if config.schedule == "steps":
         return config.lr * 0.1 ** sum(epoch >= at for at in config.milestones)
     if config.schedule == "cosine":
@@ -102,7 +130,7 @@ def learning_rate(config: TrainingConfig, epoch: int, part: float) -> float:
     return config.lr
 
 
-def fit(
+def fit(  # noqa: PLR0913  (all but the first six have defaults)
     model: nn.Module,
     m: Mask,
     train: Images,
@@ -115,17 +143,33 @@ def fit(
     deadline: float | None = None,
     progress: Callable[[dict[str, float]], None] | None = None,
 ) -> Fitted:
-    """Train f(x; m * theta) in place, pruned weights exactly zero throughout; returns one
-    checkpoint for SA and RA.
+    """Train f(x; m * theta) in place, pruned weights exactly zero throughout.
 
     With `validation` and selection "best", the epoch with the best SA (ST) or RA (FAT, AT) is
     selected among those where it is measured, ties to the earlier; else the last one. FAT also
-    stops early when RA collapses, and then its best epoch counts. `eval_attack`: what validation RA
-    is measured by; None, as for ST: SA selects. `keep`: called with 0 and the state before
-    training, then with each epoch and the state after it. `checkpoint`: a file written after every
-    epoch and continued from if it is there and whole; the outcome is bit-equal on CPU to an
-    uninterrupted run. Raises OutOfTime when `deadline` (time.time()) would pass within the next
-    epoch, FloatingPointError when the loss is not finite.
+    stops early when RA collapses, and then its best epoch counts. BatchNorm is in train mode during
+    the attack, as in the authors' algorithm.
+
+    Args:
+        model: the network, trained in place.
+        m: its mask; weights that it does not name are all trained.
+        train: the training images, with the augmentation of their data set.
+        validation: the images to select by; None selects the last epoch.
+        config: epochs, batch, rate and its schedule, the attack that training faces, selection.
+        seed: of the order, the augmentation and the attacks.
+        eval_attack: what validation RA is measured by; None, as for ST: SA selects.
+        keep: called with 0 and the state before training, then with each epoch and its state.
+        checkpoint: a file written after every epoch, and continued from if it is there and whole;
+            on CPU the outcome is bit-equal to an uninterrupted run.
+        deadline: as time.time() counts.
+        progress: called with each epoch's row of the history.
+
+    Returns:
+        One checkpoint for SA and RA, the last state, and the history.
+
+    Raises:
+        OutOfTime: the deadline would pass within the next epoch.
+        FloatingPointError: the loss is not finite.
     """
     device = next(model.parameters()).device
     settle(device)
@@ -192,7 +236,7 @@ class _Ready:
     """A network that can be trained: its mask as `step` wants it, its optimiser and its steps."""
 
     model: nn.Module
-    kept: Kept
+    masked_parameters: MaskedParameters
     optimiser: torch.optim.Optimizer
     go: Stepper
 
@@ -201,9 +245,11 @@ _WARM: dict[tuple, _Ready] = {}  # on CUDA, the last one
 
 
 def _ready(model: nn.Module, m: Mask, config: TrainingConfig) -> _Ready:
-    """The model itself, new to training; on CUDA a twin of it, whose steps the next ticket of its
-    kind finds captured: weights, statistics, mask and momenta are data in the tensors that the
-    graph knows."""
+    """The model itself, new to training; on CUDA a twin of it.
+
+    The next ticket of its kind finds the twin's steps captured: weights, statistics, mask and
+    momenta are data in the tensors that the graph knows.
+    """
     if not _capturable(next(model.parameters())):
         return _new(model, m, config)
     known_to_a_step = (
@@ -221,21 +267,21 @@ def _ready(model: nn.Module, m: Mask, config: TrainingConfig) -> _Ready:
         _WARM[key] = _new(deepcopy(model), m, config)
     found = _WARM[key]
     with torch.no_grad():
-        for mine, given in zip(
-            (*found.model.parameters(), *found.model.buffers(), *found.kept[1]),
+        for tensor, given in zip(
+            (*found.model.parameters(), *found.model.buffers(), *found.masked_parameters[1]),
             (*model.parameters(), *model.buffers(), *m.values()),
             strict=True,
         ):
-            mine.copy_(given)
+            tensor.copy_(given)
         for state in found.optimiser.state.values():
             if state.get("momentum_buffer") is not None:
                 state["momentum_buffer"].zero_()  # before the first step the same as none
-    _mask_(found.kept)
+    _mask_(found.masked_parameters)
     return found
 
 
 def _new(model: nn.Module, m: Mask, config: TrainingConfig) -> _Ready:
-    kept, one = masked(model, m), next(model.parameters())
+    masked_parameters, one = masked(model, m), next(model.parameters())
     rate = torch.tensor(config.lr, device=one.device) if _capturable(one) else config.lr
     optimiser = torch.optim.SGD(
         model.parameters(),
@@ -246,14 +292,14 @@ def _new(model: nn.Module, m: Mask, config: TrainingConfig) -> _Ready:
     )
     go = stepper(
         model,
-        kept,
+        masked_parameters,
         optimiser,
         config.attack,
         config.batch,
         config.precision,
         config.micro_batch_size,
     )
-    return _Ready(model, kept, optimiser, go)
+    return _Ready(model, masked_parameters, optimiser, go)
 
 
 def _recall(optimiser: torch.optim.Optimizer, saved: dict) -> None:
@@ -269,7 +315,7 @@ def _recall(optimiser: torch.optim.Optimizer, saved: dict) -> None:
             )
 
 
-def _epoch(
+def _epoch(  # noqa: PLR0913
     model: nn.Module,
     train: Images,
     config: TrainingConfig,
@@ -285,6 +331,7 @@ def _epoch(
     epoch_batches = training_batches(
         train, config.batch, generator(seed, "order", epoch), generator(seed, "augment", epoch)
     )
+    rate = config.lr
     for number, (x, y) in enumerate(epoch_batches):
         rate = learning_rate(config, epoch, (number + 1) / steps)
         for group in optimiser.param_groups:
@@ -298,9 +345,9 @@ def _epoch(
     return {"lr": rate, "loss": mean}
 
 
-def stepper(
+def stepper(  # noqa: PLR0913  (what a step takes that no batch changes)
     model: nn.Module,
-    kept: Kept,
+    masked_parameters: MaskedParameters,
     optimiser: torch.optim.Optimizer,
     attack: PGD | None,
     batch: int,
@@ -308,24 +355,51 @@ def stepper(
     micro_batch_size: int | None = None,
     pool: Pool | None = None,
 ) -> Stepper:
-    """`step` for one batch after another: (x, y, noise, start=None) -> (images, loss).
+    """Make `step` a function of one batch after another.
 
     On CUDA it is captured as a graph at the first batch of `batch` images, and those that follow
-    replay it; `optimiser` must then have its rate in a tensor, and what is returned holds until the
-    next call. pool: of `graphs.captured`. Written without a GPU at hand: not yet proved on one.
+    replay it. Written without a GPU at hand: not yet proved on one.
+
+    Args:
+        model: as for `step`, as are those that are not named here.
+        masked_parameters: of `masked`.
+        optimiser: on CUDA its rate must be a tensor.
+        attack: what training faces; None for ST.
+        batch: images in a full batch; smaller ones are not captured.
+        precision: fp32 or bf16, of the update's forward and backward pass.
+        micro_batch_size: images that go through the network together.
+        pool: of `graphs.captured`.
+
+    Returns:
+        A function (x, y, noise, start=None) -> (images, loss); on CUDA what it returns holds until
+        the next call.
     """
     graphs: dict[torch.Size, Work | None] = {}
 
+    def run(
+        x: Tensor, y: Tensor, noise: torch.Generator | None, start: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return step(
+            model,
+            masked_parameters,
+            optimiser,
+            x,
+            y,
+            attack,
+            noise,
+            precision,
+            start,
+            micro_batch_size,
+        )
+
     def work(x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        return step(model, kept, optimiser, x, y, attack, None, precision, start, micro_batch_size)
+        return run(x, y, None, start)
 
     def go(
         x: Tensor, y: Tensor, noise: torch.Generator | None, start: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         if not _capturable(x) or len(x) != batch:
-            return step(
-                model, kept, optimiser, x, y, attack, noise, precision, start, micro_batch_size
-            )
+            return run(x, y, noise, start)
         if start is None:
             start = torch.zeros_like(x) if attack is None else first_delta(x, attack, noise)
         if x.shape not in graphs:
@@ -339,9 +413,9 @@ def _capturable(x: Tensor) -> bool:
     return x.device.type == "cuda"
 
 
-def step(
+def step(  # noqa: PLR0913  (what a step takes)
     model: nn.Module,
-    kept: Kept,
+    masked_parameters: MaskedParameters,
     optimiser: torch.optim.Optimizer,
     x: Tensor,
     y: Tensor,
@@ -351,12 +425,24 @@ def step(
     start: Tensor | None = None,
     micro_batch_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One training step, whatever the regime: attack (if any), gradient, update, mask. No value
-    leaves the device.
+    """One training step, whatever the regime: attack (if any), gradient, update, mask.
 
-    kept: of `masked`; x: (B,3,H,W) in [0,1]; y: (B,); noise, start: of `attacks.perturb`;
-    micro_batch_size: of TrainingConfig. Returns the images that were trained on and their mean
-    loss, a scalar tensor. The model must be in train mode.
+    No value leaves the device.
+
+    Args:
+        model: the network, in train mode.
+        masked_parameters: of `masked`.
+        optimiser: of the model's parameters.
+        x: images (B,3,H,W), float in [0,1].
+        y: their classes (B,), int64.
+        attack: what training faces; None for ST.
+        noise: where the attack's random start is drawn from.
+        precision: fp32 or bf16, of the update's forward and backward pass.
+        start: of `attacks.perturb`.
+        micro_batch_size: images that go through the network together; their gradients are summed.
+
+    Returns:
+        The images that were trained on, and their mean loss, a scalar tensor.
     """
     count = math.ceil(len(x) / (micro_batch_size or len(x)))
     optimiser.zero_grad(set_to_none=True)
@@ -377,33 +463,37 @@ def step(
         seen.append(part)
         total += loss.detach()
     optimiser.step()
-    _mask_(kept)  # neither momentum nor weight decay may revive a pruned weight
+    _mask_(masked_parameters)  # neither momentum nor weight decay may revive a pruned weight
     return torch.cat(seen) if count > 1 else seen[0], total
 
 
-def masked(model: nn.Module, m: Mask) -> Kept:
-    """theta <- m * theta, in place.
+def masked(model: nn.Module, m: Mask) -> MaskedParameters:
+    """Set theta <- m * theta, in place.
 
-    The weights that m names, and m as numbers, for `step` to keep it so.
+    Args:
+        model: the network.
+        m: bool tensors by parameter name; True keeps the weight.
+
+    Returns:
+        The weights that m names, and m as numbers, for `step` to keep it so.
     """
     parameters = dict(model.named_parameters())
-    weights = [parameters[name] for name in m]
-    kept = (
-        weights,
-        [
-            torch.empty_like(weight).copy_(part)
-            for weight, part in zip(weights, m.values(), strict=True)
-        ],
-    )
-    _mask_(kept)
-    return kept
+    weights: list[Tensor] = [parameters[name] for name in m]
+    numbers = [
+        torch.empty_like(weight).copy_(part)
+        for weight, part in zip(weights, m.values(), strict=True)
+    ]
+    _mask_((weights, numbers))
+    return weights, numbers
 
 
 @torch.no_grad()
-def _mask_(kept: Kept) -> None:
-    weights, ones = kept
+def _mask_(masked_parameters: MaskedParameters) -> None:
+    weights, numbers = masked_parameters
     if weights:
-        torch._foreach_mul_([weight.detach() for weight in weights], ones)
+        torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
+            [weight.detach() for weight in weights], numbers
+        )
 
 
 def _validate(
@@ -416,7 +506,8 @@ def _validate(
 ) -> dict[str, float]:
     if validation is None:
         return {}
-    x, y = validation.lazy_batches(), validation.y
+    # batches of a split are decoded one by one, where an accuracy asks for them
+    x, y = cast(Tensor, validation.lazy_batches()), validation.y
     row = {"SA": standard_accuracy(model, x, y)}
     if eval_attack is not None and config.evaluates_robustly_at(epoch):
         row["RA"] = robust_accuracy(

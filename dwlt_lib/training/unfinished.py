@@ -1,5 +1,4 @@
-"""Trainings that are under way: what a process leaves after every epoch, and how the next one takes
-it up.
+"""Trainings under way: what a process leaves after every epoch, and how another takes it up.
 
 outputs/records/.partial/ID.OWNER/ is one process's own: nobody else writes or deletes there while
 it may be alive. What a dead process left is taken over, what one on another host left, or a living
@@ -27,10 +26,14 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def folder(root: Path, id: str) -> Path:
-    """This process's folder for the training of that record, with the newest of what others left of
-    it.
+    """This process's folder for a training, with the newest of what others left of it.
 
-    root: outputs/records/.partial.
+    Args:
+        root: outputs/records/.partial.
+        id: of the record whose training it is.
+
+    Returns:
+        The folder, which is there.
     """
     own = root / f"{id}.{files.owner()}"
     if own.exists():
@@ -70,7 +73,12 @@ def _taken(other: Path, own: Path) -> bool:
 
 
 def remove(root: Path, id: str) -> None:
-    """The record is there: this process's folder goes, and those of dead processes."""
+    """Remove what is left of a training whose record is there: one's own, and dead processes'.
+
+    Args:
+        root: outputs/records/.partial.
+        id: of the record.
+    """
     for path in root.glob(f"{id}.*"):
         owner = path.name.partition(".")[2]
         if owner == files.owner() or files.is_dead(owner):
@@ -78,7 +86,12 @@ def remove(root: Path, id: str) -> None:
 
 
 def sweep(root: Path, is_there: Callable[[str], bool]) -> None:
-    """What dead processes left of trainings whose record is there, and of copies, goes."""
+    """Remove what dead processes left of trainings whose record is there, and of copies.
+
+    Args:
+        root: outputs/records/.partial.
+        is_there: tells by its id whether a record is there.
+    """
     files.collect(root)
     for path in root.glob("*.*"):
         id, _, owner = path.name.partition(".")
@@ -87,7 +100,12 @@ def sweep(root: Path, is_there: Callable[[str], bool]) -> None:
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """A checkpoint, whole on the disk: the sha256 of what follows, then torch's own format."""
+    """Write a checkpoint, whole on the disk.
+
+    Args:
+        state: what `load` gives back.
+        path: the file: the sha256 of what follows, then torch's own format.
+    """
     import torch
 
     data = io.BytesIO()

@@ -62,7 +62,7 @@ def cuda(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, value)
 
     def places(model, optimiser):
-        kept = [part for one in trainer._WARM.values() for part in one.kept[1]]
+        kept = [part for one in trainer._WARM.values() for part in one.masked_parameters[1]]
         moving = [
             value
             for state in optimiser.state.values()
@@ -124,7 +124,7 @@ def momenta(model, optimiser):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_capturing_leaves_model_and_optimiser_as_it_found_them(cuda, trained, fails, capsys):
+def test_capturing_leaves_model_and_optimiser_as_it_found_them(cuda, trained, fails, caplog):
     model, kept, optimiser, x, y = trained
     state, moving = (
         {name: value.clone() for name, value in model.state_dict().items()},
@@ -143,7 +143,7 @@ def test_capturing_leaves_model_and_optimiser_as_it_found_them(cuda, trained, fa
         and same(momenta(model, optimiser), moving)
         and cuda.pools == [(0, 7)]
     )
-    assert capsys.readouterr().err.count("step by step") == fails
+    assert caplog.text.count("step by step") == fails
 
 
 def test_before_the_first_step_momenta_are_zero_which_is_the_same_as_none(cuda, net, digits):
