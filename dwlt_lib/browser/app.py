@@ -1,182 +1,122 @@
-"""The browser: live controls over records. It shows what records say and computes no result of its
-own.
+"""The browser: live controls over records. It shows what records say and computes no result.
 
-`browse()` draws it in a notebook; everything is closed over one study at a time and read again by
-its reload button.
+`browse()` draws it in a notebook.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import ipywidgets as w
-import pandas as pd
 
 from dwlt_lib.browser import markup
-from dwlt_lib.browser.controls import WIDE, row
-from dwlt_lib.browser.pictures_tab import images_tab, landscapes_tab, png
-from dwlt_lib.browser.results_tab import results
-from dwlt_lib.browser.sparsity_tab import sparsity
-from dwlt_lib.plotting import figures
+from dwlt_lib.browser.controls import WIDE, Tab, dropdown, row
+from dwlt_lib.browser.images_tab import ImagesTab
+from dwlt_lib.browser.landscapes_tab import LandscapesTab
+from dwlt_lib.browser.record_panel import RecordPanel
+from dwlt_lib.browser.results_tab import ResultsTab
+from dwlt_lib.browser.sparsity_tab import SparsityTab
 from dwlt_lib.records import store
 
-ALONE = (  # what a shown notebook may load
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-)
+PROBLEMS_SHOWN = 5
 
 
 def browse(study: str = "") -> None:
-    """Show the browser. study: which to open first; else the environment's DWLT_STUDY, else the
-    first study made here, else the first committed reference."""
+    """Show the browser in a notebook.
+
+    Args:
+        study: the name of the study to open first; else the environment's DWLT_STUDY, else the
+            first study made here, else the first committed reference.
+
+    Example:
+        >>> browse("tour_full")
+    """
     from IPython.display import display
 
-    page = build(study or os.environ.get("DWLT_STUDY", ""))
-    display(page.box)
-    page.finish()  # what needs masks, and with them torch, comes after the first paint
+    page = Browser(study or os.environ.get("DWLT_STUDY", ""))
+    display(page)
+    page.sparsity.show_masks()  # they need torch, and come after the first paint
 
 
-def build(study: str = "") -> SimpleNamespace:
-    """The browser's parts: box (the page), finish (a function.
+class Browser(w.VBox):
+    """The page: a study, four tabs over its records, and below them the record that is opened.
 
-    Draws the masks), and its controls by name.
+    Attributes:
+        study: the names of the studies to choose from.
+        problems: what cannot be read or is not there yet, in lines.
+        tabs: the four tabs, which are also attributes of their own: sparsity, results, landscapes,
+            images.
+        record: the record that was opened last.
     """
-    page, names = SimpleNamespace(), store.study_names()
-    page.problems = w.HTML(layout=WIDE)
-    if not names:
-        page.problems.value = markup.problem(
-            f"No study under {store.outputs()}: run make tour, or set DWLT_OUTPUTS "
-            "to the folder that holds records and studies."
+
+    def __init__(self, study: str = "") -> None:
+        """Read the study's records and draw the first tab, without masks.
+
+        Args:
+            study: its name; if there is none of that name, the page says so and opens the first
+                study made here, else the first committed reference.
+        """
+        names = store.study_names()
+        own = [name for name in names if (store.study_dir(name) / "study.json").exists()]
+        self._unknown = study if study not in names else ""
+        options = [(name if name in own else f"{name} (reference)", name) for name in names]
+        first = study if study in names else next(iter([*own, *names]), None)
+        self.study = dropdown("study", options)
+        self.study.value = first
+        reload = w.Button(description="Reload", icon="refresh", layout={"width": "90px"})
+        self.problems, self.record = w.HTML(layout=WIDE), RecordPanel()
+        self.sparsity, self.results = SparsityTab(self.show_record), ResultsTab(self.show_record)
+        self.landscapes, self.images = LandscapesTab(), ImagesTab()
+        self.tabs = w.Tab(
+            [self.sparsity, self.results, self.landscapes, self.images],
+            titles=["Sparsity", "Results", "Landscapes", "Images"],
         )
-        page.box, page.finish = w.VBox([w.HTML(markup.CSS), page.problems]), lambda: None
-        return page
-    own = [n for n in names if (store.study_dir(n) / "study.json").exists()]
-    page.study = w.Dropdown(
-        options=[(n if n in own else f"{n} (reference)", n) for n in names], description="study"
-    )
-    page.study.value = study if study in names else [*own, *names][0]
-    reload = w.Button(description="Reload", icon="refresh", layout=w.Layout(width="90px"))
-    page.data, page.tabs = SimpleNamespace(table=pd.DataFrame()), None
-    page.open = lambda id: _panel(page, id)
-    page.is_open = lambda part: (
-        page.tabs is not None and parts[page.tabs.selected_index or 0] is part
-    )
-    page.record = w.VBox(layout=WIDE)
-    parts = [sparsity(page), results(page), landscapes_tab(page), images_tab(page)]
-    page.tabs = w.Tab(
-        [part.box for part in parts], titles=["Sparsity", "Results", "Landscapes", "Images"]
-    )
-    page.box = w.VBox(
-        [w.HTML(markup.CSS), row(page.study, reload), page.problems, page.tabs, page.record]
-    )
+        head = row(self.study, reload)
+        super().__init__([w.HTML(markup.CSS), head, self.problems, self.tabs, self.record])
+        self.study.observe(lambda _: self.read(), names="value")
+        self.tabs.observe(lambda _: self._open_tab().show(), names="selected_index")
+        reload.on_click(lambda _: self.read())
+        self.read()
 
-    def read(_: Any = None) -> None:
-        _read(
-            page,
-            (
-                f"study {study!r} is not here; want one of {names}"
-                if study and study not in names
-                else ""
-            ),
-        )
-        for part in parts:
-            part.refresh()
-        page.record.children = ()
+    def read(self) -> None:
+        """Read the study's records anew and draw the open tab."""
+        problems: list[str] = []
+        records, planned = store.empty_table(), 0
+        names = [name for _, name in self.study.options]
+        if not names:
+            problems.append(
+                f"No study under {store.outputs()}: run make tour, or set DWLT_OUTPUTS to the"
+                " folder that holds records and studies."
+            )
+        elif self._unknown:
+            problems.append(f"study {self._unknown!r} is not here; want one of {names}")
+        try:
+            if names:
+                records = store.table(study=self.study.value, damaged=problems)
+                planned = len(store.study(self.study.value)["ids"])
+        except (KeyError, ValueError, OSError) as error:
+            problems.append(str(error.args[0] if error.args else error))
+        if not problems and len(records) < planned:
+            problems.append(
+                f"{planned - len(records)} of {planned} records are not there yet; they are made"
+                f" by: dwlt run params/{self.study.value}.yaml"
+            )
+        if len(problems) > PROBLEMS_SHOWN:
+            more = f"and {len(problems) - PROBLEMS_SHOWN} more; dwlt verify names them all"
+            problems[PROBLEMS_SHOWN:] = [more]
+        self.problems.value = "".join(map(markup.problem, problems))
+        self.record.clear()
+        for tab in self.tabs.children:
+            tab.refresh(self.study.value, records)
+        self._open_tab().show()
 
-    def opened(change: dict) -> None:
-        parts[change["new"]].opened()
+    def show_record(self, id: str) -> None:
+        """Open a record below the tabs.
 
-    page.study.observe(read, names="value")
-    page.tabs.observe(opened, names="selected_index")
-    reload.on_click(lambda _: (read(), page.finish()))
-    page.finish = parts[0].masks
-    page.parts = SimpleNamespace(
-        sparsity=parts[0], results=parts[1], landscapes=parts[2], images=parts[3]
-    )
-    read()
-    return page
+        Args:
+            id: of the record.
+        """
+        self.record.show(id, self.study.value)
 
-
-def _read(page: SimpleNamespace, line: str) -> None:
-    """The study's table into page.data; what cannot be read is said and left out."""
-    lines = [line] if line else []
-    try:
-        page.data.table = store.table(study=page.study.value, damaged=lines)
-        planned = len(store.study(page.study.value)["ids"])
-    except (KeyError, ValueError, OSError) as error:
-        page.data.table, planned = store.empty_table(), 0
-        lines.append(str(error.args[0] if error.args else error))
-    here = len(page.data.table)
-    if not lines and here < planned:
-        lines.append(
-            f"{planned - here} of {planned} records are not there yet; they are made by: "
-            f"dwlt run params/{page.study.value}.yaml"
-        )
-    page.problems.value = "".join(map(markup.problem, lines[:5])) + (
-        markup.problem(f"and {len(lines) - 5} more; dwlt verify names them all")
-        if len(lines) > 5
-        else ""
-    )
-
-
-def _panel(page: SimpleNamespace, id: str) -> None:
-    """Opens a record below the tabs.
-
-    Its card, and buttons to what it builds on and to its executed notebook.
-    """
-    try:
-        found = store.read(id)
-    except (KeyError, ValueError, OSError) as error:
-        page.record.children = (w.HTML(markup.problem(f"record {id} cannot be read: {error}")),)
-        return
-    curve, notebook = "", w.HTML(layout=WIDE)
-    if found.history:
-        curve = png(figures.training_curve(found.history))
-    buttons = []
-    for up in found.upstream:
-        button = w.Button(
-            description=f"builds on {up[:8]}", tooltip=up, layout=w.Layout(width="150px")
-        )
-        button.on_click(lambda _, up=up: _panel(page, up))
-        buttons.append(button)
-    made_by = _notebook(page.study.value, found.id)
-    show = w.Button(
-        description="executed notebook", disabled=made_by is None, layout=w.Layout(width="170px")
-    )
-    show.on_click(lambda _: setattr(notebook, "value", _executed(made_by)))
-    close = w.Button(description="close", layout=w.Layout(width="80px"))
-    close.on_click(lambda _: setattr(page.record, "children", ()))
-    page.record.children = (
-        w.HTML(markup.record(found, curve, executed=made_by is not None)),
-        row(*buttons, show, close),
-        notebook,
-    )
-
-
-def _notebook(study: str, id: str) -> Path | None:
-    """The executed compute notebook that names a record."""
-    folder = store.study_dir(study) / "notebooks"
-    paths = sorted(folder.glob("0[1-9]_*.ipynb"))
-    return next(
-        (path for path in paths if id in path.read_text(encoding="utf-8", errors="replace")), None
-    )
-
-
-def _executed(path: Path) -> str:
-    """A notebook as a page in a frame that may run nothing and ask nobody."""
-    from nbconvert import HTMLExporter
-
-    try:
-        page, _ = HTMLExporter(template_name="classic").from_filename(str(path))
-    except Exception as error:  # cut short: nbformat's and nbconvert's errors have no common root
-        return markup.problem(
-            f"{path}: cannot be shown ({type(error).__name__}); run the study again"
-        )
-    page = re.sub(r"(?is)<script\b.*?</script\s*>|<link\b[^>]*>|@font-face\s*{[^}]*}", "", page)
-    page = page.replace(
-        "<head>", f'<head><meta http-equiv="Content-Security-Policy" content="{ALONE}">', 1
-    )
-    return markup.card("notebook", path=path, page=page)
+    def _open_tab(self) -> Tab:
+        return self.tabs.children[self.tabs.selected_index or 0]

@@ -1,89 +1,134 @@
-"""Parts that the browser's tabs share.
+"""What the browser's tabs share: a tab's base class, rows that wrap on narrow pages, offers."""
 
-Rows that wrap on narrow pages, a live figure, a kind of record.
-"""
-
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as w
+import numpy as np
 import pandas as pd
-from anywidget import AnyWidget
+
+from dwlt_lib.browser import markup
+from dwlt_lib.records import store
 
 WIDE = w.Layout(width="100%")
-# plotly may draw before its box has a width, and then takes 700 px: once drawn, it is told to
-# measure again
-FIT = """export default { render({ el }) {
-  const fit = () => requestAnimationFrame(() => window.dispatchEvent(new Event("resize")));
-  const look = () => el.closest(".widget-vbox")?.querySelector(".main-svg")
-    && (drawn.disconnect(), fit());
-  const drawn = new MutationObserver(look);
-  requestAnimationFrame(() => {
-    drawn.observe(el.closest(".widget-vbox") ?? el, { childList: true, subtree: true });
-    look();
-  });
-  return () => drawn.disconnect();
-} }"""
 
 
-def of_kind(page: SimpleNamespace, kind: str) -> pd.DataFrame:
-    """The study's records of a kind, without the columns that only other kinds have."""
-    table = page.data.table
-    if table.empty:
-        return table
-    table = table[table["kind"] == kind]
-    return table[[c for c in table.columns if c in ("SA", "RA") or table[c].notna().any()]]
+class Tab(w.VBox):
+    """One tab: controls that choose among a study's records, and what they show.
+
+    A tab is drawn when it is seen, not before. A subclass has two methods: `fill` offers what the
+    records have, `draw` shows what is chosen.
+
+    Attributes:
+        study: the name of the study that is shown.
+        records: its table, one row per record.
+    """
+
+    study = ""
+    records = pd.DataFrame()
+    _outdated = False
+    _held = False  # while options are replaced, no change of a control is a choice
+
+    def refresh(self, study: str, records: pd.DataFrame) -> None:
+        """Take over a study's records; they are drawn when the tab is next seen.
+
+        Args:
+            study: its name.
+            records: its table, of `records.table(study=study)`.
+        """
+        self.study, self.records, self._outdated = study, records, True
+        with self.hold():
+            self.fill()
+
+    def show(self) -> None:
+        """Draw what has changed since the tab was last seen."""
+        if self._outdated:
+            self._outdated = False
+            self.draw()
+
+    def fill(self) -> None:
+        """Offer what the records have; a choice that is still among them stays."""
+        raise NotImplementedError
+
+    def draw(self) -> None:
+        """Show what is chosen."""
+        raise NotImplementedError
+
+    def refill(self) -> None:
+        """Offer and draw anew, as another kind of record is chosen."""
+        with self.hold():
+            self.fill()
+        self.draw()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Within this context no change of a control calls what `on_change` has named."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
+    def on_change(self, call: Callable[[], None], *controls: w.Widget) -> None:
+        """Call a function whenever one of these controls is set to another value."""
+
+        def changed(_: Any) -> None:
+            if not self._held:
+                call()
+
+        for control in controls:
+            control.observe(changed, names="value")
 
 
-def row(*children: w.Widget) -> w.Box:
-    return w.Box(
-        children,
-        layout=w.Layout(display="flex", flex_flow="row wrap", align_items="center", width="100%"),
-    )
+def of_kind(records: pd.DataFrame, *kinds: str) -> pd.DataFrame:
+    """The rows of these kinds, without the columns that only other kinds have."""
+    rows = records[records["kind"].isin(kinds)]
+    if rows.empty:
+        return store.empty_table()
+    return rows[[c for c in rows.columns if c in ("SA", "RA") or rows[c].notna().any()]]
 
 
-def offer(box: w.Widget, options: list) -> None:
-    """Options of (label, value) or plain ones; what was chosen stays chosen if it still is among
-    them, else the first is."""
-    was, values = box.value, [o[1] if isinstance(o, tuple) else o for o in options]
-    box.options = options
-    box.value = was if was in values else values[0] if values else None
+def arrays_of(id: str) -> tuple[dict[str, np.ndarray], str]:
+    """A record's arrays by name, and "", or none and a line that says why not, as HTML."""
+    try:
+        return store.read(id).arrays(), ""
+    except Exception as error:  # a damaged file has many faces: safetensors' own, OSError...
+        return {}, markup.problem(f"record {id} cannot be read: {error}")
+
+
+def dropdown(label: str, options: Any = (), **layout: str) -> Any:
+    """A list that drops down, of values, pairs (label, value) or {label: value}.
+
+    It is typed as any: to a type checker a widget's value is whatever it may be at first.
+    """
+    return w.Dropdown(options=options, description=label, layout=layout)
+
+
+def level_slider(**options: Any) -> Any:
+    """A slider over levels of sparsity, whose values are rounds; at first only dense is there."""
+    return w.SelectionSlider(options=[("dense", 0)], description="sparsity", **options)
+
+
+def offer(box: Any, options: list) -> None:
+    """Give a box these options; its choice stays if it is among them, else the first is chosen.
+
+    Args:
+        box: a drop-down list or the like.
+        options: values, or pairs (label, value).
+    """
+    values = [option[1] if isinstance(option, tuple) else option for option in options]
+    choice = box.value if box.value in values else next(iter(values), None)
+    box.options, box.value = options, choice
+
+
+def row(*children: w.Widget, align_items: str = "center") -> w.Box:
+    """Widgets side by side, below each other where the page is narrow."""
+    layout = w.Layout(display="flex", flex_flow="row wrap", align_items=align_items, width="100%")
+    return w.Box(children, layout=layout)
 
 
 def halves(*children: w.Widget) -> w.Box:
-    """Side by side where there is room, below each other where not."""
-    half = dict(flex="1 1 340px", min_width="0", max_width="100%")
-    boxes = [w.VBox([child], layout=w.Layout(**half)) for child in children]
-    return w.Box(
-        boxes,
-        layout=w.Layout(
-            display="flex", flex_flow="row wrap", align_items="flex-start", width="100%"
-        ),
-    )
-
-
-def figure(page: SimpleNamespace) -> SimpleNamespace:
-    """A live figure: box, to be placed; draw(traces, layout); widget, plotly's own once something
-    was drawn. A click on a dot opens its record."""
-    found = SimpleNamespace(box=w.VBox(layout=WIDE), widget=None)
-
-    def clicked(trace: Any, points: Any, _: Any) -> None:
-        if points.point_inds:
-            page.open(trace.customdata[points.point_inds[0]])
-
-    def draw(traces: list, layout: dict) -> None:
-        import plotly.graph_objects as go  # half a second, after what needs none
-
-        # a page is told only what a figure was made with, and whatever changes before it shows it
-        # is lost
-        old, found.widget = found.widget, go.FigureWidget(data=traces, layout=layout)
-        found.widget._config = found.widget._config | {"displaylogo": False, "responsive": True}
-        found.box.children = (found.widget, AnyWidget(_esm=FIT))
-        if old is not None:
-            old.close()
-        for trace in found.widget.data:
-            if trace.customdata is not None:
-                trace.on_click(clicked)
-
-    found.draw = draw
-    return found
+    """Widgets of equal width side by side, below each other where there is no room."""
+    half = w.Layout(flex="1 1 340px", min_width="0", max_width="100%")
+    return row(*(w.VBox([child], layout=half) for child in children), align_items="flex-start")

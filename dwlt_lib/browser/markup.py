@@ -1,7 +1,7 @@
-"""What the browser says in words and small pictures: a table or record in, HTML out, by the
-templates beside this module, which escape everything in it.
+"""What the browser says in words and small pictures: a table or record in, HTML out.
 
-Accuracies come as fractions and are shown in percent, differences in points.
+The HTML stands in the templates beside this module, which escape every value. Accuracies come as
+fractions and are shown in percent, differences in points.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from dwlt_lib.analysis import double_win
-from dwlt_lib.plotting.style import CRITERION_NAMES, METHODS, PRETRAININGS, ROLES, percent
+from dwlt_lib.plotting.style import CRITERION_NAMES, METHODS, PRETRAININGS, ROLES, percent, style
+from dwlt_lib.records.store import Record
 
-FACTS = "pretraining method dataset fraction regime rounds seed images surrogate".split()
 FOLDER = Path(__file__).parent
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(FOLDER),
@@ -36,124 +38,125 @@ def _color(pretraining: str, method: str) -> str:
 
 
 TEMPLATES.filters["percent"] = percent
+TEMPLATES.tests["missing"] = pd.isna
 TEMPLATES.globals["color"] = _color
 
 
 def card(name: str, **shown: Any) -> str:
-    """The card of that name (a macro of cards.html.j2) with what it shows, escaped, as HTML."""
+    """A card as HTML.
+
+    Args:
+        name: of the macro in cards.html.j2.
+        **shown: the macro's arguments; they are escaped.
+    """
     return str(getattr(TEMPLATES.get_template("cards.html.j2").module, name)(**shown))
 
 
 def problem(line: str) -> str:
+    """A line that says what is wrong, as HTML."""
     return card("problem", line=line)
 
 
 def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity: float) -> str:
-    """Which criteria each ticket wins at `rounds`, which have that sparsity (in [0,1]).
+    """Which criteria each ticket wins at one level, as HTML.
 
-    levels: of double_win.criteria, extremes: of verdict, one data set and fraction of both.
+    Args:
+        levels: `double_win.criteria` of one data set and fraction.
+        extremes: `double_win.verdict` of the same.
+        rounds: the level.
+        sparsity: that of the level, in [0, 1].
     """
-    order = [(p, m) for m in METHODS for p in PRETRAININGS]
-    ends = extremes.set_index(["pretraining", "method"])["extreme_sparsity"]
-    tickets = []
-    for row in levels[levels["rounds"] == rounds].to_dict("records"):
-        ticket = row["pretraining"], row["method"]
-        criteria = []
-        for c in CRITERION_NAMES:
-            gap = row[f"{c}_difference"]
-            points = "" if pd.isna(gap) else f"{100 * gap:+.1f}"
-            criteria.append((row[f"{c}_status"], row[f"{c}_mean"], points))
-        tickets.append(
-            {
-                "pretraining": ticket[0],
-                "method": ticket[1],
-                "place": order.index(ticket) if ticket in order else len(order),
-                "criteria": criteria,
-                "won": row["double_win"],
-                "extreme": ends.get(ticket, np.nan),
-            }
-        )
+    ticket = ["pretraining", "method"]
+    rows = levels[levels["rounds"] == rounds]
+    rows = rows.merge(extremes[[*ticket, "extreme_sparsity"]], how="left", on=ticket)
+    order = {(p, m): i for i, (m, p) in enumerate((m, p) for m in METHODS for p in PRETRAININGS)}
+    places = [order.get(pair, len(order)) for pair in zip(*(rows[c] for c in ticket), strict=True)]
+    rows = rows.assign(place=places).sort_values("place", kind="stable")
     return card(
         "verdict",
         sparsity=sparsity,
         rounds=rounds,
-        criteria=CRITERION_NAMES.values(),
-        tickets=sorted(tickets, key=lambda ticket: ticket["place"]),
-        at_chance=double_win.chance_warnings(levels),
+        criteria=CRITERION_NAMES,
+        tickets=rows.to_dict("records"),
+        warnings=double_win.chance_warnings(levels),
     )
 
 
+def record(found: Record, curve: str = "", executed: bool = True) -> str:
+    """A record, whole, as HTML: what it is, what came out, its parameters, where it was made.
+
+    Args:
+        found: the record.
+        curve: its training curve, the address of an image; empty if there is none.
+        executed: whether its executed notebook is kept.
+    """
+    parameters = pd.json_normalize(found.spec).to_dict("records")[0]
+    return card("record", found=found, parameters=parameters, curve=curve, executed=executed)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What one network is shown, and what it reads, from a record of a transfer attack."""
+
+    arrays: Mapping[str, np.ndarray]
+    """The record's: image (N,3,H,W), label (N,), clean (N,); per source, its class after the attack
+    (N,) and SOURCE_delta (N,3,H,W), int8, the perturbation in 1/127 of eps."""
+    source: str
+    """Whose images it is attacked with: its "own" or those of an "unseen" model."""
+    eps: float
+    """Radius of the perturbations, in [0,1] pixels."""
+
+    def example(self, i: int, amplify: float) -> dict[str, Any]:
+        """The i-th image: perturbation times `amplify` around grey, attacked image, classes."""
+        delta = self.arrays[f"{self.source}_delta"][i].astype(float) / 127 * float(self.eps)
+        attacked = self.arrays["image"][i] / 255 + delta
+        return {
+            "perturbation": _image_png(255 * (0.5 + amplify * delta)),
+            "attacked": _image_png(255 * attacked),
+            "reads": {"clean": self.arrays["clean"][i], "attacked": self.arrays[self.source][i]},
+        }
+
+
+def examples(networks: Mapping[str, Attacked], amplify: float) -> str:
+    """Test images under attack, as HTML.
+
+    Args:
+        networks: by name, "dense" or a sparsity; all attacked on the same test images.
+        amplify: how many times a perturbation is enlarged.
+    """
+    first = next(iter(networks.values())).arrays
+    images = [
+        {
+            "label": label,
+            "clean": _image_png(first["image"][i]),
+            "networks": {name: shown.example(i, amplify) for name, shown in networks.items()},
+        }
+        for i, label in enumerate(first["label"])
+    ]
+    return card("examples", images=images)
+
+
+def _image_png(image: np.ndarray) -> str:
+    """An image (3,H,W), 0..255 or beyond, which is cut off, as a data URI."""
+    return png(np.round(np.moveaxis(image.clip(0, 255), 0, -1)).astype(np.uint8))
+
+
 def png(pixels: np.ndarray) -> str:
-    """uint8 (H,W) or (H,W,3) as the address of an image that a page carries in itself."""
+    """Pixels, uint8 (H,W) or (H,W,3), as a data URI: an image that a page carries in itself."""
     from PIL import Image
 
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return address(file.getvalue())
+    return _data_uri(file)
 
 
-def address(content: bytes) -> str:
-    """A PNG file as a data URI."""
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+def figure_png(figure: Figure) -> str:
+    """A matplotlib figure as a data URI."""
+    file = io.BytesIO()
+    with style():
+        figure.savefig(file, format="png", dpi=160)
+    return _data_uri(file)
 
 
-def _flat(value: Any, name: str = "") -> dict[str, str]:
-    """A nested description as one level of dotted names."""
-    if isinstance(value, Mapping):
-        return {
-            k: v
-            for key, part in value.items()
-            for k, v in _flat(part, f"{name}.{key}" if name else key).items()
-        }
-    return {name: ", ".join(map(str, value)) if isinstance(value, list) else f"{value}"}
-
-
-def record(found: Any, curve: str = "", executed: bool = True) -> str:
-    """A record, whole.
-
-    What it is, what came out, its training curve (the address of an image), its parameters, where
-    it was made, and whether its executed notebook is kept.
-    """
-    return card(
-        "record",
-        found=found,
-        what={name: value for name, value in found.columns.items() if name in FACTS},
-        made={name: value for name, value in found.made.items() if name != "host"},
-        parameters="\n".join(f"{name}: {value}" for name, value in _flat(found.spec).items()),
-        curve=curve,
-        executed=executed,
-    )
-
-
-def examples(tickets: Mapping[str, Mapping[str, np.ndarray]], source: str, amplify: float) -> str:
-    """Test images under attack, {"dense" or a sparsity: arrays of an attack record}: each network's
-    perturbation in [0,1] pixels times `amplify` around grey, its attacked image, and what it reads;
-    source: "own" or "unseen"."""
-    first = next(iter(tickets.values()))
-    images = []
-    for i, label in enumerate(first["label"]):
-        networks = []
-        for name, found in tickets.items():
-            delta = found[f"{source}_delta"][i].astype(float) / 127 * float(found["eps"])
-            shown = {
-                "perturbation": 0.5 + amplify * delta,
-                "attacked": found["image"][i] / 255 + delta,
-            }
-            networks.append(
-                {
-                    "name": name,
-                    "shown": {
-                        what: png(_pixels(np.clip(x, 0, 1) * 255)) for what, x in shown.items()
-                    },
-                    "reads": {"clean": found["clean"][i], "attacked": found[source][i]},
-                }
-            )
-        images.append(
-            {"label": label, "shown": png(_pixels(first["image"][i])), "networks": networks}
-        )
-    return card("examples", images=images)
-
-
-def _pixels(image: np.ndarray) -> np.ndarray:
-    """(3,H,W) in 0..255 to uint8 (H,W,3)."""
-    return np.round(np.moveaxis(image, 0, -1)).astype(np.uint8)
+def _data_uri(file: io.BytesIO) -> str:
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

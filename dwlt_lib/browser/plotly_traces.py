@@ -1,8 +1,7 @@
-"""Plotly figures for the browser: a table in, plain descriptions of traces out (dictionaries, which
-load no plotly).
+"""Plotly figures for the browser: a table in, plain descriptions of traces out.
 
-Tables hold fractions, figures percent. A trace whose dots are records carries their ids in
-`customdata`.
+These are dictionaries, for which plotly need not be loaded. Tables hold fractions, figures percent.
+A trace whose dots are records carries their ids in `customdata`.
 """
 
 from __future__ import annotations
@@ -16,272 +15,288 @@ from dwlt_lib.analysis import double_win, statistics, tables
 from dwlt_lib.plotting.style import CRITERION_NAMES, METHODS, PRETRAININGS, ROLES, percent
 
 Trace = dict[str, Any]
+Layout = dict[str, Any]
+Ticket = tuple[str, str]  # (pretraining, method)
+SHARES = (  # columns that hold fractions and are drawn in percent
+    *("SA", "RA", "SA_last", "RA_last", "SA_source", "transfer_accuracy", "surrogate_RA"),
+    *("sparsity", "chance"),
+)
+UNKNOWN_ROLE = ("#666666", "o", "-")
+# matplotlib's names in plotly's
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
-SYMBOLS = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "v": "triangle-down",
-    "X": "x",
-    "D": "diamond",
+SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "X": "x"} | {
+    "D": "diamond"
 }
-FONT = dict(family="DejaVu Sans, Verdana, sans-serif", size=12, color="#222")
-GRID = dict(gridcolor="#E6E6E6", zeroline=False, linecolor="#444", ticks="outside", ticklen=3)
-LAYOUT = dict(
-    autosize=True,
-    template="none",
-    font=FONT,
-    paper_bgcolor="white",
-    plot_bgcolor="white",
-    margin=dict(l=48, r=12, t=26, b=40),
-    hovermode="closest",
-    dragmode=False,
-    legend=dict(orientation="h", yanchor="top", y=-0.09, x=0, tracegroupgap=4),
-)
+AXIS = {
+    "gridcolor": "#E6E6E6",
+    "zeroline": False,
+    "linecolor": "#444",
+    "ticks": "outside",
+    "ticklen": 3,
+    "automargin": True,
+}
+LAYOUT = {
+    "autosize": True,
+    "template": "none",
+    "font": {"family": "DejaVu Sans, Verdana, sans-serif", "size": 12, "color": "#222"},
+    "paper_bgcolor": "white",
+    "plot_bgcolor": "white",
+    "margin": {"l": 48, "r": 12, "t": 26, "b": 40},
+    "hovermode": "closest",
+    "dragmode": False,
+    "legend": {"orientation": "h", "yanchor": "top", "y": -0.09, "x": 0, "tracegroupgap": 4},
+}
 
 
-def look(pretraining: str, method: str) -> tuple[str, str, str]:
-    """Colour, symbol and dash of a (pretraining, method), as in the figures; a method on another
-    pre-training than AT is drawn hollow."""
-    color, marker, line = ROLES.get(
-        pretraining if method == "IMP-ST" else method, ("#666666", "o", "-")
-    )
-    hollow = "-open" if method != "IMP-ST" and pretraining != "AT" else ""
-    return (
-        color,
-        SYMBOLS[marker] + hollow,
-        DASHES.get(line, "longdashdot") if isinstance(line, str) else "longdashdot",
-    )
+def tickets(table: pd.DataFrame) -> list[Ticket]:
+    """The tickets of a table of transfers, in the paper's order; dense is no ticket.
 
+    Args:
+        table: with columns pretraining and method.
 
-def tickets(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """The (pretraining, method) there are, in the paper's order.
-
-    Dense networks belong to all methods.
+    Returns:
+        Pairs (pretraining, method).
     """
-    found = set(zip(table["pretraining"], table["method"], strict=True))
-    return [(p, m) for m in METHODS for p in PRETRAININGS if (p, m) in found]
+    present = set(zip(table["pretraining"], table["method"], strict=True))
+    return [(p, m) for m in METHODS for p in PRETRAININGS if (p, m) in present]
 
 
-def first_shown(found: list[tuple[str, str]]) -> set[tuple[str, str]]:
-    """What Figure 3 shows: IMP-ST of every pre-training and RP on the last of them that has it.
+def shown_first(present: list[Ticket]) -> set[Ticket]:
+    """What Figure 3 shows of these tickets; the legend hides the others until they are clicked.
 
-    Else all.
+    Args:
+        present: of `tickets`.
+
+    Returns:
+        IMP-ST of every pre-training, and RP of the last pre-training that has it; if there is
+        neither, all.
     """
-    drawn = [t for t in found if t[1] == "IMP-ST"] + [t for t in found if t[1] == "RP"][-1:]
-    return set(drawn or found)
+    drawn = [ticket for ticket in present if ticket[1] == "IMP-ST"]
+    drawn += [ticket for ticket in present if ticket[1] == "RP"][-1:]
+    return set(drawn or present)
 
 
-def curves(table: pd.DataFrame, judged: pd.DataFrame, rounds: int) -> tuple[list[Trace], dict]:
-    """Figure 3 for one data set and fraction: SA after ST, SA and RA after AT, stacked over the
-    ladder.
+def curves(table: pd.DataFrame, levels: pd.DataFrame, rounds: int) -> tuple[list[Trace], Layout]:
+    """Figure 3 for one data set and fraction: SA after ST, SA and RA after AT, stacked.
 
-    table: transfers with ids; judged: winning.criteria of the same. Returns traces and layout. Each
-    ticket is a mean line with one standard deviation, a dot a seed (its record), and the band in
-    which it would match its dense network. The last three traces are the slider's marks at `rounds`
-    (marks_at).
+    Each ticket has a dot per seed (its record), a line through its means with one standard
+    deviation, and the band in which it would match its dense network.
+
+    Args:
+        table: transfers, of `records.table`.
+        levels: `double_win.criteria` of the same table.
+        rounds: where the slider is.
+
+    Returns:
+        Traces, of which the last three are the slider's rings (`rings_at`), and the layout.
     """
-    shown, traces, axes = first_shown(tickets(table)), [], {}
-    levels, at = statistics.spread(table), tables.sparsities(table)
-    based: set[tuple[str, str]] = set()
-    for i, (c, (regime, metric)) in enumerate(double_win.CRITERIA.items(), 1):
-        n = "" if i == 1 else str(i)
-        axes[f"yaxis{n}"] = dict(
-            GRID,
-            title=dict(text=f"{CRITERION_NAMES[c]} (%)", standoff=4),
-            automargin=True,
-            domain=[1 - i / 3 + 0.025, 1 - (i - 1) / 3 - 0.01],
-        )
-        for p, m in tickets(table):
-            here = levels[
-                (levels["pretraining"] == p)
-                & (levels["regime"] == regime)
-                & levels["method"].isin(["dense", m])
-            ].sort_values("rounds")
-            color, symbol, dash = look(p, m)
-            how = dict(
-                type="scatter",
-                xaxis="x",
-                yaxis=f"y{n}",
-                legendgroup=f"{p} {m}",
-                showlegend=False,
-                visible=True if (p, m) in shown else "legendonly",
-            )
-            band = judged[(judged["pretraining"] == p) & (judged["method"] == m)][
-                [f"{c}_threshold", f"{c}_dense"]
-            ]
-            if len(band := band.dropna()) and len(here) and ((c, p) not in based):
-                low, dense = 100 * band.iloc[0]
-                ends = [0, int(levels["rounds"].max())]
-                traces.append(
-                    how
-                    | dict(
-                        x=[*ends, *ends[::-1]],
-                        y=[low, low, dense, dense],
-                        fill="toself",
-                        mode="none",
-                        fillcolor=_faint(color),
-                        hoverinfo="skip",
-                        name=f"matches dense {p}",
-                    )
-                )
-                based.add((c, p))
-            seeds = table[
-                (table["pretraining"] == p)
-                & (table["regime"] == regime)
-                & ((table["method"] == m) | (table["rounds"] == 0))
-            ].dropna(subset=metric)
-            traces.append(
-                how
-                | dict(
-                    x=seeds["rounds"].tolist(),
-                    y=(100 * seeds[metric]).tolist(),
-                    mode="markers",
-                    name=f"{p}, {m}",
-                    customdata=seeds["id"].tolist(),
-                    marker=dict(size=5, color=color, opacity=0.45),
-                    text=[
-                        f"{p}, {m}, {percent(at[r])} %, seed {s}"
-                        for r, s in zip(seeds["rounds"], seeds["seed"], strict=True)
-                    ],
-                    hovertemplate="%{text}: %{y:.1f} %<br>click: its record<extra></extra>",
-                )
-            )
-            traces.append(
-                how
-                | dict(
-                    x=here["rounds"].tolist(),
-                    y=(100 * here[metric]).tolist(),
-                    mode="lines+markers",
-                    showlegend=i == 1,
-                    name=f"θ<sub>{p}</sub>, {m}",
-                    line=dict(color=color, dash=dash, width=1.8),
-                    hoverinfo="skip",
-                    marker=dict(symbol=symbol, size=7, color=color),
-                    error_y=dict(
-                        array=(100 * here[f"{metric}_std"].fillna(0)).tolist(), thickness=1, width=3
-                    ),
-                )
-            )
-    run = sorted(levels["rounds"].unique())
-    shown = [r for r, gap in zip(run, [9, *np.diff(run)], strict=True) if gap > 1 or len(run) < 9]
-    axes["xaxis"] = dict(
-        GRID,
-        title="sparsity (%)",
-        tickfont=dict(size=11),
-        tickvals=shown,
-        anchor="y3",
-        ticktext=[percent(at[r]) for r in shown],
-    )
-    marks = [
-        dict(
-            type="scatter",
-            xaxis="x",
-            yaxis=f"y{'' if i == 1 else i}",
-            mode="markers",
-            name="level",
-            hoverinfo="skip",
-            showlegend=False,
-            marker=dict(symbol="circle-open", size=15, color="#222", line_width=2),
-            **mark,
-        )
-        for i, mark in enumerate(marks_at(table, levels, rounds), 1)
-    ]
-    return [*traces, *marks], LAYOUT | axes | dict(height=620, shapes=[line_at(rounds)])
+    means, sparsities = statistics.spread(table), tables.sparsities(table)
+    present = tickets(table)
+    shown, last = shown_first(present), int(means["rounds"].max())
+    labels = table["rounds"].map({r: percent(s) for r, s in sparsities.items()})
+    table = table.assign(level=labels)
+    traces: list[Trace] = []
+    layout: Layout = LAYOUT | {"height": 620, "shapes": [line_at(rounds)]}
+    for panel, (criterion, (regime, metric)) in enumerate(double_win.CRITERIA.items(), 1):
+        layout[f"yaxis{panel}"] = AXIS | {
+            "title": {"text": f"{CRITERION_NAMES[criterion]} (%)", "standoff": 4},
+            "domain": [1 - panel / 3 + 0.025, 1 - (panel - 1) / 3 - 0.01],
+        }
+        with_band: set[str] = set()  # pre-trainings
+        for ticket in present:
+            p, m = ticket
+            own = _of_ticket(means, ticket, regime).sort_values("rounds")
+            records = _of_ticket(table, ticket, regime).dropna(subset=metric)
+            judged = levels[(levels["pretraining"] == p) & (levels["method"] == m)]
+            judged = judged.dropna(subset=[f"{criterion}_threshold", f"{criterion}_dense"])
+            drawn = []
+            if len(judged) and len(own) and p not in with_band:
+                with_band.add(p)
+                drawn.append(_band(judged.iloc[0], criterion, last))
+            drawn.append(_dots(records, ticket, metric))
+            drawn.append(_mean_line(own, ticket, metric) | {"showlegend": panel == 1})
+            common = {
+                "type": "scatter",
+                "xaxis": "x",
+                "yaxis": f"y{panel}",
+                "legendgroup": f"{p} {m}",
+                "visible": True if ticket in shown else "legendonly",
+            }
+            traces += [common | trace for trace in drawn]
+    rings = rings_at(table, means, rounds)
+    traces += [_ring(panel) | ring for panel, ring in enumerate(rings, 1)]
+    ticks = _ticks(sorted(means["rounds"].unique()), sparsities)
+    layout["xaxis"] = AXIS | ticks | {"anchor": "y3", "tickfont": {"size": 11}}
+    return traces, layout
 
 
-def _faint(color: str) -> str:
-    """#RRGGBB as it is drawn for bands."""
-    return f"rgba({', '.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))}, 0.13)"
+def _of_ticket(table: pd.DataFrame, ticket: Ticket, regime: str) -> pd.DataFrame:
+    """The rows of a ticket after that regime, and of its dense network."""
+    p, m = ticket
+    rows = table[(table["pretraining"] == p) & (table["regime"] == regime)]
+    return rows[(rows["method"] == m) | (rows["rounds"] == 0)]
 
 
-def line_at(rounds: int) -> dict:
-    """The slider's line through all three panels."""
-    return dict(
-        type="line",
-        x0=rounds,
-        x1=rounds,
-        y0=0,
-        y1=1,
-        yref="paper",
-        line=dict(color="#222", width=1),
-    )
+def _band(level: pd.Series, criterion: str, last: int) -> Trace:
+    """From the threshold to the dense mean, over all rounds."""
+    low, dense = 100 * level[f"{criterion}_threshold"], 100 * level[f"{criterion}_dense"]
+    red, green, blue = (int(_role(level["pretraining"])[0][i : i + 2], 16) for i in (1, 3, 5))
+    return {
+        "x": [0, last, last, 0],
+        "y": [low, low, dense, dense],
+        "fill": "toself",
+        "mode": "none",
+        "fillcolor": f"rgba({red}, {green}, {blue}, 0.13)",
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "name": f"matches dense {level['pretraining']}",
+    }
 
 
-def marks_at(table: pd.DataFrame, levels: pd.DataFrame, rounds: int) -> list[Trace]:
-    """Where the slider's rings are at `rounds`: x and y of the first-shown tickets' means, a
-    criterion each. levels: winning.spread(table)."""
-    shown, found = first_shown(tickets(table)), []
-    here = levels[levels["rounds"] == rounds]
+def _dots(records: pd.DataFrame, ticket: Ticket, metric: str) -> Trace:
+    """A dot per record."""
+    name = ", ".join(ticket)
+    levels = zip(records["level"], records["seed"], strict=True)
+    return {
+        "x": records["rounds"].tolist(),
+        "y": (100 * records[metric]).tolist(),
+        "mode": "markers",
+        "name": name,
+        "showlegend": False,
+        "customdata": records["id"].tolist(),
+        "marker": {"size": 5, "color": _role(*ticket)[0], "opacity": 0.45},
+        "text": [f"{name}, {level} %, seed {seed}" for level, seed in levels],
+        "hovertemplate": "%{text}: %{y:.1f} %<br>click: its record<extra></extra>",
+    }
+
+
+def _mean_line(means: pd.DataFrame, ticket: Ticket, metric: str) -> Trace:
+    """A line through the means with one standard deviation.
+
+    A method on another pre-training than AT has hollow markers.
+    """
+    p, m = ticket
+    color, marker, line = _role(p, m)
+    hollow = m != "IMP-ST" and p != "AT"
+    deviations = (100 * means[f"{metric}_std"].fillna(0)).tolist()
+    return {
+        "x": means["rounds"].tolist(),
+        "y": (100 * means[metric]).tolist(),
+        "mode": "lines+markers",
+        "name": f"θ<sub>{p}</sub>, {m}",
+        "line": {"color": color, "dash": DASHES.get(str(line), "longdashdot"), "width": 1.8},
+        "hoverinfo": "skip",
+        "marker": {
+            "symbol": SYMBOLS[marker] + ("-open" if hollow else ""),
+            "size": 7,
+            "color": color,
+        },
+        "error_y": {"array": deviations, "thickness": 1, "width": 3},
+    }
+
+
+def _role(pretraining: str, method: str = "IMP-ST") -> tuple:
+    """Colour, marker and line of a ticket in every figure, in matplotlib's words."""
+    return ROLES.get(pretraining if method == "IMP-ST" else method, UNKNOWN_ROLE)
+
+
+def _ring(panel: int) -> Trace:
+    """The slider's rings in a panel, wherever they are."""
+    return {
+        "type": "scatter",
+        "xaxis": "x",
+        "yaxis": f"y{panel}",
+        "mode": "markers",
+        "name": "level",
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "marker": {"symbol": "circle-open", "size": 15, "color": "#222", "line_width": 2},
+    }
+
+
+def rings_at(table: pd.DataFrame, means: pd.DataFrame, rounds: int) -> list[Trace]:
+    """Where the slider's rings are: around the means of what is shown first, at one level.
+
+    Args:
+        table: transfers, of `records.table`.
+        means: `statistics.spread` of the same table.
+        rounds: where the slider is.
+
+    Returns:
+        x and y (percent) of the rings, one trace per criterion.
+    """
+    shown, rings = shown_first(tickets(table)), []
     for regime, metric in double_win.CRITERIA.values():
-        own = here[(here["regime"] == regime)]
-        rings = [
-            t
-            for t in zip(own["pretraining"], own["method"], 100 * own[metric], strict=True)
-            if t[:2] in shown or t[1] == "dense"
-        ]
-        found.append(dict(x=[rounds] * len(rings), y=[y for *_, y in rings]))
-    return found
+        own = means[(means["rounds"] == rounds) & (means["regime"] == regime)]
+        pairs = zip(own["pretraining"], own["method"], strict=True)
+        own = own.loc[[pair in shown or pair[1] == "dense" for pair in pairs]]
+        rings.append({"x": own["rounds"].tolist(), "y": (100 * own[metric]).tolist()})
+    return rings
 
 
-def scatter(table: pd.DataFrame, x: str, y: str, color: str) -> tuple[list[Trace], dict]:
-    """Any metric of a table against any of its columns, a dot a record, a mean line a value of
-    `color`.
+def line_at(rounds: int) -> dict[str, Any]:
+    """The slider's line through all panels.
+
+    Args:
+        rounds: where the slider is.
     """
-    traces, palette = [], [role[0] for role in ROLES.values()]
+    line = {"color": "#222", "width": 1}
+    return {"type": "line", "x0": rounds, "x1": rounds, "y0": 0, "y1": 1, "yref": "paper"} | {
+        "line": line
+    }
+
+
+def _ticks(rounds: list[int], sparsities: dict[int, float]) -> dict[str, Any]:
+    """An axis of rounds labelled by sparsity; of many neighbours only the first has a label."""
+    gaps = np.diff(rounds, prepend=-9)
+    shown = [int(r) for r, gap in zip(rounds, gaps, strict=True) if gap > 1 or len(rounds) < 9]
+    labels = [percent(sparsities[r]) for r in shown]
+    return {"title": "sparsity (%)", "tickvals": shown, "ticktext": labels}
+
+
+def scatter(table: pd.DataFrame, x: str, y: str, color: str) -> tuple[list[Trace], Layout]:
+    """One column of a table of records against another: a dot per record, a line through means.
+
+    Args:
+        table: of `records.table`.
+        x: a column of numbers.
+        y: another one, whose fractions are drawn in percent.
+        color: a column; each of its values has a colour and a line.
+
+    Returns:
+        Traces and layout.
+    """
+    palette, traces = list(ROLES.values()), []
     table = table.dropna(subset=[x, y])
-    table = table[pd.to_numeric(table[y], errors="coerce").notna()]
-    share = 100.0 if y in SHARES else 1.0
-    for i, (value, part) in enumerate(
-        table.groupby(color, sort=True) if color else [("all", table)]
-    ):
-        shade = ROLES[value][0] if value in ROLES else palette[i % len(palette)]
-        means = part.groupby(x)[y].mean() * share
-        traces.append(
-            dict(
-                type="scatter",
-                x=means.index.tolist(),
-                y=means.tolist(),
-                mode="lines",
-                name=f"{value}",
-                line=dict(color=shade),
-                hoverinfo="skip",
-            )
-        )
-        traces.append(
-            dict(
-                type="scatter",
-                x=part[x].tolist(),
-                y=(share * part[y]).tolist(),
-                mode="markers",
-                showlegend=False,
-                name=f"{value}",
-                customdata=part["id"].tolist(),
-                marker=dict(color=shade, size=6, opacity=0.6),
-                hovertemplate=f"{color} {value}, {x} %{{x}}: %{{y:.4g}}<br>click: its record"
-                "<extra></extra>",
-            )
-        )
-    axes = dict(
-        xaxis=dict(GRID, title=x), yaxis=dict(GRID, title=y + " (%)" * (share > 1), automargin=True)
-    )
+    scale, unit = (100.0, " (%)") if y in SHARES else (1.0, "")
+    groups = table.groupby(color, sort=True) if color else [("all", table)]
+    for i, (value, rows) in enumerate(groups):
+        shade, *_ = ROLES.get(str(value), palette[i % len(palette)])
+        means = scale * rows.groupby(x)[y].mean()
+        common = {"type": "scatter", "name": str(value)}
+        line = {
+            "x": means.index.tolist(),
+            "y": means.tolist(),
+            "mode": "lines",
+            "line": {"color": shade},
+            "hoverinfo": "skip",
+        }
+        dots = {
+            "x": rows[x].tolist(),
+            "y": (scale * rows[y]).tolist(),
+            "mode": "markers",
+            "showlegend": False,
+            "customdata": rows["id"].tolist(),
+            "marker": {"color": shade, "size": 6, "opacity": 0.6},
+            "hovertemplate": f"{color} {value}, {x} %{{x}}: %{{y:.4g}}<br>click: its record"
+            "<extra></extra>",
+        }
+        traces += [common | line, common | dots]
+    xaxis: dict[str, Any] = AXIS | {"title": x}
     if x == "rounds" and len(table):
-        ticks, at = sorted(table[x].unique()), tables.sparsities(table)
-        axes["xaxis"] |= dict(
-            title="sparsity (%)", tickvals=ticks, ticktext=[percent(at[r]) for r in ticks]
-        )
-    legend = dict(orientation="h", yanchor="bottom", y=1.01, x=0)
-    return traces, LAYOUT | axes | dict(height=340, legend=legend)
-
-
-SHARES = (
-    "SA",
-    "RA",
-    "SA_last",
-    "RA_last",
-    "SA_source",
-    "transfer_accuracy",
-    "surrogate_RA",
-    "sparsity",
-    "chance",
-)
+        sparsities = tables.sparsities(table)
+        labels = [percent(sparsity) for sparsity in sparsities.values()]
+        xaxis |= {"title": "sparsity (%)", "tickvals": list(sparsities), "ticktext": labels}
+    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0}
+    axes = {"xaxis": xaxis, "yaxis": AXIS | {"title": y + unit}}
+    return traces, LAYOUT | axes | {"height": 340, "legend": legend}

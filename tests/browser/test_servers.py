@@ -123,7 +123,7 @@ def test_the_url_names_the_door_and_the_token():
 def test_the_next_free_port_is_taken():
     with servers.socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert port < servers.free_port("127.0.0.1", port) < port + servers.TRIES
+        assert port < servers.free_port("127.0.0.1", port) < port + servers.PORTS_TRIED
 
 
 # ------------------------------------------------------------------------------------------ what is

@@ -44,8 +44,8 @@ def study(toy, outputs):
 @pytest.fixture
 def page(study):
     records_of(study)
-    found = app.build("toy")
-    found.finish()
+    found = app.Browser("toy")
+    found.sparsity.show_masks()
     return found
 
 
@@ -54,7 +54,7 @@ def numbers(html, attribute):
 
 
 def test_the_slider_moves_rings_verdict_and_kernel_maps_to_what_the_records_say(page):
-    tab = page.parts.sparsity
+    tab = page.sparsity
     table = store.table("transfer", study="toy")
     whole = table[table["fraction"] == 1]
     levels, judged = statistics.spread(whole), double_win.criteria(whole)
@@ -82,22 +82,22 @@ def test_the_slider_moves_rings_verdict_and_kernel_maps_to_what_the_records_say(
             for found in zeros
             for z in found[found["kernel"] > 1].groupby("block", sort=False)["zero"].sum()
         ]
-        assert numbers(tab.masks_html.value, "data-zero") == zeros
+        assert numbers(tab.masks.value, "data-zero") == zeros
         found = [
             mask_patterns.relative_similarity(mask_of(masks[p]), mask_of(masks[q]))
             for p, q in (("STD", "FAT"), ("STD", "AT"), ("FAT", "AT"))
         ]
-        assert numbers(tab.masks_html.value, "data-similarity") == pytest.approx(found, abs=1e-6)
+        assert numbers(tab.masks.value, "data-similarity") == pytest.approx(found, abs=1e-6)
     tab.slider.value = 0
     assert (
         "what every ticket is judged against" in tab.verdict.value
-        and "nothing is pruned" in tab.masks_html.value
+        and "nothing is pruned" in tab.masks.value
     )
 
 
 def test_a_dot_is_a_record_and_opens_it(page):
     ids = {}
-    for trace in page.parts.sparsity.figure.widget.data:
+    for trace in page.sparsity.figure.widget.data:
         for id, y in zip(
             trace.customdata if trace.customdata is not None else (), trace.y, strict=False
         ):
@@ -109,7 +109,7 @@ def test_a_dot_is_a_record_and_opens_it(page):
             round(100 * table.loc[id, metric], 9) for metric in ("SA", "RA")
         }
     id = next(iter(ids))
-    page.open(id)
+    page.show_record(id)
     card = page.record.children[0].value
     assert (
         f'data-record="{id}"' in card
@@ -127,7 +127,7 @@ def test_a_dot_is_a_record_and_opens_it(page):
 
 
 def test_the_reading_of_the_rule_changes_the_verdict_as_the_library_does(page):
-    tab, table = page.parts.sparsity, store.table("transfer", study="toy")
+    tab, table = page.sparsity, store.table("transfer", study="toy")
     for rule, ddof in (("one_std", 1), ("one_std", 0), ("eq3", 1)):
         tab.rule.value = (rule, ddof)
         found = double_win.criteria(table[table["fraction"] == 1], rule, ddof)
@@ -148,7 +148,7 @@ def exported(tab):
 
 def test_the_filtered_table_its_csv_and_its_dots_are_the_records(page):
     page.tabs.selected_index = 1
-    tab, table = page.parts.results, store.table("transfer", study="toy")
+    tab, table = page.results, store.table("transfer", study="toy")
     assert exported(tab)["SA"].tolist() == table["SA"].tolist()
     tab.filters["pretraining"].value, tab.filters["rounds"].value = ("AT", "FAT"), (6,)
     wanted = table[table["pretraining"].isin(["AT", "FAT"]) & (table["rounds"] == 6)]
@@ -157,10 +157,10 @@ def test_the_filtered_table_its_csv_and_its_dots_are_the_records(page):
         found["id"].tolist() == wanted["id"].tolist()
         and found["RA"].tolist() == wanted["RA"].tolist()
     )
-    assert f"{len(wanted)} rows" in tab.count.value and len(tab.table.children[0].df) == len(wanted)
+    assert f"{len(wanted)} rows" in tab.count.value and len(tab.grid.df) == len(wanted)
     dots = [trace for trace in tab.figure.widget.data if trace.customdata is not None]
     assert {id for trace in dots for id in trace.customdata} == set(wanted["id"])
-    tab.table.children[0].selected_rows = [1]
+    tab.grid.selected_rows = [1]
     assert f'data-record="{wanted["id"].iloc[1]}"' in page.record.children[0].value
     tab.group.value = ("pretraining", "regime")
     means = wanted.groupby(["pretraining", "regime"])["SA"].mean()
@@ -175,7 +175,7 @@ def test_the_filtered_table_its_csv_and_its_dots_are_the_records(page):
 
 def test_landscapes_and_images_are_drawn_from_their_records(page):
     page.tabs.selected_index = 2
-    tab = page.parts.landscapes
+    tab = page.landscapes
     for kind, look, images in (
         ("surface", "contours", "both"),
         ("surface", "3-D", "clean"),
@@ -184,7 +184,7 @@ def test_landscapes_and_images_are_drawn_from_their_records(page):
         tab.kind.value, tab.look.value, tab.images.value = kind, look, images
         assert "<img" in tab.picture.value, tab.picture.value
     page.tabs.selected_index = 3
-    tab = page.parts.images
+    tab = page.images
     arrays = store.read(store.table("attack", study="toy")["id"].iloc[0]).arrays()
     assert [int(i) for i in re.findall(r"truth: <b>(\d+)", tab.picture.value)] == arrays[
         "label"
@@ -215,45 +215,45 @@ def test_what_is_broken_or_missing_is_said_and_the_rest_is_shown(study):
         / "arrays.safetensors"
     )
     surface.unlink()
-    page = app.build("toy")
-    page.finish()
-    page.parts.landscapes.images.value = "both"
+    page = app.Browser("toy")
+    page.sparsity.show_masks()
+    page.landscapes.images.value = "both"
     for index in (1, 2, 3):
         page.tabs.selected_index = index
     assert (
         transfers["id"].iloc[0] in page.problems.value and "cannot be read" in page.problems.value
     )
-    assert len(exported(page.parts.results)) == (table["kind"] == "transfer").sum() - 1
+    assert len(exported(page.results)) == (table["kind"] == "transfer").sum() - 1
     assert (
-        'title="unknown"' in page.parts.sparsity.verdict.value
+        'title="unknown"' in page.sparsity.verdict.value
     )  # a replicate is missing at this level
-    assert "cannot be read" in page.parts.sparsity.masks_html.value
-    page.parts.sparsity.slider.value = 10
-    assert "Similarity" in page.parts.sparsity.masks_html.value
+    assert "cannot be read" in page.sparsity.masks.value
+    page.sparsity.slider.value = 10
+    assert "Similarity" in page.sparsity.masks.value
     assert (
-        "cannot be read" in page.parts.landscapes.picture.value
-        and "<img" in page.parts.landscapes.picture.value
+        "cannot be read" in page.landscapes.picture.value
+        and "<img" in page.landscapes.picture.value
     )
 
 
 def test_a_study_without_records_and_a_folder_without_studies_say_what_to_do(study, monkeypatch):
     store.write_study(study)
-    page = app.build("toy")
-    page.finish()
+    page = app.Browser("toy")
+    page.sparsity.show_masks()
     for index in (1, 2, 3, 0):
         page.tabs.selected_index = index
     assert (
         "are not there yet" in page.problems.value
-        and "nothing to judge" in page.parts.sparsity.verdict.value
+        and "nothing to judge" in page.sparsity.verdict.value
     )
-    assert "no transfers yet" in str(page.parts.sparsity.figure.widget.layout.title.text)
-    assert "nowhere" in app.build("nowhere").problems.value
+    assert "no transfers yet" in str(page.sparsity.figure.widget.layout.title.text)
+    assert "nowhere" in app.Browser("nowhere").problems.value
     (store.study_dir("toy") / "study.json").write_text('{"name": "to')
-    assert "cannot be read" in app.build("toy").problems.value
+    assert "cannot be read" in app.Browser("toy").problems.value
     monkeypatch.setattr(store, "_references", list)
     (store.study_dir("toy") / "study.json").unlink()
-    empty = app.build()
-    empty.finish()
+    empty = app.Browser()
+    empty.sparsity.show_masks()
     assert "run make tour" in empty.problems.value
 
 
@@ -322,7 +322,7 @@ def test_an_executed_notebook_is_shown_without_anything_that_runs_or_asks(page):
         f"ids = ['{id}']", outputs=[nbformat.v4.new_output("display_data", {"text/html": evil})]
     )
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "03_transfer-AT-0123.ipynb")
-    page.open(id)
+    page.show_record(id)
     next(
         button
         for button in page.record.children[1].children
@@ -335,7 +335,7 @@ def test_an_executed_notebook_is_shown_without_anything_that_runs_or_asks(page):
         "<script" not in shown and "elsewhere" not in shown and "03_transfer-AT-0123.ipynb" in frame
     )
     (folder / "03_transfer-AT-0123.ipynb").write_text(f'{{"{id}')
-    page.open(id)
+    page.show_record(id)
     next(
         button
         for button in page.record.children[1].children

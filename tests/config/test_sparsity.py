@@ -11,7 +11,7 @@ from figure_tables import texts
 from generate import records_of
 
 from dwlt_lib.analysis import double_win, mask_patterns, tables
-from dwlt_lib.browser import app, mask_markup, pictures_tab, plotly_traces
+from dwlt_lib.browser import app, landscapes_tab, mask_markup, plotly_traces
 from dwlt_lib.config import planning, specs
 from dwlt_lib.execution import runner
 from dwlt_lib.plotting import captions, figures, landscapes, study_overview
@@ -148,13 +148,13 @@ def test_figure_1_draws_the_share_that_is_left(halves):
 
 
 def test_the_browser_the_tours_sliders_and_the_report_say_it(halves):
-    page = app.build("toy")
-    page.finish()
-    tab, wanted = page.parts.sparsity, ["0.0 %", "50.0 %", "75.0 %", "87.5 %"]
+    page = app.Browser("toy")
+    page.sparsity.show_masks()
+    tab, wanted = page.sparsity, ["0.0 %", "50.0 %", "75.0 %", "87.5 %"]
     assert [label for label, _ in tab.slider.options] == wanted
     assert list(tab.figure.widget.layout.xaxis.ticktext) == [label[:-2] for label in wanted]
     tab.slider.value = 3
-    for html in (tab.verdict.value, tab.masks_html.value):
+    for html in (tab.verdict.value, tab.masks.value):
         assert "at 87.5 % sparsity" in html
     table = store.table("transfer", study="toy")
     traces, layout = plotly_traces.scatter(table, "rounds", "RA", "pretraining")
@@ -167,12 +167,12 @@ def test_the_browser_the_tours_sliders_and_the_report_say_it(halves):
         for text in trace.get("text", ())
     ]
     says(" ".join(dots), "87.5 %")
-    assert [label for label, _ in page.parts.results.filters["rounds"].options] == [
+    assert [label for label, _ in page.results.filters["rounds"].options] == [
         f"{r} ({label})" for r, label in enumerate(wanted)
     ]
-    assert [label for label, _ in page.parts.images.level.options] == wanted[1:]
+    assert [label for label, _ in page.images.level.options] == wanted[1:]
     for row in store.table("surface", study="toy").to_dict("records"):
-        says(pictures_tab._ticket(row), *wanted)
+        says(landscapes_tab._label(row), *wanted)
     assert list(interactive._sparsity_options(tables.sparsities(table))) == wanted
     assert list(interactive._sparsity_options(interactive._paper_sparsities(halves)))[:4] == wanted
     assert "at 75.0 % sparsity" in mask_markup.masks_at({}, "RP", 2, 0.75)

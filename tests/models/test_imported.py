@@ -16,7 +16,7 @@ from seeds import set_global
 from typer.testing import CliRunner
 
 from dwlt_lib.benchmarks import bench
-from dwlt_lib.browser.app import build
+from dwlt_lib.browser.app import Browser
 from dwlt_lib.cli.main import app
 from dwlt_lib.config import costs, planning, specs, studies
 from dwlt_lib.config.parameter_file import BadStudy
@@ -374,9 +374,9 @@ def test_what_reads_records_copes_with_a_theta_that_was_not_measured(made, home,
         done = invoke(command, made)
         assert done.exit_code == 0 and done.stdout, done.output
     assert invoke("results", made, "--format", "parquet").exit_code == 0
-    page = build("taken")
-    page.parts.results.kind.value = "pretraining"
-    page.open(theta["id"])
+    page = Browser("taken")
+    page.results.kind.value = "pretraining"
+    page.show_record(theta["id"])
     assert not page.problems.value and theta["id"] in str(
         [child.value for child in page.record.children if hasattr(child, "value")]
     )
