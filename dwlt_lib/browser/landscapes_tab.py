@@ -79,7 +79,7 @@ def _buttons(*options: str, width: int = 90) -> Any:
 
 def _label(row: dict) -> str:
     """A row of a table as one line."""
-    return (
-        f"θ_{row['pretraining']}, {row['method']}, {percent(tables.sparsity_of(row))} %,"
-        f" {dataset_name(row['dataset'])} {100 * row['fraction']:g} %, {row['regime']}, seed {row['seed']}"
-    )
+    sparsity = percent(tables.sparsity_of(row))
+    data = f"{dataset_name(row['dataset'])} {100 * row['fraction']:g} %"
+    ticket = f"θ_{row['pretraining']}, {row['method']}, {sparsity} %"
+    return f"{ticket}, {data}, {row['regime']}, seed {row['seed']}"

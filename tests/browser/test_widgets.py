@@ -224,9 +224,7 @@ def test_what_is_broken_or_missing_is_said_and_the_rest_is_shown(study):
         transfers["id"].iloc[0] in page.problems.value and "cannot be read" in page.problems.value
     )
     assert len(exported(page.results)) == (table["kind"] == "transfer").sum() - 1
-    assert (
-        'title="unknown"' in page.sparsity.verdict.value
-    )  # a replicate is missing at this level
+    assert 'title="unknown"' in page.sparsity.verdict.value  # a replicate is missing at this level
     assert "cannot be read" in page.sparsity.masks.value
     page.sparsity.slider.value = 10
     assert "Similarity" in page.sparsity.masks.value
