@@ -172,6 +172,21 @@ def toy(toy_data):
     return study
 
 
+@pytest.fixture
+def ladders(toy):
+    """A study of nine levels, three seeds and two methods."""
+    grid = [
+        {
+            "pretraining": ["STD", "AT"],
+            "method": ["IMP-ST", "RP"],
+            "dataset": ["stripes"],
+            "seeds": [0, 3, 5],
+            "rounds": list(range(1, 9)),
+        }
+    ]
+    return toy(grid=grid)
+
+
 @pytest.fixture(scope="session")
 def toy_records(toy, tmp_path_factory):
     """(study, outputs): the whole toy study, made once, validated on 18 images."""

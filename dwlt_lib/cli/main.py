@@ -173,12 +173,13 @@ def run(
     signal; run again to go on."""
     seconds = _seconds(budget)
     study = _study(params)
-    from dwlt_lib.execution import preflight, runner
+    from dwlt_lib.execution import preflight, run_folders, runner
     from dwlt_lib.execution.devices import visible_gpus
+    from dwlt_lib.execution.scheduling import missing_specs
     from dwlt_lib.execution.workers import Pool, start_server
     from dwlt_lib.records import store
 
-    deadline, todo = None if seconds is None else time.time() + seconds, runner.left(study)
+    deadline, todo = None if seconds is None else time.time() + seconds, missing_specs(study)
     log, inline = store.study_dir(study.name) / "workers.log", executor is Executor.inline
     if todo and not inline:
         start_server()
@@ -187,20 +188,21 @@ def run(
             chosen = preflight.check_inputs(todo, device.value)
         except ValueError as error:
             refuse(str(error))
-        runner.prepare(study, shared=not inline)
+        run_folders.prepare_folders(study, workers=not inline)
         store.write_study(study, params)
+        settings = runner.RunSettings(chosen, deadline, _say)
         if inline:
-            raise typer.Exit(runner.run_inline(study, chosen, deadline, _say))
+            raise typer.Exit(runner.run_inline(study, settings))
         gpus = visible_gpus() if chosen == "cuda" else []
         with Pool(workers or len(gpus) or CORES, deadline, log, gpus) as pool:
-            status = runner.run_papermill(study, params.resolve(), pool, chosen, deadline, _say)
+            status = runner.run_notebooks(study, params.resolve(), pool, settings)
         if status == runner.STOPPED:
             _say("stopped by the budget; the same command goes on from here")
         else:  # figures need no GPU, but every core
             with Pool(CORES if gpus else pool.workers, deadline, log) as pool:
                 status = max(status, _report(study.name, pool))
     finally:
-        runner.tidy(study)
+        run_folders.clean_folders(study)
     raise typer.Exit(status)
 
 
@@ -269,9 +271,9 @@ def status(params: Params) -> None:
     """What is there and what is left. 0: all; 75: something is left."""
     study = _study(params)
     from dwlt_lib.config import planning, specs
-    from dwlt_lib.execution import runner
+    from dwlt_lib.execution.scheduling import missing_specs
 
-    todo = runner.left(study)
+    todo = missing_specs(study)
     whole = planning.plan(study)
     print(f"{study.name}: {len(whole) - len(todo)} of {len(whole)} records are there")
     counts = Counter(spec.kind for spec in todo)
@@ -320,17 +322,17 @@ def verdict(
 def report(params: Params) -> None:
     """Figures and the one-page report over what is there now."""
     study = _study(params)
-    from dwlt_lib.execution import runner
+    from dwlt_lib.execution import run_folders
     from dwlt_lib.execution.workers import Pool
     from dwlt_lib.records import store
 
-    runner.prepare(study, of_figures=True)
+    run_folders.prepare_folders(study, figures_only=True)
     try:
         store.write_study(study, params)
         with Pool(CORES, None, store.study_dir(study.name) / "workers.log") as pool:
             status = _report(study.name, pool)
     finally:
-        runner.tidy(study)
+        run_folders.clean_folders(study)
     raise typer.Exit(status)
 
 
@@ -343,13 +345,14 @@ def publish(params: Params) -> None:
     study = _study(params)
     from dwlt_lib import files
     from dwlt_lib.analysis import double_win
-    from dwlt_lib.execution import runner
+    from dwlt_lib.execution.run_folders import OLD_SCRATCH
+    from dwlt_lib.execution.scheduling import missing_specs
     from dwlt_lib.records import store
 
-    if todo := runner.left(study):
+    if todo := missing_specs(study):
         refuse(f"{study.name}: {len(todo)} records are missing; finish it first: dwlt run {params}")
     files.check(store.outputs() / "reference")
-    files.collect(store.outputs() / "reference", old=runner.OLD)
+    files.collect(store.outputs() / "reference", old=OLD_SCRATCH)
     table, _ = _table(study.name)
     tables = {
         "results.csv": table.drop(columns="seconds").to_csv(index=False),
@@ -559,11 +562,11 @@ def _print_verdict(name: str, rule: str, ddof: int, extreme: str) -> bool:
 
 
 def _report(name: str, pool) -> int:
-    from dwlt_lib.execution import runner
+    from dwlt_lib.execution import figures
     from dwlt_lib.records import store
     from dwlt_lib.report import build
 
-    status, drawn = runner.run_figures(name, pool, _say)
+    status, drawn = figures.run_figures(name, pool, _say)
     page = store.study_dir(name) / "report.html"
     if drawn or not page.exists():
         page = build.build(name)

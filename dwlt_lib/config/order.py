@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 from dwlt_lib.config.specs import Spec, TransferSpec, with_upstream
 
-Turn = tuple[int, int]
-LAST: Turn = (
+Rank = tuple[int, int]
+LAST: Rank = (
     2**31,
     2**31,
 )  # what a figure does not show by itself: made when something builds on it, or at the end
 
 
 def bisection(values: Iterable[int]) -> dict[int, int]:
-    """{value: its turn from 0}.
+    """{value: its rank from 0}.
 
     The least, the greatest, the middle, the middles of both halves, and so on.
     """
@@ -31,25 +31,32 @@ def bisection(values: Iterable[int]) -> dict[int, int]:
     return found
 
 
-def turns(plan: Mapping[str, Spec]) -> Callable[[Spec], Turn]:
-    """A function that tells a record's turn.
+def coarse_to_fine_rank(plan: Mapping[str, Spec]) -> Callable[[Spec], Rank]:
+    """A function from a record to its rank: figures are made coarsely first.
 
-    By its seed, then by its rounds among all that the plan transfers.
+    Transfers rank by seed, then by `bisection` of the rounds that the plan transfers; landscapes
+    and attacks as their transfer; all else LAST.
+
+    Args:
+        plan: the records of a study by id.
+
+    Returns:
+        A function that maps a record's description to a rank; the least is made first.
     """
     tickets = [spec for spec in plan.values() if isinstance(spec, TransferSpec)]
     seeds = {seed: i for i, seed in enumerate(sorted({spec.seed for spec in tickets}))}
     rounds = bisection({_rounds(spec) for spec in tickets})
 
-    def turn(spec: Spec) -> Turn:
+    def rank(spec: Spec) -> Rank:
         of = getattr(spec, "transfer", spec)
         return (seeds[of.seed], rounds[_rounds(of)]) if isinstance(of, TransferSpec) else LAST
 
-    return turn
+    return rank
 
 
 def ordered(plan: Mapping[str, Spec]) -> list[Spec]:
-    """The plan's records by their turns, each after those it builds on."""
-    return list(with_upstream(sorted(plan.values(), key=turns(plan))).values())
+    """The plan's records by their rank, each after those it builds on."""
+    return list(with_upstream(sorted(plan.values(), key=coarse_to_fine_rank(plan))).values())
 
 
 def _rounds(spec: TransferSpec) -> int:

@@ -1,4 +1,13 @@
-from . import make, networks, progress, runner, study_files
+from . import figures, make, networks, progress, runner, scheduling, study_files
 from .study_files import read_study
 
-__all__ = ["make", "networks", "progress", "read_study", "runner", "study_files"]
+__all__ = [
+    "figures",
+    "make",
+    "networks",
+    "progress",
+    "read_study",
+    "runner",
+    "scheduling",
+    "study_files",
+]

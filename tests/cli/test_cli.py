@@ -190,7 +190,7 @@ def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(
     monkeypatch.setattr(devices, "visible_gpus", lambda: ["0", "1", "2"])
     monkeypatch.setattr(workers, "start_server", lambda: None)
     monkeypatch.setattr(workers, "Pool", Pool)
-    monkeypatch.setattr(runner, "run_papermill", lambda *_: getattr(runner, ends))
+    monkeypatch.setattr(runner, "run_notebooks", lambda *_: getattr(runner, ends))
     monkeypatch.setattr(main, "_report", lambda *_: runner.DONE)
     tiny = request.config.rootpath / "tests" / "tiny.yaml"
     assert invoke("run", tiny, "--device", "cuda", *asked).exit_code == getattr(runner, ends)

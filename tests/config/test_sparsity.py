@@ -13,7 +13,7 @@ from generate import records_of
 from dwlt_lib.analysis import double_win, mask_patterns, tables
 from dwlt_lib.browser import app, landscapes_tab, mask_markup, plotly_traces
 from dwlt_lib.config import planning, specs
-from dwlt_lib.execution import runner
+from dwlt_lib.execution import scheduling
 from dwlt_lib.plotting import captions, figures, landscapes, study_overview
 from dwlt_lib.pruning.ticket_files import mask_of
 from dwlt_lib.records import store
@@ -85,7 +85,7 @@ def test_labels_of_records_and_jobs_say_it(halves):
         says(label, " 0.0 %", "50.0 %", "75.0 %", "87.5 %")
     for job in planning.jobs(halves):
         if job.rounds:
-            says(runner._job_label(job, halves), "at 0.0", "at 50.0")
+            says(scheduling.job_label(halves, job), "at 0.0", "at 50.0")
 
 
 def test_the_verdict_says_it(halves):

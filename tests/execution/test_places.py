@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from dwlt_lib import files
 from dwlt_lib.cli.main import app
+from dwlt_lib.config.specs import record_id
 from dwlt_lib.execution import runner
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
@@ -227,7 +228,7 @@ def test_other_troubles_are_not_taken_for_a_full_disk():
         assert files.is_full(error)
 
 
-def test_inline_never_ends_well_while_a_record_is_missing(tmp_path, monkeypatch, capsys):
+def test_inline_never_ends_well_while_a_record_is_missing(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
     study, lost = read_study(SPECK), []
 
@@ -238,9 +239,9 @@ def test_inline_never_ends_well_while_a_record_is_missing(tmp_path, monkeypatch,
             store.write(spec, {}, [], {}, {})
 
     monkeypatch.setattr("dwlt_lib.execution.make.make", make)
-    assert runner.run_inline(study, "cpu", None, lambda line: None) == runner.FAILED
-    said = capsys.readouterr().err
-    assert runner.record_id(lost[0]) in said and said.count("\n") == 1
+    assert runner.run_inline(study, runner.RunSettings("cpu")) == runner.FAILED
+    (line,) = caplog.messages
+    assert record_id(lost[0]) in line and "\n" not in line
 
 
 # ------------------------------------------------------------------------------------ parameter

@@ -16,7 +16,8 @@ from conftest import BUSY
 from test_end_to_end import children_of
 from test_interrupts import LINE, SPECK, processes_end, start, until
 
-from dwlt_lib.execution import runner, workers
+from dwlt_lib.config.planning import plan
+from dwlt_lib.execution import notebooks, runner, scheduling, workers
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 
@@ -56,7 +57,7 @@ def notebook(tmp_path, monkeypatch):
 def in_checkout(folder, name, parameters, target):
     """A task: runs a notebook of another checkout."""
     store.checkout = lambda: folder
-    return runner._execute(name, parameters, target, "basis")
+    return notebooks.run_notebook(name, parameters, target, "basis")
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def execute(tmp_path, outputs, notebook):
         path, target = notebook("one", *cells), tmp_path / "done" / "one.ipynb"
         with workers.Pool(1, None, tmp_path / "workers.log") as pool:
             task = pool.submit(in_checkout, path.parent.parent, "one", parameters, target)
-        return task.result()[1], nbformat.read(target, 4)
+        return task.result().error, nbformat.read(target, 4)
 
     return run
 
@@ -288,12 +289,12 @@ def test_a_worker_killed_in_the_middle_fails_its_job_by_name_and_the_others_fini
     assert said.count("\n") == 3, said
     first, second, last = said.splitlines(keepends=True)
     assert process.returncode == 75 and last == LINE
-    assert first == f"failed: pretrain STD: {runner.DIED}\n"
+    assert first == f"failed: pretrain STD: {runner.WORKER_DIED}\n"
     assert second.endswith(" that build on a failed one\n")
     monkeypatch.setenv("DWLT_OUTPUTS", str(outputs))
     study = read_study(params)
-    left = {spec.model_dump_json() for spec in runner.left(study)}
-    made = [spec for spec in runner.plan(study).values() if spec.model_dump_json() not in left]
+    left = {spec.model_dump_json() for spec in scheduling.missing_specs(study)}
+    made = [spec for spec in plan(study).values() if spec.model_dump_json() not in left]
     assert {spec.kind for spec in made} == {"pretraining", "mask", "transfer"}
     assert all("STD" in spec for spec in left)
 

@@ -9,7 +9,7 @@ import pytest
 
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id, upstream
-from dwlt_lib.execution import make, runner
+from dwlt_lib.execution import make, runner, scheduling
 from dwlt_lib.records import store
 
 
@@ -107,8 +107,8 @@ def test_after_one_run_a_cut_or_emptied_study_is_whole_again(whole, copy, seed):
     rng = random.Random(seed)
     for file in rng.sample(files_of(copy), 12):
         rng.choice([cut, delete])(file, rng)
-    assert runner.left(whole[0])
-    assert runner.run_inline(whole[0], "cpu", None, lambda line: None) == runner.DONE
+    assert scheduling.missing_specs(whole[0])
+    assert runner.run_inline(whole[0], runner.RunSettings("cpu")) == runner.DONE
     assert store.verify() == [] and table() == whole[2]
 
 
@@ -120,7 +120,7 @@ def test_after_deleting_what_verify_names_one_run_makes_the_study_whole_again(wh
     for folder in named(store.verify()):
         shutil.rmtree(folder)
     assert store.verify() == []
-    assert runner.run_inline(whole[0], "cpu", None, lambda line: None) == runner.DONE
+    assert runner.run_inline(whole[0], runner.RunSettings("cpu")) == runner.DONE
     assert store.verify() == [] and table() == whole[2]
 
 

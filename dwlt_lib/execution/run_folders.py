@@ -1,0 +1,89 @@
+"""Where a run writes: checked before anything starts, and rid of what killed runs left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from dwlt_lib import files
+from dwlt_lib.config.planning import plan
+from dwlt_lib.config.studies import Study
+from dwlt_lib.records import store
+from dwlt_lib.training import unfinished
+
+OLD_SCRATCH = (".new-*", ".study-*", ".report-*", ".*.[0-9]*.ipynb")
+"""Scratch names of former versions, which do not tell their process."""
+SHARED_MEMORY = Path("/dev/shm")
+PATIENCE = 3.0  # seconds that workers may need to end
+
+
+def run_folders(study: Study, figures_only: bool = False) -> list[Path]:
+    """The folders that a run of the study writes to.
+
+    Args:
+        study: the study.
+        figures_only: whether only figures and the report are made, no records.
+    """
+    place = store.study_dir(study.name)
+    folders = [place, place / "notebooks", place / "figures"]
+    if not figures_only:
+        kinds = sorted({spec.kind for spec in plan(study).values()})
+        folders += [store.outputs() / "records" / name for name in (*kinds, ".partial")]
+    return folders
+
+
+def prepare_folders(study: Study, figures_only: bool = False, workers: bool = True) -> None:
+    """Check that a run's folders can be written to, and remove what dead processes left there.
+
+    Args:
+        study: the study.
+        figures_only: whether only figures and the report are made, no records.
+        workers: whether processes will be started, which share memory (semaphores at least).
+
+    Raises:
+        Unusable: one line; a place cannot be written to, or its disk is full.
+    """
+    for folder in run_folders(study, figures_only):
+        files.check(folder)
+    if workers and SHARED_MEMORY.is_dir():
+        files.check(SHARED_MEMORY)
+    for folder in files.temporary():
+        files.collect(folder)
+    for folder in run_folders(study):
+        files.collect(folder, old=OLD_SCRATCH)
+    unfinished.sweep(store.unfinished_root(), store.exists_id)
+
+
+def clean_folders(study: Study) -> None:
+    """Remove the scratch files that this run, which is over, and its workers left.
+
+    Workers that still end are waited for, for some seconds.
+    """
+    folders, late = run_folders(study), time.monotonic() + PATIENCE
+    while True:
+        for folder in folders:
+            files.collect(folder, own=True)
+        scratch = [path for folder in folders for path in folder.glob(f"{files.MARK}*")]
+        if not scratch or time.monotonic() > late:
+            return
+        time.sleep(0.1)
+
+
+def raise_if_full(error: BaseException | str) -> None:
+    """Raise an OSError that names the full disk, if this error was about one.
+
+    Nothing else could be made there either.
+    """
+    if not files.is_full(error):
+        return
+    full = store.outputs()
+    for place in (Path(tempfile.gettempdir()), SHARED_MEMORY):
+        if place.is_dir():
+            try:
+                files.check(place)
+            except files.Unusable:
+                full = place
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(full))
