@@ -512,7 +512,7 @@ def _table(name: str, kind: str | None = None):
 
     damaged: list[str] = []
     try:
-        if line := store.where(name):
+        if line := store.published_source(name):
             print(line, file=sys.stderr)
         found = store.table(kind, study=name, damaged=damaged)
     except KeyError as error:

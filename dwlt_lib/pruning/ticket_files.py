@@ -136,7 +136,7 @@ def export_ticket(record: Any, path: str | Path) -> Path:
         "spec": record.spec,
         "code": record.made.get("code"),
     }
-    if record.kind == "transfer" and not (record.path / OURS).exists():
+    if record.kind == "transfer" and not record.has(OURS):
         raise ValueError(
             f"record {record.id}: its weights were not kept; want a transfer that a landscape or a "
             f"transfer attack needs, or its mask's record {' '.join(record.upstream[1:])}"
@@ -254,10 +254,10 @@ def _theta_here(id: str) -> Path | None:
     try:
         from dwlt_lib.records.store import read
 
-        path = read(id).path / OURS
+        record = read(id)
     except (ImportError, KeyError):
         return None
-    return path if path.exists() else None
+    return record.path / OURS if record.has(OURS) else None
 
 
 # ----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The store of results: written once, checked whenever they are read, and tables of them.
 
-Here stands the only proof that work is done; computing does not.
+A record in outputs/records is the only proof that work is done; a published study is one file that
+is read in place. Nothing is computed here.
 """
 
 import lazy_loader

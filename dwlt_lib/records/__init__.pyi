@@ -1,4 +1,5 @@
 from . import store
+from .record import Record
 from .store import (
     checkout,
     coverage,
@@ -8,6 +9,7 @@ from .store import (
     outputs,
     path_of,
     preview,
+    published_source,
     read,
     study,
     study_dir,
@@ -15,10 +17,10 @@ from .store import (
     summary,
     table,
     verify,
-    where,
 )
 
 __all__ = [
+    "Record",
     "checkout",
     "coverage",
     "empty_table",
@@ -27,6 +29,7 @@ __all__ = [
     "outputs",
     "path_of",
     "preview",
+    "published_source",
     "read",
     "store",
     "study",
@@ -35,5 +38,4 @@ __all__ = [
     "summary",
     "table",
     "verify",
-    "where",
 ]

@@ -1,9 +1,7 @@
-"""Records: one small, self-describing, immutable result each, on disk; the only proof that work is
-done.
+"""The store: records on the disk, written once and whole, and the studies that they belong to.
 
-outputs/records/KIND/ID/record.json describes; .safetensors files beside it hold arrays; record.json
-has every file's sha256, its own, and the digests of the results that it was built on. A record
-appears by one atomic rename, whole or not at all, and what is read of it is checked first.
+A record appears at outputs/records/KIND/ID by one atomic rename, and is the only proof that work is
+done. Published studies, each one file, stand in for records that were not made here.
 """
 
 from __future__ import annotations
@@ -16,23 +14,19 @@ import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from safetensors.numpy import load
 
 from dwlt_lib import files
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import FORMAT, Spec, columns, label, record_id, upstream
 from dwlt_lib.config.studies import Study
-from dwlt_lib.records import archive
+from dwlt_lib.records import archive, verification
+from dwlt_lib.records.record import Folder, Location, Record, load_record, serialize
 
-# the order of a table's columns; others follow
-ORDER = [
+COLUMN_ORDER = [
     "kind",
     "pretraining",
     "method",
@@ -46,7 +40,8 @@ ORDER = [
     "SA",
     "RA",
 ]
-WHOLE = (
+"""The first columns of a table; others follow."""
+INTEGER_COLUMNS = (
     "rounds",
     "seed",
     "mask_seed",
@@ -60,7 +55,7 @@ WHOLE = (
     "test_images",
     "images_used",
 )
-KEYS = [
+SORT_KEYS = [
     "kind",
     "pretraining",
     "method",
@@ -74,72 +69,8 @@ KEYS = [
 ]
 
 
-@dataclass(frozen=True)
-class Record:
-    """One record. spec: its resolved description, nested; metrics: scalars; history: one dict an
-    epoch; files, sizes: sha256 and bytes by name; built_on: {upstream id: its result}; result: a
-    digest of what was found here, without when and where it was made."""
-
-    kind: str
-    id: str
-    path: Path
-    spec: dict[str, Any]
-    upstream: list[str]
-    columns: dict[str, Any]
-    metrics: dict[str, float]
-    history: list[dict[str, float]]
-    made: dict[str, Any]
-    files: dict[str, str]
-    sizes: dict[str, int]
-    built_on: dict[str, str]
-    result: str
-
-    def file(self, name: str) -> Path:
-        """The path of one of its files on the disk, which is as it was written.
-
-        Args:
-            name: such as "weights.safetensors".
-        Raises:
-            ValueError: one line; also of a record in a study's file, whose weights stayed behind.
-        """
-        if problem := self.problem(name):
-            raise ValueError(problem)
-        return self.path / name
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one of its files, on the disk or in a study's file, as they were written.
-
-        Args:
-            name: such as "mask.safetensors".
-        Raises:
-            ValueError: one line, if the record has no such file, or it is missing or changed.
-        """
-        if problem := self.problem(name):
-            raise ValueError(problem)
-        return _bytes(self.path / name)
-
-    def problem(self, name: str) -> str | None:
-        """What is wrong with one of its files, in one line, if anything is."""
-        file = self.path / name
-        if name not in self.files:
-            return (
-                f"{file}: the record holds no such file; it has {', '.join(self.files) or 'none'}"
-            )
-        try:
-            if _in_archive(file):
-                digest = hashlib.sha256(_bytes(file)).hexdigest()
-            else:
-                digest = files.sha256(file) if file.is_file() else ""
-        except (ValueError, OSError):
-            digest = ""
-        if digest == self.files[name]:
-            return None
-        return f"{file}: missing or changed since it was written; {_remedy(self.path)}"
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The numbers too many for JSON (surfaces, trajectories), by name; empty if it has none."""
-        name = "arrays.safetensors"
-        return load(self.read(name)) if name in self.files else {}
+# ----------------------------------------------------------------------------------------------
+# where everything lies
 
 
 def checkout() -> Path:
@@ -153,72 +84,103 @@ def outputs() -> Path:
 
 
 def study_dir(name: str) -> Path:
-    """Where a study's executed notebooks, figures and report lie."""
+    """The folder of a study's executed notebooks, figures and report."""
     return outputs() / "studies" / name
 
 
-def _references() -> list[Path]:
-    """The files of studies: the one that DWLT_STUDY_FILE names, those that were published here, and
-    those that come with the checkout; of the latter whichever can be read."""
-    roots = dict.fromkeys([outputs() / "reference", checkout() / "outputs" / "reference"])
-    found = [path for root in roots for path in sorted(root.glob("*.zip"))]
-    opened = os.environ.get("DWLT_STUDY_FILE")
-    own = [Path(opened)] if opened else []
-    return own + [path for path in found if _is_study(path)]
-
-
-def _is_study(path: Path) -> bool:
-    try:
-        return bool(archive.study(path))
-    except (ValueError, OSError):
-        return False
-
-
-def _in_archive(path: Path) -> bool:
-    """Whether a path leads into a study's file: FILE.zip/KIND/ID/NAME, or FILE.zip/KIND/ID."""
-    return any(parent.suffix == ".zip" and parent.is_file() for parent in path.parents)
-
-
-def _bytes(path: Path) -> bytes:
-    """A file's bytes, on the disk or in a study's file."""
-    for parent in path.parents:
-        if parent.suffix == ".zip" and parent.is_file():
-            return archive.read(parent, path.relative_to(parent).as_posix())
-    return path.read_bytes()
-
-
 def path_of(kind: str, id: str) -> Path:
+    """The folder of a record that is made here."""
     return outputs() / "records" / kind / id
 
 
 def unfinished_root() -> Path:
-    """Where trainings that are under way leave what they have (`unfinished`)."""
+    """The folder in which trainings that are under way keep their checkpoints."""
     return outputs() / "records" / ".partial"
 
 
-def exists(spec: Spec) -> bool:
-    """Whether the record is there and whole, as far as record.json and its files' sizes tell."""
-    return _is_whole(path_of(spec.kind, record_id(spec)))
+def reference_files() -> list[Path]:
+    """The files of studies that were published here, and of those that come with the checkout."""
+    roots = dict.fromkeys([outputs() / "reference", checkout() / "outputs" / "reference"])
+    return [path for root in roots for path in sorted(root.glob("[!.]*.zip"))]
 
 
-def exists_id(id: str) -> bool:
-    """The same of a record of any kind, by its id."""
-    return any(map(_is_whole, (outputs() / "records").glob(f"*/{id}")))
+def opened_file() -> Path | None:
+    """The study's file that DWLT_STUDY_FILE names, if it does; it is read before all else."""
+    path = os.environ.get("DWLT_STUDY_FILE")
+    return Path(path) if path else None
 
 
-def _is_whole(path: Path) -> bool:
+def _studies_in_files() -> dict[Path, dict[str, Any]]:
+    """What each study's file plans, the opened file first; without those that cannot be read.
+
+    `verify` names what is wrong with the others.
+    """
+    opened = opened_file()
+    found = {}
+    for path in [*([opened] if opened else []), *reference_files()]:
+        with suppress(ValueError, OSError):
+            found[path] = archive.study(path)
+    return found
+
+
+def _study_file(name: str) -> Path | None:
+    """The file of the study of that name, if there is one that can be read."""
+    studies = _studies_in_files()
+    return next((path for path, study in studies.items() if study["name"] == name), None)
+
+
+def _candidates(id: str) -> list[Location]:
+    """Where the record of that id may lie, the first choice first."""
+    folders = (outputs() / "records").glob(f"*/{id}/record.json")
+    own = [Folder(path.parent) for path in folders]
+    opened = opened_file()
+    in_opened, in_references = [], []
+    for file in _studies_in_files():
+        found = archive.locations(file).get(id)
+        if found is not None:
+            (in_opened if file == opened else in_references).append(found)
+    return [*in_opened, *own, *in_references]
+
+
+def _find(id: str) -> Location | None:
+    """Where the record of that id lies: where it can be read, else where it is damaged."""
+    candidates = _candidates(id)
+    readable = (location for location in candidates if _is_readable(location))
+    return next(readable, candidates[0] if candidates else None)
+
+
+def _is_readable(location: Location) -> bool:
     try:
-        record = _load(path)
-        return all((path / name).stat().st_size == size for name, size in record.sizes.items())
+        load_record(location)
     except (ValueError, OSError):
         return False
+    return True
+
+
+def _is_whole(location: Location) -> bool:
+    """Whether record.json is readable and all files are there, each of its size."""
+    try:
+        sizes = load_record(location).sizes
+    except (ValueError, OSError):
+        return False
+    return all(location.size(name) == size for name, size in sizes.items())
 
 
 # ----------------------------------------------------------------------------------------------
 # writing
 
 
-def write(
+def exists(spec: Spec) -> bool:
+    """Whether the record is there and whole, as far as record.json and its files' sizes tell."""
+    return _is_whole(Folder(path_of(spec.kind, record_id(spec))))
+
+
+def exists_id(id: str) -> bool:
+    """The same as `exists` for a record of any kind, by its id."""
+    return any(_is_whole(Folder(path)) for path in (outputs() / "records").glob(f"*/{id}"))
+
+
+def write(  # noqa: PLR0913 (all that a record has)
     spec: Spec,
     metrics: Mapping[str, float],
     history: list[dict[str, float]],
@@ -226,25 +188,34 @@ def write(
     made: Mapping[str, Any],
     built_on: Mapping[str, str] | None = None,
 ) -> Path:
-    """One record, once: written aside, then renamed into place. If another process was faster, its
-    record stays; what lies there without being a whole record gives way.
+    """Write one record: beside its place, then renamed into it.
 
-    content: {file name: its bytes, or a file of this disk, which is moved in}; made: what is no
-    part of the result (seconds, device, code version...); built_on: `results_of` what was read,
-    None for what is there now.
+    If another process was faster, its record stays; what lies there without being a whole record
+    gives way.
+
+    Args:
+        spec: what the record is of.
+        metrics: scalars by name; accuracies in [0, 1].
+        history: one dictionary per epoch.
+        content: each file by name: its bytes, or a file of this disk, which is moved in.
+        made: what is no part of the result (seconds, device, code version...).
+        built_on: `results_of` the records that were read; None for what is there now.
+
+    Returns:
+        Its folder.
     """
     kind, id = spec.kind, record_id(spec)
     target = path_of(kind, id)
-    aside = files.scratch(target)
-    aside.mkdir(parents=True)
+    scratch = files.scratch(target)
+    scratch.mkdir(parents=True)
     try:
         for name, data in content.items():
             if isinstance(data, Path):
-                os.replace(data, aside / name)
-                files.sync(aside / name)
+                os.replace(data, scratch / name)
+                files.sync(scratch / name)
             else:
-                files.write(aside / name, data)
-        found = {
+                files.write(scratch / name, data)
+        entries = {
             "kind": kind,
             "id": id,
             "label": label(spec),
@@ -253,41 +224,43 @@ def write(
             "metrics": dict(metrics),
             "upstream": [record_id(up) for up in upstream(spec)],
             "built_on": dict(results_of(upstream(spec)) if built_on is None else built_on),
-            "files": {name: files.sha256(aside / name) for name in content},
-            "sizes": {name: (aside / name).stat().st_size for name in content},
+            "files": {name: files.sha256(scratch / name) for name in content},
+            "sizes": {name: (scratch / name).stat().st_size for name in content},
             "history": history,
             "made": dict(made),
             "spec": spec.model_dump(mode="json"),
         }
-        what = [found[name] for name in ("kind", "id", "metrics", "files", "history", "built_on")]
-        found["result"] = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-        files.write(aside / "record.json", _sealed(found))
-        files.sync(aside)
-        _into_place(aside, target)
+        result_keys = ("kind", "id", "metrics", "files", "history", "built_on")
+        result = json.dumps([entries[name] for name in result_keys], sort_keys=True)
+        entries["result"] = hashlib.sha256(result.encode()).hexdigest()
+        files.write(scratch / "record.json", serialize(entries))
+        files.sync(scratch)
+        _move_into_place(scratch, target)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
         raise
     return target
 
 
 def results_of(specs: Iterable[Spec]) -> dict[str, str]:
-    """{id: the digest of what was found} of those of these records that are there."""
-    return {id: read(id).result for id in map(record_id, specs) if _folder(id)}
+    """{id: digest of its result} of those of these records that are there."""
+    locations = {id: _find(id) for id in map(record_id, specs)}
+    return {id: load_record(location).result for id, location in locations.items() if location}
 
 
-def _into_place(aside: Path, target: Path) -> None:
-    """Renames `aside` to `target`, unless a whole record is or comes there.
+def _move_into_place(scratch: Path, target: Path) -> None:
+    """Rename `scratch` to `target`, unless a whole record is or comes there.
 
-    What else lies there goes.
+    What else lies there is removed.
     """
     for _ in range(100):  # of several who mend one folder, each goes on until one of them has
         try:
-            os.rename(aside, target)
+            os.rename(scratch, target)
             break
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-        if _is_whole(target):
+        if _is_whole(Folder(target)):
             break
         broken = files.scratch(target)
         with suppress(FileNotFoundError):  # another one has just moved it
@@ -296,184 +269,141 @@ def _into_place(aside: Path, target: Path) -> None:
                 shutil.rmtree(broken, ignore_errors=True)
             else:
                 broken.unlink()
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     files.sync(target.parent)
-
-
-SEAL = ',\n "digest": "'
-
-
-def _sealed(found: Mapping[str, Any]) -> str:
-    """record.json's text, which ends with the sha256 of all that stands before."""
-    text = json.dumps(found, indent=1)[:-2]
-    return f'{text}{SEAL}{hashlib.sha256(text.encode()).hexdigest()}"\n}}'
 
 
 # ----------------------------------------------------------------------------------------------
 # reading
 
 
-def _load(path: Path) -> Record:
-    """The record in that folder.
-
-    FileNotFoundError if it has no record.json, ValueError, one line, if it is damaged.
-    """
-    stamped = path.parents[1] if _in_archive(path) else path / "record.json"
-    return _loaded(path, files.stamp(stamped))
-
-
-@cache
-def _loaded(path: Path, stamp: tuple[int, ...]) -> Record:
-    data = _bytes(path / "record.json")
-    text, _, seal = data.rpartition(SEAL.encode())
-    names = (
-        "kind",
-        "id",
-        "spec",
-        "upstream",
-        "columns",
-        "metrics",
-        "history",
-        "made",
-        "files",
-        "sizes",
-        "built_on",
-        "result",
-    )
-    if seal != f'{hashlib.sha256(text).hexdigest()}"\n}}'.encode():
-        raise ValueError(f"{path / 'record.json'}: {_what_is_wrong(data)}; {_remedy(path)}")
-    found = json.loads(data)
-    if (found["kind"], found["id"]) != (path.parent.name, path.name):
-        raise ValueError(
-            f"{path}: says it is {found['kind']} {found['id']}; move it there, or {_remedy(path)}"
-        )
-    return Record(path=path, **{name: found[name] for name in names})
-
-
-def _what_is_wrong(data: bytes) -> str:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        return f"cannot be read ({str(error).splitlines()[0]})"
-    if not isinstance(found, dict) or "digest" not in found:
-        return "is not what records.write wrote"
-    return "changed since it was written" if "built_on" in found else "of a former version"
-
-
-def _remedy(path: Path) -> str:
-    if _in_archive(path):
-        return f"bring {path.parents[1]} again, or publish it anew"
-    return f"delete {path} and run its study again"
-
-
-def _folder(id: str) -> Path | None:
-    """Where the record of that id lies: in outputs/records, or else in a committed reference."""
-    found = [file.parent for file in (outputs() / "records").glob(f"*/{id}/record.json")]
-    for file in _references():
-        names = archive.record_names(file)
-        if id in names:
-            found.append(file / names[id])
-    return next((path for path in found if _is_read(path)), found[0] if found else None)
-
-
-def _is_read(path: Path) -> bool:
-    try:
-        return bool(_load(path))
-    except (ValueError, OSError):
-        return False
-
-
 def read(id: str | Spec) -> Record:
-    """The record of that id, in outputs/records or in a committed reference.
+    """The record of that id, made here or in a published study.
 
-    Raises KeyError if there is none, ValueError if it is damaged, each of one line.
+    Args:
+        id: 20 hexadecimal digits, as the column id of `table` has them; or the record's spec.
+
+    Raises:
+        KeyError: there is no such record, one line.
+        ValueError: it is damaged, one line.
+
+    Example:
+        >>> record = read(table("transfer", study="tour_full")["id"].iloc[0])
+        >>> 0 <= record.metrics["SA"] <= 1
+        True
     """
     id = id if isinstance(id, str) else record_id(id)
     if not re.fullmatch("[0-9a-f]{20}", id):
         raise KeyError(
             f"record {id[:40]!r}: want an id, 20 hexadecimal digits, as records.table() has them"
         )
-    path = _folder(id)
-    if path is None:
+    location = _find(id)
+    if location is None:
         raise KeyError(f"record {id}: not under {outputs()}; run the study that plans it")
-    return _load(path)
+    return load_record(location)
+
+
+# ----------------------------------------------------------------------------------------------
+# studies
 
 
 def study_names() -> list[str]:
-    """Studies that were planned here, and the committed references."""
-    found = {path.parent.name for path in outputs().glob("studies/*/study.json")}
-    return sorted(found | {archive.study(path)["name"] for path in _references()})
+    """Names of the studies that were planned here, and of those in files, sorted."""
+    planned = {path.parent.name for path in outputs().glob("studies/*/study.json")}
+    return sorted(planned | {study["name"] for study in _studies_in_files().values()})
 
 
 def study(name: str) -> dict[str, Any]:
-    """What a study plans: name, params (its resolved parameters), ids (of all its records) and file
-    (where they were read from, if they were)."""
-    path = study_dir(name) / "study.json"
-    if path.exists():
+    """What a study plans.
+
+    Args:
+        name: one of `study_names`.
+
+    Returns:
+        name; params, its resolved parameters; ids of all its records; and file, the parameter
+        file, if it was read from one here.
+
+    Raises:
+        KeyError: there is no such study, or what is noted of it is damaged; one line.
+    """
+    note = study_dir(name) / "study.json"
+    if note.exists() and not _is_opened(name):
         try:
-            found = json.loads(path.read_bytes())
-            wanted = {"name": str, "params": dict, "ids": list}
-            if not isinstance(found, dict) or not all(
-                isinstance(found.get(key), kind) for key, kind in wanted.items()
-            ):
-                raise ValueError("it is not what records.write_study wrote")
-            return found
-        except (ValueError, RecursionError) as error:
-            reason = str(error).splitlines()[0]
+            return archive.parse_study(note.read_bytes())
+        except ValueError as error:
             raise KeyError(
-                f"study {name!r}: {path} cannot be read ({reason}); delete it and run: dwlt"
+                f"study {name!r}: {note} cannot be read ({error}); delete it and run: dwlt"
                 f" report params/{name}.yaml"
             ) from None
-    for file in _references():
-        if (found := archive.study(file))["name"] == name:
-            return found
+    file = _study_file(name)
+    if file is not None:
+        return archive.study(file)
+    for path in reference_files():
+        if path.stem == name:
+            raise KeyError(_why_not(path, name))
     raise KeyError(
         f"study {name!r}: not planned under {outputs()}; want one of {study_names() or 'none yet'},"
         " or run: dwlt run params/NAME.yaml"
     )
 
 
-def noted(name: str) -> dict[str, Any]:
-    """What `write_study` noted here of the study of that name.
+def _is_opened(name: str) -> bool:
+    """Whether the opened file holds the study of that name."""
+    opened = opened_file()
+    return opened is not None and _studies_in_files().get(opened, {}).get("name") == name
 
-    Empty if it was never planned here, or is damaged.
-    """
+
+def _why_not(path: Path, name: str) -> str:
+    """Why a study's file does not hold the study that it is named after."""
     try:
-        return study(name) if (study_dir(name) / "study.json").exists() else {}
-    except KeyError:
+        return f"{path}: holds the study {archive.study(path)['name']!r}, not {name!r}"
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def noted(name: str) -> dict[str, Any]:
+    """What `write_study` noted of a study here; empty if it noted nothing, or that is damaged."""
+    try:
+        return archive.parse_study((study_dir(name) / "study.json").read_bytes())
+    except (ValueError, OSError):
         return {}
 
 
-def write_study(found: Study, file: Path | None = None) -> None:
-    """Notes what the study plans, so that figures can tell its records from others and say how many
-    are missing.
+def write_study(study: Study, file: Path | None = None) -> None:
+    """Note what a study plans, so that its records can be told from others and counted.
 
-    file: the parameter file, if it comes from one.
+    Args:
+        study: the study.
+        file: the parameter file, if it comes from one.
     """
     content = {
-        "name": found.name,
+        "name": study.name,
         "file": str(file.resolve()) if file else None,
-        "params": found.model_dump(mode="json"),
-        "ids": list(plan(found)),
+        "params": study.model_dump(mode="json"),
+        "ids": list(plan(study)),
     }
-    path = study_dir(found.name) / "study.json"
-    if noted(found.name) != content:
+    path = study_dir(study.name) / "study.json"
+    if noted(study.name) != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, json.dumps(content, indent=1))
 
 
-def has_changed(found: Study) -> bool:
-    """Whether the study's file has other parameters than when the study was last planned here."""
-    params = noted(found.name).get("params")
-    return params is not None and params != found.model_dump(mode="json")
+def has_changed(study: Study) -> bool:
+    """Whether the study has other parameters now than when it was last planned here."""
+    params = noted(study.name).get("params")
+    return params is not None and params != study.model_dump(mode="json")
 
 
 def missing(study_name: str) -> int:
-    """How many of a study's records are not there yet; those of a committed study are, although
-    without their weights."""
-    own = outputs() / "records"
+    """How many of a study's records are not there yet.
+
+    Those of a published study are there, although without their weights.
+    """
+    locations = _locations(None, study_name)
     there = [
-        path for path in _paths(None, study_name) if path.parent.parent != own or _is_whole(path)
+        location
+        for location in locations
+        if not isinstance(location, Folder) or _is_whole(location)
     ]
     return len(study(study_name)["ids"]) - len(there)
 
@@ -483,11 +413,53 @@ def coverage(study_name: str) -> str:
     return f"{missing(study_name)} of {len(study(study_name)['ids'])} records are missing"
 
 
+def published_source(study_name: str) -> str:
+    """One line if a study's file stands in for records that were not made here, else ""."""
+    locations = _locations(None, study_name)
+    published = [location.file for location in locations if isinstance(location, archive.ZipFolder)]
+    if not published:
+        return ""
+    own = len(locations) - len(published)
+    return (
+        f"reading the committed study {_in_checkout(published[0])}: {own or 'none'} of its "
+        f"{len(locations)} records {'is' if own == 1 else 'are'} under {_in_checkout(outputs())}"
+    )
+
+
+def _in_checkout(path: Path) -> Path:
+    """The path relative to the checkout, if it lies there; a report that is passed on names it."""
+    return path.relative_to(checkout()) if path.is_relative_to(checkout()) else path
+
+
+def _locations(kind: str | None, study_name: str | None) -> list[Location]:
+    """Where records lie: all that were made here, or all that there are of one study.
+
+    A study's file stands in for what was not made here; the opened one is read alone.
+    """
+    own = [
+        Folder(path.parent)
+        for path in sorted(outputs().glob(f"records/{kind or '*'}/[!.]*/record.json"))
+    ]
+    if study_name is None:
+        return [*own]
+    ids = dict.fromkeys(study(study_name)["ids"])
+    file = _study_file(study_name)
+    found: dict[str, Location] = {} if file is None else {**archive.locations(file)}
+    if not _is_opened(study_name):
+        found |= {location.id: location for location in own}
+    return [found[id] for id in ids if id in found and kind in (None, found[id].kind)]
+
+
+# ----------------------------------------------------------------------------------------------
+# tables
+
+
 def preview(specs: Iterable[Spec]) -> pd.DataFrame:
     """What is about to be made: one row per record, with its label, its id and whether it exists.
 
     Args:
         specs: descriptions of records, as `planning.expand` gives them.
+
     Returns:
         A table with the columns record (the label), id and exists (bool).
     """
@@ -500,29 +472,12 @@ def summary(ids: Collection[str]) -> pd.DataFrame:
 
     Args:
         ids: of records that are there.
+
     Returns:
         One row per record, sorted; numbers have four decimals, and columns that do not apply to
         these kinds of record are left out. Accuracies are fractions in [0, 1].
     """
     return table(ids=ids).dropna(axis="columns", how="all").round(4)
-
-
-def where(study_name: str) -> str:
-    """A line if a committed study stands in for records that are not under outputs(), else ""."""
-    paths = _paths(None, study_name)
-    folders = [path.parents[1] for path in paths if _in_archive(path)]
-    if not folders:
-        return ""
-    own = len(paths) - len(folders)
-    return (
-        f"reading the committed study {_shown(folders[0])}: {own or 'none'} of its {len(paths)} "
-        f"records {'is' if own == 1 else 'are'} under {_shown(outputs())}"
-    )
-
-
-def _shown(path: Path) -> Path:
-    """A path as a reader of the checkout knows it."""
-    return path.relative_to(checkout()) if path.is_relative_to(checkout()) else path
 
 
 def table(
@@ -531,20 +486,32 @@ def table(
     damaged: list[str] | None = None,
     ids: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """One row a record (of `kind`; of `study`; of `ids`), sorted: what it is and its metrics.
-    Accuracies are in 0..1.
+    """One row per record, sorted: what it is, its metrics, and its id.
 
-    A record that cannot be read is a ValueError of one line; with `damaged`, that line is added
-    there and the rest is returned.
+    Args:
+        kind: pretraining, mask, transfer, surface, trajectory or attack; None for all.
+        study: only the records of that study, published or not; None for all that were made here.
+        damaged: receives a line for each record that cannot be read, which is then left out.
+        ids: only these records.
+
+    Returns:
+        A table whose columns depend on the kinds; accuracies are fractions in [0, 1].
+
+    Raises:
+        KeyError: there is no such study.
+        ValueError: there is no such kind; or a record cannot be read, and `damaged` is None.
+
+    Example:
+        >>> table("transfer", study="tour_full").groupby(["method", "rounds"])["RA"].mean()
     """
     if kind is not None and kind not in FORMAT:
         raise ValueError(f"kind={kind!r}: want one of {', '.join(FORMAT)}, or None for all")
     rows = []
-    for path in _paths(kind, study):
-        if ids is not None and path.name not in ids:
+    for location in _locations(kind, study):
+        if ids is not None and location.id not in ids:
             continue
         try:
-            record = _load(path)
+            record = load_record(location)
         except (ValueError, OSError) as error:
             if damaged is None:
                 raise ValueError(str(error)) from None
@@ -569,166 +536,88 @@ def empty_table() -> pd.DataFrame:
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     if not rows:
-        return pd.DataFrame(columns=[*ORDER, "id", "seconds"])
-    found = pd.DataFrame(rows)
-    found = found[
-        [*(name for name in ORDER if name in found), *(name for name in found if name not in ORDER)]
-    ]
-    gaps = {name: "Int64" for name in WHOLE if name in found and found[name].isna().any()}
-    found = found.astype(gaps)  # whole numbers stay whole where other kinds have none
-    return found.sort_values(
-        [key for key in KEYS if key in found], ignore_index=True, kind="stable"
-    )
+        return pd.DataFrame(columns=[*COLUMN_ORDER, "id", "seconds"])
+    frame = pd.DataFrame(rows)
+    first = [name for name in COLUMN_ORDER if name in frame]
+    frame = frame[[*first, *(name for name in frame if name not in first)]]
+    # whole numbers stay whole where records of other kinds have none
+    gaps = {name: "Int64" for name in INTEGER_COLUMNS if name in frame and frame[name].hasnans}
+    keys = [key for key in SORT_KEYS if key in frame]
+    return frame.astype(gaps).sort_values(keys, ignore_index=True, kind="stable")
 
 
-def _paths(kind: str | None, study_name: str | None) -> list[Path]:
-    """Folders of records that are there: all, or those a study plans.
-
-    A reference stands in where it has them.
-    """
-    if study_name is None:
-        return sorted(
-            path.parent for path in outputs().glob(f"records/{kind or '*'}/[!.]*/record.json")
-        )
-    ids = dict.fromkeys(study(study_name)["ids"])
-    found = {}
-    for file in _references():
-        if archive.study(file)["name"] == study_name:
-            for id, name in archive.record_names(file).items():
-                if id in ids and name.startswith(kind or ""):
-                    found[id] = file / name
-    for path in (outputs() / "records").glob(f"{kind or '*'}/*/record.json"):
-        if path.parent.name in ids:
-            found[path.parent.name] = path.parent
-    return [found[id] for id in ids if id in found]
+# ----------------------------------------------------------------------------------------------
+# publishing and checking
 
 
 def publish(study_name: str, tables: Mapping[str, str], report: Path | None = None) -> Path:
-    """Copy a study to outputs/reference, to be committed.
+    """Copy a study to outputs/reference, to be committed or passed on.
 
     Its records go, without weights, into one file, NAME.zip; its figures as PNG, the tables and
-    the report page into the folder NAME beside it, which replaces an older one whole.
+    the report page into the folder NAME beside it. Earlier ones are replaced.
 
     Args:
-        study_name: of a study that was planned here, or of a study's file.
+        study_name: one of `study_names`.
         tables: the text of each table, by file name.
         report: the report page, if there is one.
+
     Returns:
         The study's file.
+
     Raises:
-        ValueError: one line, if a file of a record is damaged.
+        KeyError: there is no such study.
+        ValueError: one line, if a file of a record is damaged; nothing is written.
     """
     target = outputs() / "reference" / f"{study_name}.zip"
     target.parent.mkdir(parents=True, exist_ok=True)
-    noted_here = {key: value for key, value in study(study_name).items() if key != "file"}
-    content = [("study.json", json.dumps(noted_here, indent=1).encode())]
-    for path in _paths(None, study_name):
-        record, within = _load(path), f"{path.parent.name}/{path.name}"
-        content.append((f"{within}/record.json", _bytes(path / "record.json")))
-        content += [
-            (f"{within}/{name}", record.read(name))
-            for name in ("mask.safetensors", "arrays.safetensors")
-            if name in record.files
-        ]
+    # without the path of its parameter file, which lies on this disk alone
+    note = {key: value for key, value in study(study_name).items() if key != "file"}
+    content = [("study.json", json.dumps(note, indent=1).encode())]
+    for location in _locations(None, study_name):
+        record, folder = load_record(location), f"{location.kind}/{location.id}"
+        content.append((f"{folder}/record.json", location.read("record.json")))
+        for name in archive.PUBLISHED:
+            if name in record.files:
+                content.append((f"{folder}/{name}", record.read(name)))
     archive.write(target, content)
-    folder = target.with_suffix("")
-    scratch = files.scratch(folder)
-    scratch.mkdir()
-    for figure in sorted((study_dir(study_name) / "figures").glob("*.png")):
-        (scratch / "figures").mkdir(exist_ok=True)
-        shutil.copyfile(figure, scratch / "figures" / figure.name)
-    for name, text in tables.items():
-        files.write(scratch / name, text)
-    if report is not None:
-        shutil.copyfile(report, scratch / "report.html")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(scratch, folder)
+    _publish_pages(study_name, target.with_suffix(""), tables, report)
     return target
 
 
+def _publish_pages(
+    study_name: str, target: Path, tables: Mapping[str, str], report: Path | None
+) -> None:
+    """Tables, figures and report of a study in a folder that replaces an older one whole."""
+    scratch = files.scratch(target)
+    (scratch / "figures").mkdir(parents=True)
+    for name, text in tables.items():
+        files.write(scratch / name, text)
+    for figure in (study_dir(study_name) / "figures").glob("*.png"):
+        shutil.copyfile(figure, scratch / "figures" / figure.name)
+    if report is not None:
+        shutil.copyfile(report, scratch / "report.html")
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(scratch, target)
+
+
 def verify() -> list[str]:
-    """What is wrong with the records on disk and in the studies' files, one line each.
+    """What is wrong with the records and the studies' files under outputs, one line each.
+
+    A file that DWLT_STUDY_FILE names is checked, too.
 
     Returns:
         A line for each record that is damaged, incomplete or misplaced, for all that builds on one
         of those or on another result than the one that is there, and for each study's file that
         cannot be read; empty if nothing is wrong.
     """
-    problems: dict[str, list[str]] = {}
-    sound: dict[str, Record] = {}
-    for path in _folders():
+    folders = sorted(outputs().glob("records/[!.]*/[!.]*"))
+    lines = verification.problems_of(map(Folder, folders))
+    opened = opened_file()
+    own = [path for path in reference_files() if path.is_relative_to(outputs())]
+    for path in [*([opened] if opened else []), *own]:
         try:
-            record = _load(path)
-            found = [problem for name in record.files if (problem := record.problem(name))]
-            sound[path.name] = record
-        except OSError as error:
-            found = [
-                f"{path}: has no record.json that can be read ({error.strerror}); {_remedy(path)}"
-            ]
+            _ = archive.study(path)
+            lines += verification.problems_of(archive.locations(path).values())
         except ValueError as error:
-            found = [str(error)]
-        problems.setdefault(path.name, []).extend(found)
-    own, dependent = [line for found in problems.values() for line in found], []
-    for id in _before(sound):
-        for up in sound[id].upstream:
-            if problem := _broken_link(sound[id], up, problems, sound):
-                problems[id].append(problem)
-                dependent.append(problem)
-    return own + dependent + [line for file in _archives() for line in _verify_archive(file)]
-
-
-def _archives() -> list[Path]:
-    """Every study's file, also one that cannot be read."""
-    return sorted({*(outputs() / "reference").glob("*.zip"), *_references()})
-
-
-def _verify_archive(file: Path) -> list[str]:
-    try:
-        names = [*archive.record_names(file).values()] if archive.study(file) else []
-    except (ValueError, OSError) as error:
-        return [str(error)]
-    found = []
-    for name in names:
-        try:
-            record = _load(file / name)
-        except (ValueError, OSError) as error:
-            found.append(str(error))
-            continue
-        kept = [name for name in record.files if name in ("mask.safetensors", "arrays.safetensors")]
-        found += [problem for name in kept if (problem := record.problem(name))]
-    return found
-
-
-def _broken_link(
-    record: Record, up: str, problems: Mapping[str, list[str]], sound: Mapping[str, Record]
-) -> str | None:
-    """Why what a record builds on is not what it was made of, in one line, if it is not."""
-    if up not in problems:
-        what = "is not there"
-    elif problems[up]:
-        what = "is damaged, or builds on what is"
-    elif record.built_on.get(up) != sound[up].result:
-        what = "is another result than the one that it was made of"
-    else:
-        return None
-    return f"{record.path}: builds on {up}, which {what}; {_remedy(record.path)}"
-
-
-def _folders() -> Iterable[Path]:
-    """Whatever lies where records do, with a record.json or without."""
-    return sorted(outputs().glob("records/[!.]*/[!.]*"))
-
-
-def _before(sound: Mapping[str, Record]) -> list[str]:
-    """Their ids, each after those that it builds on."""
-    found: dict[str, None] = {}
-
-    def add(id: str) -> None:
-        if id in sound and id not in found:
-            for up in sound[id].upstream:
-                add(up)
-            found[id] = None
-
-    for id in sound:
-        add(id)
-    return list(found)
+            lines.append(str(error))
+    return lines

@@ -61,7 +61,7 @@ def build(study: str) -> Path:
         found=len(found),
         planned=len(noted["ids"]),
         missing=missing,
-        where=store.where(study),
+        where=store.published_source(study),
         verdict=verdict,
         chapters=[chapter for path in shown if (chapter := _chapter(path, folder / "figures"))],
         asked=asked,

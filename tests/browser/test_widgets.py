@@ -248,7 +248,7 @@ def test_a_study_without_records_and_a_folder_without_studies_say_what_to_do(stu
     assert "nowhere" in app.Browser("nowhere").problems.value
     (store.study_dir("toy") / "study.json").write_text('{"name": "to')
     assert "cannot be read" in app.Browser("toy").problems.value
-    monkeypatch.setattr(store, "_references", list)
+    monkeypatch.setattr(store, "reference_files", list)
     (store.study_dir("toy") / "study.json").unlink()
     empty = app.Browser()
     empty.sparsity.show_masks()

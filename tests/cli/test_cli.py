@@ -113,7 +113,7 @@ def test_a_committed_study_that_stands_in_is_named(command, toy, tmp_path, empty
         f"reading the committed study {reference}: none of its {count} records are under "
         f"{empty_outputs}\n"
     )
-    assert store.where("toy") in html.unescape(build.build("toy").read_text())
+    assert store.published_source("toy") in html.unescape(build.build("toy").read_text())
 
 
 def test_a_dense_network_at_chance_is_said_and_wins_nothing(toy, tmp_path, empty_outputs):

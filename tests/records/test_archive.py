@@ -74,7 +74,7 @@ def test_a_file_elsewhere_is_opened_by_its_path_and_known_by_its_study(copy, tmp
 
 def test_weights_stayed_behind_and_are_not_read(published, copy):
     transfer = store.read(store.table("pretraining", study="toy")["id"][0])
-    with pytest.raises(ValueError, match="missing or changed"):
+    with pytest.raises(ValueError, match="left out when its study was published; run the study"):
         transfer.file("weights.safetensors")
 
 

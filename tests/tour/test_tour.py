@@ -30,7 +30,7 @@ def small(outputs):
 
 
 def test_with_nothing_there_the_tour_says_so_and_plays_with_its_own_study(outputs, monkeypatch):
-    monkeypatch.setattr(store, "_references", list)  # those that come with the checkout
+    monkeypatch.setattr(store, "reference_files", list)  # those that come with the checkout
     found = experiments.open_study("tour")
     assert "No study has run here" in found.note and "dwlt run params/tour.yaml" in found.note
     assert found.table.empty and found.demo.name == found.name == "tour"

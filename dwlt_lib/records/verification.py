@@ -1,0 +1,87 @@
+"""What is wrong with records: damaged files, and results that build on what has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from dwlt_lib.records.archive import PUBLISHED, ZipFolder
+from dwlt_lib.records.record import Location, Record, load_record
+
+
+def problems_of(locations: Iterable[Location]) -> list[str]:
+    """What is wrong with the records that should lie at these locations, one line each.
+
+    Args:
+        locations: all of one store, or all of one study file, since records build on each other.
+
+    Returns:
+        First the records that are damaged, incomplete or misplaced; then those that build on one
+        of these, or on another result than the one that is there.
+    """
+    problems: dict[str, list[str]] = {}
+    readable: dict[str, Record] = {}
+    for location in locations:
+        lines = problems.setdefault(location.id, [])
+        try:
+            record = load_record(location)
+        except OSError as error:
+            lines.append(
+                f"{location.path}: has no record.json that can be read ({error.strerror});"
+                f" {location.remedy}"
+            )
+        except ValueError as error:
+            lines.append(str(error))
+        else:
+            lines.extend(_file_problems(record))
+            readable[record.id] = record
+    damaged = [line for lines in problems.values() for line in lines]
+    dependent = []
+    for record in _upstream_first(readable):
+        for up in record.upstream:
+            if reason := _broken_link(record, up, problems, readable):
+                line = f"{record.path}: builds on {up}, which {reason}; {record.location.remedy}"
+                problems[record.id].append(line)
+                dependent.append(line)
+    return damaged + dependent
+
+
+def _file_problems(record: Record) -> list[str]:
+    """What is wrong with a record's files; a published record has only some of them."""
+    lines = []
+    for name in record.files:
+        try:
+            if not isinstance(record.location, ZipFolder):
+                record.file(name)
+            elif name in PUBLISHED:
+                record.read(name)
+        except ValueError as error:
+            lines.append(str(error))
+    return lines
+
+
+def _broken_link(
+    record: Record, up: str, problems: Mapping[str, list[str]], readable: Mapping[str, Record]
+) -> str | None:
+    """Why the upstream record is not the one that this record was made of, if it is not."""
+    if up not in problems:
+        return "is not there"
+    if problems[up]:
+        return "is damaged, or builds on what is"
+    if record.built_on.get(up) != readable[up].result:
+        return "is another result than the one that it was made of"
+    return None
+
+
+def _upstream_first(records: Mapping[str, Record]) -> list[Record]:
+    """The records, each after those that it builds on."""
+    ordered: dict[str, Record] = {}
+
+    def add(record: Record, descendants: frozenset[str]) -> None:
+        for up in record.upstream:
+            if up in records and up not in ordered and up not in descendants:
+                add(records[up], descendants | {up})
+        ordered.setdefault(record.id, record)
+
+    for record in records.values():
+        add(record, frozenset({record.id}))
+    return list(ordered.values())
