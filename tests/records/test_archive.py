@@ -1,15 +1,22 @@
 """A study's file: read in place, the same bytes for the same study, and nothing hostile gets in."""
 
 import json
+import os
 import random
+import struct
 import zipfile
 
 import pytest
+from typer.testing import CliRunner
 
+from dwlt_lib.browser import servers
+from dwlt_lib.cli.main import app
 from dwlt_lib.config.planning import plan
+from dwlt_lib.config.specs import record_id
 from dwlt_lib.execution import make
 from dwlt_lib.pruning.ticket_files import mask_of
 from dwlt_lib.records import archive, store
+from dwlt_lib.records.record import serialize
 
 STUDY = json.dumps({"name": "own", "params": {}, "ids": []}).encode()
 RECORD = "mask/" + 20 * "a" + "/record.json"
@@ -130,6 +137,14 @@ def hostile(name):
             data = bytearray(path.read_bytes())
             data[data.rindex(b"PK\x01\x02") + 8] |= 1
             path.write_bytes(data)
+        elif name == "another compression":
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as found:
+                found.writestr("study.json", STUDY)
+        elif name == "a name with NUL":
+            packed(("study.json", STUDY), (RECORD + "X", b""))
+            path.write_bytes(path.read_bytes().replace(b"record.jsonX", b"record.json\0"))
+        elif name == "ids that are no text":
+            packed(("study.json", STUDY.replace(b"[]", b"[[]]")))
         elif name == "a study of nothing":
             packed(("study.json", b"[]"))
         elif name == "a study of nonsense":
@@ -149,6 +164,9 @@ HOSTILE = (
     "a bomb",
     "twice",
     "encrypted",
+    "another compression",
+    "a name with NUL",
+    "ids that are no text",
     "a study of nothing",
     "a study of nonsense",
 )
@@ -173,3 +191,164 @@ def test_what_is_no_studys_file_is_refused_in_one_line_and_hides_no_other_study(
 def test_a_missing_file_is_said(tmp_path):
     with pytest.raises((ValueError, OSError), match="nothing.zip"):
         archive.study(tmp_path / "nothing.zip")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_browse_refuses_what_is_no_studys_file_before_anything_starts(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_STUDY_FILE", "")
+    hostile(name)(tmp_path / "own.zip")
+    result = CliRunner().invoke(app, ["browse", str(tmp_path / "own.zip")])
+    assert result.exit_code == 2 and result.stdout == ""
+    assert str(tmp_path) in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["no zip", "no study.json", "a study of nothing"])
+def test_a_study_whose_file_cannot_be_read_is_said_to_be_damaged(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+    (tmp_path / "reference").mkdir()
+    hostile(name)(tmp_path / "reference" / "own.zip")
+    with pytest.raises(KeyError, match="own.zip.*dwlt publish"):
+        store.study("own")
+    with pytest.raises(KeyError, match="run the study"):
+        store.read(20 * "0")
+
+
+def test_browse_shows_the_study_of_a_file_in_place(copy, tmp_path, monkeypatch):
+    opened = copy.rename(tmp_path / "from a colleague.zip")
+    shown = []
+    for name in ("DWLT_STUDY", "DWLT_STUDY_FILE"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(servers, "browse", lambda notebook, *_: shown.append(notebook.name))
+    assert CliRunner().invoke(app, ["browse", str(opened)]).exit_code == 0
+    assert shown == ["20_browse.ipynb"] and os.environ["DWLT_STUDY"] == "toy"
+    assert len(store.table(study="toy")) and not (tmp_path / "records").exists()
+
+
+def test_records_made_here_stand_before_those_of_a_reference_and_behind_an_opened_file(
+    toy, published, copy, tmp_path, monkeypatch
+):
+    spec = next(spec for spec in plan(toy()).values() if spec.kind == "transfer")
+    store.write(spec, {"SA": 0.125}, [], {}, {})
+    table = store.table("transfer", study="toy").set_index("id")
+    assert table.loc[record_id(spec), "SA"] == store.read(spec).metrics["SA"] == 0.125
+    assert len(table) == (published[1]["kind"] == "transfer").sum()
+    opened = copy.rename(tmp_path / "opened.zip")
+    store.write_study(toy(title="of the same name"))
+    monkeypatch.setenv("DWLT_STUDY_FILE", str(opened))
+    assert store.table(study="toy").equals(published[1])
+    assert store.read(spec).path.is_relative_to(opened)
+    assert store.study("toy") == archive.study(opened)
+
+
+def changed(path, change):
+    """The file written anew, sound as a zip, with change(name, content) in each content's place."""
+    with zipfile.ZipFile(path) as found:
+        content = [(name, change(name, found.read(name))) for name in found.namelist()]
+    archive.write(path, content)
+
+
+def test_a_changed_mask_in_a_sound_zip_is_found(published, copy):
+    id = next(iter(published[2]))
+    changed(copy, lambda name, data: data[:-1] + b"\x55" if f"{id}/mask" in name else data)
+    with pytest.raises(ValueError, match="changed since it was written; bring"):
+        mask_of(id)
+    assert len(store.table(study="toy")) == len(published[1])  # the records are as they were
+    assert any(f"{id}/mask.safetensors" in line for line in store.verify())
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"{}", 100_000 * b"["], ids=["empty", "cut", "no record", "deep"]
+)
+def test_a_damaged_record_in_a_sound_zip_is_one_line(published, copy, text):
+    id = published[1]["id"].iloc[-1]
+    changed(copy, lambda name, data: text if f"{id}/record.json" in name else data)
+    with pytest.raises(ValueError, match=f"{id}.*bring") as refusal:
+        store.table(study="toy")
+    assert "\n" not in str(refusal.value)
+    lines = []
+    assert len(store.table(study="toy", damaged=lines)) == len(published[1]) - 1
+    assert len(lines) == 1 and lines[0] in store.verify()
+
+
+@pytest.mark.parametrize("entry", ["columns", "metrics", "upstream", "files"])
+def test_a_record_with_its_digest_but_of_wrong_types_is_refused(published, copy, entry):
+    id = published[1]["id"].iloc[-1]
+
+    def change(name, data):
+        if f"{id}/record.json" not in name:
+            return data
+        entries = json.loads(data)
+        del entries["digest"]
+        wrong = [[]] if isinstance(entries[entry], list) else {"x": []}
+        return serialize(entries | {entry: wrong}).encode()
+
+    changed(copy, change)
+    with pytest.raises(ValueError, match="is not what records.write wrote"):
+        store.table(study="toy")
+
+
+def test_a_record_that_builds_on_another_result_is_found_in_a_studys_file(toy, outputs, published):
+    planned = plan(toy()).values()
+    store.write_study(toy())
+    theta = next(spec for spec in planned if spec.kind == "pretraining")
+    mask = next(spec for spec in planned if spec.kind == "mask" and spec.theta == theta)
+    store.write(theta, {"SA": 0.5}, [], {}, {})
+    store.write(mask, {}, [], {}, {}, {record_id(theta): "of another result"})
+    store.publish("toy", {})
+    here, in_file = store.verify()
+    assert all("another result" in line and record_id(mask) in line for line in (here, in_file))
+    assert "toy.zip" in in_file
+
+
+def test_no_more_is_unpacked_than_a_file_declares(published, copy):
+    """A bomb that declares one byte and holds ten million: nothing comes of it but one line."""
+    id = next(iter(published[2]))
+    changed(copy, lambda name, data: bytes(10**7) if f"{id}/mask" in name else data)
+    data = bytearray(copy.read_bytes())
+    entry = data.index(f"{id}/mask".encode(), data.index(b"PK\x01\x02")) - len("mask/") - 46
+    struct.pack_into("<I", data, entry + 24, 1)
+    copy.write_bytes(data)
+    with pytest.raises(ValueError, match="Bad CRC-32"):
+        archive.read(copy, f"mask/{id}/mask.safetensors")
+
+
+def test_more_files_or_bytes_than_any_study_has_are_refused(copy, monkeypatch, tmp_path):
+    for name in ("MOST_FILES", "MOST_BYTES", "MOST_JSON_BYTES", "MOST_BYTES_IN_ALL"):
+        with monkeypatch.context() as patch:
+            patch.setattr(archive, name, 3)
+            path = tmp_path / f"{name}.zip"
+            path.write_bytes(copy.read_bytes())
+            with pytest.raises(ValueError, match="3 at most"):
+                archive.study(path)
+
+
+def test_figures_and_the_report_lie_beside_the_file(copy):
+    figures = store.study_dir("toy") / "figures"
+    figures.mkdir(parents=True)
+    for name in ("figure.png", "figure.svg"):
+        (figures / name).write_bytes(b"drawn")
+    page = store.study_dir("toy") / "report.html"
+    page.write_text("<p>page")
+    was = copy.read_bytes()
+    folder = store.publish("toy", {"verdict.csv": "a\n"}, page).with_suffix("")
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names == {"figures/figure.png", "report.html", "verdict.csv"}
+    assert copy.read_bytes() == was  # written out of the very file that it replaces
+
+
+def test_publishing_a_damaged_record_writes_nothing(toy, outputs):
+    store.write_study(toy())
+    mask = next(spec for spec in plan(toy()).values() if spec.kind == "mask")
+    folder = store.write(mask, {}, [], {"mask.safetensors": b"bits"}, {})
+    (folder / "mask.safetensors").write_bytes(b"bit")
+    with pytest.raises(ValueError, match="mask.safetensors"):
+        store.publish("toy", {})
+    assert list((outputs / "reference").iterdir()) == []
+
+
+def test_the_committed_study_is_whole(monkeypatch, tmp_path):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+    path = store.checkout() / "outputs" / "reference" / "tour_full.zip"
+    monkeypatch.setenv("DWLT_STUDY_FILE", str(path))
+    assert store.verify() == []
+    assert sorted(archive.locations(path)) == sorted(archive.study(path)["ids"])
