@@ -1,6 +1,6 @@
-"""What a record costs.
+"""What a record costs: the arithmetic to make it, by sort, in GMAC.
 
-The arithmetic to make it, by sort, in GMAC (thousand million multiply-accumulates).
+A GMAC is a thousand million multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ GMAC = {
 
 
 class Work(NamedTuple):
-    """A sort of arithmetic: adversarial (at) or standard (st) training steps, an attack in
-    evaluation and its score (pgd20), or forward passes alone (surface); of a network at a side in
-    pixels; how its gradients are computed."""
+    """A sort of arithmetic, which has a speed of its own."""
 
     task: Literal["at", "st", "pgd20", "surface"]
+    """Adversarial or standard training steps, an attack in evaluation and its score, or forward
+    passes alone."""
     arch: str
+    """The network."""
     size: int
+    """Side of the images in pixels."""
     precision: str = "fp32"
+    """Number format of the gradients."""
     bn: str = "eval"
+    """Mode of BatchNorm during an attack."""
 
 
 def cost(spec: Spec) -> float:
@@ -50,8 +54,7 @@ def cost(spec: Spec) -> float:
 
 
 def work(spec: Spec) -> dict[Work, float]:
-    """GMAC to make this record alone, by sort; of training that may stop early or select its last
-    epoch, the most.
+    """GMAC to make this record alone, by sort; the most, where training may stop early.
 
     A backward pass to weights and input costs two forward passes, to the input alone one: a PGD-10
     training step so costs 23 forward passes an image, the score under PGD-20 41. Decoding and
@@ -65,7 +68,7 @@ def work(spec: Spec) -> dict[Work, float]:
             _testing(spec.arch, spec.data, spec.evaluation, spec.ra),
         )
     if isinstance(spec, MaskSpec):
-        if not retrains(spec):
+        if spec.retrain is None or not retrains(spec):
             return {}
         arch, data = spec.theta.arch, spec.theta.data
         return _sum(
@@ -116,8 +119,11 @@ def _sum(*parts: dict[Work, float]) -> dict[Work, float]:
 def _training(
     arch: str, data: DataSet, recipe: TrainingConfig, fraction: float, eval_attack: PGD | None
 ) -> dict[Work, float]:
-    """All epochs; with validation images they end with SA and, where an attack is trained against,
-    some with RA by `eval_attack`."""
+    """All epochs, and their validation.
+
+    With validation images they end with SA and, where an attack is trained against, some with RA by
+    `eval_attack`.
+    """
     images, held = split(data, recipe, fraction)
     attack, epochs = recipe.attack, recipe.epochs
     step = (

@@ -28,7 +28,7 @@ class Frozen(BaseModel):
     )
 
 
-class DataSet(Frozen, frozen=True):  # said again for type checkers, which else see no hash
+class DataSet(Frozen, frozen=True):  # pyright: ignore[reportGeneralTypeIssues]  # says it hashes
     """One row of the catalogue.
 
     train_sha256 and test_sha256 say which images the splits have (`data.fingerprints`). A record's
@@ -126,8 +126,8 @@ CATALOGUE: dict[str, DataSet] = {
             loader="embedded",
             classes=10,
             size=8,
-            mean=(0.252,) * 3,
-            std=(0.289,) * 3,
+            mean=(0.252, 0.252, 0.252),
+            std=(0.289, 0.289, 0.289),
             eps=0.15,
             alpha=0.0375,
             licence="CC BY-SA 3.0 (MNIST)",
@@ -139,8 +139,8 @@ CATALOGUE: dict[str, DataSet] = {
             loader="embedded",
             classes=10,
             size=8,
-            mean=(0.305,) * 3,
-            std=(0.376,) * 3,
+            mean=(0.305, 0.305, 0.305),
+            std=(0.376, 0.376, 0.376),
             eps=0.15,
             alpha=0.0375,
             licence="CC BY 4.0 (UCI optical digits)",

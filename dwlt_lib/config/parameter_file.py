@@ -41,8 +41,10 @@ def read(path: str | Path) -> str:
 
     Args:
         path: the file, of at most MOST_BYTES bytes in UTF-8.
+
     Returns:
         Its text.
+
     Raises:
         BadStudy: it is no file, too large or no text.
     """
@@ -83,8 +85,10 @@ def parse(text: str, origin: str) -> Study:
     Args:
         text: the file's text.
         origin: the file's name, for errors.
+
     Returns:
         The study; its data sets and weights are not looked at.
+
     Raises:
         BadStudy: one line with the file, the line in it, what is wrong and the remedy.
     """
@@ -110,8 +114,10 @@ def with_counts(
         counts: by data set, the fields of its row that were counted (train_images, test_images).
         text: the parameter file's text.
         origin: its name, for errors.
+
     Returns:
         The study, its rows with those numbers.
+
     Raises:
         BadStudy: the file states another number, or what it asks for does not fit these numbers.
     """

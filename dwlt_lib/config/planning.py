@@ -78,7 +78,7 @@ def _evaluation(study: Study, row: DataSet) -> PGD:
     )
 
 
-def theta(study: Study, pretraining: str) -> PretrainingSpec | ImportedSpec:
+def theta(study: Study, pretraining: Pretraining) -> PretrainingSpec | ImportedSpec:
     """theta_p on the study's source, from its file if the study names one."""
     row, regime = dataset(study, study.source), REGIME_OF[pretraining]
     if given := study.weights.get(pretraining):
@@ -115,14 +115,17 @@ def surrogate(study: Study, name: str) -> PretrainingSpec:
     )
 
 
-def mask(study: Study, pretraining: str, method: str, rounds: int) -> MaskSpec | None:
-    """m after `rounds` rounds; None for the dense network."""
+_RETRAINING_REGIME: dict[Method, Regime] = {"IMP-ST": "ST", "IMP-AT": "AT"}
+
+
+def mask(study: Study, pretraining: Pretraining, method: Method, rounds: int) -> MaskSpec | None:
+    """The mask m after `rounds` rounds of a method; None for the dense network."""
     if rounds == DENSE:
         return None
-    source, settings = theta(study, pretraining), study.retraining.get(method)
-    retrain = None
-    if settings is not None:
-        retrain = _training_config(study, source.data, method.removeprefix("IMP-"), settings)
+    source, retrain = theta(study, pretraining), None
+    if method in ("IMP-ST", "IMP-AT") and method in study.retraining:
+        regime, settings = _RETRAINING_REGIME[method], study.retraining[method]
+        retrain = _training_config(study, source.data, regime, settings)
     return MaskSpec(
         theta=source,
         method=method,
@@ -133,37 +136,44 @@ def mask(study: Study, pretraining: str, method: str, rounds: int) -> MaskSpec |
     )
 
 
-def transfer(
+def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as tables have them
     study: Study,
-    pretraining: str,
-    method: str,
+    pretraining: Pretraining,
+    method: Method,
     dataset_name: str,
     fraction: float,
-    regime: str,
+    regime: Regime,
     rounds: int,
     seed: int,
 ) -> TransferSpec:
-    """(theta_p, m) transferred.
+    """The transfer of a ticket (theta_p, m) to a downstream task.
 
     Weights are kept when this study's landscapes or transfer attacks need them.
+
+    Args:
+        study: the study, whose recipes and overrides count.
+        pretraining: theta_p.
+        method: how m is found; any, for the dense network.
+        dataset_name: the downstream data set.
+        fraction: share of its training images, in (0, 1].
+        regime: how the ticket is trained there.
+        rounds: rounds of pruning; 0 is the dense network.
+        seed: seed of the head, the order of images and the attacks' starts.
     """
     row = dataset(study, dataset_name)
-    changes = [study.transfer[regime]]
-    for override in study.overrides:
-        if all(
-            want in (None, have)
-            for want, have in (
-                (override.dataset, dataset_name),
-                (override.regime, regime),
-                (override.fraction, fraction),
-            )
-        ):
-            changes.append(override.recipe)
-    here = (pretraining, method, dataset_name, fraction, regime, rounds, seed)
+    layers = [study.transfer[regime]]
+    layers += [
+        override.recipe
+        for override in study.overrides
+        if override.dataset in (None, dataset_name)
+        and override.regime in (None, regime)
+        and override.fraction in (None, fraction)
+    ]
+    coordinates = (pretraining, method, dataset_name, fraction, regime, rounds, seed)
     keep = "none"
-    if any(_covers(block, here) for block in study.transfer_attacks):
+    if any(_covers(block, coordinates) for block in study.transfer_attacks):
         keep = "selected"
-    if any(_covers(block, here) for block in study.landscapes):
+    if any(_covers(block, coordinates) for block in study.landscapes):
         keep = "trajectory"
     return TransferSpec(
         theta=theta(study, pretraining),
@@ -173,7 +183,7 @@ def transfer(
         subset_rule=study.subset_rule,
         subset_seed=study.subset_seed,
         regime=regime,
-        recipe=_training_config(study, row, regime, *changes),
+        recipe=_training_config(study, row, regime, *layers),
         evaluation=_evaluation(study, row),
         ra=study.ra,
         seed=seed,
@@ -181,8 +191,8 @@ def transfer(
     )
 
 
-def _covers(block: Grid, at: tuple) -> bool:
-    pretraining, method, name, fraction, regime, rounds, seed = at
+def _covers(block: Grid, coordinates: tuple) -> bool:
+    pretraining, method, name, fraction, regime, rounds, seed = coordinates
     return (
         pretraining in block.pretraining
         and name in block.dataset
@@ -198,27 +208,37 @@ def _covers(block: Grid, at: tuple) -> bool:
 # jobs and plan
 
 
-class Job(Frozen):
-    """One run of one compute notebook: records of one kind that share everything but rounds and
-    seeds.
+JobKind = Literal[
+    "pretrain", "prune", "transfer", "data_efficiency", "landscape", "transfer_attack"
+]
 
-    kind names the notebook (landscape makes surfaces and trajectories; data_efficiency is transfer
-    with a fraction below 1); fields that a kind does not use stay empty. A pre-training without a
-    data set is theta_p on the study's source, with one it is the unseen robust model of transfer
-    attacks on that data set.
+
+class Job(Frozen, frozen=True):  # pyright: ignore[reportGeneralTypeIssues]  # says it hashes
+    """One run of one compute notebook: records that share everything but rounds and seeds.
+
+    Fields that a kind does not use keep their defaults.
     """
 
-    kind: Literal[
-        "pretrain", "prune", "transfer", "data_efficiency", "landscape", "transfer_attack"
-    ]
+    kind: JobKind
+    """Names the notebook: landscape makes surfaces and trajectories, data_efficiency is transfer
+    with a fraction below 1."""
     pretraining: Pretraining
+    """theta_p."""
     method: Method = "IMP-ST"
+    """How masks are found."""
     dataset: str = ""
+    """The downstream data set; of a pretrain job, the data set of the unseen robust model, or ""
+    for theta_p on the study's source."""
     fraction: float = 1.0
+    """Share of the training data."""
     regime: Regime = "AT"
+    """How tickets are trained downstream."""
     rounds: tuple[int, ...] = ()
+    """Rounds of pruning; 0 is the dense network."""
     seeds: tuple[int, ...] = ()
+    """Seeds of transfers."""
     images: tuple[Pictures, ...] = ()
+    """Test images that losses are taken on."""
 
 
 _TRANSFER_FIELDS = ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds")
@@ -237,11 +257,8 @@ def expand(study: Study, job: Job) -> list[Spec]:
     if job.kind == "pretrain":
         return [surrogate(study, job.dataset) if job.dataset else theta(study, job.pretraining)]
     if job.kind == "prune":
-        return [
-            mask(study, job.pretraining, job.method, rounds)
-            for rounds in job.rounds
-            if rounds != DENSE
-        ]
+        masks = [mask(study, job.pretraining, job.method, rounds) for rounds in job.rounds]
+        return [m for m in masks if m is not None]
     tickets = [
         transfer(
             study, job.pretraining, job.method, job.dataset, job.fraction, job.regime, rounds, seed
@@ -249,36 +266,46 @@ def expand(study: Study, job: Job) -> list[Spec]:
         for rounds, seed in product(job.rounds, job.seeds)
     ]
     if job.kind == "landscape":
-        tickets = [ticket.model_copy(update={"keep": "trajectory"}) for ticket in tickets]
-        how, shared = study.landscape, study.landscape.model_dump(include={"count", "points"})
+        kept = [ticket.model_copy(update={"keep": "trajectory"}) for ticket in tickets]
         return [
             spec
-            for ticket, images in product(tickets, job.images)
-            for spec in (
-                SurfaceSpec(transfer=ticket, images=images, span=how.span, seed=how.seed, **shared),
-                TrajectorySpec(transfer=ticket, images=images, **shared),
-            )
+            for ticket, images in product(kept, job.images)
+            for spec in _landscape(study, ticket, images)
         ]
     if job.kind == "transfer_attack":
-        tickets = [
-            (
-                ticket
-                if ticket.keep == "trajectory"
-                else ticket.model_copy(update={"keep": "selected"})
-            )
-            for ticket in tickets
-        ]
-        return [
-            AttackSpec(transfer=ticket, surrogate=surrogate(study, job.dataset))
-            for ticket in tickets
-        ]
-    return tickets
+        unseen = surrogate(study, job.dataset)
+        return [AttackSpec(transfer=_with_weights(ticket), surrogate=unseen) for ticket in tickets]
+    return [*tickets]
+
+
+def _landscape(study: Study, ticket: TransferSpec, images: Pictures) -> tuple[Spec, Spec]:
+    """The surface around a ticket and its trajectory, on clean or attacked images."""
+    grid = study.landscape
+    surface = SurfaceSpec(
+        transfer=ticket,
+        images=images,
+        count=grid.count,
+        points=grid.points,
+        span=grid.span,
+        seed=grid.seed,
+    )
+    trajectory = TrajectorySpec(
+        transfer=ticket, images=images, count=grid.count, points=grid.points
+    )
+    return surface, trajectory
+
+
+def _with_weights(ticket: TransferSpec) -> TransferSpec:
+    """The transfer, of which at least the selected weights are kept."""
+    if ticket.keep == "trajectory":
+        return ticket
+    return ticket.model_copy(update={"keep": "selected"})
 
 
 def jobs(study: Study) -> list[Job]:
-    """Every job of the study, one for each (kind, pretraining, method, data set, fraction, regime),
-    in plan order.
+    """Every job of the study in plan order.
 
+    There is one for each (kind, pretraining, method, data set, fraction, regime) and list of seeds.
     The dense network, one for all methods, goes with IMP-ST. Landscapes and transfer attacks bring
     the transfers they need.
     """
@@ -290,10 +317,11 @@ def jobs(study: Study) -> list[Job]:
         for r in rounds:
             have.setdefault(r, set()).update(seeds)
 
-    for name in dict.fromkeys(
-        name for block in (*blocks, *study.masks) for name in block.pretraining
-    ):
-        ask(Job(kind="pretrain", pretraining=name), (), ())
+    pretrainings: dict[Pretraining, None] = {}
+    for block in (*blocks, *study.masks):
+        pretrainings.update(dict.fromkeys(block.pretraining))
+    for pretraining in pretrainings:
+        ask(Job(kind="pretrain", pretraining=pretraining), (), ())
     for name in dict.fromkeys(name for block in study.transfer_attacks for name in block.dataset):
         ask(Job(kind="pretrain", pretraining="AT", dataset=name), (), ())
     for block in (*blocks, *study.masks):
@@ -338,13 +366,17 @@ def _by_seeds(job: Job, asked: dict[int, set[int]]) -> Iterator[Job]:
         yield job.model_copy(update={"rounds": tuple(rounds), "seeds": seeds})
 
 
-def _transfer_jobs(block: Grid, kind: str) -> Iterator[Job]:
-    for at in product(block.pretraining, block.method, block.dataset, block.fraction, block.regime):
+def _transfer_jobs(block: Grid, kind: JobKind) -> Iterator[Job]:
+    for pretraining, method, name, fraction, regime in product(
+        block.pretraining, block.method, block.dataset, block.fraction, block.regime
+    ):
         yield Job(
             kind=kind,
-            **dict(
-                zip(("pretraining", "method", "dataset", "fraction", "regime"), at, strict=True)
-            ),
+            pretraining=pretraining,
+            method=method,
+            dataset=name,
+            fraction=fraction,
+            regime=regime,
         )
 
 

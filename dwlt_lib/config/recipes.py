@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, create_model
 
@@ -46,6 +46,7 @@ class PGD:
     the authors' code) or the running ones (eval, another algorithm)."""
 
     def __post_init__(self) -> None:
+        """Refuses values out of their range."""
         for name, value in (("eps", self.eps), ("alpha", self.alpha)):
             if not 0 <= value <= 1:
                 raise ValueError(
@@ -127,7 +128,7 @@ class TrainingConfig(Frozen):
 
 def _optional_fields(model: type[Frozen], left_out: set[str]) -> type[Frozen]:
     """A class with the fields of `model`, all of which may be left out, but those named."""
-    fields = {
+    fields: dict[str, Any] = {
         name: (
             field.rebuild_annotation() | None,
             Field(

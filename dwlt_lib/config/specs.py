@@ -1,4 +1,4 @@
-"""What a record is: one frozen, fully resolved description a kind, its upstream records and its id.
+"""What a record is: one frozen, fully resolved description per kind, its upstream records, its id.
 
 A description holds everything that its result depends on; the id is a hash of that and of the
 upstream ids.
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -68,12 +68,11 @@ class PretrainingSpec(Frozen):
 
 
 class ImportedSpec(Frozen):
-    """theta_p as a file of `dwlt weights import` has it, trained by others on `data`; nothing is
-    measured.
+    """theta_p as a file of `dwlt weights import` has it, trained by others on `data`.
 
-    theta: the sha256 of its tensors (models.tensors.fingerprint), UNKNOWN while the file is not
-    there; file: where it is found, which is no part of its identity. evaluation: the adversary
-    that judges networks on `data`.
+    Nothing of it is measured. theta: the sha256 of its tensors (models.tensors.fingerprint),
+    UNKNOWN while the file is not there; file: where it is found, which is no part of its identity.
+    evaluation: the adversary that networks on `data` are evaluated by.
     """
 
     kind: Literal["pretraining"] = "pretraining"
@@ -145,9 +144,7 @@ class TrajectorySpec(Frozen):
 
 
 class AttackSpec(Frozen):
-    """Accuracy of a transferred ticket on images attacked through `surrogate`, a robust model it
-    never saw.
-    """
+    """Accuracy of a transferred ticket on images attacked through a robust model it never saw."""
 
     kind: Literal["attack"] = "attack"
     transfer: TransferSpec
@@ -210,11 +207,18 @@ def reads(spec: Spec) -> tuple[tuple[DataSet, str], ...]:
     return () if isinstance(spec, ImportedSpec) else ((spec.transfer.data, "test"),)
 
 
-@cache
 def record_id(spec: Spec) -> str:
-    """20 hexadecimal digits of sha256 over the kind, its FORMAT, the resolved description, the
-    fingerprints of the images that it reads and the upstream ids. Where images have not been seen
-    (UNKNOWN) it is provisional."""
+    """The id of a record: 20 hexadecimal digits of a sha256.
+
+    It covers the kind, its FORMAT, the resolved description, the fingerprints of the images that
+    making it reads, and the upstream ids. While images have not been seen (UNKNOWN) it is
+    provisional.
+    """
+    return _record_id(cast(Any, spec))  # frozen, so it has a hash, which type checkers do not see
+
+
+@cache
+def _record_id(spec: Spec) -> str:
     own = {
         name: value
         for name, value in spec.model_dump(mode="json").items()
@@ -231,9 +235,16 @@ def record_id(spec: Spec) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def ladder(rounds, prune_fraction: float = PRUNE_FRACTION):
-    """Sparsity after `rounds` rounds that each prune that share of what remains, elementwise: in
-    the paper 1 - 0.8^rounds (section 3)."""
+def ladder(rounds: Any, prune_fraction: float = PRUNE_FRACTION) -> Any:
+    """Sparsity 1 - (1 - prune_fraction)^rounds; in the paper 1 - 0.8^rounds (section 3).
+
+    Args:
+        rounds: number of pruning rounds, or an array or a column of them.
+        prune_fraction: the share of the remaining weights that each round prunes, in (0, 1).
+
+    Returns:
+        The share of pruned weights, of the shape of `rounds`.
+    """
     return 1 - (1 - prune_fraction) ** rounds
 
 
@@ -242,8 +253,8 @@ def _sparsity(m: MaskSpec | None) -> float:
     return 0.0 if m is None else ladder(m.rounds, m.prune_fraction)
 
 
-def columns(spec: Spec) -> dict[str, object]:
-    """What a table says of a description: the paper's names, one flat row."""
+def columns(spec: Spec) -> dict[str, Any]:
+    """The row of a description in tables, by the paper's names."""
     if isinstance(spec, PretrainingSpec):
         return {
             "pretraining": spec.pretraining,

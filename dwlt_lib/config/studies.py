@@ -191,8 +191,9 @@ class Study(Frozen):
         return self
 
     def rows(self) -> list[DataSet]:
-        """The data sets whose images the study may read, the source first if theta_p is trained or
-        masks are.
+        """The data sets whose images the study may read.
+
+        The source comes first, if theta_p is trained or masks are drawn by retraining.
         """
         blocks = (*self.grid, *self.landscapes, *self.transfer_attacks)
         every = (*blocks, *self.masks)

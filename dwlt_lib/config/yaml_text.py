@@ -52,6 +52,7 @@ def read_yaml(text: str, origin: str) -> YamlText:
     Args:
         text: the file's text.
         origin: the file's name, for errors.
+
     Raises:
         BadStudy: it is no YAML of this kind, or no mapping; one line that names the place.
     """
@@ -62,8 +63,11 @@ def read_yaml(text: str, origin: str) -> YamlText:
 
 
 def _check_and_number(node: yaml.Node, key: Key, lines: dict[Key, int], origin: str) -> None:
-    """Notes the line of every setting beneath `node`; refuses a name that stands twice or is no
-    name, and a value that YAML reads otherwise than people do."""
+    """Notes the line of every setting beneath `node`.
+
+    Refuses a name that stands twice or is no name, and a value that YAML reads otherwise than
+    people do.
+    """
     if isinstance(node, yaml.MappingNode):
         for name_node, value in node.value:
             name, line = _name(name_node, origin), name_node.start_mark.line + 1
@@ -75,17 +79,21 @@ def _check_and_number(node: yaml.Node, key: Key, lines: dict[Key, int], origin: 
         for i, value in enumerate(node.value):
             lines[(*key, i)] = value.start_mark.line + 1
             _check_and_number(value, (*key, i), lines, origin)
-    elif problem := _misread(node, may_have_lines=key == ("title",)):
-        line = node.start_mark.line + 1
-        raise BadStudy(f"{origin}:{line}: {'.'.join(map(str, key))}{problem}")
+    elif isinstance(node, yaml.ScalarNode):
+        problem = _misread(node, may_have_lines=key == ("title",))
+        if problem:
+            line = node.start_mark.line + 1
+            raise BadStudy(f"{origin}:{line}: {'.'.join(map(str, key))}{problem}")
 
 
 def _name(node: yaml.Node, origin: str) -> str:
     """A setting's name, refused if it is another kind of key."""
-    is_scalar = isinstance(node, yaml.ScalarNode)
-    if is_scalar and node.tag.endswith(":str") and _NAME.fullmatch(node.value):
-        return node.value
-    shown = repr(node.value)[:60] if is_scalar else f"a {node.id}"
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag.endswith(":str") and _NAME.fullmatch(node.value):
+            return node.value
+        shown = repr(node.value)[:60]
+    else:
+        shown = "a mapping" if isinstance(node, yaml.MappingNode) else "a sequence"
     raise BadStudy(
         f"{origin}:{node.start_mark.line + 1}: {shown} as a key: YAML reads a"
         f" {node.tag.rpartition(':')[2]}; want a setting's name, of letters, digits, _ and -, each"
@@ -93,8 +101,13 @@ def _name(node: yaml.Node, origin: str) -> str:
     )
 
 
-class _Refused(yaml.MarkedYAMLError):
-    """Well-formed YAML of a kind that no study needs; its problem is a sentence for people."""
+class _Refused(Exception):
+    """Well-formed YAML of a kind that no study needs."""
+
+    def __init__(self, problem: str, line: int) -> None:
+        """The problem is a sentence for people, the line counts from 1."""
+        super().__init__(problem)
+        self.problem, self.line = problem, line
 
 
 class _Loader(yaml.SafeLoader):
@@ -104,7 +117,7 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self.level = self.count = 0
         # of each node that is whole: how many it is, written out
-        self.sizes: dict[yaml.Node, int] = {}
+        self.sizes: dict[yaml.Node | None, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event, before = self.peek_event(), self.count
@@ -135,7 +148,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _refuse(problem: str, event: yaml.Event) -> NoReturn:
-    raise _Refused(problem=problem, problem_mark=event.start_mark)
+    raise _Refused(problem, event.start_mark.line + 1)
 
 
 def _composed(text: str, origin: str) -> tuple[_Loader, yaml.MappingNode]:
@@ -144,7 +157,7 @@ def _composed(text: str, origin: str) -> tuple[_Loader, yaml.MappingNode]:
         loader = _Loader(text)
         tree = loader.get_single_node()
     except _Refused as error:
-        raise BadStudy(f"{origin}:{error.problem_mark.line + 1}: {error.problem}") from error
+        raise BadStudy(f"{origin}:{error.line}: {error.problem}") from error
     except yaml.MarkedYAMLError as error:
         line = None if error.problem_mark is None else error.problem_mark.line
         raise _not_yaml(origin, line, error.problem or str(error)) from error
@@ -154,9 +167,12 @@ def _composed(text: str, origin: str) -> tuple[_Loader, yaml.MappingNode]:
     except yaml.YAMLError as error:
         raise _not_yaml(origin, None, str(error)) from error
     if not isinstance(tree, yaml.MappingNode):
-        kinds = {"sequence": "a list", "scalar": "a string"}
-        found = "nothing" if tree is None else kinds[tree.id]
-        raise BadStudy(f"{origin}: holds {found}; want a mapping with name, arch, source and grid")
+        content = "a list" if isinstance(tree, yaml.SequenceNode) else "a string"
+        if tree is None:
+            content = "nothing"
+        raise BadStudy(
+            f"{origin}: holds {content}; want a mapping with name, arch, source and grid"
+        )
     return loader, tree
 
 

@@ -25,7 +25,7 @@ from torchvision.utils import make_grid
 from dwlt_lib.attacks import pgd
 from dwlt_lib.config import planning, specs, studies
 from dwlt_lib.config.datasets import DataSet
-from dwlt_lib.config.specs import PRUNE_FRACTION, ladder
+from dwlt_lib.config.specs import ladder
 from dwlt_lib.data import batches
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.execution import make
@@ -222,25 +222,29 @@ def plot_robustness(table: pd.DataFrame) -> Figure:
 # pruning
 
 
-def pruning_ladder(network: nn.Module, rounds: int) -> pd.DataFrame:
+def pruning_ladder(network: nn.Module, rounds: int, fraction: float) -> pd.DataFrame:
     """How many weights `masks.magnitude_prune` leaves in this network, round by round.
 
     Args:
         network: its prunable weights are counted; it is not changed.
         rounds: the last round.
+        fraction: of the remaining weights, pruned each round.
+
     Returns:
         One row per round, from 0 (dense): rounds, kept (weights), sparsity (the share that is
-        gone), and the paper's 1 - 0.8^rounds beside it.
+        gone), and 1 - (1 - fraction)^rounds beside it, in the paper 1 - 0.8^rounds.
     """
     weights = _prunable_weights(network)
     m, rows = masks.dense_mask(weights), []
     for done in range(rounds + 1):
-        rows.append((done, masks.kept(m), masks.sparsity(m), ladder(done)))
-        m = masks.magnitude_prune(weights, m, PRUNE_FRACTION)
-    return pd.DataFrame(rows, columns=["rounds", "kept", "sparsity", "1 - 0.8^rounds"])
+        rows.append((done, masks.kept(m), masks.sparsity(m), ladder(done, fraction)))
+        m = masks.magnitude_prune(weights, m, fraction)
+    return pd.DataFrame(
+        rows, columns=["rounds", "kept", "sparsity", f"1 - {1 - fraction:g}^rounds"]
+    )
 
 
-def pruned_copy(network: nn.Module, rounds: int, fraction: float = PRUNE_FRACTION) -> nn.Module:
+def pruned_copy(network: nn.Module, rounds: int, fraction: float) -> nn.Module:
     """A copy of the network after one-shot magnitude pruning, not retrained."""
     pruned = copy.deepcopy(network)
     masks.apply_(pruned, imp.one_shot(_prunable_weights(pruned), rounds, fraction))
@@ -248,9 +252,7 @@ def pruned_copy(network: nn.Module, rounds: int, fraction: float = PRUNE_FRACTIO
 
 
 @figure
-def weight_histogram(
-    network: nn.Module, rounds: int, p: str, fraction: float = PRUNE_FRACTION
-) -> Figure:
+def weight_histogram(network: nn.Module, rounds: int, p: str, fraction: float) -> Figure:
     """Prunable weights by value: those that one-shot pruning keeps in colour, the others in grey.
 
     Args:

@@ -3,11 +3,13 @@
 The presets are the paper's, and a mistake is one line that says where and what.
 """
 
+import re
+
 import pytest
 from hostile_files import BASE, swap
 
 from dwlt_lib.config import planning
-from dwlt_lib.config.parameter_file import BadStudy, parse
+from dwlt_lib.config.parameter_file import PRESETS, BadStudy, parse
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 
@@ -397,3 +399,12 @@ def test_parsing_does_not_change_the_presets():
     before = big("as_paper")
     big("as_paper", transfer="{AT: {lr: 0.3}}", overrides="[{recipe: {epochs: 9, milestones: []}}]")
     assert big("as_paper") == before
+
+
+@pytest.mark.parametrize("name", ["as_paper", "as_code"])
+def test_every_value_of_a_preset_says_where_it_comes_from(name):
+    lines = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    values = [line for line in lines if re.search(r"[\w_]: [^#]", line) and line[0] != "#"]
+    selectors = r" *(- )?(dataset|regime): "
+    assert len(values) > 50
+    assert all(" # " in line or re.match(selectors, line) for line in values)

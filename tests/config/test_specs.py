@@ -187,10 +187,10 @@ def test_an_id_heeds_neither_the_path_nor_the_licence_nor_the_number_of_images()
 
 def test_ids_change_with_the_format_of_their_kind_and_of_what_they_build_on(monkeypatch):
     was = [record_id(spec) for spec in ALL]
-    record_id.cache_clear()
+    specs._record_id.cache_clear()
     monkeypatch.setitem(specs.FORMAT, "mask", specs.FORMAT["mask"] + 1)
     now = [record_id(spec) for spec in ALL]
-    record_id.cache_clear()
+    specs._record_id.cache_clear()
     assert [a == b for a, b in zip(was, now, strict=True)] == [True] + [False] * 5
 
 

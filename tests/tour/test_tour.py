@@ -81,9 +81,8 @@ def test_what_the_tour_makes_is_planned_by_its_study(small):
 def test_a_pruned_copy_leaves_the_network_whole(small):
     network = experiments.networks(small)["AT"]
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    zeros = sum(
-        int((weight == 0).sum()) for weight in experiments.pruned_copy(network, 6).parameters()
-    )
+    pruned = experiments.pruned_copy(network, 6, small.prune_fraction)
+    zeros = sum(int((weight == 0).sum()) for weight in pruned.parameters())
     whole = sum(int((weight == 0).sum()) for weight in network.parameters())
     assert zeros > whole + 1000
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -132,7 +131,7 @@ def test_a_press_that_fails_says_why_and_can_be_repeated(small, monkeypatch):
 def test_the_pruning_ladder_is_the_papers_up_to_one_weight(small):
     network = experiments.networks(small)["STD"]
     (counts,) = experiments.weight_counts({"STD": network}).to_dict("records")
-    table = experiments.pruning_ladder(network, 5)
+    table = experiments.pruning_ladder(network, 5, small.prune_fraction)
     assert list(table["rounds"]) == list(range(6)) and table["kept"][0] == counts["prunable"]
     assert counts["prunable"] < counts["weights"]
     gap = (table["sparsity"] - table["1 - 0.8^rounds"]).abs()
