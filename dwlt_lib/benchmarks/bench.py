@@ -85,7 +85,7 @@ def ceilings(device: torch.device) -> dict[str, float]:
 
 @contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
-    """Whether a GPU takes TF32 for fp32, for a while; `training.settle` has it not."""
+    """Whether a GPU takes TF32 for fp32, for a while; `training.configure_backend` has it not."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
     try:
         yield
@@ -254,7 +254,7 @@ def bench(
 
     Seconds: a table's.
     """
-    trainer.settle(device)
+    trainer.configure_backend(device)
     ceiling = ceilings(device)
     found: dict[str, object] = {"machine": machine(device), "ceilings": ceiling, "tables": []}
     say(f"{found['machine']}\n{ceiling}")

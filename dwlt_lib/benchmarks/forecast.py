@@ -212,7 +212,7 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> list[Ra
     from dwlt_lib.training import trainer
 
     where, found, cases = torch.device(device), [], {}
-    trainer.settle(where)
+    trainer.configure_backend(where)
     clock = (
         time.process_time if device == "cpu" else time.perf_counter
     )  # what others do with the cores is left out

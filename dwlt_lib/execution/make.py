@@ -18,7 +18,7 @@ from dwlt_lib.execution.devices import resolve_device
 from dwlt_lib.execution.kinds import MAKERS, Progress
 from dwlt_lib.records import store
 from dwlt_lib.training import unfinished
-from dwlt_lib.training.trainer import settle
+from dwlt_lib.training.trainer import configure_backend
 
 
 def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress | None = None) -> str:
@@ -50,7 +50,7 @@ def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress | No
     for needed in upstream(spec):
         make(needed, device, progress)
     device = resolve_device(device) if isinstance(device, str) else device
-    settle(device)
+    configure_backend(device)
     started, built_on = time.time(), store.results_of(upstream(spec))
     result = MAKERS[type(spec)](spec, device, progress)
     inputs.check_unchanged(spec)  # while the record was made, either

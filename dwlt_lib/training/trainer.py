@@ -65,7 +65,7 @@ def generator(
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def settle(device: torch.device | str) -> None:
+def configure_backend(device: torch.device | str) -> None:
     """Set what all computations of this process share.
 
     On the CPU one thread, for which bit-equality is promised, and memory that stays; on CUDA no
@@ -172,7 +172,7 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
         FloatingPointError: the loss is not finite.
     """
     device = next(model.parameters()).device
-    settle(device)
+    configure_backend(device)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = (
         config.deterministic,
         not config.deterministic,
