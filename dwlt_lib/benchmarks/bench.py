@@ -31,7 +31,8 @@ from dwlt_lib.training import trainer
 
 TASKS = ("at", "st", "pgd20", "prune", "surface", "precision")
 BUSY = 0.1  # of one core: a repetition during which others used more is discarded
-LEAST = 5  # repetitions
+LEAST = 5  # repetitions, unless they take more than LONGEST times the seconds asked for
+LONGEST = 3
 ENOUGH = 20  # trained networks that a claim about precision wants
 Say = Callable[[str], None]
 
@@ -148,8 +149,8 @@ def measure(
             warm[one.name], (memory[one.name], _) = _timed(
                 lambda run=one.run: _peak(run, device), device
             )
-    began, turn = time.time(), 0
-    while turn < LEAST or time.time() - began < seconds:
+    began, turn, elapsed = time.monotonic(), 0, 0.0
+    while turn == 0 or (elapsed < LONGEST * seconds and (turn < LEAST or elapsed < seconds)):
         for one in variants[turn % len(variants) :] + variants[: turn % len(variants)]:
             all_before, own_before = _used()
             with _tf32(one.tf32):
@@ -158,9 +159,7 @@ def measure(
             others = (all_after - all_before) - (own_after - own_before)
             quiet = others <= BUSY * taken + 0.02  # the clocks tick in hundredths
             (one.times if quiet else one.discarded).append(taken)
-        turn += 1
-        if turn >= LEAST and time.time() - began > 3 * seconds:
-            break
+        turn, elapsed = turn + 1, time.monotonic() - began
     rows, first = [], None
     for one in variants:
         times = np.array(one.times or one.discarded)
