@@ -37,8 +37,8 @@ ENOUGH = 20  # trained networks that a claim about precision wants
 Say = Callable[[str], None]
 
 
-# ---------------------------------------------------------------------------------------------- the
-# machine
+# ----------------------------------------------------------------------------------------------
+# the machine
 
 
 def machine(device: torch.device) -> dict[str, object]:
@@ -138,9 +138,22 @@ def measure(
     ceiling: dict[str, float],
     say: Say,
 ) -> list[dict[str, object]]:
-    """A row a variant. images: that one run handles; gflop, gbyte.
+    """Time the variants in turn.
 
-    An image's arithmetic, and the least traffic.
+    Repetitions end after `seconds` and at least LEAST turns, or after LONGEST times `seconds`.
+
+    Args:
+        variants: what is compared; the others' results and ratios are to the first.
+        device: where they run.
+        seconds: how long the repetitions of all variants together are to take.
+        images: the number that one run handles.
+        gflop: arithmetic per image; 0 if it is not counted.
+        gbyte: the least memory traffic per image; 0 if it is not counted.
+        ceiling: the machine's peaks, from `ceilings`.
+        say: where a line about each variant goes.
+
+    Returns:
+        One row per variant, as `dwlt bench --json` writes them.
     """
     memory, results, warm = {}, {}, {}
     for one in variants:  # what is compared, warm-up and memory
@@ -173,6 +186,8 @@ def measure(
             f"{'bf16' if 'bf16' in one.name else 'TF32' if one.tf32 else 'fp32'} TFLOP/s"
         ]
         arithmetic, traffic = (gflop, gbyte) if one.counted else (0, 0)
+        of_matmul = round(median * arithmetic / 1e3 / peak, 3) if arithmetic else None
+        of_bandwidth = round(median * traffic / ceiling["copy GB/s"], 3) if traffic else None
         row = {
             "variant": one.name,
             "img/s": round(median, 2),
@@ -182,8 +197,8 @@ def measure(
             "peak MB": memory[one.name],
             "compile s": compiling,
             "TFLOP/s": round(median * arithmetic / 1e3, 4) if arithmetic else None,
-            "of product": round(median * arithmetic / 1e3 / peak, 3) if arithmetic else None,
-            "of copy": round(median * traffic / ceiling["copy GB/s"], 3) if traffic else None,
+            "fraction of matmul peak": of_matmul,
+            "fraction of memory-bandwidth peak": of_bandwidth,
             **_difference(results[variants[0].name], results[one.name]),
             "kept": len(one.times),
             "discarded": len(one.discarded),
