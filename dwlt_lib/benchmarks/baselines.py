@@ -32,12 +32,19 @@ Result = tuple[Tensor, float] | None
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to do a task. run: does it once; first: does what is compared with the first variant,
-    run unless it is given (of an attack one step, since rounding grows with every sign), and
-    returns (delta or alike, loss) or None.
+    """One way to do a task.
 
-    same: whether it computes what the first variant computes; counted: whether its arithmetic is
-    what the table counts; tf32: whether a GPU may take TF32 for fp32.
+    Attributes:
+        name: its row in the table.
+        run: does the task once; returns (delta or the like, loss), or None.
+        first: does what is compared with the first variant, `run` unless it is given (one step of
+            an attack, since rounding grows with every sign).
+        same: whether it computes what the first variant computes.
+        counted: whether its arithmetic is what the table counts.
+        tf32: whether a GPU may use TF32 for fp32.
+        note: a remark for the table.
+        times: seconds of the repetitions that are kept.
+        discarded: seconds of the repetitions during which others used the machine.
     """
 
     name: str
@@ -51,28 +58,44 @@ class Variant:
     discarded: list[float] = field(default_factory=list)
 
 
-# ---------------------------------------------------------------------------------------------- the
-# authors' way
+# ----------------------------------------------------------------------------------------------
+# the authors' way
 
 
-def authors(model: nn.Module, m: masks.Mask) -> nn.Module:
-    """The network as its authors train it.
+def reference_model(model: nn.Module, m: masks.Mask) -> nn.Module:
+    """Copy a network as the paper's authors train it.
 
-    NCHW, masks as torch.nn.utils.prune's hooks, multiplied in every forward.
+    In NCHW, with masks as hooks of torch.nn.utils.prune, multiplied in every forward pass.
+
+    Args:
+        model: the network; it is not changed.
+        m: the mask, by the names of parameters.
+
+    Returns:
+        The copy.
     """
-    theirs = deepcopy(model).to(memory_format=torch.contiguous_format)
-    for name, module in theirs.named_modules():
+    reference = deepcopy(model).to(memory_format=torch.contiguous_format)
+    for name, module in reference.named_modules():
         if f"{name}.weight" in m:
             prune.custom_from_mask(module, "weight", m[f"{name}.weight"].contiguous())
-    return theirs
+    return reference
 
 
 def authors_attack(
     model: nn.Module, x: Tensor, y: Tensor, start: Tensor, steps: int, parameters: bool
 ) -> Tensor:
-    """delta after `steps` of PGD on the mean loss; parameters.
+    """Perturb images as the authors' PGD does, on the mean loss.
 
-    The weights' gradients are computed too, for nothing.
+    Args:
+        model: the network.
+        x: images (B,3,H,W) in [0,1].
+        y: their classes (B,).
+        start: the first delta, of x's shape.
+        steps: the number of steps.
+        parameters: whether gradients of the weights are computed, too, though nothing uses them.
+
+    Returns:
+        The last delta, of x's shape.
     """
     delta = start.clone().requires_grad_(True)
     for _ in range(steps):
@@ -94,10 +117,20 @@ def authors_attack(
 
 
 @dataclass(frozen=True)
-class Case:
-    """What every variant of a task shares. x: (B,3,H,W) in [0,1]; start: the first delta; gmac,
-    elements: of one image's forward pass, arithmetic and numbers that convolutions read and
-    write."""
+class BenchmarkCase:
+    """What every variant of a task shares.
+
+    Attributes:
+        network: the architecture.
+        size: the images' side in pixels.
+        model: the masked network, in train mode.
+        m: its mask.
+        x: images (B,3,H,W) in [0,1].
+        y: their classes (B,).
+        start: the attack's first delta, of x's shape.
+        gmac: 10^9 multiply-adds of the convolutions in one image's forward pass.
+        elements: how many numbers those convolutions read and write.
+    """
 
     network: str
     size: int
@@ -110,8 +143,18 @@ class Case:
     elements: float
 
 
-def case(network: str, size: int, batch: int, device: torch.device) -> Case:
-    """Weights, mask, images, labels and start noise, drawn from fixed seeds on the CPU."""
+def benchmark_case(network: str, size: int, batch: int, device: torch.device) -> BenchmarkCase:
+    """Draw weights, mask, images, labels and start noise from fixed seeds on the CPU.
+
+    Args:
+        network: an architecture's name.
+        size: the images' side in pixels.
+        batch: the number of images.
+        device: where all of it is put.
+
+    Returns:
+        The case, with a mask of ROUNDS rounds of magnitude pruning.
+    """
     row, rng = CATALOGUE["cifar10"], torch.Generator().manual_seed(0)
     was = torch.get_rng_state()
     torch.manual_seed(0)
@@ -141,7 +184,7 @@ def case(network: str, size: int, batch: int, device: torch.device) -> Case:
     for hook in hooks:
         hook.remove()
     model = model.to(device).train()
-    return Case(
+    return BenchmarkCase(
         network,
         size,
         model,
@@ -154,15 +197,15 @@ def case(network: str, size: int, batch: int, device: torch.device) -> Case:
     )
 
 
-def _sgd(model: nn.Module, **how: bool) -> torch.optim.SGD:
-    return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, **how)
+def _sgd(model: nn.Module, **options: bool) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, **options)
 
 
-def training_steps(on: Case, steps: int) -> Iterator[Variant]:
+def training_steps(on: BenchmarkCase, steps: int) -> Iterator[Variant]:
     """An adversarial (steps > 0) or standard training step."""
 
-    def theirs(parameters: bool) -> Callable[..., Result]:
-        model = authors(on.model, on.m).train()
+    def baseline(parameters: bool) -> Callable[..., Result]:
+        model = reference_model(on.model, on.m).train()
         optimiser = _sgd(model)
 
         def run(steps: int = steps) -> Result:
@@ -181,9 +224,9 @@ def training_steps(on: Case, steps: int) -> Iterator[Variant]:
 
     pool = torch.cuda.graph_pool_handle() if on.x.is_cuda else None
 
-    def ours(precision: str, bn: str = "train") -> Callable[..., Result]:
+    def candidate(precision: str, bn: str = "train") -> Callable[..., Result]:
         model, ways = deepcopy(on.model), {}
-        kept, optimiser = trainer.masked(model, on.m), _sgd(model, fused=True)
+        masked_parameters, optimiser = trainer.masked(model, on.m), _sgd(model, fused=True)
         if on.x.is_cuda:
             optimiser.param_groups[0]["lr"] = torch.tensor(
                 optimiser.param_groups[0]["lr"], device=on.x.device
@@ -193,7 +236,7 @@ def training_steps(on: Case, steps: int) -> Iterator[Variant]:
             if steps not in ways:
                 attack = pgd.PGD(EPS, ALPHA, steps, precision=precision, bn=bn) if steps else None
                 ways[steps] = trainer.stepper(
-                    model, kept, optimiser, attack, len(on.x), precision, pool=pool
+                    model, masked_parameters, optimiser, attack, len(on.x), precision, pool=pool
                 )
             moved, loss = ways[steps](on.x, on.y, None, on.start)
             return moved - on.x, loss.item()
@@ -205,7 +248,7 @@ def training_steps(on: Case, steps: int) -> Iterator[Variant]:
             import foolbox
         except ImportError:
             return None
-        model = authors(on.model, on.m).eval()
+        model = reference_model(on.model, on.m).eval()
         attack = foolbox.attacks.LinfPGD(abs_stepsize=ALPHA, steps=steps, random_start=True)
         wrapped, optimiser = (
             foolbox.PyTorchModel(model, bounds=(0, 1), device=on.x.device),
@@ -222,23 +265,29 @@ def training_steps(on: Case, steps: int) -> Iterator[Variant]:
 
         return run
 
-    yield _compared("authors' step, fp32", theirs(False), steps)
+    yield _compared("authors' step, fp32", baseline(False), steps)
     if on.x.is_cuda:
-        yield _compared("authors' step, TF32", theirs(False), steps, tf32=True)
+        yield _compared("authors' step, TF32", baseline(False), steps, tf32=True)
     if steps:
-        yield _compared("and gradients of the weights in the attack", theirs(True), steps)
+        yield _compared("and gradients of the weights in the attack", baseline(True), steps)
         if (run := foolbox(steps)) is not None:
             yield Variant(
                 "foolbox's attack, eval-mode BatchNorm", run, same=False, note="its own start noise"
             )
-    yield _compared("ours, exact, fp32", ours("fp32"), steps)
-    yield _compared("ours, exact, bf16", ours("bf16"), steps)
+    yield _compared("ours, exact, fp32", candidate("fp32"), steps)
+    yield _compared("ours, exact, bf16", candidate("bf16"), steps)
     if steps:
         yield _compared(
-            "ours, eval-mode BatchNorm in the attack, fp32", ours("fp32", "eval"), steps, same=False
+            "ours, eval-mode BatchNorm in the attack, fp32",
+            candidate("fp32", "eval"),
+            steps,
+            same=False,
         )
         yield _compared(
-            "ours, eval-mode BatchNorm in the attack, bf16", ours("bf16", "eval"), steps, same=False
+            "ours, eval-mode BatchNorm in the attack, bf16",
+            candidate("bf16", "eval"),
+            steps,
+            same=False,
         )
 
 
@@ -247,11 +296,11 @@ def _compared(name: str, run: Callable[..., Result], steps: int, **about: object
     return Variant(name, run, (lambda: run(1)) if steps else None, **about)
 
 
-def evaluations(on: Case, steps: int = 20) -> Iterator[Variant]:
+def evaluations(on: BenchmarkCase, steps: int = 20) -> Iterator[Variant]:
     """RA of a batch: the attack, then the score."""
 
-    def theirs(parameters: bool) -> Callable[..., Result]:
-        model = authors(on.model, on.m).eval()
+    def baseline(parameters: bool) -> Callable[..., Result]:
+        model = reference_model(on.model, on.m).eval()
 
         def run(steps: int = steps) -> Result:
             delta = authors_attack(model, on.x, on.y, on.start, steps, parameters)
@@ -260,7 +309,7 @@ def evaluations(on: Case, steps: int = 20) -> Iterator[Variant]:
 
         return run
 
-    def ours(precision: str) -> Callable[..., Result]:
+    def candidate(precision: str) -> Callable[..., Result]:
         model = deepcopy(on.model).eval()
 
         def run(steps: int = steps) -> Result:
@@ -271,12 +320,12 @@ def evaluations(on: Case, steps: int = 20) -> Iterator[Variant]:
 
         return run
 
-    yield _compared("authors' evaluation, fp32", theirs(True), steps)
+    yield _compared("authors' evaluation, fp32", baseline(True), steps)
     if on.x.is_cuda:
-        yield _compared("authors' evaluation, TF32", theirs(True), steps, tf32=True)
-    yield _compared("and no gradients of the weights", theirs(False), steps)
-    yield _compared("ours, fp32", ours("fp32"), steps)
-    yield _compared("ours, attack in bf16, score in fp32", ours("bf16"), steps)
+        yield _compared("authors' evaluation, TF32", baseline(True), steps, tf32=True)
+    yield _compared("and no gradients of the weights", baseline(False), steps)
+    yield _compared("ours, fp32", candidate("fp32"), steps)
+    yield _compared("ours, attack in bf16, score in fp32", candidate("bf16"), steps)
     model, attack = deepcopy(on.model).eval(), pgd.PGD(EPS, ALPHA, steps)
 
     def any_step() -> None:
@@ -295,20 +344,20 @@ def thresholds(device: torch.device) -> Iterator[Variant]:
     yield Variant("ours", lambda: (masks.threshold(flat, k).view(1), 0.0))
 
 
-def surfaces(on: Case, points: int = 3) -> Iterator[Variant]:
+def surfaces(on: BenchmarkCase, points: int = 3) -> Iterator[Variant]:
     """Points of a surface: the loss of the batch at each of points x points."""
     d1, d2 = (
         loss_landscape.direction(on.model, on.m, torch.Generator().manual_seed(i)) for i in (1, 2)
     )
     grid = torch.linspace(-1, 1, points)
-    mine, theirs = deepcopy(on.model).eval(), authors(on.model, {}).eval()
+    candidate, baseline = deepcopy(on.model).eval(), reference_model(on.model, {}).eval()
     parts = list(zip(on.x.split(128), on.y.split(128), strict=True))
 
     def naive() -> tuple[Tensor, float]:
-        home, found = deepcopy(theirs.state_dict()), []
+        home, found = deepcopy(baseline.state_dict()), []
         for a in grid.tolist():
             for b in grid.tolist():
-                theirs.load_state_dict(
+                baseline.load_state_dict(
                     {
                         name: value + a * d1[name] + b * d2[name] if name in d1 else value
                         for name, value in home.items()
@@ -316,13 +365,16 @@ def surfaces(on: Case, points: int = 3) -> Iterator[Variant]:
                 )
                 with torch.no_grad():
                     found.append(
-                        sum(F.cross_entropy(theirs(x), y, reduction="sum").item() for x, y in parts)
+                        sum(
+                            F.cross_entropy(baseline(x), y, reduction="sum").item()
+                            for x, y in parts
+                        )
                     )
-        theirs.load_state_dict(home)
+        baseline.load_state_dict(home)
         return torch.tensor(found) / len(on.y), 0.0
 
     yield Variant("weights loaded point by point, batch 128, fp32", naive)
     yield Variant(
         "ours, fp32",
-        lambda: (loss_landscape.surface(mine, on.m, d1, d2, on.x, on.y, grid).flatten(), 0.0),
+        lambda: (loss_landscape.surface(candidate, on.m, d1, d2, on.x, on.y, grid).flatten(), 0.0),
     )

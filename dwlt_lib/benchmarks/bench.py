@@ -291,7 +291,7 @@ def bench(
         for size in sizes:
             if (network.endswith("_32") or network in ("resnet8", "resnet20")) and size > 64:
                 continue
-            on = baselines.case(network, size, batch, device)
+            on = baselines.benchmark_case(network, size, batch, device)
             about = {"network": network, "size": size, "batch": batch}
             for task, variants, passes in (
                 ("at", baselines.training_steps(on, 10), 23),

@@ -222,7 +222,7 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> list[Ra
         slow = device == "cpu" and kind.size >= 128
         at, batch, steps = (kind.arch, kind.size), 2 if slow else 64, 1 if slow else 10
         if at not in cases:
-            cases[at] = baselines.case(*at, batch, where)
+            cases[at] = baselines.benchmark_case(*at, batch, where)
         on = cases[at]
         offered = (
             baselines.evaluations(on, steps)

@@ -57,8 +57,8 @@ def test_other_semantics_are_marked(found):
 
 
 def test_the_authors_step_multiplies_masks_in_every_forward_and_attacks_without_weight_gradients():
-    on = baselines.case("resnet8", 8, 4, CPU)
-    model = baselines.authors(on.model, on.m).train()
+    on = baselines.benchmark_case("resnet8", 8, 4, CPU)
+    model = baselines.reference_model(on.model, on.m).train()
     dense = {name: weight.clone() for name, weight in model.named_parameters()}
     assert "conv1.weight_orig" in dense and torch.equal(
         model.conv1.weight_mask.bool(), on.m["conv1.weight"]
@@ -76,7 +76,10 @@ def test_the_authors_step_multiplies_masks_in_every_forward_and_attacks_without_
 
 
 def test_a_case_is_drawn_from_fixed_seeds_and_masked_as_the_paper_does():
-    one, again = baselines.case("resnet20", 8, 4, CPU), baselines.case("resnet20", 8, 4, CPU)
+    one, again = (
+        baselines.benchmark_case("resnet20", 8, 4, CPU),
+        baselines.benchmark_case("resnet20", 8, 4, CPU),
+    )
     assert torch.equal(one.x, again.x) and torch.equal(one.start, again.start)
     assert masks.sparsity(one.m) == pytest.approx(1 - 0.8**baselines.ROUNDS, abs=1e-4)
     assert one.gmac == pytest.approx(0.041 / 16, rel=0.05)  # a sixteenth of ResNet-20's at 32 x 32

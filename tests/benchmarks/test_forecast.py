@@ -102,7 +102,7 @@ def test_the_rate_taken_is_that_of_the_task_the_semantics_and_the_network(tmp_pa
 
 
 def test_every_variant_that_is_looked_for_is_one_that_the_benchmark_measures():
-    on = baselines.case("resnet8", 8, 2, bench.torch.device("cpu"))
+    on = baselines.benchmark_case("resnet8", 8, 2, bench.torch.device("cpu"))
     offered = {
         "at": {one.name for one in baselines.training_steps(on, 1)},
         "surface": {"ours, fp32"},
