@@ -9,10 +9,37 @@ import sys
 from collections import OrderedDict
 
 import torch
+from seeds import set_global
 
+from dwlt_lib.models import architectures
 from dwlt_lib.records.store import checkout
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+
+def trained_state(arch="resnet8", classes=10):
+    """A network's state as training leaves it: no two entries alike, counters above 0."""
+    set_global(3)
+    model = architectures.build(arch, classes, (0.5,) * 3, (0.5,) * 3)
+    state = OrderedDict((name, part.clone()) for name, part in model.state_dict().items())
+    for name, part in state.items():
+        part.copy_(
+            torch.full_like(part, 7) if name.endswith("tracked") else torch.randn(part.shape)
+        )
+    return state
+
+
+def same_tensors(a, b):
+    """Same names in the same order, same types, same values."""
+    return list(a) == list(b) and all(
+        part.dtype == b[name].dtype and torch.equal(part, b[name]) for name, part in a.items()
+    )
+
+
+def safetensors_file(header, data=b""):
+    """A safetensors file by hand."""
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(header).to_bytes(8, "little") + header + data
 
 
 def plain(state):
@@ -83,7 +110,8 @@ def parallel(state):
 READER = """if True:
     import json, resource, sys, time
     import torch
-    from dwlt_lib.pruning import ticket_files
+    from dwlt_lib.models import checkpoints, imported, weight_files
+    from dwlt_lib.pruning import tickets
     read = eval(sys.argv[1])
     def most():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -9,7 +9,7 @@ from safetensors.numpy import save
 from seeds import numpy_rng, torch_rng
 
 from dwlt_lib.config import planning
-from dwlt_lib.pruning import masks
+from dwlt_lib.pruning import packed_masks
 from dwlt_lib.records import store
 
 DROP = {"IMP-ST": 0.001, "IMP-AT": 0.0011, "OMP": 0.0016, "RP": 0.004}
@@ -51,7 +51,10 @@ def records_of(study, same=(), seed=0):
                 name: torch.rand(shape, generator=generator) >= share
                 for name, shape in shapes.items()
             }
-            files, metrics = {"mask.safetensors": masks.pack(m)}, {"sparsity": share, "kept": 10}
+            files, metrics = (
+                {"mask.safetensors": packed_masks.pack(m)},
+                {"sparsity": share, "kept": 10},
+            )
         elif spec.kind in ("surface", "trajectory"):
             g = np.linspace(-1, 1, 9)
             bowl = {"loss": 0.2 + 3 * g[:, None] ** 2 + 2 * g[None] ** 2 + rng.random()}

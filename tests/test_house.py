@@ -106,7 +106,7 @@ def test_nothing_is_imported_in_a_circle():
 
 
 def test_a_ticket_loads_without_records():
-    assert "records/store" not in imports(MODULES["pruning/ticket_files"], top_level=True)[0]
+    assert "records/store" not in imports(MODULES["pruning/tickets"], top_level=True)[0]
 
 
 def printed(code):

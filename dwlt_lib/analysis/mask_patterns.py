@@ -33,7 +33,7 @@ def relative_similarity(a: Mask, b: Mask) -> float:
         ValueError: one line, for masks of different architectures.
 
     Example:
-        >>> relative_similarity(mask_of(id_of_STD), mask_of(id_of_AT))
+        >>> relative_similarity(read_mask(id_of_STD), read_mask(id_of_AT))
     """
     pairs = _paired_layers(a, b)
     both = sum(int((layer_a & layer_b).sum()) for layer_a, layer_b in pairs)
@@ -120,7 +120,7 @@ def similarity_table(
 
     Args:
         table: mask records: id, pretraining, method, rounds, seed, perhaps sparsity.
-        load: gives the mask of an id (`pruning.mask_of`).
+        load: gives the mask of an id (`pruning.read_mask`).
         between: the setting in which a pair differs. The rest is the same: method, rounds and seed,
             or pretraining, rounds and seed.
 
@@ -152,7 +152,7 @@ def zero_kernel_table(table: pd.DataFrame, load: Callable[[str], Mask]) -> pd.Da
 
     Args:
         table: mask records: id, pretraining, method, rounds, seed, perhaps sparsity.
-        load: gives the mask of an id (`pruning.mask_of`).
+        load: gives the mask of an id (`pruning.read_mask`).
 
     Returns:
         The rows of `zero_kernels` of every mask, with its pretraining, method, rounds, seed and

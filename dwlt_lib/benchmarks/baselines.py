@@ -20,7 +20,7 @@ from dwlt_lib.attacks import pgd
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.specs import PRUNE_FRACTION
 from dwlt_lib.models import architectures
-from dwlt_lib.pruning import masks
+from dwlt_lib.pruning import kth_smallest, masks
 from dwlt_lib.training import trainer
 
 EPS, ALPHA = 8 / 255, 2 / 255
@@ -341,7 +341,7 @@ def thresholds(device: torch.device) -> Iterator[Variant]:
     yield Variant("torch.topk", lambda: (flat.topk(k, largest=False).values.max().view(1), 0.0))
     yield Variant("torch.sort", lambda: (flat.sort().values[k - 1].view(1), 0.0))
     yield Variant("torch.kthvalue", lambda: (flat.kthvalue(k).values.view(1), 0.0))
-    yield Variant("ours", lambda: (masks.threshold(flat, k).view(1), 0.0))
+    yield Variant("ours", lambda: (kth_smallest.kth_smallest(flat, k).view(1), 0.0))
 
 
 def surfaces(on: BenchmarkCase, points: int = 3) -> Iterator[Variant]:

@@ -11,7 +11,7 @@ from dwlt_lib.browser import markup, plotly_traces
 from dwlt_lib.browser.controls import WIDE, Tab, dropdown, halves, level_slider, of_kind, offer, row
 from dwlt_lib.browser.live_figure import LiveFigure
 from dwlt_lib.plotting.style import METHODS, dataset_name, percent
-from dwlt_lib.pruning.ticket_files import mask_of
+from dwlt_lib.pruning.tickets import read_mask
 
 RULES = {
     "within one std of dense (section 4.1)": ("one_std", 1),
@@ -118,7 +118,7 @@ def _mask_card(ids: tuple[tuple[str, str], ...], method: str, rounds: int, spars
     masks, problems = {}, []
     for pretraining, id in ids:
         try:
-            masks[pretraining] = mask_of(id)
+            masks[pretraining] = read_mask(id)
         except Exception as error:  # a damaged file has many faces: safetensors' own, OSError...
             problems.append(markup.problem(f"mask {id} cannot be read: {error}"))
     return "".join(problems) + mask_markup.masks_at(masks, method, rounds, sparsity)

@@ -33,11 +33,11 @@ def import_(
     """One safetensors file of theta_p out of an official checkpoint, with exactly its network's
     tensors.
     """
-    from dwlt_lib.pruning import ticket_files
+    from dwlt_lib.models import checkpoints, weight_files
 
     try:
-        found = ticket_files.read_checkpoint(file, source.value)
-        ticket_files.write_checkpoint(found, out)
+        checkpoint = checkpoints.read_checkpoint(file, source.value)
+        weight_files.write_checkpoint(checkpoint, out)
     except OSError as error:
         refuse(
             f"{error.filename}: {error.strerror}; want a checkpoint that can be read, and an --out"
@@ -45,7 +45,7 @@ def import_(
         )
     except ValueError as error:
         refuse(str(error))
-    print(f"{out}: {ticket_files.describe(found)}")
+    print(f"{out}: {weight_files.describe(checkpoint)}")
 
 
 @app.command()

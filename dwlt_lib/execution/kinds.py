@@ -52,9 +52,15 @@ from dwlt_lib.execution.trajectory_files import join_states, load_states, save_s
 from dwlt_lib.models import imported
 from dwlt_lib.models.architectures import prunable
 from dwlt_lib.models.tensors import fingerprint
-from dwlt_lib.pruning.imp import at_random, imp_round, one_shot, prunable_weights
-from dwlt_lib.pruning.masks import Mask, dense_mask, kept, pack, sparsity
-from dwlt_lib.pruning.ticket_files import load_checkpoint
+from dwlt_lib.models.weight_files import load_checkpoint
+from dwlt_lib.pruning.imp import (
+    iterative_magnitude_pruning,
+    one_shot_magnitude_pruning,
+    prunable_weights,
+    random_pruning,
+)
+from dwlt_lib.pruning.masks import Mask, dense_mask, num_kept, sparsity
+from dwlt_lib.pruning.packed_masks import pack
 from dwlt_lib.records import store
 from dwlt_lib.training import unfinished
 from dwlt_lib.training.trainer import Fitted, fit, generator
@@ -103,7 +109,7 @@ def make_imported(spec: ImportedSpec, device: torch.device, progress: Progress |
     """theta_p from a file of weights; nothing is measured, since its images need not be here."""
     if problem := imported.missing_file_error(spec):
         raise ValueError(problem)
-    path = imported.path_of(spec.file)
+    path = imported.weights_path(spec.file)
     checkpoint = load_checkpoint(path)
     metadata = {**checkpoint.about, "theta": fingerprint(checkpoint.weights)}
     problem = imported.mismatch(metadata, spec.pretraining, spec.arch, spec.data, spec.theta)
@@ -118,29 +124,40 @@ def make_mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -
     theta = load_weights(spec.theta, device)
     weights, history, metrics = prunable_weights(model, theta), [], {}
     if spec.method == "RP":
-        m = at_random(weights, spec.rounds, spec.prune_fraction, spec.seed)
+        m = random_pruning(weights, spec.rounds, spec.prune_fraction, spec.seed)
     elif spec.retrain is None or not retrains(spec):
         # OMP, and IMP's first round, which prunes theta_p before any training
-        m = one_shot(weights, spec.rounds, spec.prune_fraction)
+        m = one_shot_magnitude_pruning(weights, spec.rounds, spec.prune_fraction)
     else:
-        before = spec.model_copy(update={"rounds": spec.rounds - 1})
-        train, _ = split_budget(Budget(spec.theta.data), spec.retrain, device)
-        m, retrained = imp_round(
+        config = spec.retrain
+        train, _ = split_budget(Budget(spec.theta.data), config, device)
+
+        def retrain(model: nn.Module, m: Mask) -> None:
+            trained = fit(
+                model,
+                m,
+                train,
+                None,
+                config,
+                spec.seed,
+                checkpoint=_checkpoint(spec),
+                deadline=_deadline(),
+                progress=progress,
+            )
+            history.extend(trained.history)
+
+        before = load_mask(spec.model_copy(update={"rounds": spec.rounds - 1}), theta)
+        m = iterative_magnitude_pruning(
             model,
             theta,
-            load_mask(before, theta),
-            spec.prune_fraction,
-            spec.retrain,
-            train,
-            spec.seed,
-            _checkpoint(spec),
-            _deadline(),
-            progress,
+            {name: layer.to(device) for name, layer in before.items()},
+            retrain,
+            rounds=1,
+            fraction=spec.prune_fraction,
         )
-        history = retrained.history if retrained else []
         test = verified_images(spec.theta.data, "test", device)
         metrics["SA_source"] = standard_accuracy(model, test.lazy_batches(), test.y)
-    metrics |= {"sparsity": sparsity(m), "kept": kept(m)}
+    metrics |= {"sparsity": sparsity(m), "kept": num_kept(m)}
     return Result(metrics, history, {"mask.safetensors": pack(m, fingerprint(theta))})
 
 

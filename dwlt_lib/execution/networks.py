@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from dwlt_lib.config.specs import ImportedSpec, MaskSpec, PretrainingSpec, TransferSpec
 from dwlt_lib.models.architectures import build, new_head, prunable
 from dwlt_lib.models.tensors import fingerprint
-from dwlt_lib.pruning.masks import Mask, dense_mask, packed_header, unpack
+from dwlt_lib.pruning.masks import Mask, dense_mask
+from dwlt_lib.pruning.packed_masks import packed_header, unpack
 from dwlt_lib.records import store
 from dwlt_lib.training.trainer import State, generator
 

@@ -1,5 +1,17 @@
-from . import architectures, checkpoints, imported, pretrained, tensors
+from . import (
+    architectures,
+    checkpoints,
+    imported,
+    messages,
+    pickles,
+    pretrained,
+    tensor_files,
+    tensors,
+    torch_files,
+    weight_files,
+)
 from .architectures import ARCHITECTURES, build, prunable
+from .checkpoints import import_checkpoint
 from .tensors import Mask, Weights
 
 __all__ = [
@@ -9,8 +21,14 @@ __all__ = [
     "architectures",
     "build",
     "checkpoints",
+    "import_checkpoint",
     "imported",
+    "messages",
+    "pickles",
     "pretrained",
     "prunable",
+    "tensor_files",
     "tensors",
+    "torch_files",
+    "weight_files",
 ]

@@ -1,17 +1,26 @@
-"""Networks.
+"""Networks: ResNets with torchvision's parameter names and the normalisation of images inside.
 
-ResNets with torchvision's parameter names, normalisation inside, and what is prunable.
+Also which of a network's weights are prunable: every convolution's (paper, section 3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 ARCHITECTURES = ("resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32")
+"""Names of the networks that `build` knows."""
+
+MAX_CLASSES = 100_000
+"""The most classes that a network read from a file may have."""
+
+StateLayout = dict[str, tuple[tuple[int, ...], torch.dtype]]
+"""Shape and type of each tensor of a state dictionary, by name."""
+
 _CONVOLUTIONS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -22,27 +31,35 @@ _CONVOLUTIONS = (
 )
 
 
-class Normalised:
-    """Takes images in [0,1]; subtracts the data set's mean and divides by its std before the
-    network.
+class Normalised(nn.Module):
+    """A network that takes images in [0,1] and normalises them itself: f((x - mean) / std).
 
-    The statistics are not part of the state: a ticket moves between data sets, its normalisation
-    stays behind.
+    A mixin, named before the network's own class. Mean and std are not part of the state
+    dictionary: a ticket moves between data sets, each of which brings its own.
     """
 
+    mean: Tensor
+    """Of the data set's images, (C,1,1)."""
+    std: Tensor
+    """Of the data set's images, (C,1,1)."""
+
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set the data set whose images the network sees.
+
+        Args:
+            mean: one number per channel, of pixels in [0,1].
+            std: one number per channel, of pixels in [0,1].
+        """
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes) of images x (B,C,H,W) in [0,1]."""
         return super().forward((x - self.mean) / self.std)
 
 
 class _Block(nn.Module):
-    """The basic residual block.
-
-    Two 3x3 convolutions and a shortcut, named as torchvision names them.
-    """
+    """A basic residual block: two 3x3 convolutions and a shortcut, named as in torchvision."""
 
     def __init__(
         self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None
@@ -61,10 +78,10 @@ class _Block(nn.Module):
         return self.relu(self.bn2(self.conv2(x)) + shortcut)
 
 
-class _SmallResNet(nn.Module):
-    """He et al.'s CIFAR ResNet of depth 6 n + 2.
+class _CifarResNet(nn.Module):
+    """The CIFAR ResNet of He et al. (2016), of depth 6 n + 2.
 
-    Widths 16, 32, 64, a 3x3 stem, 1x1 convolutions on the shortcuts.
+    Three stages of n blocks of widths 16, 32 and 64, a 3x3 stem, 1x1 convolutions on the shortcuts.
     """
 
     def __init__(self, n: int, num_classes: int) -> None:
@@ -73,9 +90,9 @@ class _SmallResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1, self.layer2, self.layer3 = (
-            self._stage(w, n, s) for w, s in ((16, 1), (32, 2), (64, 2))
-        )
+        self.layer1 = self._stage(16, n, stride=1)
+        self.layer2 = self._stage(32, n, stride=2)
+        self.layer3 = self._stage(64, n, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, num_classes)
         for module in self.modules():
@@ -98,29 +115,39 @@ class _SmallResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
-class SmallResNet(Normalised, _SmallResNet):
-    pass
+class SmallResNet(Normalised, _CifarResNet):
+    """The CIFAR ResNet with normalisation inside."""
 
 
 @cache
-def _large_resnet() -> type[nn.Module]:
-    """torchvision's ResNet with normalisation inside.
+def _large_resnet() -> type[Normalised]:
+    from torchvision.models.resnet import ResNet  # takes seconds, and small networks need none
 
-    Imported where it is needed, since that takes seconds.
-    """
-    from torchvision.models.resnet import ResNet
+    class LargeResNet(Normalised, ResNet):
+        """Torchvision's ResNet with normalisation inside."""
 
-    return type("LargeResNet", (Normalised, ResNet), {})
+    return LargeResNet
 
 
-def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """A freshly initialised network (from torch's global generator) for images (B,3,H,W) in [0,1]
-    of any size.
+def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> Normalised:
+    """A network at its initialisation, which torch's global generator draws.
 
-    arch: resnet8, resnet20 (CIFAR style), resnet18, resnet50 (torchvision's, ImageNet stem),
-    resnet18_32, resnet50_32 (a 3x3 stem without max pooling). mean, std: per channel, of the data
-    set the network will see. Weights lie channels-last, which convolutions run faster on; shapes
-    and values do not depend on it.
+    Example: `build("resnet18_32", 10, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))`. Weights lie
+    channels-last in memory, where convolutions run faster; shapes and values do not depend on it.
+
+    Args:
+        arch: resnet8 or resnet20 (CIFAR's), resnet18 or resnet50 (torchvision's, with ImageNet's
+            stem), resnet18_32 or resnet50_32 (torchvision's, with a 3x3 stem and no max pooling).
+        num_classes: outputs of the linear head.
+        mean: of the data set that the network sees, one number per channel, of pixels in [0,1].
+        std: likewise.
+
+    Returns:
+        The network in train mode; it takes images (B,3,H,W) in [0,1] of any size and gives logits
+        (B, num_classes).
+
+    Raises:
+        ValueError: there is no such architecture.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"arch={arch!r}: want one of {', '.join(ARCHITECTURES)}")
@@ -140,16 +167,47 @@ def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[floa
 
 
 def new_head(model: nn.Module, num_classes: int) -> None:
-    """A fresh, default-initialised nn.Linear for another task, in place; nothing is frozen."""
-    model.fc = nn.Linear(model.fc.in_features, num_classes)
+    """Replace the linear head by a freshly initialised one, for another task; nothing is frozen.
+
+    Args:
+        model: a network of `build`, changed in place.
+        num_classes: of the new task.
+    """
+    model.fc = nn.Linear(cast(nn.Linear, model.fc).in_features, num_classes)
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every convolution's weight, by its parameter's name, in the network's order (section 3).
+    """The weight of every convolution (paper, section 3); no linear layer, no BatchNorm.
 
-    Of any network, torchvision's among them; not a linear head, not BatchNorm. A head that is a
-    convolution itself (SqueezeNet's) is one of them. Linear layers stay dense: most of
-    torchvision's ConvNeXt, and all of its vision transformers but the projection of patches.
+    For any network. A head that is a convolution itself (SqueezeNet's) counts. Linear layers stay
+    dense: most of ConvNeXt, and all of a vision transformer but the projection of its patches.
+
+    Args:
+        model: the network.
+
+    Returns:
+        The parameters themselves, by name, in the network's order.
     """
-    ours = {id(module.weight) for module in model.modules() if isinstance(module, _CONVOLUTIONS)}
-    return {name: weight for name, weight in model.named_parameters() if id(weight) in ours}
+    convolution_weights = {
+        id(module.weight) for module in model.modules() if isinstance(module, _CONVOLUTIONS)
+    }
+    return {
+        name: weight
+        for name, weight in model.named_parameters()
+        if id(weight) in convolution_weights
+    }
+
+
+@cache
+def state_layout(arch: str, num_classes: int) -> StateLayout:
+    """Shape and type of each tensor in a network's state dictionary; no memory is taken for them.
+
+    Args:
+        arch: one of `ARCHITECTURES`.
+        num_classes: outputs of its head.
+    """
+    with torch.device("meta"):
+        model = build(arch, num_classes, (0.5,) * 3, (0.5,) * 3)
+    return {
+        name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()
+    }

@@ -1,14 +1,12 @@
-"""theta_p out of its authors' checkpoints.
+"""theta_p out of its authors' checkpoints: exactly one network's tensors, whatever the layout.
 
-Which layout, which network, and nothing but that network's tensors.
+Nothing in such a file is run (`pickles`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,238 +14,269 @@ import torch
 from torch import Tensor
 
 from dwlt_lib import files
-from dwlt_lib.models import architectures, containers
-from dwlt_lib.models.containers import Contents
-from dwlt_lib.models.pickles import BadCheckpoint, Inert, Stored, plain
+from dwlt_lib.models import torch_files
+from dwlt_lib.models.architectures import ARCHITECTURES, MAX_CLASSES, StateLayout, state_layout
+from dwlt_lib.models.messages import describe_differences, printable
+from dwlt_lib.models.pickles import CheckpointError, InertObject, StoredTensor
 from dwlt_lib.models.tensors import Weights, fingerprint
+from dwlt_lib.models.torch_files import TorchFile
 
-# theta_p by --as: its name in the paper's figures, the layout that its authors publish, and whose
-# that is
+
+@dataclass(frozen=True)
+class Source:
+    """Who published a checkpoint, and how it is laid out."""
+
+    pretraining: str
+    """The paper's name of theta_p: STD, FAT or AT."""
+    layout: str
+    """plain (torchvision's keys), parallel (behind module.) or robustness (behind module.model.,
+    beside an attacker and normalisers)."""
+    publisher: str
+
+
 SOURCES = {
-    "std": ("STD", "plain", "torchvision"),
-    "at": ("AT", "robustness", "microsoft/robust-models-transfer or MadryLab/robustness"),
-    "fat": ("FAT", "parallel", "locuslab/fast_adversarial"),
+    "std": Source("STD", "plain", "torchvision"),
+    "at": Source("AT", "robustness", "microsoft/robust-models-transfer or MadryLab/robustness"),
+    "fat": Source("FAT", "parallel", "locuslab/fast_adversarial"),
 }
-NORMALISERS = {
-    f"{of}.new_{what}" for of in ("normalizer", "attacker.normalize") for what in ("mean", "std")
+"""By the value of `dwlt weights import --as`."""
+
+NORMALISER_NAMES = {
+    f"{owner}.new_{statistic}"
+    for owner in ("normalizer", "attacker.normalize")
+    for statistic in ("mean", "std")
 }
-MOST_CLASSES = 100_000
-# BatchNorm's; torch before 0.4.1 has none, and nothing reads it with a momentum
-COUNTER = "num_batches_tracked"
-Demand = dict[str, tuple[tuple[int, ...], torch.dtype]]
+COUNTER = "num_batches_tracked"  # BatchNorm's; files of torch before 0.4.1 have none
+
+StoredState = dict[str, StoredTensor]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """theta_p. weights: {torchvision's name: (*shape,)} in the network's order; about.
-
-    Its provenance.
-    """
+    """theta_p with its provenance."""
 
     weights: Weights
+    """A whole state dictionary by torchvision's names, in the network's order."""
     about: dict[str, Any]
+    """pretraining, arch, classes, the file's name and sha256, theta (the hash of the weights)..."""
+
+
+def import_checkpoint(path: str | Path, source: str, arch: str | None = None) -> Weights:
+    """theta_p out of an official checkpoint, bit for bit.
+
+    Example: `import_checkpoint("resnet50-0676ba61.pth", "std")`.
+
+    Where all of BatchNorm's counters are absent, as in old files, they are 0. Nothing in the file
+    is ever run.
+
+    Args:
+        path: the file, written by torch.save with pickle or dill.
+        source: std (torchvision's plain keys), at (MadryLab's and Microsoft's: `model` or
+            `state_dict` with module.model.*, with copies under module.attacker.model.*, which must
+            agree, and normalisers, which are dropped) or fat (fast_adversarial's: `state_dict` with
+            module.*).
+        arch: the network that it must be; None takes the one of `models.ARCHITECTURES` that the
+            keys fit best.
+
+    Returns:
+        Exactly the network's tensors by torchvision's names, float32 and finite.
+
+    Raises:
+        CheckpointError: a ValueError of one line that names what is missing, extra or misshapen.
+        ValueError: there is no such source or architecture.
+    """
+    return read_checkpoint(path, source, arch).weights
 
 
 def read_checkpoint(path: str | Path, source: str, arch: str | None = None) -> Checkpoint:
-    """theta_p and its provenance out of an official checkpoint, as `weights.import_checkpoint`
-    describes it.
+    """theta_p and its provenance out of an official checkpoint.
+
+    Arguments and errors are those of `import_checkpoint`.
     """
     if source not in SOURCES:
         raise ValueError(f"source={source!r}: want one of {', '.join(SOURCES)}")
-    if arch is not None and arch not in architectures.ARCHITECTURES:
-        raise ValueError(f"arch={arch!r}: want one of {', '.join(architectures.ARCHITECTURES)}")
+    if arch is not None and arch not in ARCHITECTURES:
+        raise ValueError(f"arch={arch!r}: want one of {', '.join(ARCHITECTURES)}")
     try:
         path = files.regular(path)
     except ValueError as error:
-        raise BadCheckpoint(f"{error} that torch.save wrote") from error
+        raise CheckpointError(f"{error} that torch.save wrote") from error
     try:
-        if (size := path.stat().st_size) > containers.MOST_BYTES:
-            raise BadCheckpoint(
-                f"{size:,} bytes, more than any checkpoint of these networks; want an official one"
-            )
-        with open(path, "rb") as file:
-            containers.recognise(file.read(512), size)  # before it is read whole
-            file.seek(0)
-            data = file.read(size)
-        contents = containers.parse(data)
-        described, layout, normalisers = _network_of(contents, source)
-        arch, wanted = _fitting({name: part.shape for name, part in described.items()}, arch)
-        weights = {
-            name: _values(contents, name, described[name], dtype)
-            if name in described
-            else torch.zeros(shape, dtype=dtype)  # a counter
-            for name, (shape, dtype) in wanted.items()
-        }
-        counted = any(name.endswith(COUNTER) for name in described)
-        about = {
-            "pretraining": SOURCES[source][0],
-            "source": source,
-            "arch": arch,
-            "classes": len(weights["fc.bias"]),
-            "layout": layout,
-            "container": contents.container,
-            "file": path.name,
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "counters": "in the file" if counted else "absent, so 0",
-            "unread": list(contents.unread),
-            **_normalisation(contents, normalisers),
-            "theta": fingerprint(weights),
-        }
-    except BadCheckpoint as error:
-        raise BadCheckpoint(f"{path}: {error}") from error
+        return _checkpoint(path.name, _read_bytes(path), source, arch)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > torch_files.MAX_BYTES:
+        raise CheckpointError(
+            f"{size:,} bytes, more than any checkpoint of these networks; want an official one"
+        )
+    with open(path, "rb") as file:
+        torch_files.check_start(file.read(512), size)
+        file.seek(0)
+        return file.read(size)
+
+
+def _checkpoint(name: str, data: bytes, source: str, arch: str | None) -> Checkpoint:
+    file = torch_files.read_torch_file(data)
+    state, normalisers = _network_state(file, source)
+    arch, layout = _matching_architecture(state, arch)
+    weights = {
+        name: _finite_values(file, name, state[name], dtype)
+        if name in state
+        else torch.zeros(shape, dtype=dtype)  # a counter
+        for name, (shape, dtype) in layout.items()
+    }
+    about = {
+        "pretraining": SOURCES[source].pretraining,
+        "source": source,
+        "arch": arch,
+        "classes": len(weights["fc.bias"]),
+        "layout": SOURCES[source].layout,
+        "container": file.container,
+        "file": name,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "counters": "in the file" if _has_counters(state) else "absent, so 0",
+        "unread": list(file.unknown_names),
+        **_normalisation(file, normalisers),
+        "theta": fingerprint(weights),
+    }
     return Checkpoint(weights, about)
 
 
-def _network_of(
-    contents: Contents, source: str
-) -> tuple[dict[str, Stored], str, dict[str, Stored]]:
-    """(the network's tensors by torchvision's name, the layout, the normalisers' tensors), still
-    described only.
-    """
-    state = _state_dictionary(contents.root)
-    layout = "plain"
+def _network_state(file: TorchFile, source: str) -> tuple[StoredState, StoredState]:
+    """The network's tensors by torchvision's names, and the normalisers' tensors; not yet read."""
+    state, layout = _state_dictionary(file.value), "plain"
     if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): part for name, part in state.items()}
+        state = {name.removeprefix("module."): stored for name, stored in state.items()}
         layout = "parallel"
     if any(name.startswith("model.") for name in state):
         layout = "robustness"
-    if layout != SOURCES[source][1]:
-        usual = next(key for key, (_, its, _) in SOURCES.items() if its == layout)
-        raise BadCheckpoint(
-            f"its keys, as {plain(next(iter(state)))}, lie as in {SOURCES[usual][2]}; --as {source}"
-            f" wants them as in {SOURCES[source][2]}: say --as {usual}, or take the other file"
+    expected = SOURCES[source]
+    if layout != expected.layout:
+        fitting = next(key for key, other in SOURCES.items() if other.layout == layout)
+        raise CheckpointError(
+            f"its keys, as {printable(next(iter(state)))}, lie as in {SOURCES[fitting].publisher};"
+            f" --as {source} wants them as in {expected.publisher}: say --as {fitting}, or take the"
+            " other file"
         )
-    if layout != "robustness":
-        return state, layout, {}
+    return _without_attacker(file, state) if layout == "robustness" else (state, {})
+
+
+def _without_attacker(file: TorchFile, state: StoredState) -> tuple[StoredState, StoredState]:
+    """The network and the normalisers of a robustness file, whose attacker copies the network."""
     network, normalisers = {}, {}
-    for name, part in state.items():
-        twin = state.get(name.removeprefix("attacker."))
-        if name in NORMALISERS:
-            normalisers[name] = part
-        elif name.startswith("attacker.model.") and twin is not None:
-            if twin != part and not _same(contents, twin, part):
-                raise BadCheckpoint(
-                    f"{plain(name)} differs from the weight that it should be a copy of; want the "
-                    "file from its official source"
+    for name, stored in state.items():
+        original = state.get(name.removeprefix("attacker."))
+        if name in NORMALISER_NAMES:
+            normalisers[name] = stored
+        elif name.startswith("attacker.model.") and original is not None:
+            if original != stored and not _are_equal(file, original, stored):
+                raise CheckpointError(
+                    f"{printable(name)} differs from the weight that it should be a copy of; want"
+                    " the file from its official source"
                 )
         elif name.startswith("model."):
-            network[name.removeprefix("model.")] = part
+            network[name.removeprefix("model.")] = stored
         else:
-            raise BadCheckpoint(f"not exactly a network and its attacker; extra: {plain(name)}")
-    return network, layout, normalisers
+            raise CheckpointError(
+                f"not exactly a network and its attacker; extra: {printable(name)}"
+            )
+    return network, normalisers
 
 
-def _state_dictionary(root: object) -> dict[str, Stored]:
-    """The state dictionary that a file holds, plain or in a wrapper: tensors by name."""
-    state = root
+def _state_dictionary(value: object) -> StoredState:
+    """The state dictionary that a file holds, plain or in a wrapper."""
+    state = value
     for wrapper in ("state_dict", "model"):
-        if isinstance(root, dict) and wrapper in root:
-            state = root[wrapper]
+        if isinstance(value, dict) and wrapper in value:
+            state = value[wrapper]
     if not isinstance(state, dict) or not state:
-        raise BadCheckpoint(
-            f"holds {_kind(state)}; want a state dictionary, plain or under model or state_dict"
+        raise CheckpointError(
+            f"holds {_describe_type(state)}; want a state dictionary, plain or under model or"
+            " state_dict"
         )
-    for name, part in state.items():
+    for name, stored in state.items():
         if type(name) is not str:
-            raise BadCheckpoint(
+            raise CheckpointError(
                 f"a key of its state dictionary is no text ({type(name).__name__}); want names"
             )
-        if not isinstance(part, Stored):
-            raise BadCheckpoint(
-                f"{plain(name)} is {_kind(part)}; want tensors by name in its state dictionary"
+        if not isinstance(stored, StoredTensor):
+            raise CheckpointError(
+                f"{printable(name)} is {_describe_type(stored)}; want tensors by name in its state"
+                " dictionary"
             )
     return state
 
 
-def _kind(value: object) -> str:
-    return f"an object of {value.of}" if isinstance(value, Inert) else type(value).__name__
+def _describe_type(value: object) -> str:
+    if isinstance(value, InertObject):
+        return f"an object of {value.name}"
+    return type(value).__name__
 
 
-def _same(contents: Contents, a: Stored, b: Stored) -> bool:
-    alike = a.shape == b.shape and a.storage.dtype == b.storage.dtype
-    return alike and torch.equal(contents.tensor(a), contents.tensor(b))
+def _are_equal(file: TorchFile, a: StoredTensor, b: StoredTensor) -> bool:
+    same_layout = a.shape == b.shape and a.storage.dtype == b.storage.dtype
+    return same_layout and torch.equal(file.tensor(a), file.tensor(b))
 
 
-def _fitting(shapes: dict[str, tuple[int, ...]], arch: str | None) -> tuple[str, Demand]:
-    """The network that fits best (or `arch`) and what it demands: {name: (shape, dtype)}.
+def _has_counters(state: StoredState) -> bool:
+    return any(name.endswith(COUNTER) for name in state)
 
-    Refuses what differs; counters may be absent together.
+
+def _matching_architecture(state: StoredState, arch: str | None) -> tuple[str, StateLayout]:
+    """The network that fits best, or `arch`; refuses a state that is not exactly that network's.
+
+    BatchNorm's counters may be absent, but only all of them.
     """
+    shapes = {name: stored.shape for name, stored in state.items()}
     head = shapes.get("fc.weight", ())
-    classes = head[0] if len(head) == 2 and 0 < head[0] <= MOST_CLASSES else 1000
+    classes = head[0] if len(head) == 2 and 0 < head[0] <= MAX_CLASSES else 1000
 
-    def fit(name: str) -> int:
-        wanted = demand(name, classes)
-        return 2 * sum(shapes.get(key) == shape for key, (shape, _) in wanted.items()) - len(wanted)
+    def score(arch: str) -> int:
+        layout = state_layout(arch, classes)
+        matches = sum(shapes.get(name) == shape for name, (shape, _) in layout.items())
+        return 2 * matches - len(layout)
 
-    arch = arch or max(architectures.ARCHITECTURES, key=fit)  # the first of equals
-    wanted = demand(arch, classes)
-    counted = any(name.endswith(COUNTER) for name in shapes)
-    wrong = differences(
-        shapes,
-        {name: of for name, (of, _) in wanted.items() if counted or not name.endswith(COUNTER)},
-    )
-    if wrong:
-        raise BadCheckpoint(f"not exactly a {arch} with {classes} classes; {wrong}")
-    return arch, wanted
-
-
-def differences(found: Mapping[str, object], wanted: Mapping[str, object]) -> str:
-    """What tells two {name: shape} apart, by name; "" if nothing does."""
-    lists = {
-        "missing": [name for name in wanted if name not in found],
-        "extra": [plain(name) for name in found if name not in wanted],
-        "misshapen": [
-            f"{name} {found[name]} instead of {shape}"
-            for name, shape in wanted.items()
-            if found.get(name, shape) != shape
-        ],
+    arch = arch or max(ARCHITECTURES, key=score)  # the first of equals
+    layout = state_layout(arch, classes)
+    expected = {
+        name: shape
+        for name, (shape, _) in layout.items()
+        if _has_counters(state) or not name.endswith(COUNTER)
     }
-    return "; ".join(f"{what}: {few(names)}" for what, names in lists.items() if names)
+    if differences := describe_differences(shapes, expected):
+        raise CheckpointError(f"not exactly a {arch} with {classes} classes; {differences}")
+    return arch, layout
 
 
-@cache
-def demand(arch: str, classes: int) -> Demand:
-    """The state of that network: {name: (shape, dtype)}, without building one."""
-    with torch.device("meta"):
-        model = architectures.build(arch, classes, (0.5,) * 3, (0.5,) * 3)
-    return {name: (tuple(part.shape), part.dtype) for name, part in model.state_dict().items()}
-
-
-def few(names: list[str]) -> str:
-    """The first three of some names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _values(contents: Contents, name: str, stored: Stored, dtype: torch.dtype) -> Tensor:
+def _finite_values(file: TorchFile, name: str, stored: StoredTensor, dtype: torch.dtype) -> Tensor:
     if stored.storage.dtype != dtype:
-        raise BadCheckpoint(
+        raise CheckpointError(
             f"{name} is {stored.storage.dtype}; want {dtype} (rounding theta_p is not ours to"
             " choose)"
         )
-    values = contents.tensor(stored)
+    values = file.tensor(stored)
     if dtype.is_floating_point and not bool(torch.isfinite(values).all()):
-        raise BadCheckpoint(f"{name} holds a NaN or an infinity; want finite weights")
+        raise CheckpointError(f"{name} holds a NaN or an infinity; want finite weights")
     return values
 
 
-def _normalisation(contents: Contents, normalisers: dict[str, Stored]) -> dict[str, list[float]]:
-    """mean and std as the file's own normalisers have them, to be compared with the source's.
-
-    Empty without any.
-    """
-    found: dict[str, list[float]] = {}
+def _normalisation(file: TorchFile, normalisers: StoredState) -> dict[str, list[float]]:
+    """The file's own mean and std, to be compared with the source data set's; empty if none."""
+    statistics: dict[str, list[float]] = {}
     for name, stored in normalisers.items():
-        key = name.rsplit("new_", 1)[1]
+        statistic = name.rsplit("new_", 1)[1]
         if stored.shape not in ((3, 1, 1), (3,), (1, 3, 1, 1)):
-            raise BadCheckpoint(f"{name} {stored.shape}: want a number a channel, (3, 1, 1)")
-        values = [
-            round(value, 6)
-            for value in _values(contents, name, stored, torch.float32).flatten().tolist()
-        ]
-        if found.setdefault(key, values) != values:
-            raise BadCheckpoint(
-                f"{name} {values} differs from the other normaliser's {found[key]}; want one"
+            raise CheckpointError(f"{name} {stored.shape}: want a number a channel, (3, 1, 1)")
+        tensor = _finite_values(file, name, stored, torch.float32)
+        values = [round(value, 6) for value in tensor.flatten().tolist()]
+        if statistics.setdefault(statistic, values) != values:
+            raise CheckpointError(
+                f"{name} {values} differs from the other normaliser's {statistics[statistic]}; want"
+                " one"
             )
-    return found
+    return statistics

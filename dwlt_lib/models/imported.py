@@ -1,34 +1,34 @@
-"""theta_p that a study takes from files of `dwlt weights import`: where they lie and which they
-are. No torch.
+"""Which file a study takes theta_p from, and whether it is the theta_p that the study wants.
 
-Only a file's header is read here: what it says of itself. Making its record reads and checks the
-whole of it.
+No torch: only a file's description is read here. Making the record reads and checks all of it.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-
-from dwlt_lib import files
+from dwlt_lib.models import tensor_files
 
 if TYPE_CHECKING:
     from dwlt_lib.config.datasets import DataSet
     from dwlt_lib.config.specs import ImportedSpec
     from dwlt_lib.config.studies import Study
 
-WEIGHTS = "dwlt-weights-1"  # rises when the layout of such a file changes
+FORMAT = "dwlt-weights-1"
+"""Of a file of theta_p; rises when its layout changes."""
+WRITER = "dwlt weights import"
 
-REQUIRED_METADATA = {"pretraining", "arch", "classes", "theta"}
+
+def is_sha256(value: Any) -> bool:
+    """Whether this is 64 hexadecimal digits in small letters."""
+    return re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
-def normalises(value: object) -> bool:
-    """Whether this is a mean or a std: three finite numbers, one a channel."""
+def is_normalisation(value: object) -> bool:
+    """Whether this is a mean or a std: three finite numbers, one per channel."""
     return (
         isinstance(value, list | tuple)
         and len(value) == 3
@@ -36,133 +36,157 @@ def normalises(value: object) -> bool:
     )
 
 
-def path_of(file: str) -> Path:
-    """Where a study's file of theta_p lies: as it says, or beneath DWLT_DATA/weights."""
-    from dwlt_lib.config.datasets import data_root
+DESCRIPTION_CHECKS = {
+    "pretraining": lambda value: value in ("STD", "FAT", "AT"),
+    "arch": lambda value: isinstance(value, str) and len(value) < 50,
+    "classes": lambda value: type(value) is int,
+    "theta": is_sha256,
+}
+"""Which values a description of theta_p has (`tensor_files.check_values`)."""
+
+
+def weights_path(file: str) -> Path:
+    """Where a study's file of theta_p is.
+
+    Args:
+        file: as the study names it: absolute, or relative to DWLT_DATA/weights.
+    """
+    from dwlt_lib.config.datasets import data_root  # needs packages that a ticket loads without
 
     return data_root() / "weights" / file
 
 
-def about(path: Path) -> dict[str, Any]:
-    """What a file of theta_p says of itself (pretraining, arch, classes, theta...); ValueError, one
-    line, if it is not one that `dwlt weights import` wrote."""
-    path = files.regular(path)
+def read_description(path: Path) -> dict[str, Any]:
+    """The description in a file of theta_p: pretraining, arch, classes, theta (its hash)...
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: one line: `dwlt weights import` wrote no such file.
+    """
+    with tensor_files.open_file(path, "np") as file:
+        about = tensor_files.description(file, path, FORMAT, WRITER)
+    optional = {name: is_normalisation for name in ("mean", "std") if name in about}
     try:
-        with safe_open(path, "np") as file:
-            said = json.loads((file.metadata() or {}).get("dwlt", "null"))
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        line = " ".join(str(error).split())[:300]
+        tensor_files.check_values(about, DESCRIPTION_CHECKS | optional)
+    except ValueError as error:
         raise ValueError(
-            f"{path}: cannot be read as safetensors ({line}); write it again with dwlt weights"
-            " import"
+            f"{path}: not a file of format {FORMAT} ({error}); want one that {WRITER} wrote"
         ) from error
-    if not isinstance(said, dict) or said.get("format") != WEIGHTS or not _sound(said):
-        raise ValueError(
-            f"{path}: not a file of format {WEIGHTS}; want one that dwlt weights import wrote"
-        )
-    return said
-
-
-def _sound(said: Mapping[str, Any]) -> bool:
-    """Whether what a file says of itself is what such files say, each thing of its kind."""
-    if not REQUIRED_METADATA <= said.keys() or said["pretraining"] not in ("STD", "FAT", "AT"):
-        return False
-    return (
-        isinstance(said["arch"], str)
-        and len(said["arch"]) < 50
-        and type(said["classes"]) is int
-        and isinstance(said["theta"], str)
-        and re.fullmatch("[0-9a-f]{64}", said["theta"]) is not None
-        and all(normalises(said[name]) for name in ("mean", "std") if name in said)
-    )
+    return about
 
 
 def mismatch(
-    said: Mapping[str, Any], pretraining: str, arch: str, row: DataSet, theta: str | None
+    about: Mapping[str, Any], pretraining: str, arch: str, row: DataSet, theta: str | None
 ) -> str | None:
-    """Why a file that says this of itself is not that theta_p on that data set; None if it is.
+    """Why a file is not the theta_p that a study wants; None if it is.
 
     Args:
-        said: what the file says of itself (`about`).
+        about: the file's description (`read_description`).
         pretraining: STD, FAT or AT.
         arch: the network.
         row: the data set that theta_p was trained on.
         theta: the hash that its tensors must have; None takes any.
     """
-    if said["pretraining"] != pretraining:
+    if about["pretraining"] != pretraining:
         return (
-            f"is theta_{said['pretraining']}; want theta_{pretraining}, imported with --as"
+            f"is theta_{about['pretraining']}; want theta_{pretraining}, imported with --as"
             f" {pretraining.lower()}"
         )
-    if (said["arch"], said["classes"]) != (arch, row.classes):
+    if (about["arch"], about["classes"]) != (arch, row.classes):
         return (
-            f"is a {said['arch']} with {said['classes']} classes; want the study's, a {arch} with"
+            f"is a {about['arch']} with {about['classes']} classes; want the study's, a {arch} with"
             f" {row.classes} ({row.name})"
         )
     for name, wanted in (("mean", row.mean), ("std", row.std)):
-        if any(abs(a - b) > 1e-4 for a, b in zip(said.get(name, wanted), wanted, strict=True)):
+        if any(abs(a - b) > 1e-4 for a, b in zip(about.get(name, wanted), wanted, strict=True)):
             return (
-                f"was trained on images of {name} {said[name]}; want {list(wanted)}: set"
+                f"was trained on images of {name} {about[name]}; want {list(wanted)}: set"
                 f" data.{row.name}.{name}"
             )
-    if theta is not None and said["theta"] != theta:
-        return f"holds weights of sha256 {said['theta']}; want {theta}, which the study pins"
+    if theta is not None and about["theta"] != theta:
+        return f"holds weights of sha256 {about['theta']}; want {theta}, which the study pins"
     return None
 
 
 def mismatches(study: Study, row: DataSet) -> Iterator[tuple[tuple[str, str], str]]:
-    """What is wrong with the files of theta_p that are there, each with its place in the study.
+    """What is wrong with a study's files of theta_p, of those that exist.
 
     Args:
         study: names the files.
         row: the source data set.
+
+    Yields:
+        The key in the study's parameter file, and one line.
     """
-    for p, given in study.weights.items():
-        path = path_of(given.file)
+    for pretraining, weights in study.weights.items():
+        path, key = weights_path(weights.file), ("weights", pretraining)
+        if not path.exists():
+            continue
         try:
-            wrong = path.exists() and mismatch(about(path), p, study.arch, row, given.theta)
+            about = read_description(path)
         except ValueError as error:
-            yield ("weights", p), f"weights.{p}: {error}"
-        else:
-            if wrong:
-                yield ("weights", p), f"weights.{p}: {path} {wrong}"
+            yield key, f"weights.{pretraining}: {error}"
+            continue
+        if problem := mismatch(about, pretraining, study.arch, row, weights.theta):
+            yield key, f"weights.{pretraining}: {path} {problem}"
 
 
-def resolve_identities(study: Study, noted: Mapping[str, Any]) -> Study:
-    """The study with the identity of every theta_p that comes from a file: what the file says, else
-    what is pinned, else what was `noted` of the same file ({p: {file, theta}}) when the study was
-    planned before, else None."""
-    found = {}
-    for p, given in study.weights.items():
-        path, before = path_of(given.file), noted.get(p) or {}
-        theta = given.theta or (about(path)["theta"] if path.exists() else None)
-        if theta is None and before.get("file") == given.file:
+def resolve_identities(study: Study, planned: Mapping[str, Any]) -> Study:
+    """The study with the hash of every theta_p that comes from a file.
+
+    It is pinned in the study, or read from the file, or known from an earlier plan with the same
+    file; None if none of these tells it.
+
+    Args:
+        study: as its parameter file says.
+        planned: by pretraining, the file and theta when the study was planned before.
+    """
+    resolved = {}
+    for pretraining, weights in study.weights.items():
+        path, before = weights_path(weights.file), planned.get(pretraining) or {}
+        theta = weights.theta
+        if theta is None and path.exists():
+            theta = read_description(path)["theta"]
+        if theta is None and before.get("file") == weights.file:
             theta = before.get("theta")
-        found[p] = given.model_copy(update={"theta": theta})
-    return study.model_copy(update={"weights": found})
+        resolved[pretraining] = weights.model_copy(update={"theta": theta})
+    return study.model_copy(update={"weights": resolved})
 
 
 def unresolved(study: Study) -> list[str]:
-    """A line for every file that is not there and whose content no pin or plan tells: ids that
-    build on it are provisional."""
+    """A line for every theta_p whose file does not exist and whose hash is not known.
+
+    Args:
+        study: of `resolve_identities`.
+    """
     return [
-        f"weights.{p}: {path_of(given.file)} is not there yet; ids that build on it are provisional"
-        for p, given in study.weights.items()
-        if given.theta is None
+        f"weights.{pretraining}: {weights_path(weights.file)} is not there yet; ids that build on"
+        " it are provisional"
+        for pretraining, weights in study.weights.items()
+        if weights.theta is None
     ]
 
 
 def missing_file_error(spec: ImportedSpec) -> str | None:
-    """One line if the file is not there: what was expected, and the commands that bring it."""
-    from dwlt_lib.config.specs import UNKNOWN
-    from dwlt_lib.models.pretrained import remedy
+    """One line if theta_p's file does not exist: what was expected, and how to get it.
 
-    path = path_of(spec.file)
+    Args:
+        spec: the theta_p.
+
+    Returns:
+        None if the file exists.
+    """
+    from dwlt_lib.config.specs import UNKNOWN
+    from dwlt_lib.models.pretrained import commands
+
+    path = weights_path(spec.file)
     if path.exists():
         return None
     which = "" if spec.theta == UNKNOWN else f" of sha256 {spec.theta}"
     return (
         f"weights.{spec.pretraining}: {path} is missing; want theta_{spec.pretraining}{which}, a"
         f" {spec.arch} with {spec.data.classes} classes ({spec.data.name});"
-        f" {remedy(spec.pretraining.lower(), path)}"
+        f" run: {commands(spec.pretraining.lower(), path)}"
     )

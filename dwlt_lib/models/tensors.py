@@ -16,7 +16,17 @@ Mask = dict[str, Tensor]
 
 
 def fingerprint(theta: Mapping[str, Tensor]) -> str:
-    """sha256 over names, shapes, types and bytes, in sorted order: which theta_p is this?"""
+    """The identity of weights: sha256 over names, shapes, types and bytes, in sorted order.
+
+    Args:
+        theta: tensors by name, of any shape.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: theta is no mapping of names to tensors.
+    """
     check_tensors("theta", theta)
     digest = hashlib.sha256()
     for name in sorted(theta):
@@ -27,11 +37,12 @@ def fingerprint(theta: Mapping[str, Tensor]) -> str:
 
 
 def check_tensors(what: str, tensors: Mapping[str, Tensor]) -> None:
-    """Refuses what is not a dictionary of tensors by name.
+    """Refuse what is not a mapping of names to tensors.
 
     Args:
         what: its name in the error, for example "theta".
         tensors: what was given.
+
     Raises:
         ValueError: one line, with what was given and what was expected.
     """
@@ -40,6 +51,6 @@ def check_tensors(what: str, tensors: Mapping[str, Tensor]) -> None:
             f"{what} is a {type(tensors).__name__}: want tensors by name, as models.prunable gives"
             " them"
         )
-    for name, part in tensors.items():
-        if not isinstance(part, Tensor):
-            raise ValueError(f"{what}[{name!r}] is a {type(part).__name__}: want a torch.Tensor")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{what}[{name!r}] is a {type(tensor).__name__}: want a torch.Tensor")

@@ -1,6 +1,6 @@
-"""Masks and tickets: magnitude and random pruning, IMP with rewinding, ticket files.
+"""Masks and tickets: magnitude and random pruning, IMP with rewinding, files of tickets.
 
-Here stands how a mask is drawn from theta_p on the source task (paper, section 3); transferring it
+Here stands how a mask is found from theta_p on the source task (paper, section 3). Transferring it
 downstream does not.
 """
 

@@ -1,16 +1,16 @@
-from . import imp, masks, ticket_files
+from . import imp, kth_smallest, masks, packed_masks, tickets
 from .masks import (
     Mask,
     Weights,
     apply_,
     dense_mask,
     magnitude_prune,
-    pack,
+    num_kept,
     random_prune,
     sparsity,
-    unpack,
 )
-from .ticket_files import export_ticket, import_checkpoint, load_ticket, mask_of
+from .packed_masks import pack, unpack
+from .tickets import export_ticket, load_ticket, read_mask, read_ticket
 
 __all__ = [
     "Mask",
@@ -19,14 +19,17 @@ __all__ = [
     "dense_mask",
     "export_ticket",
     "imp",
-    "import_checkpoint",
+    "kth_smallest",
     "load_ticket",
     "magnitude_prune",
-    "mask_of",
     "masks",
+    "num_kept",
     "pack",
+    "packed_masks",
     "random_prune",
+    "read_mask",
+    "read_ticket",
     "sparsity",
-    "ticket_files",
+    "tickets",
     "unpack",
 ]

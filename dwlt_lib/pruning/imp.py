@@ -1,32 +1,68 @@
-"""Tickets (theta_p, m).
+"""How a mask m is found from theta_p: IMP, OMP or RP (paper, sections 3 and 4).
 
-Prune, rewind, retrain (IMP), prune once (OMP), prune at random (RP) (paper, section 3).
+One round prunes the same share (20 % in the paper) of the weights that are left, whatever the
+method, so that masks after as many rounds are equally sparse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dwlt_lib.config.recipes import TrainingConfig
-from dwlt_lib.data.batches import Images
 from dwlt_lib.models.architectures import prunable
-from dwlt_lib.pruning.masks import Mask, Weights, dense_mask, magnitude_prune, random_prune
-from dwlt_lib.training.trainer import Fitted, State, fit, generator
+from dwlt_lib.pruning.masks import (
+    Mask,
+    Weights,
+    dense_mask,
+    magnitude_prune,
+    random_prune,
+    sparsity,
+)
+from dwlt_lib.training.trainer import generator
 
 
-def prunable_weights(model: nn.Module, theta: State) -> Weights:
-    """The prunable part of a state dictionary of this network, in the network's order."""
-    return {name: theta[name] for name in prunable(model)}
+def iterative_magnitude_pruning(  # noqa: PLR0913 (the method's own terms)
+    model: nn.Module,
+    theta: Mapping[str, Tensor],
+    m: Mask,
+    retrain: Callable[[nn.Module, Mask], object],
+    *,
+    rounds: int,
+    fraction: float,
+) -> Mask:
+    """IMP: in each round rewind to theta_p, retrain under m, prune by magnitude (section 3).
+
+    A dense m is not retrained: the first round prunes theta_p itself.
+
+    Args:
+        model: a network of theta_p's architecture; it is left as its last retraining left it.
+        theta: the whole state dictionary of theta_p, to which each round rewinds: convolutions,
+            BatchNorm with its statistics, head.
+        m: the mask so far, `dense_mask` at the start.
+        retrain: trains the network in place under the mask, with a new optimiser (standard training
+            for IMP-ST, adversarial for IMP-AT).
+        rounds: how many more rounds to prune.
+        fraction: the share of the kept weights that a round prunes, in [0, 1).
+
+    Returns:
+        m' <= m after these rounds.
+    """
+    for _ in range(rounds):
+        model.load_state_dict(theta)
+        if sparsity(m) > 0:
+            retrain(model, m)
+        m = magnitude_prune(dict(prunable(model)), m, fraction)
+    return m
 
 
-def one_shot(theta: Weights, rounds: int, fraction: float) -> Mask:
-    """OMP: the smallest |theta_p| go at once, down to the ladder's count after `rounds` rounds.
+def one_shot_magnitude_pruning(theta: Weights, rounds: int, fraction: float) -> Mask:
+    """OMP: drop the smallest |theta_p| at once, as many as `rounds` rounds of IMP, untrained.
 
-    No retraining.
+    Args:
+        theta: theta_p's prunable weights (`prunable_weights`).
+        rounds: of which the mask has the sparsity.
+        fraction: the share of the kept weights that a round prunes, in [0, 1).
     """
     m = dense_mask(theta)
     for _ in range(rounds):
@@ -34,48 +70,26 @@ def one_shot(theta: Weights, rounds: int, fraction: float) -> Mask:
     return m
 
 
-def at_random(theta: Weights, rounds: int, fraction: float, seed: int) -> Mask:
-    """RP: the ladder's counts with weights drawn at random; the masks of one seed nest."""
+def random_pruning(theta: Weights, rounds: int, fraction: float, seed: int) -> Mask:
+    """RP: drop weights at random, as many as `rounds` rounds of IMP.
+
+    Args:
+        theta: theta_p's prunable weights (`prunable_weights`); only their shapes matter.
+        rounds: of which the mask has the sparsity; the masks of one seed nest.
+        fraction: the share of the kept weights that a round prunes, in [0, 1).
+        seed: of the random choice; 0 is a seed like any other.
+    """
     m = dense_mask(theta)
-    for done in range(rounds):
-        m = random_prune(m, fraction, generator(seed, "mask", done))
+    for round in range(rounds):
+        m = random_prune(m, fraction, generator(seed, "mask", round))
     return m
 
 
-def imp_round(
-    model: nn.Module,
-    theta: State,
-    m: Mask | None,
-    fraction: float,
-    retrain: TrainingConfig,
-    train: Images,
-    seed: int,
-    checkpoint: Path | None = None,
-    deadline: float | None = None,
-    progress: Callable[[dict[str, float]], None] | None = None,
-) -> tuple[Mask, Fitted | None]:
-    """One round of IMP: rewind everything to theta_p, retrain under m, prune what came of it.
+def prunable_weights(model: nn.Module, theta: Mapping[str, Tensor]) -> Weights:
+    """The prunable weights of a state dictionary, in the network's order.
 
-    theta: the whole state of theta_p (convolutions, BatchNorm with its statistics, head); m: the
-    mask of the round before, None before the first one, which prunes theta_p before any training.
-    The optimiser starts afresh. Returns the next mask and the retraining (None in the first round).
-    The model is left retrained.
+    Args:
+        model: a network of that architecture, whatever its weights.
+        theta: its whole state dictionary.
     """
-    weights = prunable_weights(model, theta)
-    if m is None:
-        return magnitude_prune(weights, dense_mask(weights), fraction), None
-    model.load_state_dict(theta)
-    found = fit(
-        model,
-        m,
-        train,
-        None,
-        retrain,
-        seed,
-        checkpoint=checkpoint,
-        deadline=deadline,
-        progress=progress,
-    )
-    m = {name: part.to(weights[name].device) for name, part in m.items()}
-    with torch.no_grad():
-        return magnitude_prune(prunable_weights(model, found.last), m, fraction), found
+    return {name: theta[name] for name in prunable(model)}

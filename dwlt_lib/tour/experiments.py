@@ -237,7 +237,7 @@ def pruning_ladder(network: nn.Module, rounds: int, fraction: float) -> pd.DataF
     weights = _prunable_weights(network)
     m, rows = masks.dense_mask(weights), []
     for done in range(rounds + 1):
-        rows.append((done, masks.kept(m), masks.sparsity(m), ladder(done, fraction)))
+        rows.append((done, masks.num_kept(m), masks.sparsity(m), ladder(done, fraction)))
         m = masks.magnitude_prune(weights, m, fraction)
     return pd.DataFrame(
         rows, columns=["rounds", "kept", "sparsity", f"1 - {1 - fraction:g}^rounds"]
@@ -247,7 +247,9 @@ def pruning_ladder(network: nn.Module, rounds: int, fraction: float) -> pd.DataF
 def pruned_copy(network: nn.Module, rounds: int, fraction: float) -> nn.Module:
     """A copy of the network after one-shot magnitude pruning, not retrained."""
     pruned = copy.deepcopy(network)
-    masks.apply_(pruned, imp.one_shot(_prunable_weights(pruned), rounds, fraction))
+    masks.apply_(
+        pruned, imp.one_shot_magnitude_pruning(_prunable_weights(pruned), rounds, fraction)
+    )
     return pruned
 
 
@@ -262,7 +264,7 @@ def weight_histogram(network: nn.Module, rounds: int, p: str, fraction: float) -
         fraction: of the remaining weights, pruned each round.
     """
     weights = _prunable_weights(network)
-    m = imp.one_shot(weights, rounds, fraction)
+    m = imp.one_shot_magnitude_pruning(weights, rounds, fraction)
     values = torch.cat([weight.flatten() for weight in weights.values()]).numpy()
     keep = torch.cat([mask.flatten() for mask in m.values()]).numpy()
     fig = Figure((COLUMN, 1.7), layout="constrained")

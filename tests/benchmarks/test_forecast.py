@@ -18,7 +18,7 @@ from dwlt_lib.config.costs import Work, cost, forward
 from dwlt_lib.config.planning import plan
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.models import architectures
-from dwlt_lib.pruning import masks
+from dwlt_lib.pruning import masks, packed_masks
 from dwlt_lib.records import store
 
 AT = Work("at", "resnet50", 224, "fp32", "train")
@@ -48,7 +48,7 @@ def test_bytes_of_weights_and_masks_are_those_that_are_written(arch):
         len(data), rel=0.1 if arch == "resnet8" else 0.03
     )
     theta = {name: weight.detach() for name, weight in architectures.prunable(model).items()}
-    packed = len(masks.pack(masks.dense_mask(theta), "0" * 64))
+    packed = len(packed_masks.pack(masks.dense_mask(theta), "0" * 64))
     assert sum(weight.numel() for weight in theta.values()) // 8 == pytest.approx(
         packed, abs=12_000
     )

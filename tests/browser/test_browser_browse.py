@@ -15,7 +15,7 @@ from test_widgets import GRID
 from dwlt_lib.analysis import double_win, mask_patterns
 from dwlt_lib.analysis.statistics import spread
 from dwlt_lib.config.specs import ladder
-from dwlt_lib.pruning.ticket_files import mask_of
+from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import store
 
 pytestmark = pytest.mark.browser
@@ -90,7 +90,7 @@ def drive(page, tmp_path):
         ids = masks[(masks["rounds"] == r) & (masks["method"] == "IMP-ST")].set_index(
             "pretraining"
         )["id"]
-        found = [mask_patterns.zero_kernels(mask_of(ids[p])) for p in ("STD", "FAT", "AT")]
+        found = [mask_patterns.zero_kernels(read_mask(ids[p])) for p in ("STD", "FAT", "AT")]
         assert zeros == [
             z for f in found for z in f[f["kernel"] > 1].groupby("block", sort=False)["zero"].sum()
         ]

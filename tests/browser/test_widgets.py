@@ -14,7 +14,7 @@ from generate import records_of
 
 from dwlt_lib.analysis import double_win, mask_patterns, statistics
 from dwlt_lib.browser import app, markup, mask_markup, plotly_traces
-from dwlt_lib.pruning.ticket_files import mask_of
+from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import store
 
 GRID = [
@@ -76,7 +76,7 @@ def test_the_slider_moves_rings_verdict_and_kernel_maps_to_what_the_records_say(
         masks = masks[(masks["rounds"] == r) & (masks["method"] == "IMP-ST")].set_index(
             "pretraining"
         )["id"]
-        zeros = [mask_patterns.zero_kernels(mask_of(masks[p])) for p in ("STD", "FAT", "AT")]
+        zeros = [mask_patterns.zero_kernels(read_mask(masks[p])) for p in ("STD", "FAT", "AT")]
         zeros = [
             z
             for found in zeros
@@ -84,7 +84,7 @@ def test_the_slider_moves_rings_verdict_and_kernel_maps_to_what_the_records_say(
         ]
         assert numbers(tab.masks.value, "data-zero") == zeros
         found = [
-            mask_patterns.relative_similarity(mask_of(masks[p]), mask_of(masks[q]))
+            mask_patterns.relative_similarity(read_mask(masks[p]), read_mask(masks[q]))
             for p, q in (("STD", "FAT"), ("STD", "AT"), ("FAT", "AT"))
         ]
         assert numbers(tab.masks.value, "data-similarity") == pytest.approx(found, abs=1e-6)

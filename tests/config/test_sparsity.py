@@ -15,7 +15,7 @@ from dwlt_lib.browser import app, landscapes_tab, mask_markup, plotly_traces
 from dwlt_lib.config import planning, specs
 from dwlt_lib.execution import scheduling
 from dwlt_lib.plotting import captions, figures, landscapes, study_overview
-from dwlt_lib.pruning.ticket_files import mask_of
+from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import store
 from dwlt_lib.report import build
 from dwlt_lib.tour import interactive
@@ -101,8 +101,8 @@ def test_every_figure_and_its_sentence_say_it(halves):
     table, params = store.table("transfer", study="toy"), store.study("toy")["params"]
     masks = store.table("mask", study="toy")
     masks = masks[masks["method"] == "IMP-ST"]
-    pairs = mask_patterns.similarity_table(masks, mask_of)
-    kernels = mask_patterns.zero_kernel_table(masks, mask_of)
+    pairs = mask_patterns.similarity_table(masks, read_mask)
+    kernels = mask_patterns.zero_kernel_table(masks, read_mask)
     attacks = store.table("attack", study="toy")
     drawn = [
         figures.existence(table),

@@ -225,9 +225,9 @@ def invoke(*arguments):
 def test_the_command_fetches_checks_and_says_how_to_go_on(server, tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_DATA", str(tmp_path))
     official = {
-        "known": pretrained.Official("std", "file.pth", "a test", server.url, HASH),
-        "new": pretrained.Official("at", "other.pt", "a test", server.url),
-        "wrong": pretrained.Official("at", "wrong.pt", "a test", server.url, "1" * 64),
+        "known": pretrained.OfficialCheckpoint("std", "file.pth", "a test", server.url, HASH),
+        "new": pretrained.OfficialCheckpoint("at", "other.pt", "a test", server.url),
+        "wrong": pretrained.OfficialCheckpoint("at", "wrong.pt", "a test", server.url, "1" * 64),
     }
     monkeypatch.setattr(pretrained, "OFFICIAL", official)
     done = invoke("known")

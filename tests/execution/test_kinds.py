@@ -14,7 +14,7 @@ from dwlt_lib.evaluation import accuracy
 from dwlt_lib.execution import inputs, kinds, make, networks
 from dwlt_lib.models.architectures import prunable
 from dwlt_lib.pruning import imp, masks
-from dwlt_lib.pruning.ticket_files import mask_of
+from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import store
 from dwlt_lib.training import trainer
 
@@ -49,8 +49,8 @@ def test_the_table_of_a_kind_is_complete(made, kind):
 
 def test_sparsity_is_that_of_the_mask_to_the_weight(made):
     for _, row in store.table("mask").iterrows():
-        m = mask_of(row["id"])
-        assert row["kept"] == masks.kept(m) and row["sparsity"] == masks.sparsity(m)
+        m = read_mask(row["id"])
+        assert row["kept"] == masks.num_kept(m) and row["sparsity"] == masks.sparsity(m)
     transfers = store.table("transfer")
     assert (transfers.loc[transfers["rounds"] == 0, "sparsity"] == 0).all()
     assert (transfers["sparsity"] - (1 - 0.8 ** transfers["rounds"])).abs().max() < 1e-4
@@ -92,7 +92,7 @@ def test_one_checkpoint_gives_both_metrics_the_selected_one(made):
 
 def test_pruned_weights_of_a_transferred_ticket_are_zero_in_every_checkpoint(made):
     spec = one(made, "transfer", regime="AT", rounds=2)
-    m = mask_of(record_id(spec.mask))
+    m = read_mask(record_id(spec.mask))
     states = load_file(store.read(spec).path / "trajectory.safetensors")
     assert {key.split("/")[0] for key in states} == {
         f"{epoch:04d}" for epoch in range(spec.recipe.epochs + 1)
@@ -125,7 +125,7 @@ def test_masks_on_disk_nest_and_follow_their_methods(made):
     model = networks.initial_ticket(one(made, "transfer", rounds=0))
     prunable_part = imp.prunable_weights(model, theta)
     found = {
-        (spec.method, spec.rounds): mask_of(record_id(spec))
+        (spec.method, spec.rounds): read_mask(record_id(spec))
         for spec in plan(made).values()
         if spec.kind == "mask"
     }
@@ -134,22 +134,22 @@ def test_masks_on_disk_nest_and_follow_their_methods(made):
         if rounds > 1:
             assert all((m[name] <= found[method, rounds - 1][name]).all() for name in m)
     assert same(found["IMP-ST", 1], found["OMP", 1])
-    assert same(found["OMP", 3], imp.one_shot(prunable_part, 3, 0.2))
-    assert same(found["RP", 3], imp.at_random(prunable_part, 3, 0.2, 0))
+    assert same(found["OMP", 3], imp.one_shot_magnitude_pruning(prunable_part, 3, 0.2))
+    assert same(found["RP", 3], imp.random_pruning(prunable_part, 3, 0.2, 0))
 
 
 def test_imp_retraining_starts_from_theta_and_heeds_the_mask_seed_alone(made, monkeypatch):
     spec = one(made, "mask", method="IMP-ST", rounds=2)
-    seen, before = [], mask_of(record_id(upstream(spec)[1]))
+    seen, before = [], read_mask(record_id(upstream(spec)[1]))
     monkeypatch.setattr(kinds, "load_mask", lambda *_: before)
 
     def spy(model, m, train, validation, config, seed, **settings):
-        assert m is before
+        assert same(m, before)
         rewound = same(model.state_dict(), weights(spec.theta))
         seen.append((rewound, seed, config.attack, validation))
         raise Caught
 
-    monkeypatch.setattr(imp, "fit", spy)
+    monkeypatch.setattr(kinds, "fit", spy)
     monkeypatch.setattr(kinds, "_checkpoint", lambda spec: None)
     with pytest.raises(Caught):
         kinds.MAKERS[type(spec)](spec.model_copy(update={"seed": 9}), torch.device("cpu"), None)
@@ -171,7 +171,7 @@ def test_a_surfaces_centre_is_the_tickets_loss_exactly(made):
 
 def test_a_landscapes_directions_are_two_and_follow_the_studys_seed(made):
     spec = one(made, "surface", images="clean")
-    model, m = networks.initial_ticket(spec.transfer), mask_of(record_id(spec.transfer.mask))
+    model, m = networks.initial_ticket(spec.transfer), read_mask(record_id(spec.transfer.mask))
     assert set(m) == set(prunable(model))
     d1, d2 = (
         loss_landscape.direction(model, m, trainer.generator(spec.seed, purpose))

@@ -8,7 +8,7 @@ from dwlt_lib.data import batches
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.execution import networks
 from dwlt_lib.models.tensors import fingerprint
-from dwlt_lib.pruning import masks
+from dwlt_lib.pruning import packed_masks
 from dwlt_lib.records import store
 
 
@@ -29,7 +29,7 @@ def test_the_network_of_a_record_scores_what_the_record_says(made):
 
 def test_a_mask_names_the_theta_it_was_drawn_from(made):
     spec = one(made, "mask", method="RP")
-    header = masks.packed_header((store.read(spec).path / "mask.safetensors").read_bytes())
+    header = packed_masks.packed_header((store.read(spec).path / "mask.safetensors").read_bytes())
     assert header["theta"] == fingerprint(weights(spec.theta))
 
 

@@ -26,9 +26,8 @@ from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.models import architectures, imported
 from dwlt_lib.models.tensors import fingerprint
 from dwlt_lib.plotting import figures
-from dwlt_lib.pruning import masks
-from dwlt_lib.pruning import ticket_files as files
-from dwlt_lib.pruning.ticket_files import mask_of
+from dwlt_lib.pruning import masks, tickets
+from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import store
 
 ROW = {"train_images": 4000, "test_images": 1000}
@@ -229,7 +228,7 @@ def test_a_file_that_is_not_what_the_study_asks_for_is_refused_in_one_line(home,
         return found
 
     other.write_text("<html>")
-    assert "cannot be read as safetensors" in line()
+    assert "no safetensors file" in line()
     save_file(load_file(home / "std.safetensors"), other)
     assert "want one that dwlt weights import wrote" in line()
     taken(other, "at")
@@ -341,7 +340,7 @@ def test_a_study_runs_from_the_file_and_its_records_hold_it_bit_for_bit(home, ma
     ]
     first = {
         name: given[name]
-        for name in mask_of(
+        for name in read_mask(
             specs.record_id(next(spec for spec in planned.values() if spec.kind == "mask"))
         )
     }
@@ -350,7 +349,7 @@ def test_a_study_runs_from_the_file_and_its_records_hold_it_bit_for_bit(home, ma
         spec
     ) in planned.values():  # the first round of IMP is the one of OMP: it prunes theta_p itself
         if spec.kind == "mask" and spec.rounds == 1:
-            m = mask_of(specs.record_id(spec))
+            m = read_mask(specs.record_id(spec))
             assert all(torch.equal(m[name], one_shot[name]) for name in m)
     assert store.verify() == [] and invoke("status", made).exit_code == 0
     for path in home.glob("*"):
@@ -383,10 +382,10 @@ def test_what_reads_records_copes_with_a_theta_that_was_not_measured(made, home,
     with pytest.raises(ValueError, match="0 trained networks"):
         bench.precision(torch.device("cpu"), print)
     mask = next(iter(store.table("mask")["id"]))
-    ticket = files.export_ticket(mask, tmp_path / "mask.safetensors")
-    files.load_ticket(ticket, theta=home / "std.safetensors")  # the very file that was imported
+    path = tickets.export_ticket(mask, tmp_path / "mask.safetensors")
+    tickets.load_ticket(path, theta=home / "std.safetensors")  # the very file that was imported
 
 
 def test_paths_are_absolute_or_beneath_the_folder_that_fetch_writes_to(home):
-    assert imported.path_of("std.safetensors") == home / "std.safetensors"
-    assert imported.path_of("/a/b.safetensors") == Path("/a/b.safetensors")
+    assert imported.weights_path("std.safetensors") == home / "std.safetensors"
+    assert imported.weights_path("/a/b.safetensors") == Path("/a/b.safetensors")

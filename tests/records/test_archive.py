@@ -14,7 +14,7 @@ from dwlt_lib.cli.main import app
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id
 from dwlt_lib.execution import make
-from dwlt_lib.pruning.ticket_files import mask_of
+from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import archive, store
 from dwlt_lib.records.record import serialize
 
@@ -32,7 +32,7 @@ def published(toy, tmp_path_factory):
     for spec in plan(study).values():
         make.make(spec)
     masks = store.table("mask", study="toy")["id"]
-    yield store.publish("toy", {}), store.table(study="toy"), {id: mask_of(id) for id in masks}
+    yield store.publish("toy", {}), store.table(study="toy"), {id: read_mask(id) for id in masks}
     patch.undo()
 
 
@@ -67,7 +67,7 @@ def test_a_study_is_read_in_place(published, copy):
     assert store.table(study="toy").equals(table)
     assert store.missing("toy") == 0 and "toy" in store.study_names()
     for id, mask in masks.items():
-        assert all((mask_of(id)[name] == part).all() for name, part in mask.items())
+        assert all((read_mask(id)[name] == part).all() for name, part in mask.items())
     assert store.verify() == []
     assert sorted(path.name for path in copy.parent.parent.rglob("*")) == ["reference", "toy.zip"]
 
@@ -251,7 +251,7 @@ def test_a_changed_mask_in_a_sound_zip_is_found(published, copy):
     id = next(iter(published[2]))
     changed(copy, lambda name, data: data[:-1] + b"\x55" if f"{id}/mask" in name else data)
     with pytest.raises(ValueError, match="changed since it was written; bring"):
-        mask_of(id)
+        read_mask(id)
     assert len(store.table(study="toy")) == len(published[1])  # the records are as they were
     assert any(f"{id}/mask.safetensors" in line for line in store.verify())
 

@@ -1,7 +1,4 @@
-"""Theorems on networks.
-
-Torchvision's names, normalisation inside, new heads, and what is prunable.
-"""
+"""Networks have torchvision's names and normalise inside; every convolution is prunable."""
 
 import pytest
 import torch
