@@ -173,11 +173,11 @@ def collect(folder: Path, own: bool = False, old: Sequence[str] = ()) -> list[Pa
     own: what this process left, too. old: patterns of scratch names that say no owner (of former
     versions); these go a day after they were last written.
     """
-    mine = f"{MARK}{owner()}-"
+    prefix = f"{MARK}{owner()}-"
     left = [
         path
         for path in sorted(folder.glob(f"{MARK}*"))
-        if is_abandoned(path) or (own and path.name.startswith(mine))
+        if is_abandoned(path) or (own and path.name.startswith(prefix))
     ]
     left += [path for pattern in old for path in sorted(folder.glob(pattern)) if _age(path) > DAY]
     for path in left:

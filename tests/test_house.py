@@ -252,6 +252,32 @@ def test_classes_are_records_modules_exceptions_or_pools_nothing_else(name):
             ), node.name
 
 
+# words of a language of our own, which the field's names have replaced
+FORMER_NAMES = set(
+    "There Back Pull Part onto fires joint Change Computing at_once Kept judged stands settle Pages"
+    " nursery _become mine _lighten theirs lacking SAID zoo inventory".split()
+)
+FORMER_PHRASES = re.compile(
+    "a dot a kernel|a worker a GPU|a notebook a process|drawn by lot|foretold|foretell"
+    "|with suspicion"
+)
+
+
+def names_in(tree):
+    """Every name that a file defines, takes, imports or uses."""
+    for node in ast.walk(tree):
+        for field in ("id", "arg", "name", "attr"):
+            if isinstance(name := getattr(node, field, None), str):
+                yield from name.split(".")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_names_are_the_fields(name):
+    text = MODULES[name].read_text(encoding="utf-8")
+    assert not FORMER_NAMES & set(names_in(ast.parse(text)))
+    assert not FORMER_PHRASES.search(text)
+
+
 def test_no_branch_asks_which_study_it_serves():
     for name, path in MODULES.items():
         if name not in ("config/datasets", "config/parameter_file", "cli/main"):

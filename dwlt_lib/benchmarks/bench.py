@@ -214,15 +214,15 @@ def measure(
 
 
 def _difference(
-    mine: tuple[Tensor, float] | None, other: tuple[Tensor, float] | None
+    baseline: tuple[Tensor, float] | None, other: tuple[Tensor, float] | None
 ) -> dict[str, float]:
-    if mine is None or other is None or mine[0].shape != other[0].shape:
+    if baseline is None or other is None or baseline[0].shape != other[0].shape:
         return {}
-    delta = (mine[0].float() - other[0].float()).abs()
+    delta = (baseline[0].float() - other[0].float()).abs()
     return {
         "delta": float(delta.max()),
         "pixels apart": float((delta > 1e-5).float().mean()),
-        "loss": abs(mine[1] - other[1]),
+        "loss": abs(baseline[1] - other[1]),
     }
 
 

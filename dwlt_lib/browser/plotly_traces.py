@@ -107,12 +107,14 @@ def curves(table: pd.DataFrame, levels: pd.DataFrame, rounds: int) -> tuple[list
             p, m = ticket
             own = _of_ticket(means, ticket, regime).sort_values("rounds")
             records = _of_ticket(table, ticket, regime).dropna(subset=metric)
-            judged = levels[(levels["pretraining"] == p) & (levels["method"] == m)]
-            judged = judged.dropna(subset=[f"{criterion}_threshold", f"{criterion}_dense"])
+            verdict_rows = levels[(levels["pretraining"] == p) & (levels["method"] == m)]
+            verdict_rows = verdict_rows.dropna(
+                subset=[f"{criterion}_threshold", f"{criterion}_dense"]
+            )
             drawn = []
-            if len(judged) and len(own) and p not in with_band:
+            if len(verdict_rows) and len(own) and p not in with_band:
                 with_band.add(p)
-                drawn.append(_band(judged.iloc[0], criterion, last))
+                drawn.append(_band(verdict_rows.iloc[0], criterion, last))
             drawn.append(_dots(records, ticket, metric))
             drawn.append(_mean_line(own, ticket, metric) | {"showlegend": panel == 1})
             common = {

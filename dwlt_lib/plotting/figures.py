@@ -103,8 +103,8 @@ def _draw_curves(
         if 0 in line.index and pretraining not in with_dense_line:
             ax.axhline(mean[0], color=look["color"], **DENSE, zorder=1)
         with_dense_line.add(pretraining)
-        judged = (verdicts["pretraining"] == pretraining) & (verdicts["method"] == method)
-        extremes = verdicts.loc[judged, "extreme_rounds"]
+        verdict_rows = (verdicts["pretraining"] == pretraining) & (verdicts["method"] == method)
+        extremes = verdicts.loc[verdict_rows, "extreme_rounds"]
         for r in set(extremes.dropna()) & set(line.index):
             face, edge = (look["color"], "black") if r else ("white", look["color"])
             ax.plot(r, mean[r], **STAR, markerfacecolor=face, markeredgecolor=edge, zorder=5)
@@ -373,7 +373,7 @@ def kernel_maps(maps: Mapping[str, Mapping[str, np.ma.MaskedArray]]) -> Figure |
                 ax.imshow(image.astype(float), cmap=colors, vmin=0, vmax=1, aspect="auto")
                 ax.set_title(f"{theta(p)}, {block}: {percent(image.mean())} % zero")
     note = (
-        "a dot a kernel, bright where completely pruned; a tile a layer, its rows the output"
+        "one dot per kernel, bright where completely pruned; a tile a layer, its rows the output"
         " channels"
     )
     fig.supxlabel(note, fontsize=6.5)

@@ -123,12 +123,12 @@ def _verdict(table: pd.DataFrame) -> dict[str, Any]:
     )
     own = own.rename_axis(["theta_p", "method"]).reset_index().iloc[:, [1, 0, 2, 3, 4]]
     shown = {"headline": captions.headline(table), "paper": own, "extremes": None}
-    judged = double_win.verdict(table) if len(table) else table
-    if judged.empty:
+    verdict_rows = double_win.verdict(table) if len(table) else table
+    if verdict_rows.empty:
         return shown
     levels = double_win.criteria(table)
     found = _ordered(
-        judged.merge(double_win.alternatives(table).reset_index(), on=double_win.GROUP)
+        verdict_rows.merge(double_win.alternatives(table).reset_index(), on=double_win.GROUP)
     )
     first, *others = double_win.alternatives(table).columns
     columns = {("", name): values for name, values in _who(found).items()}
