@@ -43,6 +43,7 @@ test-paper: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: setup
 	DWLT_OUTPUTS=docs/_build/study $(BIN)/dwlt report params/tour_full.yaml
