@@ -319,13 +319,48 @@ def chain(left: Plan, seconds: Callable[[Spec], float]) -> list[Spec]:
 # what is said
 
 
+def predict(
+    plans: Mapping[str, Plan],
+    devices: Iterable[int],
+    rates: list[Rate] | None = None,
+    source: str = "",
+) -> Iterator[str]:
+    """Predict what plans make and take, line by line: records, bytes, hours, speeds.
+
+    Args:
+        plans: the records of each parameter file by its name; what they share is counted once.
+        devices: numbers of devices to predict wall hours for.
+        rates: speeds measured elsewhere; None: they are measured here, after the first lines.
+        source: the file that the rates come from.
+
+    Yields:
+        Lines to print.
+    """
+    whole = union(plans.values())
+    missing = missing_of(whole)
+    kinds = kinds_of(missing)
+    yield from ("", *counts(plans, missing), "", disk(whole))
+    if not kinds:
+        return
+    origin = f"by the speeds in {source}"
+    if rates is None:
+        from dwlt_lib.execution.devices import resolve_device
+
+        device = resolve_device("auto").type
+        name = "GPU" if device == "cuda" else "processor, of which a device is one thread"
+        origin = f"by a few steps measured now on this machine's {name}"
+        rates = measure(kinds, device)
+    yield from ("", *hours(missing, rates, devices))
+    yield from ("", f"speeds, {origin}:", *explain(rates, kinds))
+
+
 def union(plans: Iterable[Plan]) -> dict[str, Spec]:
     """Every record once, upstream first."""
     return {id: spec for one in plans for id, spec in one.items()}
 
 
-def left_of(whole: Plan) -> dict[str, Spec]:
-    """The records that are not there yet."""
+def missing_of(whole: Plan) -> dict[str, Spec]:
+    """The records of a plan that are not there yet."""
     return {id: spec for id, spec in whole.items() if not store.exists(spec)}
 
 

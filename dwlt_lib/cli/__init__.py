@@ -1,1 +1,4 @@
-"""The command `dwlt`: thin. It reads arguments, calls the library and prints."""
+"""The command `dwlt`: it reads arguments, calls the library and prints.
+
+What computes, checks or decides stands in the library.
+"""

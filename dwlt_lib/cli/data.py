@@ -1,13 +1,13 @@
-"""The command `dwlt data`: thin."""
+"""The commands `dwlt data ...`: data sets of the catalogue."""
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from dwlt_lib.cli.refusal import refuse
+from dwlt_lib.cli.progress_bar import advance
+from dwlt_lib.cli.refusal import refuse, warn
 
 app = typer.Typer(
     no_args_is_help=True, help="Data sets of the catalogue: what is there, and bringing it."
@@ -17,10 +17,12 @@ Row = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog="Example: dwlt data check cifar10")
 def check(name: Row) -> None:
-    """Where a data set was looked for, what is there, and whether it is what the catalogue says.
-    1: it is not."""
+    """Check whether a data set is there and is what the catalogue says.
+
+    Exit status 1: it is not.
+    """
     row = _row(name)
     from dwlt_lib.data import checks
 
@@ -28,15 +30,17 @@ def check(name: Row) -> None:
     for line in found:
         print(line)
     for line in wrong:
-        print(f"dwlt: {line}", file=sys.stderr)
+        warn(line)
     print("not as the catalogue says" if wrong else "as the catalogue says")
     raise typer.Exit(1 if wrong else 0)
 
 
-@app.command()
+@app.command(epilog="Example: dwlt data fetch cifar10")
 def fetch(name: Row) -> None:
-    """Download, check and unpack a data set to DWLT_DATA, or say where to get it. 1: it is not
-    there yet."""
+    """Download, check and unpack a data set to DWLT_DATA, or say where to get it.
+
+    Exit status 1: it is not there yet.
+    """
     _row(name)
     from tqdm import tqdm
 
@@ -49,10 +53,10 @@ def fetch(name: Row) -> None:
                 name,
                 data_root(),
                 bar.write,
-                lambda done, whole: bar.reset(whole) or bar.update(done),
+                advance(bar),
             )
         except (ValueError, OSError) as error:
-            print(f"dwlt: {' '.join(str(error).split())}", file=sys.stderr)
+            warn(str(error))
             raise typer.Exit(1) from error
     raise typer.Exit(0 if there else 1)
 

@@ -1,15 +1,15 @@
-"""The command `dwlt weights`: thin."""
+"""The commands `dwlt weights ...`: official pre-trained weights."""
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dwlt_lib.cli.refusal import refuse
+from dwlt_lib.cli.progress_bar import advance
+from dwlt_lib.cli.refusal import refuse, warn
 
 app = typer.Typer(
     no_args_is_help=True, help="Official pre-trained weights: fetch them, take them in safely."
@@ -17,12 +17,16 @@ app = typer.Typer(
 
 
 class Source(StrEnum):
+    """Where a checkpoint comes from."""
+
     std = "std"
     at = "at"
     fat = "fat"
 
 
-@app.command("import")
+@app.command(
+    "import", epilog="Example: dwlt weights import resnet50.pth --as std --out std.safetensors"
+)
 def import_(
     file: Annotated[Path, typer.Argument(help="an official checkpoint; nothing in it is ever run")],
     source: Annotated[
@@ -30,8 +34,9 @@ def import_(
     ],
     out: Annotated[Path, typer.Option(help="the safetensors file to write")],
 ) -> None:
-    """One safetensors file of theta_p out of an official checkpoint, with exactly its network's
-    tensors.
+    """Write one safetensors file of theta_p out of an official checkpoint.
+
+    It holds exactly the tensors of the network.
     """
     from dwlt_lib.models import checkpoints, weight_files
 
@@ -48,7 +53,7 @@ def import_(
     print(f"{out}: {weight_files.describe(checkpoint)}")
 
 
-@app.command()
+@app.command(epilog="Example: dwlt weights fetch std")
 def fetch(
     name: Annotated[
         str, typer.Argument(help="std, at, fat, or a variant (an unknown name lists them)")
@@ -66,10 +71,8 @@ def fetch(
         refuse(f"weights {name!r}: want one of {', '.join(pretrained.OFFICIAL)}")
     with tqdm(unit="B", unit_scale=True, disable=None, desc=name) as bar:
         try:
-            path, found = pretrained.fetch(
-                name, progress=lambda done, whole: bar.reset(whole) or bar.update(done)
-            )
+            path, found = pretrained.fetch(name, progress=advance(bar))
         except (OSError, ValueError) as error:
-            print(f"dwlt: {error}", file=sys.stderr)
+            warn(str(error))
             raise typer.Exit(1) from None
     print(pretrained.describe(name, path, found))

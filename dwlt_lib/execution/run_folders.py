@@ -6,6 +6,8 @@ import errno
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dwlt_lib import files
@@ -70,6 +72,25 @@ def clean_folders(study: Study) -> None:
         if not scratch or time.monotonic() > late:
             return
         time.sleep(0.1)
+
+
+@contextmanager
+def opened(study: Study, figures_only: bool = False, workers: bool = True) -> Iterator[None]:
+    """The folders of a run are prepared before the block, and cleaned however it ends.
+
+    Args:
+        study: the study.
+        figures_only: whether only figures and the report are made, no records.
+        workers: whether processes will be started.
+
+    Raises:
+        Unusable: one line; a place cannot be written to, or its disk is full.
+    """
+    try:
+        prepare_folders(study, figures_only, workers)
+        yield
+    finally:
+        clean_folders(study)
 
 
 def raise_if_full(error: BaseException | str) -> None:

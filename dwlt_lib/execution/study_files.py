@@ -20,9 +20,11 @@ def read_study(path: str | Path) -> Study:
 
     Args:
         path: the parameter file, such as params/tour.yaml.
+
     Returns:
         The study; records that depend on images or weights that are not there yet have
         provisional ids.
+
     Raises:
         BadStudy: one line with the file, the line in it, what is wrong and the remedy; also if
             another file with other parameters is a study of the same name.
@@ -47,6 +49,15 @@ def read_study(path: str | Path) -> Study:
             " with other parameters; give this one a name of its own"
         )
     return found
+
+
+def provisional_inputs(study: Study) -> list[str]:
+    """A line for each input whose content is not known yet: ids that build on it are provisional.
+
+    Args:
+        study: of `read_study`.
+    """
+    return [*imported.unresolved(study), *fingerprints.unresolved(study)]
 
 
 def _counted(study: Study, text: str, origin: str) -> Study:

@@ -29,6 +29,7 @@ from queue import SimpleQueue
 import psutil
 
 from dwlt_lib import files
+from dwlt_lib.execution import devices
 from dwlt_lib.records import store
 
 INLINE = "module://matplotlib_inline.backend_inline"
@@ -111,6 +112,32 @@ class Pool(Executor):
                 _end_processes()
                 time.sleep(0.02)
         self.threads.shutdown()
+
+
+def local_pool(
+    study_name: str,
+    workers: int | None = None,
+    device: str = "cpu",
+    deadline: float | None = None,
+) -> Pool:
+    """A pool on this machine, which logs to the study's workers.log.
+
+    Args:
+        study_name: names the study's folder.
+        workers: how many tasks at a time; None: one per GPU on cuda, one per core on cpu.
+        device: cpu or cuda.
+        deadline: when trainings are to stop, in seconds since 1970; None: never.
+    """
+    gpus = devices.visible_gpus() if device == "cuda" else []
+    log = store.study_dir(study_name) / "workers.log"
+    return Pool(workers or len(gpus) or usable_cores(), deadline, log, gpus)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def start_server() -> None:

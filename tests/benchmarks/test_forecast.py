@@ -54,7 +54,7 @@ def test_bytes_of_weights_and_masks_are_those_that_are_written(arch):
     )
 
 
-def test_bytes_of_a_finished_study_are_foretold():
+def test_bytes_of_a_finished_study_are_predicted():
     """Those of the committed one, whose weights were left out."""
     found = plan(read_study(store.checkout() / "params" / "tour_full.yaml"))
     file = store.checkout() / "outputs" / "reference" / "tour_full.zip"
@@ -179,7 +179,7 @@ def test_what_files_share_is_counted_once(outputs, toy):
         seen.add(id)
     made = next(iter(whole.values()))
     store.write(made, {}, [], {}, {})
-    left = forecast.left_of(whole)
+    left = forecast.missing_of(whole)
     assert set(whole) - set(left) == {specs.record_id(made)}
     lines = list(forecast.counts({"one": one, "other": other}, left))
     shared = len(one.keys() & other.keys())

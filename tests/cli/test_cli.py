@@ -11,10 +11,11 @@ from test_parameter_file import BAD
 from typer.testing import CliRunner
 
 import dwlt_lib
-from dwlt_lib.cli import main
+from dwlt_lib.benchmarks import bench
+from dwlt_lib.cli import run as run_commands
 from dwlt_lib.cli.main import app
 from dwlt_lib.config import planning
-from dwlt_lib.execution import devices, preflight, runner, workers
+from dwlt_lib.execution import devices, figures, preflight, runner, workers
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 from dwlt_lib.report import build
@@ -52,6 +53,22 @@ def test_a_shell_completes_commands_and_what_options_take():
         asked = {"_DWLT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(at)}
         said = CliRunner().invoke(app, prog_name="dwlt", env=asked).stdout
         assert said.split() == found.split()
+
+
+@pytest.mark.parametrize(
+    "tasks", [("--task", "prune", "--task", "surface"), ("--task", "prune,surface")]
+)
+def test_a_repeated_option_and_one_with_commas_ask_for_the_same(tasks, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench, "bench", lambda *arguments: asked.append(arguments[1]))
+    assert invoke("bench", "--device", "cpu", *tasks).exit_code == 0
+    assert asked == [("prune", "surface")]
+
+
+def test_every_command_has_an_example():
+    making = ("run", "plan", "status", "report", "publish")
+    for command in (*making, "results", "verdict", "verify", "lab", "browse", "bench"):
+        assert f"Example: dwlt {command}" in invoke(command, "--help").stdout
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "status", "results", "verdict", "report"])
@@ -191,10 +208,13 @@ def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(
     monkeypatch.setattr(workers, "start_server", lambda: None)
     monkeypatch.setattr(workers, "Pool", Pool)
     monkeypatch.setattr(runner, "run_notebooks", lambda *_: getattr(runner, ends))
-    monkeypatch.setattr(main, "_report", lambda *_: runner.DONE)
+    monkeypatch.setattr(figures, "run_figures", lambda *_: (runner.DONE, False))
+    monkeypatch.setattr(build, "build", lambda name: name)
+    monkeypatch.setattr(run_commands, "print_verdict", lambda *_: True)
     tiny = request.config.rootpath / "tests" / "tiny.yaml"
     assert invoke("run", tiny, "--device", "cuda", *asked).exit_code == getattr(runner, ends)
-    assert pools == [(count, ["0", "1", "2"])] + [(main.CORES, ())] * (ends == "DONE")
+    drawing = [(workers.usable_cores(), [])] if ends == "DONE" else []
+    assert pools == [(count, ["0", "1", "2"]), *drawing]
 
 
 @pytest.fixture

@@ -1,0 +1,19 @@
+"""The bar of a download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+def advance(bar: tqdm) -> Callable[[int, int | None], None]:
+    """A callback (bytes done, bytes in all or None) that shows a download's progress on the bar."""
+
+    def progress(done: int, whole: int | None) -> None:
+        bar.reset(whole)
+        bar.update(done)
+
+    return progress

@@ -1,0 +1,184 @@
+"""The commands that make a study: run, plan, status, report, publish."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dwlt_lib.cli.options import Device, Params, parse_duration
+from dwlt_lib.cli.refusal import refuse, refusing
+from dwlt_lib.cli.results import print_verdict, read_study, read_table
+
+app = typer.Typer()
+DEVICES = [1, 8, 64]  # numbers that dwlt plan predicts for, unless asked
+
+
+class Executor(StrEnum):
+    """papermill: notebooks in worker processes; inline: this process, without notebooks."""
+
+    papermill = "papermill"
+    inline = "inline"
+
+
+@app.command(epilog="Example: dwlt run params/tour.yaml --workers 2 --budget 9m")
+def run(
+    params: Params,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="processes; left out: one per core, or one per GPU"),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="stop cleanly after this long, such as 90s, 9m or 2h")
+    ] = None,
+    executor: Annotated[
+        Executor, typer.Option(help="notebooks in processes, or this process without them")
+    ] = Executor.papermill,
+    device: Annotated[Device, typer.Option(help="where to train")] = Device.auto,
+) -> None:
+    """Make the missing records of a study, then its figures and report.
+
+    Exit status 75: stopped by the budget or a signal; the same command goes on from there.
+    """
+    with refusing(option="--budget"):
+        deadline = time.time() + parse_duration(budget) if budget else None
+    study = read_study(params)
+    from dwlt_lib.execution import run_folders, runner
+    from dwlt_lib.execution.preflight import check_inputs
+    from dwlt_lib.execution.scheduling import missing_specs
+    from dwlt_lib.execution.workers import local_pool, start_server
+    from dwlt_lib.records import store
+
+    missing, inline = missing_specs(study), executor is Executor.inline
+    if missing and not inline:
+        start_server()  # its imports run beside the checks
+    with refusing():
+        settings = runner.RunSettings(check_inputs(missing, device.value), deadline, _say)
+    with run_folders.opened(study, workers=not inline):
+        store.write_study(study, params)
+        if inline:
+            raise typer.Exit(runner.run_inline(study, settings))
+        with local_pool(study.name, workers, settings.device, deadline) as pool:
+            status = runner.run_notebooks(study, params.resolve(), pool, settings)
+        if status == runner.STOPPED:
+            _say("stopped by the budget; the same command goes on from here")
+        else:  # figures need no GPU, but every core
+            count = workers if settings.device == "cpu" else None
+            status = max(status, _report(study.name, count))
+    raise typer.Exit(status)
+
+
+@app.command(epilog="Example: dwlt plan params/paper/fig3.yaml --devices 1 --devices 8")
+def plan(
+    params: Annotated[
+        list[Path], typer.Argument(help="parameter files; what they share is counted once")
+    ],
+    devices: Annotated[
+        list[int], typer.Option(min=1, help="number of devices to predict for; may be repeated")
+    ] = DEVICES,
+    rates: Annotated[
+        Path | None, typer.Option(help="speeds that dwlt bench --json wrote elsewhere")
+    ] = None,
+) -> None:
+    """Predict what studies make and take: records, bytes, hours.
+
+    Hours are by speeds measured here now, or elsewhere before.
+    """
+    from dwlt_lib.benchmarks import forecast
+    from dwlt_lib.config import planning
+    from dwlt_lib.execution.study_files import provisional_inputs
+
+    planned = {path: read_study(path) for path in dict.fromkeys(params)}
+    for line in dict.fromkeys(
+        line for study in planned.values() for line in provisional_inputs(study)
+    ):
+        print(line)
+    with refusing(option="--rates"):
+        speeds = forecast.read_rates(rates) if rates else None
+    plans = {str(path): planning.plan(study) for path, study in planned.items()}
+    for line in forecast.predict(plans, devices, speeds, str(rates)):
+        _say(line)
+
+
+@app.command(epilog="Example: dwlt status params/tour.yaml")
+def status(params: Params) -> None:
+    """Count the records of a study that are there and those that are missing.
+
+    Exit status 0: all are there; 75: some are missing.
+    """
+    study = read_study(params)
+    from dwlt_lib.config import planning, specs
+    from dwlt_lib.execution.scheduling import missing_specs
+
+    missing, total = missing_specs(study), len(planning.plan(study))
+    print(f"{study.name}: {total - len(missing)} of {total} records are there")
+    first = {spec.kind: spec for spec in reversed(missing)}
+    for kind, count in Counter(spec.kind for spec in missing).items():
+        print(f"  {count} {kind} missing, next: {specs.label(first[kind])}")
+    raise typer.Exit(75 if missing else 0)
+
+
+@app.command(epilog="Example: dwlt report params/tour.yaml")
+def report(params: Params) -> None:
+    """Draw the figures and write the one-page report, over what is there now."""
+    study = read_study(params)
+    from dwlt_lib.execution import run_folders
+    from dwlt_lib.records import store
+
+    with run_folders.opened(study, figures_only=True):
+        store.write_study(study, params)
+        status = _report(study.name)
+    raise typer.Exit(status)
+
+
+@app.command(epilog="Example: dwlt publish params/tour_full.yaml")
+def publish(params: Params) -> None:
+    """Write a finished study to outputs/reference, to be committed.
+
+    NAME.zip holds its records without weights; tables, figures and the report lie beside it.
+    """
+    study = read_study(params)
+    from dwlt_lib import files
+    from dwlt_lib.analysis import double_win
+    from dwlt_lib.execution.run_folders import OLD_SCRATCH
+    from dwlt_lib.execution.scheduling import missing_specs
+    from dwlt_lib.records import store
+
+    if missing := missing_specs(study):
+        refuse(
+            f"{study.name}: {len(missing)} records are missing; finish it first: dwlt run {params}"
+        )
+    files.check(store.outputs() / "reference")
+    files.collect(store.outputs() / "reference", old=OLD_SCRATCH)
+    table, _ = read_table(study.name)
+    tables = {
+        "results.csv": table.drop(columns="seconds").to_csv(index=False),
+        "verdict.csv": double_win.verdict(table[table["kind"] == "transfer"]).to_csv(index=False),
+    }
+    page = store.study_dir(study.name) / "report.html"
+    print(store.publish(study.name, tables, page if page.exists() else None))
+
+
+def _report(name: str, workers: int | None = None) -> int:
+    """Draw a study's figures in workers, write its report, print its verdict; the exit status."""
+    from dwlt_lib.execution.figures import run_figures
+    from dwlt_lib.execution.workers import local_pool
+    from dwlt_lib.records import store
+    from dwlt_lib.report import build
+
+    with local_pool(name, workers) as pool:
+        status, drawn = run_figures(name, pool, _say)
+    page = store.study_dir(name) / "report.html"
+    if drawn or not page.exists():
+        page = build.build(name)
+    all_read = print_verdict(name)
+    print(f"report: {page}")
+    return status if all_read else max(status, 1)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
