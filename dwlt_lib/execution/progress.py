@@ -25,6 +25,7 @@ def make_all(specs: Sequence[Spec], device: str = "cpu") -> list[str]:
     Args:
         specs: descriptions of records; whatever one builds on is made first.
         device: auto, cpu or cuda.
+
     Returns:
         The ids of all these records, in the order of `specs`.
     """

@@ -70,6 +70,7 @@ class Pool(Executor):
     def __init__(
         self, workers: int, deadline: float | None, log: Path, gpus: Sequence[str] = ()
     ) -> None:
+        """Set the pool up; no process is started."""
         skip_iris()
         self.workers, self.log = workers, str(log)
         self.environment = {
@@ -86,6 +87,7 @@ class Pool(Executor):
         self.asked: list[Future] = []
 
     def submit(self, task: Callable, /, *arguments: object) -> Future:
+        """Have a worker run task(*arguments); the first call starts the server of workers."""
         start_server()
         self.asked.append(self.threads.submit(self._run, task, *arguments))
         return self.asked[-1]
@@ -106,6 +108,7 @@ class Pool(Executor):
             self.turns.put(turn)
 
     def __exit__(self, *error: object) -> None:
+        """Wait for all tasks, or end them if there was an error."""
         if error[0] is not None:
             self.threads.shutdown(wait=False, cancel_futures=True)
             while not all(task.done() for task in self.asked):
