@@ -256,13 +256,13 @@ def test_normalisation_that_the_file_states_must_be_the_sources(home, written):
     read_study(written(weights={"AT": "at.safetensors"}, data=rows))
 
 
-def test_a_file_damaged_behind_its_header_makes_no_record(home, written, capsys):
+def test_a_file_damaged_behind_its_header_makes_no_record(home, written, caplog):
     path = home / "std.safetensors"
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
     done = invoke("run", written(), "--executor", "inline")
-    assert done.exit_code == 1 and "damaged or changed since it was written" in done.stderr
+    assert done.exit_code == 1 and "damaged or changed since it was written" in caplog.text
     assert not list(store.outputs().glob("records/*/*/record.json"))
 
 
