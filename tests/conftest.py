@@ -274,13 +274,26 @@ FLAGS = (
 )
 DWLT = (sys.executable, "-c", "from dwlt_lib.cli.main import main; main()")
 BUSY = min(5.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))  # how many want each core
-STARTING = 60 * BUSY  # seconds that a server, a first paint or a kernel may take
-STEP = 20 * BUSY  # and that whatever follows may
+STARTING = 180  # seconds that a server, a first paint or a kernel may take on a busy machine
+STEP = 120  # and that whatever follows may; a page that is broken fails at once (`wait_for`)
 FIRST = {"timeout": 1000 * STARTING}  # for a wait that includes a start
 
 
+# what a page shows instead of what is waited for
+ERRORS = (
+    '[data-mime-type="application/vnd.jupyter.error"], [data-card="problem"],'
+    ' pre:has-text("There was an error when executing cell")'
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def wait_for(page, selector, state="visible"):
+    """Waits until the page shows an element; an error text in its place fails at once."""
+    errors = page.locator(ERRORS)
+    either = page.locator(selector).first.or_(errors.first).first
+    either.wait_for(state=state, timeout=1000 * STARTING)
+    assert errors.count() == 0, errors.all_inner_texts()
 
 
 @pytest.fixture(scope="module")

@@ -165,16 +165,16 @@ def publish(params: Params) -> None:
 
 def _report(name: str, workers: int | None = None) -> int:
     """Draw a study's figures in workers, write its report, print its verdict; the exit status."""
+    from dwlt_lib import report
     from dwlt_lib.execution.figures import run_figures
     from dwlt_lib.execution.workers import local_pool
     from dwlt_lib.records import store
-    from dwlt_lib.report import build
 
     with local_pool(name, workers) as pool:
         status, drawn = run_figures(name, pool, _say)
     page = store.study_dir(name) / "report.html"
     if drawn or not page.exists():
-        page = build.build(name)
+        page = report.build(name)
     all_read = print_verdict(name)
     print(f"report: {page}")
     return status if all_read else max(status, 1)

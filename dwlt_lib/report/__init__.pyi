@@ -1,3 +1,4 @@
-from . import build
+from . import chapters, page, study_tables
+from .page import build
 
-__all__ = ["build"]
+__all__ = ["build", "chapters", "page", "study_tables"]

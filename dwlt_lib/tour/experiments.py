@@ -1,5 +1,4 @@
-"""What the tour shows: a study's results, or others in their place, and small networks to prune and
-to attack.
+"""What the tour shows: a study's results, and small networks to prune and to attack.
 
 Networks and tickets are records, made where they are missing. What `accuracies` and `robustness`
 measure is computed live, on a few hundred images, and stored nowhere.
@@ -9,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -61,7 +60,11 @@ class OpenedStudy:
 
 
 def open_study(study: str) -> OpenedStudy:
-    """The study of that name; if it has not run here, another one that is there, and a note."""
+    """The study of that name; if it has not run here, another one that is there, and a note.
+
+    Args:
+        study: its name.
+    """
     names = store.study_names()
     small = read_study(store.checkout() / "params" / "tour.yaml")
     if not names:
@@ -96,7 +99,7 @@ def _is_quick(study: studies.Study) -> bool:
         return False
     rows = [studies.dataset(study, name) for name in (study.source, study.grid[0].dataset[0])]
     weights = [
-        store.path_of("pretraining", specs.record_id(spec)) / "weights.safetensors"
+        store.path_of("pretraining", specs.record_id(cast(Hashable, spec))) / "weights.safetensors"
         for spec in _two_pretrainings(study)
     ]
     return all(row.loader == "embedded" for row in rows) and all(path.exists() for path in weights)
@@ -194,7 +197,15 @@ def accuracies(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple[fl
 
 
 def robustness(study: studies.Study, networks: dict[str, nn.Module]) -> pd.DataFrame:
-    """RA of each network on the source at every other strength, one row each: p, eps, RA."""
+    """RA of each network on the source, as the adversary grows stronger.
+
+    Args:
+        study: its source gives the images.
+        networks: {p: theta_p}.
+
+    Returns:
+        A row per network and every other of `eps_values`: p, eps, RA in [0, 1].
+    """
     x, y = source_images(study)
     rows = [
         {"p": p, "eps": eps, "RA": accuracies(network, x, y, eps)[1]}
@@ -209,7 +220,8 @@ def plot_robustness(table: pd.DataFrame) -> Figure:
     """The table of `robustness` as curves."""
     fig = Figure((COLUMN, 2), layout="constrained")
     axes = fig.subplots()
-    for p, rows in table.groupby("p", sort=False):
+    for p in table["p"].unique():
+        rows = table[table["p"] == p]
         color, marker, line = ROLES[p]
         look = {"color": color, "marker": marker, "linestyle": line, "label": theta(p)}
         axes.plot(rows["eps"], 100 * rows["RA"], **look)
@@ -296,8 +308,12 @@ def image_grid(*rows: Tensor, side: int = 44) -> Picture.Image:
 def attack_pictures(
     network: nn.Module, x: Tensor, y: Tensor, attack: pgd.PGD
 ) -> tuple[Picture.Image, list[int]]:
-    """The first images, what the attack adds (amplified: grey is none) and the sum, in three rows;
-    and the classes that the network then reads."""
+    """The first images under attack, and the classes that the network then reads.
+
+    Returns:
+        A picture of three rows (the images, what the attack adds, amplified around grey, and their
+        sum), and a class per image.
+    """
     x, y = x[:IMAGES_SHOWN], y[:IMAGES_SHOWN]
     attacked = pgd.perturb(network, x, y, attack, trainer.generator(0, "tour"))
     change = 0.5 + (attacked - x) / max(2 * attack.eps, 1e-9)

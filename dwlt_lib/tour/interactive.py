@@ -12,6 +12,7 @@ import pandas as pd
 from ipywidgets import HTML, Box, Button, Image, SelectionSlider, ToggleButtons, VBox
 from torch import nn
 
+from dwlt_lib.analysis.double_win import GROUP
 from dwlt_lib.analysis.statistics import spread
 from dwlt_lib.analysis.tables import sparsities
 from dwlt_lib.config import studies
@@ -26,22 +27,16 @@ TABLE_STYLE = (
     "<style>.dwlt th, .dwlt td {padding: 0 0.8em 0 0; text-align: left; line-height: 1.7}</style>"
 )
 SLIDER_LAYOUT = {"width": "min(100%, 540px)"}
-RESULT_COLUMNS = [
-    "pretraining",
-    "method",
-    "dataset",
-    "fraction",
-    "regime",
-    "SA",
-    "RA",
-    "SA_std",
-    "RA_std",
-    "seeds",
-]
+RESULT_COLUMNS = [*GROUP, "regime", "SA", "RA", "SA_std", "RA_std", "seeds"]
 
 
 def attack_slider(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
-    """A slider over eps: the attacked images of each network, and what it reads."""
+    """A slider over eps: the attacked images of each network, and what it reads.
+
+    Args:
+        study: its source gives the images.
+        networks: {p: theta_p}.
+    """
     x, y = experiments.source_images(study)
     pictures = {p: _picture() for p in networks}
     lines = {p: HTML() for p in networks}
@@ -52,11 +47,10 @@ def attack_slider(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
                 network, x, y, experiments.pgd_attack(eps)
             )
             right = sum(a == b for a, b in zip(predictions, y.tolist(), strict=False))
-            said = " ".join(map(str, predictions))
+            score = f"{right} of {len(predictions)} right"
+            classes = " ".join(map(str, predictions))
             pictures[p].value = _png(picture)
-            lines[
-                p
-            ].value = f"theta_{p} at eps {eps:g}: {right} of {len(predictions)} right; reads {said}"
+            lines[p].value = f"theta_{p} at eps {eps:g}: {score}; reads {classes}"
 
     options = {f"{eps:g}": eps for eps in experiments.eps_values(study)}
     slider = _slider("eps", options, show, start=6)
@@ -64,7 +58,12 @@ def attack_slider(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
 
 
 def pruning_slider(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
-    """A slider over the sparsity: which weights go, and SA and RA on the source, not retrained."""
+    """A slider over the sparsity: which weights go, and SA and RA on the source, not retrained.
+
+    Args:
+        study: its source gives the images and eps.
+        networks: {p: theta_p}; the weights of the last one are drawn.
+    """
     x, y = experiments.source_images(study)
     eps, fraction = studies.dataset(study, study.source).eps, study.prune_fraction
     picture, text = _picture(), HTML()
@@ -86,13 +85,22 @@ class TransferForm(VBox):
     """A sparsity, a regime and a button, which makes that OMP ticket's record while you watch.
 
     Every press adds a row. A ticket that is among the records already is not trained again.
+
+    Attributes:
+        rows: what the presses have made: sparsity, regime, SA, RA, and how long it took.
+        history: the epochs of the training that is under way or has ended last.
     """
 
     def __init__(self, study: studies.Study) -> None:
+        """The controls, before any press.
+
+        Args:
+            study: whose ticket it is, for the task of `experiments.example_transfers`.
+        """
         self.study = study
         options = list(_sparsity_options(_paper_sparsities(study)).items())
         self.slider = SelectionSlider(description="sparsity", options=options, layout=SLIDER_LAYOUT)
-        self.regime = ToggleButtons(options=["ST", "AT"])
+        self.regime: Any = ToggleButtons(options=["ST", "AT"])
         self.button = Button(description="transfer", button_style="primary")
         self.button.on_click(self._transfer)
         self.text, self.picture = HTML(), _picture()
@@ -132,12 +140,14 @@ class TransferForm(VBox):
 
 
 def results_slider(table: pd.DataFrame) -> VBox:
-    """A slider over a table of transfers: mean and deviation of every curve at one sparsity."""
+    """A slider over a table of transfers: mean and deviation of every curve at one sparsity.
+
+    Args:
+        table: of `records.table("transfer")`, or an empty one.
+    """
     text = HTML()
-    if len(table):
-        means = spread(table)
-    else:
-        means = table.reindex(columns=["rounds", *RESULT_COLUMNS])
+    empty = table.reindex(columns=["rounds", *RESULT_COLUMNS])
+    means = spread(table) if len(table) else empty
 
     def show(rounds: int) -> None:
         text.value = _table(means.loc[means["rounds"] == rounds, RESULT_COLUMNS])

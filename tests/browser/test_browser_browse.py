@@ -8,7 +8,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import FIRST
+from conftest import FIRST, wait_for
 from generate import records_of
 from test_widgets import GRID
 
@@ -66,8 +66,8 @@ def drive(page, tmp_path):
     whole = table[table["fraction"] == 1]
     judged, levels = double_win.criteria(whole), spread(whole)
     masks = store.table("mask", study="toy")
-    page.wait_for_selector("[data-card=masks] [data-zero]", **FIRST)
-    page.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
+    wait_for(page, "[data-card=masks] [data-zero]")
+    wait_for(page, ".js-plotly-plot .scatterlayer .trace", state="attached")
     handle = page.locator(".noUi-handle").first
     handle.focus()
     for r, press in ((10, "ArrowRight"), (6, "ArrowLeft"), (2, "ArrowLeft")):
@@ -97,7 +97,7 @@ def drive(page, tmp_path):
     page.get_by_role("tab", name="Results").click()
     page.locator(".widget-select-multiple select:visible").first.select_option("FAT")
     wanted = table[table["pretraining"] == "FAT"]
-    page.wait_for_selector(f"[data-rows='{len(wanted)}']")
+    wait_for(page, f"[data-rows='{len(wanted)}']")
     with page.expect_download() as download:
         page.get_by_text("Export CSV").click()
     download.value.save_as(tmp_path / "results.csv")
@@ -112,14 +112,14 @@ def drive(page, tmp_path):
     page.wait_for_timeout(300)  # no hand is faster; a click in the hover's own instant is lost
     page.mouse.down()
     page.mouse.up()
-    page.wait_for_selector("[data-record]")
+    wait_for(page, "[data-record]")
     id = page.locator("[data-record]").first.get_attribute("data-record")
     assert id in set(wanted["id"])
     assert "recipe.epochs: 3" in page.locator("[data-card=record] pre").first.text_content()
     page.get_by_role("tab", name="Landscapes").click()
-    page.wait_for_selector("[data-card=landscapes] img")
+    wait_for(page, "[data-card=landscapes] img")
     page.get_by_role("tab", name="Images").click()
-    page.wait_for_selector("[data-card=images] img")
+    wait_for(page, "[data-card=images] img")
     page.get_by_role("tab", name="Sparsity").click()
 
 
@@ -131,8 +131,8 @@ def test_voila_shows_what_the_records_say(made, serve, page, tmp_path):
         found.goto(url)
         if width > 1000:
             drive(found, tmp_path)
-        found.wait_for_selector("[data-card=masks] [data-zero]", **FIRST)
-        found.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
+        wait_for(found, "[data-card=masks] [data-zero]")
+        wait_for(found, ".js-plotly-plot .scatterlayer .trace", state="attached")
         found.screenshot(path=tmp_path / f"voila_{width}.png")
         sideways = "document.documentElement.scrollWidth <= window.innerWidth + 1"
         assert found.evaluate(sideways), f"the page is wider than {width} px"
@@ -148,7 +148,7 @@ def test_jupyterlab_shows_what_the_records_say(made, serve, page, tmp_path):
     found = page(1280, 1500)
     found.goto(url.replace("00_tour", "20_browse"))
     cell = ".jp-Notebook .jp-CodeCell"  # out of sight, JupyterLab hides it
-    found.wait_for_selector(cell, state="attached", **FIRST)
+    wait_for(found, cell, state="attached")
     found.get_by_text("(ipykernel) | Idle").wait_for(**FIRST)
     found.get_by_role("menuitem", name="Run", exact=True).click()
     found.get_by_text("Run All Cells", exact=True).click()
@@ -174,9 +174,9 @@ def test_a_thousand_records_open_and_move_quickly(toy, serve, page, tmp_path, mo
     )
     found, began = page(), time.perf_counter()
     found.goto(url)
-    found.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached", **FIRST)
+    wait_for(found, ".js-plotly-plot .scatterlayer .trace", state="attached")
     painted, moves = time.perf_counter() - began, []
-    found.wait_for_selector("[data-card=masks] [data-zero]")
+    wait_for(found, "[data-card=masks] [data-zero]")
     handle, r = found.locator(".noUi-handle").first, 6
     handle.focus()
     for press, step in [("ArrowRight", 1)] * 10 + [("ArrowLeft", -1)] * 10:

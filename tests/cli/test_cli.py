@@ -11,6 +11,7 @@ from test_parameter_file import BAD
 from typer.testing import CliRunner
 
 import dwlt_lib
+from dwlt_lib import report
 from dwlt_lib.benchmarks import bench
 from dwlt_lib.cli import run as run_commands
 from dwlt_lib.cli.main import app
@@ -18,7 +19,6 @@ from dwlt_lib.config import planning
 from dwlt_lib.execution import devices, figures, preflight, runner, workers
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
-from dwlt_lib.report import build
 
 
 def invoke(*arguments: object):
@@ -130,7 +130,7 @@ def test_a_committed_study_that_stands_in_is_named(command, toy, tmp_path, empty
         f"reading the committed study {reference}: none of its {count} records are under "
         f"{empty_outputs}\n"
     )
-    assert store.published_source("toy") in html.unescape(build.build("toy").read_text())
+    assert store.published_source("toy") in html.unescape(report.build("toy").read_text())
 
 
 def test_a_dense_network_at_chance_is_said_and_wins_nothing(toy, tmp_path, empty_outputs):
@@ -151,7 +151,7 @@ def test_a_dense_network_at_chance_is_said_and_wins_nothing(toy, tmp_path, empty
     found = invoke("verdict", file)
     assert found.exit_code == 0 and "unknown" in found.stdout
     assert found.stdout.count("warning: theta_AT, stripes 100 %: dense is at chance in ") == 3
-    assert build.build("toy").read_text().count("dense is at chance in ") == 3
+    assert report.build("toy").read_text().count("dense is at chance in ") == 3
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -209,7 +209,7 @@ def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(
     monkeypatch.setattr(workers, "Pool", Pool)
     monkeypatch.setattr(runner, "run_notebooks", lambda *_: getattr(runner, ends))
     monkeypatch.setattr(figures, "run_figures", lambda *_: (runner.DONE, False))
-    monkeypatch.setattr(build, "build", lambda name: name)
+    monkeypatch.setattr("dwlt_lib.report.page.build", lambda name: name)
     monkeypatch.setattr(run_commands, "print_verdict", lambda *_: True)
     tiny = request.config.rootpath / "tests" / "tiny.yaml"
     assert invoke("run", tiny, "--device", "cuda", *asked).exit_code == getattr(runner, ends)

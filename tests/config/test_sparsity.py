@@ -10,6 +10,7 @@ import pytest
 from figure_tables import texts
 from generate import records_of
 
+from dwlt_lib import report
 from dwlt_lib.analysis import double_win, mask_patterns, tables
 from dwlt_lib.browser import app, landscapes_tab, mask_markup, plotly_traces
 from dwlt_lib.config import planning, specs
@@ -17,7 +18,6 @@ from dwlt_lib.execution import scheduling
 from dwlt_lib.plotting import captions, figures, landscapes, study_overview
 from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import store
-from dwlt_lib.report import build
 from dwlt_lib.tour import interactive
 
 OTHER = re.compile(r"\b(20\.0|36\.0|48\.8) %")  # what the paper's ladder would say
@@ -176,6 +176,6 @@ def test_the_browser_the_tours_sliders_and_the_report_say_it(halves):
     assert list(interactive._sparsity_options(tables.sparsities(table))) == wanted
     assert list(interactive._sparsity_options(interactive._paper_sparsities(halves)))[:4] == wanted
     assert "at 75.0 % sparsity" in mask_markup.masks_at({}, "RP", 2, 0.75)
-    text = build.build("toy").read_text()
+    text = report.build("toy").read_text()
     assert "50.0, 75.0, 87.5" in text
     says(re.sub(r"(?s)The paper's own.*?</table>|<details>.*?</details>", "", text))

@@ -12,10 +12,11 @@ import pytest
 from figure_tables import landscape_records, transfers
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from dwlt_lib import report
 from dwlt_lib.config import planning
 from dwlt_lib.plotting import captions, figures, landscapes, style
 from dwlt_lib.records import store
-from dwlt_lib.report import build
+from dwlt_lib.report import chapters, study_tables
 
 EVIL = "<script>alert('x')</script>"
 MADE = {
@@ -90,7 +91,7 @@ def figures_of(study):
 
 
 def test_the_verdict_comes_first_and_says_the_headline(outputs, toy):
-    page = build.build(finished(toy())).read_text()
+    page = report.build(finished(toy())).read_text()
     first = re.search(r"<h2[^>]*>(.*?)</h2>\s*<p class=\"headline\">(.*?)</p>", page)
     assert first[1] == "Verdict" and first[2] == captions.headline(
         store.table("transfer", study="toy")
@@ -106,7 +107,7 @@ def test_the_verdict_comes_first_and_says_the_headline(outputs, toy):
 
 
 def test_cost_is_core_time_and_arithmetic_by_kind(outputs, toy):
-    page = build.build(finished(toy())).read_text()
+    page = report.build(finished(toy())).read_text()
     count = len(store.study("toy")["ids"])
     assert (
         f"<td>in all</td>\n      <td>{count}</td>" in page and f"<td>{450 * count:,}</td>" in page
@@ -137,10 +138,10 @@ def test_nothing_from_records_or_notebooks_is_markup(outputs, toy, monkeypatch):
     )
     error = new_output("error", ename="ValueError", evalue=f"no {EVIL}", traceback=[])
     write_notebook(name, "12_failed.ipynb", prose("# Failed"), cell("1", error))
-    levels = build._verdict
+    verdict = study_tables.verdict
     table = transfers().assign(dataset=EVIL, pretraining="AT")
-    monkeypatch.setattr(build, "_verdict", lambda _: levels(table))
-    page = build.build(name).read_text()
+    monkeypatch.setattr(study_tables, "verdict", lambda _: verdict(table))
+    page = report.build(name).read_text()
     assert f"<td>{html.escape(EVIL, quote=False)}, 100 %</td>" in page
     assert "<script" not in page and "onclick" not in page and "<img src=x" not in page
     assert (
@@ -151,7 +152,7 @@ def test_nothing_from_records_or_notebooks_is_markup(outputs, toy, monkeypatch):
 def test_a_figure_carries_its_sentence_and_then_the_papers_finding(outputs, toy):
     name = finished(toy())
     sentences = figures_of(name)
-    page = build.build(name).read_text()
+    page = report.build(name).read_text()
     assert page.count("<figure>") == 3
     for text in sentences:
         image = rf'<img class="\w+" alt="{re.escape(text)}" src="data:image/[^"]+">'
@@ -167,13 +168,13 @@ def test_a_figure_carries_its_sentence_and_then_the_papers_finding(outputs, toy)
 def test_a_heavy_drawing_comes_as_a_picture_of_pixels(outputs, toy, monkeypatch):
     name = finished(toy())
     figures_of(name)
-    monkeypatch.setattr(build, "HEAVY", 1000)
-    assert "image/svg+xml" not in build.build(name).read_text()
+    monkeypatch.setattr(chapters, "MAX_SVG", 1000)
+    assert "image/svg+xml" not in report.build(name).read_text()
 
 
 def test_a_study_without_records_has_a_report_that_says_so(outputs, toy):
     store.write_study(toy())
-    page = build.build("toy").read_text()
+    page = report.build("toy").read_text()
     assert (
         captions.NOTHING in page
         and "No record has been made yet." in page
@@ -185,4 +186,4 @@ def test_a_study_without_records_has_a_report_that_says_so(outputs, toy):
     ("seconds", "text"), [(0.04, "0.0 s"), (61, "1 min 01 s"), (3725, "1 h 02 min")]
 )
 def test_durations_are_read_at_a_glance(seconds, text):
-    assert build._duration(seconds) == text
+    assert study_tables.duration(seconds) == text

@@ -7,7 +7,7 @@ import pytest
 from conftest import CHROMIUM
 from test_report import figures_of, finished
 
-from dwlt_lib.report import build
+from dwlt_lib import report
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = [
@@ -31,7 +31,7 @@ def page_of(outputs, toy):
     """
     name = finished(toy())
     figures_of(name)
-    path = build.build(name)
+    path = report.build(name)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 

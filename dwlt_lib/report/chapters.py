@@ -1,0 +1,159 @@
+"""The report's chapters: what executed notebooks show, sanitised, without their code."""
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from markupsafe import Markup
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors.sanitize import SanitizeHTML
+
+SHOWN = "report"  # the tag of the cells to show; of a notebook without it, all
+PAPER = r"(?ms)^\*\*What the paper found\*\*.*?(?:\n\n|\Z)"
+MAX_SVG = 400_000  # bytes: a drawing that takes more comes as PNG
+COLUMN_WIDTH = 300  # points: a figure that is narrower is shown as wide as a column of text
+TAGS = (
+    "h1 h2 h3 h4 h5 h6 table caption thead tbody tr th td p br b i em strong code pre blockquote ul"
+    " ol li sub sup"
+)
+CLEAN = SanitizeHTML(tags=TAGS.split(), attributes={"*": ["colspan", "rowspan"]}, strip=True)
+ChapterPart = tuple[str, Any]  # kind (as the template tells them apart) and content
+Picture = tuple[str, bytes]  # media type and content
+
+
+def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
+    """An executed notebook's title, and its prose and outputs.
+
+    A picture, the line that is printed next and the paper's finding above it belong together and
+    become one figure.
+
+    Args:
+        path: the notebook.
+        figures: the folder in which its figures are saved.
+
+    Returns:
+        title and parts, (kind, content) each; None if nothing is to be shown.
+    """
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except Exception:  # cut short or damaged: named under failures
+        return None
+    headings = [re.match(r"# +(.+)", c.source) for c in cells if c.cell_type == "markdown"]
+    title = next((heading[1] for heading in headings if heading), path.stem)
+    tagged = [c for c in cells if SHOWN in c.metadata.get("tags", [])]
+    parts: list[ChapterPart] = []
+    picture, paper = None, Markup()
+    for cell in tagged or cells:
+        is_prose = cell.cell_type == "markdown"
+        outputs = cell.outputs if cell.cell_type == "code" else []
+        if picture and (outputs or is_prose):
+            parts += [_figure(picture, _printed(outputs), title), ("paper", paper)]
+            outputs = [out for out in outputs if out.output_type != "stream"]
+            picture, paper = None, Markup()
+        if is_prose:
+            parts.append(("paper", paper))
+            text, paper = _prose(cell.source)
+            parts.append(("prose", text))
+        for output in outputs:
+            found = _picture(output, cell.source, figures)
+            if found and picture:
+                parts.append(_figure(picture, "", title))
+            if found:
+                picture = found
+            else:
+                parts.append(_output(output))
+    if picture:
+        parts.append(_figure(picture, "", title))
+    parts.append(("paper", paper))
+    return {"title": title, "parts": parts} if any(content for _, content in parts) else None
+
+
+def failures(folder: Path, missing: bool) -> list[str]:
+    """A line for each error in which an executed notebook ended.
+
+    Args:
+        folder: of the executed notebooks.
+        missing: whether records are missing; else notebooks that make records do not count.
+    """
+    lines = []
+    for path in sorted(folder.glob("[01]*.ipynb")):
+        if re.match("0[1-9]", path.name) and not missing:
+            continue
+        try:
+            cells = nbformat.read(path, as_version=4).cells
+            outputs = [out for cell in cells for out in cell.get("outputs", [])]
+            errors = [out for out in outputs if out.output_type == "error"]
+            lines += [f"{path.name}: {error.ename}: {error.evalue}" for error in errors]
+        except Exception as error:  # nbformat's errors have no common root
+            reason = type(error).__name__
+            lines.append(f"{path.name}: cannot be read ({reason}); run the study again")
+    return lines
+
+
+def _clean(html: str) -> Markup:
+    """HTML with the tags of text and tables only: no script, no style, no picture."""
+    html = re.sub(r"(?is)<(style|script)\b.*?</\1\s*>", "", html)
+    return Markup(CLEAN.sanitize_html_tags(html))
+
+
+def _markdown(text: str) -> Markup:
+    renderer = IPythonRenderer(escape=True, exclude_anchor_links=True)
+    return _clean(MarkdownWithMath(renderer).render(text))
+
+
+def _prose(source: str) -> tuple[Markup, Markup]:
+    """A markdown cell, one level deeper and without its title; and what the paper found, apart."""
+    text = re.sub(r"(?m)^(?=##)", "#", re.sub(r"\A# .*", "", source))
+    paper = re.search(PAPER, text)
+    return _markdown(re.sub(PAPER, "", text)), _markdown(paper[0]) if paper else Markup()
+
+
+def _printed(outputs: list[Any]) -> str:
+    """What a cell has printed."""
+    streams = [out for out in outputs if out.output_type == "stream" and out.name == "stdout"]
+    return "".join(out.text for out in streams).strip()
+
+
+def _picture(output: Any, source: str, figures: Path) -> Picture | None:
+    """An output's picture, if it is one: sharp, as its cell saved it, or as shown."""
+    data = output.get("data", {})
+    if not {"image/png", "image/svg+xml"} & set(data):
+        return None
+    saved = re.search(r'"figures" / "([\w.-]+)"', source)
+    file = figures / f"{saved[1]}.svg" if saved else None
+    if file and file.exists():
+        drawing = re.sub(rb"(?s)<!--.*?-->|<metadata>.*?</metadata>", b"", file.read_bytes())
+        if len(drawing) < MAX_SVG:
+            return "image/svg+xml", drawing
+        return "image/png", file.with_suffix(".png").read_bytes()
+    if "image/png" in data:
+        return "image/png", base64.b64decode(data["image/png"])
+    return "image/svg+xml", data["image/svg+xml"].encode()
+
+
+def _figure(picture: Picture, caption: str, title: str) -> ChapterPart:
+    """A picture with its sentence; without one, the chapter's title describes it."""
+    media_type, content = picture
+    width = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', content)
+    narrow = width is not None and float(width[1]) < COLUMN_WIDTH
+    return "figure", {
+        "type": media_type,
+        "data": base64.b64encode(content).decode(),
+        "width": "column" if narrow else "page",
+        "alt": caption or title,
+        "caption": caption,
+    }
+
+
+def _output(output: Any) -> ChapterPart:
+    """A table or printed text; what only a live page can show is left out."""
+    if output.output_type == "stream":
+        return "printed", output.text if output.name == "stdout" else ""
+    data = output.get("data", {})
+    if any("widget" in media_type for media_type in data):
+        return "text", ""
+    if "text/html" in data:
+        return "table", _clean(data["text/html"])
+    return "text", data.get("text/plain", "")

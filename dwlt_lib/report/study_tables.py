@@ -1,0 +1,198 @@
+"""The report's tables: what a study found, asked for and cost, as they are read.
+
+Records hold fractions; these tables hold percent.
+"""
+
+import re
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from dwlt_lib.analysis import double_win, paper_results
+from dwlt_lib.plotting import captions, study_overview
+from dwlt_lib.plotting.style import (
+    CRITERION_NAMES,
+    METHODS,
+    PRETRAININGS,
+    dataset_name,
+    percent,
+)
+
+SETTINGS = ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds")
+ORIGIN = ["code", "torch", "python", "device", "threads"]
+
+
+def verdict(transfers: pd.DataFrame) -> dict[str, Any]:
+    """Extreme double-win sparsities, by every reading of the paper's rule, and the paper's own.
+
+    Args:
+        transfers: of `records.table("transfer")`.
+
+    Returns:
+        headline (a sentence), paper (a table) and extremes: a table, or None where there is nothing
+        to judge. Where there is, also levels (a table), warnings (lines), seeds and unknown
+        (counts).
+    """
+    paper = pd.Series(paper_results.PAPER_EXTREMES).map("{:.2%}".format).unstack(sort=False)
+    paper = paper.rename(columns=dataset_name).rename_axis(["theta_p", "method"]).reset_index()
+    paper.insert(0, "method", paper.pop("method"))
+    shown = {"headline": captions.headline(transfers), "paper": paper, "extremes": None}
+    if transfers.empty:
+        return shown
+    extremes = double_win.verdict(transfers)
+    if extremes.empty:
+        return shown
+    levels, readings = double_win.criteria(transfers), double_win.alternatives(transfers)
+    return shown | {
+        "extremes": _extremes(extremes, readings),
+        "levels": _levels(levels),
+        "warnings": double_win.chance_warnings(levels),
+        "seeds": transfers["seed"].nunique(),
+        "unknown": extremes["unknown"].sum(),
+    }
+
+
+def _extremes(extremes: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
+    """A row per (data, method, theta_p), with two lines of headings."""
+    rows = _ordered(extremes.merge(readings.reset_index(), on=double_win.GROUP))
+    columns = {("", name): values for name, values in _ticket_columns(rows).items()}
+    columns["", "levels"] = rows["levels"]
+    first, *others = readings.columns
+    columns["double win", "one std"] = _percent(rows[first])
+    for c in double_win.CRITERIA:
+        columns["by one criterion alone", CRITERION_NAMES[c]] = _percent(rows[c])
+    for name in others:
+        columns["double win, other readings", name.replace("_", " ")] = _percent(rows[name])
+    return pd.DataFrame(columns)
+
+
+def _levels(levels: pd.DataFrame) -> pd.DataFrame:
+    """A row per level: its difference to dense in points, with the interval, by criterion."""
+    levels = _ordered(levels, "rounds")
+    shown = {**_ticket_columns(levels), "sparsity": _percent(levels["sparsity"])}
+    for c in double_win.CRITERIA:
+        points = 100 * levels[[f"{c}_difference", f"{c}_low", f"{c}_high"]]
+        texts = points.apply(lambda row: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*row), axis="columns")
+        texts = texts.str.replace("+nan", "–").str.replace("nan", "–")
+        shown[CRITERION_NAMES[c]] = texts + " " + levels[f"{c}_status"]
+    return pd.DataFrame({**shown, "double win": levels["double_win"]})
+
+
+def _ordered(table: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """Data sets, the most data first; then methods and pre-trainings in the paper's order."""
+    rank = {name: i for i, name in enumerate((*METHODS, *PRETRAININGS))}
+
+    def key(values: pd.Series) -> pd.Series:
+        if values.name not in ("method", "pretraining"):
+            return values
+        return values.map(lambda name: rank.get(str(name), len(rank)))
+
+    by = ["dataset", "fraction", "method", "pretraining", *more]
+    return table.sort_values(by, ascending=[name != "fraction" for name in by], key=key)
+
+
+def _ticket_columns(table: pd.DataFrame) -> dict[str, Any]:
+    """The columns that name a row's ticket."""
+    pairs = zip(table["dataset"], table["fraction"], strict=True)
+    data = [f"{dataset_name(dataset)}, {100 * fraction:g} %" for dataset, fraction in pairs]
+    return {"data": data, "method": table["method"], "theta_p": table["pretraining"]}
+
+
+def _percent(values: pd.Series) -> list[str]:
+    return ["–" if pd.isna(value) else percent(value) for value in values]
+
+
+def requested(params: dict[str, Any]) -> pd.DataFrame:
+    """What a study varies.
+
+    Args:
+        params: its resolved parameters.
+
+    Returns:
+        A table with the columns parameter and value.
+    """
+    rows = {
+        "preset": params.get("preset"),
+        "network": params.get("arch"),
+        "source": params.get("source"),
+    }
+    if weights := params.get("weights"):
+        files = [
+            f"{p}: {given['file']} ({(given['theta'] or 'not there yet')[:12]})"
+            for p, given in weights.items()
+        ]
+        rows["theta_p from files"] = ", ".join(files)
+    for key in SETTINGS:
+        rows[key] = ", ".join(map(str, study_overview.requested_values(params, key)))
+        if key == "rounds":
+            sparsities = study_overview.requested_sparsities(params).values()
+            rows["sparsity (%)"] = ", ".join(map(percent, sparsities))
+    return pd.DataFrame({"parameter": rows.keys(), "value": rows.values()})
+
+
+def as_yaml(params: dict[str, Any]) -> str:
+    """All of a study's parameters as YAML, without those that are null."""
+    text = yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
+    return re.sub(r"(?m)^.*: null\n", "", text)
+
+
+def cost(records: pd.DataFrame, made: pd.DataFrame) -> dict[str, Any] | None:
+    """Core time and arithmetic of a study's records by kind, and when their jobs began.
+
+    Args:
+        records: its table, of `records.table`.
+        made: when, where and with what each of them was made (`Record.made`), a row each.
+
+    Returns:
+        kinds (a table), total (text), first and last (times, "" if not known) and span (text); None
+        where there are no records.
+    """
+    if records.empty:
+        return None
+    spent = made.reindex(columns=["seconds", "threads", "gmac"]).astype(float)
+    core = spent["seconds"] * spent["threads"].fillna(1)
+    each = {"kind": records["kind"], "records": 1.0, "core": core, "gmac": spent["gmac"]}
+    kinds = pd.DataFrame(each).groupby("kind", sort=False).sum()
+    kinds.loc["in all"] = kinds.sum()
+    rate = kinds["gmac"] / kinds["core"].where(kinds["core"] > 0)
+    shown = {
+        "kind": kinds.index,
+        "records": kinds["records"].astype(int),
+        "core time": kinds["core"].map(duration),
+        "GMAC": kinds["gmac"].map("{:,.0f}".format),
+        "GMAC a core second": ["–" if pd.isna(value) else f"{value:.1f}" for value in rate],
+    }
+    total = duration(kinds["core"].iloc[-1])
+    found = {"kinds": pd.DataFrame(shown), "total": total, "first": "", "last": "", "span": ""}
+    began = pd.to_datetime(
+        made.get("made", pd.Series(dtype=str)), errors="coerce", utc=True
+    ).dropna()
+    if len(began):
+        first, last = began.min(), began.max()
+        found |= {"first": f"{first:%Y-%m-%d %H:%M}", "last": f"{last:%Y-%m-%d %H:%M}"}
+        found["span"] = duration((last - first).total_seconds())
+    return found
+
+
+def duration(seconds: float) -> str:
+    """A time in seconds as it is read at a glance: "0.4 s", "1 min 01 s", "1 h 02 min"."""
+    minutes, rest = divmod(round(float(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    if minutes:
+        return f"{minutes} min {rest:02d} s"
+    return f"{seconds:.1f} s"
+
+
+def versions(made: pd.DataFrame) -> pd.DataFrame | None:
+    """With what and where records were made, and how many of them; None where there are none.
+
+    Args:
+        made: as of `cost`.
+    """
+    if made.empty:
+        return None
+    origin = made.reindex(columns=ORIGIN).fillna("–").astype(str)
+    return origin.value_counts().rename("records").reset_index()
