@@ -52,7 +52,8 @@ class LiveFigure(w.VBox):
 
         # A page is told only what a figure was made with; what changes before it is shown is lost.
         self.widget = go.FigureWidget(data=traces, layout=layout)
-        self.widget._config |= {"displaylogo": False, "responsive": True}
+        # a new dictionary: one that is changed in place is not sent to the page
+        self.widget._config = {**self.widget._config, "displaylogo": False, "responsive": True}
         for trace in self.widget.data:
             if trace.customdata is not None:
                 trace.on_click(self._clicked)
