@@ -258,8 +258,8 @@ FORMER_NAMES = set(
     " nursery _become mine _lighten theirs lacking SAID zoo inventory".split()
 )
 FORMER_PHRASES = re.compile(
-    "a dot a kernel|a worker a GPU|a notebook a process|drawn by lot|foretold|foretell"
-    "|with suspicion"
+    "a dot a kernel|a tile a layer|a worker a GPU|a notebook a process|drawn by lot|foretold"
+    "|foretell|with suspicion"
 )
 
 

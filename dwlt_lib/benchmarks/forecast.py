@@ -246,7 +246,7 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> list[Ra
 
 
 def explain(rates: Iterable[Rate], kinds: Iterable[Work]) -> Iterator[str]:
-    """A line a sort of work: the speed taken for it, and what is not as it should be."""
+    """One line per sort of work: the speed taken for it, and what is not as it should be."""
     for kind in kinds:
         rate = choose(rates, kind)
         wrong = [f"{kind.task} was not measured"] * (rate.task != kind.task)

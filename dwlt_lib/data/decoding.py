@@ -215,7 +215,8 @@ def decode_batches(
     Raises:
         ValueError: one line, for a file that is missing, not a whole image, or too large.
     """
-    import torchvision.transforms.v2  # noqa: F401 - before processes are forked, so that they have it
+    # before processes are forked, so that they have it
+    import torchvision.transforms.v2  # noqa: F401
     from torch.utils.data import DataLoader
 
     ends = np.cumsum(sizes).tolist()

@@ -373,8 +373,8 @@ def kernel_maps(maps: Mapping[str, Mapping[str, np.ma.MaskedArray]]) -> Figure |
                 ax.imshow(image.astype(float), cmap=colors, vmin=0, vmax=1, aspect="auto")
                 ax.set_title(f"{theta(p)}, {block}: {percent(image.mean())} % zero")
     note = (
-        "one dot per kernel, bright where completely pruned; a tile a layer, its rows the output"
-        " channels"
+        "one dot per kernel, bright where completely pruned; one tile per layer, its rows the"
+        " output channels"
     )
     fig.supxlabel(note, fontsize=6.5)
     return fig
