@@ -47,13 +47,13 @@ KNOWN_NAMES = {ORDERED_DICT, REBUILD_PARAMETER, *REBUILD_TENSOR, *STORAGE_TYPES}
 # Reading is safe without this list. A checkpoint that names one of these attacks other loaders, so
 # its weights are not to be trusted either.
 SUSPICIOUS_NAMES = set(
-    "os posix nt sys subprocess importlib runpy pty socket shutil ctypes eval"  # noqa: SIM905
+    "os posix nt sys subprocess importlib runpy pty socket shutil ctypes eval"
     " exec execfile compile open __import__ system popen operator _operator code webbrowser pdb timeit cProfile"
     " _posixsubprocess".split()
 )
 
 LITERALS = set(
-    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINSTRING SHORT_BINSTRING"  # noqa: SIM905
+    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINSTRING SHORT_BINSTRING"
     " BINUNICODE BINUNICODE8 SHORT_BINUNICODE BINBYTES BINBYTES8 SHORT_BINBYTES BYTEARRAY8".split()
 )
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
