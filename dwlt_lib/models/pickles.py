@@ -48,8 +48,8 @@ KNOWN_NAMES = {ORDERED_DICT, REBUILD_PARAMETER, *REBUILD_TENSOR, *STORAGE_TYPES}
 # its weights are not to be trusted either.
 SUSPICIOUS_NAMES = set(
     "os posix nt sys subprocess importlib runpy pty socket shutil ctypes eval"
-    " exec execfile compile open __import__ system popen operator _operator code webbrowser pdb timeit cProfile"
-    " _posixsubprocess".split()
+    " exec execfile compile open __import__ system popen operator _operator code webbrowser pdb"
+    " timeit cProfile _posixsubprocess".split()
 )
 
 LITERALS = set(
