@@ -244,7 +244,7 @@ def net():
 def trained():
     """A ResNet-8 that reads digits well, and nothing else.
 
-    (state, test images (497,3,8,8), labels).
+    (state, test images (640,3,8,8), labels).
     """
     seeds.set_global()
     model = architectures.build("resnet8", 10, CATALOGUE["digits"].mean, CATALOGUE["digits"].std)

@@ -144,8 +144,8 @@ CATALOGUE: dict[str, DataSet] = {
             eps=0.15,
             alpha=0.0375,
             licence="CC BY 4.0 (UCI optical digits)",
-            train_images=1300,
-            test_images=497,
+            train_images=1157,
+            test_images=640,
         ),
         DataSet(
             name="tiles",

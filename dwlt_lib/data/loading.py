@@ -28,7 +28,7 @@ def load(name: str | DataSet, split: str, root: str | Path | None = None) -> tup
     Example:
         >>> x, y = load("digits", "test")
         >>> x.shape, y.shape
-        (torch.Size([497, 3, 8, 8]), torch.Size([497]))
+        (torch.Size([640, 3, 8, 8]), torch.Size([640]))
 
     Args:
         name: a data set of the catalogue, or a row of a study.

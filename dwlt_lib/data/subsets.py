@@ -24,9 +24,9 @@ def subset(
     within about one image, and takes a prefix of that order.
 
     Example:
-        >>> _, labels = load("digits", "train")  # 1,300 images
+        >>> _, labels = load("digits", "train")  # 1,157 images
         >>> len(subset(labels, 0.1, seed=0))
-        130
+        115
 
     Args:
         labels: the class of each image, (N,), whole or floating numbers, N at least 1.

@@ -127,7 +127,7 @@ BAD = {
     "too few images to hold out": (
         BASE + "transfer:\n  ST: {validation: held_5000}\n",
         None,
-        "held_5000 1300 tenth",
+        "held_5000 1157 tenth",
     ),
     "validation that begins after training": (
         BASE + "transfer:\n  AT: {validate_ra_from: 101}\n",

@@ -55,6 +55,13 @@ def test_digits_and_labels_belong_together():
         )
 
 
+def test_digits_for_testing_come_after_all_for_training_in_the_file_and_so_from_other_writers():
+    from sklearn.datasets import load_digits
+
+    labels = np.concatenate([bundled.EMBEDDED["digits"](split)[1] for split in ("train", "test")])
+    assert labels.tolist() == load_digits().target.tolist()
+
+
 @pytest.mark.parametrize("name", ["mnist5k", "digits"])
 def test_no_image_is_in_both_train_and_test(name):
     train, test = (
