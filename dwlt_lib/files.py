@@ -24,9 +24,8 @@ from pathlib import Path
 
 MARK = ".dwlt-"  # every scratch name starts so
 TRIAL = 2**18  # bytes that there must be room for where files are to be made
-SHORT = (
-    42  # bytes of a private folder's path: a socket's, with 65 more, has a limit of 108 on Linux
-)
+# bytes of a private folder's path: a socket's, with 65 more, has a limit of 108 on Linux
+SHORT = 42
 DAY, WEEK = 86_400, 7 * 86_400  # seconds
 # how a full disk, or a quota that is used up, is said: by the system, and by torch.save, which only
 # counts
@@ -38,9 +37,13 @@ class Unusable(ValueError):
 
 
 def owner() -> str:
-    """This process, as scratch names say it: HOST-PID-START. HOST: of this host since it was
-    started, and of its container; START: when the process was, in the system's own ticks, which no
-    setting of the clock moves."""
+    """This process, as scratch names say it.
+
+    Returns:
+        HOST-PID-START. HOST is six hexadecimal digits of this host since it was started and of its
+        container; START is when the process was started, in the system's own ticks, which no
+        setting of the clock moves.
+    """
     return f"{_host()}-{os.getpid()}-{_start(os.getpid()):x}"
 
 
@@ -81,15 +84,30 @@ def _start(pid: int) -> int | None:
 
 
 def scratch(path: Path) -> Path:
-    """A new name beside `path` for writing it: this process's own, never given twice."""
+    """A new name for a file while it is being written.
+
+    Args:
+        path: where the finished file will be.
+
+    Returns:
+        A path beside it, of this process's own, never given twice.
+    """
     return path.with_name(f"{MARK}{owner()}-{secrets.token_hex(4)}-{path.name}")
 
 
 def regular(path: str | Path) -> Path:
-    """`path`, if it is a file or a link to one; asked before a file of the user's is opened.
+    """Refuse what is no file before it is opened.
 
-    Raises ValueError, one line: nothing there, a folder, or something whose reading may wait for
-    ever or never end (a pipe, a socket, a device).
+    Reading a pipe, a socket or a device may wait for ever, or never end.
+
+    Args:
+        path: what a user named.
+
+    Returns:
+        The same path, of a file or of a link to one.
+
+    Raises:
+        ValueError: one line: nothing is there, or it is something else.
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"{path!r:.80}: is a {type(path).__name__}; want the path of a file")
@@ -105,21 +123,46 @@ def regular(path: str | Path) -> Path:
 
 
 def stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file does: its number, size and times."""
+    """What changes when a file does.
+
+    Args:
+        path: an existing file.
+
+    Returns:
+        Its inode number, its size in bytes and its two times, of content and of inode, in ns.
+    """
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def sha256(path: str | Path) -> str:
-    """Of a whole file, in hexadecimal; of anything but a file a ValueError (`regular`)."""
+    """The SHA-256 of a whole file, read a part at a time.
+
+    Args:
+        path: the file, of any size.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: one line, if it is no file (`regular`).
+    """
     with open(regular(path), "rb") as file:  # a trajectory of a large network has gigabytes
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(path: Path, data: bytes | str) -> Path:
-    """`path` holds all of `data` (text as UTF-8), on the disk, or what it held before.
+    """Write a file whole, on the disk, or leave what was there before.
 
-    An OSError names it.
+    Args:
+        path: the file, in a folder that exists.
+        data: its content; text is written as UTF-8.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: it cannot be written; the error names it.
     """
     aside = scratch(path)
     try:
@@ -138,7 +181,11 @@ def write(path: Path, data: bytes | str) -> Path:
 
 
 def sync(path: Path) -> None:
-    """What was written to the file or folder `path` is on the disk when this returns."""
+    """Wait until a file or folder is on the disk.
+
+    Args:
+        path: what was written to.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -147,9 +194,13 @@ def sync(path: Path) -> None:
 
 
 def is_dead(owner: str) -> bool:
-    """Whether this was an `owner` on this host that runs no more; of other hosts nobody can tell.
+    """Whether a process ran on this host and runs no more.
 
-    False.
+    Args:
+        owner: as `owner` names it.
+
+    Returns:
+        False for processes of other hosts, of which nobody can tell, and for other text.
     """
     host, _, rest = owner.partition("-")
     pid, _, start = rest.partition("-")
@@ -159,8 +210,16 @@ def is_dead(owner: str) -> bool:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether this is a scratch file or folder of a process of this host that is there no more, or
-    of another host (or of this one before it was started anew), not written to for a week."""
+    """Whether a scratch file or folder belongs to nobody.
+
+    Args:
+        path: of any file or folder.
+
+    Returns:
+        True if its process was one of this host that is gone, or if it is of another host (or of
+        this one before it was started anew) and was not written to for a week; False for names that
+        are not scratch names.
+    """
     if not path.name.startswith(MARK):
         return False
     found = "-".join(path.name.removeprefix(MARK).split("-")[:3])
@@ -168,10 +227,16 @@ def is_abandoned(path: Path) -> bool:
 
 
 def collect(folder: Path, own: bool = False, old: Sequence[str] = ()) -> list[Path]:
-    """Removes what dead processes of this host left directly in `folder`; returns what that was.
+    """Remove the scratch files that dead processes left directly in a folder.
 
-    own: what this process left, too. old: patterns of scratch names that say no owner (of former
-    versions); these go a day after they were last written.
+    Args:
+        folder: it need not exist.
+        own: whether what this process left goes, too.
+        old: patterns of scratch names that say no owner (of former versions); these go a day after
+            they were last written.
+
+    Returns:
+        The paths of what was to be removed.
     """
     prefix = f"{MARK}{owner()}-"
     left = [
@@ -190,7 +255,14 @@ def collect(folder: Path, own: bool = False, old: Sequence[str] = ()) -> list[Pa
 
 
 def is_old(path: Path) -> bool:
-    """Whether nobody has written to it for a week."""
+    """Whether nobody has written to a file or folder for a week.
+
+    Args:
+        path: the file or folder.
+
+    Returns:
+        False if it is not there.
+    """
     return _age(path) > WEEK
 
 
@@ -205,9 +277,15 @@ def _age(path: Path) -> float:
 
 
 def check(folder: Path) -> None:
-    """Makes `folder`, and in it a file that is filled, renamed and removed again.
+    """Refuse a folder in which no files can be made.
 
-    Raises Unusable if that cannot be done; folders that were made for it are then removed.
+    The folder is made, and in it a file is filled, renamed and removed again.
+
+    Args:
+        folder: where files will be made; it stays if they can be.
+
+    Raises:
+        Unusable: one line: no rights, no space, or no folder; what was made for it is removed.
     """
     made: list[Path] = []
     trials = [scratch(folder / (64 * "0")) for _ in range(2)]  # as long as a record's
@@ -243,21 +321,39 @@ def check(folder: Path) -> None:
 
 
 def is_full(problem: BaseException | str) -> bool:
-    """Whether this error, or one that it comes from, or the text of one, is that of a full disk."""
-    while isinstance(problem, BaseException):
-        if any(words in str(problem) for words in FULL):
-            return True
-        problem = problem.__cause__ or problem.__context__
-    return problem is not None and any(words in problem for words in FULL)
+    """Whether an error is that of a full disk, or of a quota that is used up.
+
+    Args:
+        problem: an exception, whose causes are looked at, too, or the text of one.
+
+    Returns:
+        False for every other error.
+    """
+    texts, cause = [str(problem)], problem
+    while isinstance(cause, BaseException):
+        cause = cause.__cause__ or cause.__context__
+        texts.append(str(cause))
+    return any(words in text for text in texts for words in FULL)
 
 
 def no_space(path: str | Path) -> str:
-    """The line about a full disk."""
+    """What a user reads about a full disk.
+
+    Args:
+        path: of something on that disk.
+
+    Returns:
+        One line.
+    """
     return f"No space left on the disk of {path}; free some and run the same command again"
 
 
 def temporary() -> list[Path]:
-    """Folders for short-lived files that this machine may have, the preferred first."""
+    """Folders for short-lived files that this machine may have.
+
+    Returns:
+        Their paths, the preferred first; whether they can be used is not checked.
+    """
     found = []
     with suppress(OSError):  # none that Python could use
         found.append(tempfile.gettempdir())
@@ -266,10 +362,15 @@ def temporary() -> list[Path]:
 
 
 def private() -> Path:
-    """A new folder, open to this user only, for sockets and what lies with them.
+    """Make a folder for sockets and what lies with them, open to this user only.
 
-    It has a scratch name, and stands where its path is short enough: in TMPDIR, or else elsewhere.
-    Raises Unusable if no temporary folder can be used.
+    It has a scratch name, and stands where its path is short enough, in TMPDIR or else elsewhere.
+
+    Returns:
+        Its path, of at most `SHORT` bytes.
+
+    Raises:
+        Unusable: no temporary folder can be used.
     """
     places = temporary()
     for place in places:

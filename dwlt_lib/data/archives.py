@@ -35,7 +35,15 @@ class _Refused(ValueError):
 
 
 def check_sha256(path: Path, sha256: str) -> None:
-    """Raise a ValueError of one line unless the file's SHA-256, in hexadecimal, is `sha256`."""
+    """Refuse a file that is not the one that was published.
+
+    Args:
+        path: the file.
+        sha256: that it must have, 64 hexadecimal digits.
+
+    Raises:
+        ValueError: one line, if its SHA-256 is another.
+    """
     found = files.sha256(path)
     if found != sha256:
         raise ValueError(f"{path}: sha256 is {found}; want {sha256}; remove it and get it anew")

@@ -20,12 +20,27 @@ NUM_RANDOM = {"resized_crop": 2 * MAX_TRIES + 2, "crop": 2, "flip": 1}
 
 
 def side_before_crop(row: DataSet) -> int:
-    """Side in pixels to which evaluation resizes an image before it crops the centre."""
+    """Side to which evaluation resizes an image before it crops the centre.
+
+    Args:
+        row: the data set; its `size`, in pixels, and `crop`, in (0,1], are used.
+
+    Returns:
+        round(size / crop), in pixels.
+    """
     return round(row.size / row.crop)
 
 
 def resize(x: Tensor, side: int) -> Tensor:
-    """Resize images, bilinear and antialiased: (B,C,H,W) -> (B,C,side,side)."""
+    """Resize images, bilinear and antialiased.
+
+    Args:
+        x: floats (B,C,H,W).
+        side: of the result, in pixels.
+
+    Returns:
+        (B,C,side,side), in the range of x.
+    """
     return F.interpolate(x, (side, side), mode="bilinear", antialias=True)
 
 

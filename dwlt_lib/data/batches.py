@@ -43,7 +43,14 @@ class Images:
         return self.y.device
 
     def take(self, index: Tensor) -> Images:
-        """The images of `index`, int64 (K,), in its order."""
+        """Some of the images.
+
+        Args:
+            index: int64 (K,), places in 0..N-1, in any order.
+
+        Returns:
+            K images, in the order of `index`; their bytes are copied.
+        """
         index = index.to(self.x.device)
         return Images(self.x[index], self.y[index], self.row)
 
@@ -62,11 +69,19 @@ class Images:
         return (self.take(index) for index in indices)
 
     def floats(self) -> Tensor:
-        """All images as evaluation sees them: float32 (N,3,size,size) in [0,1]."""
+        """All images as evaluation sees them.
+
+        Returns:
+            float32 (N,3,size,size) in [0,1].
+        """
         return evaluation_view(self.x, self.row)
 
     def lazy_batches(self) -> LazyBatches:
-        """What `floats()` gives, but made batch by batch, for a split that is large as floats."""
+        """The images for a split that would be too large as floats.
+
+        Returns:
+            What `floats()` gives, but made batch by batch.
+        """
         return LazyBatches(self)
 
 
@@ -93,7 +108,14 @@ class StreamedImages:
         return self.y.device
 
     def take(self, index: Tensor) -> StreamedImages:
-        """The images of `index`, int64 (K,), in its order; nothing is decoded yet."""
+        """Some of the images; nothing is decoded yet.
+
+        Args:
+            index: int64 (K,), places in 0..N-1, in any order.
+
+        Returns:
+            K images, in the order of `index`.
+        """
         names, y = self.names[index.cpu().numpy()], self.y[index.to(self.device)]
         return StreamedImages(self.root, names, y, self.row)
 
@@ -131,11 +153,19 @@ class StreamedImages:
             yield Images(x.to(self.device, non_blocking=True), y, row)
 
     def floats(self) -> Tensor:
-        """All images as evaluation sees them: float32 (N,3,size,size) in [0,1]."""
+        """All images as evaluation sees them.
+
+        Returns:
+            float32 (N,3,size,size) in [0,1].
+        """
         return next(self.batches([torch.arange(len(self))])).floats()
 
     def lazy_batches(self) -> LazyBatches:
-        """What `floats()` gives, but made batch by batch."""
+        """The images as evaluation reads them, without ever holding all.
+
+        Returns:
+            What `floats()` gives, but made batch by batch.
+        """
         return LazyBatches(self)
 
 
@@ -157,7 +187,14 @@ class LazyBatches:
         return self.images.device
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """Batches of `size` images in order, the last maybe smaller: float32 (B,3,size,size)."""
+        """The images in order, as `torch.Tensor.split` would give them.
+
+        Args:
+            size: images per batch, 1 or more; the last batch may be smaller.
+
+        Returns:
+            An iterator over float32 (B,3,size,size) in [0,1], each made when it is asked for.
+        """
         indices = torch.arange(len(self.images)).split(size)
         return (batch.floats() for batch in self.images.batches(indices))
 

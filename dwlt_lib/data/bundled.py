@@ -92,13 +92,30 @@ EMBEDDED: dict[str, Callable[[str], Arrays]] = {
 
 
 def package_files(name: str) -> list[Path]:
-    """The packages' files that an embedded data set is read from, in a fixed order."""
+    """The packages' files that an embedded data set is read from.
+
+    Args:
+        name: a key of `EMBEDDED`.
+
+    Returns:
+        Their paths, in a fixed order.
+
+    Raises:
+        ValueError: one line, if the package is not installed.
+    """
     names = {"mnist5k": (MNIST_FILE,), "digits": (DIGITS_FILE,), "tiles": PHOTOGRAPHS}[name]
     return [_package_file(file) for file in names]
 
 
 def grey_to_rgb(x: np.ndarray) -> np.ndarray:
-    """Grey images (N,H,W) as three equal channels (N,H,W,3)."""
+    """Grey images as colour images with three equal channels.
+
+    Args:
+        x: (N,H,W).
+
+    Returns:
+        (N,H,W,3), of the same type.
+    """
     return np.repeat(x[..., None], 3, axis=-1)
 
 

@@ -182,6 +182,9 @@ def num_processes() -> int:
 
     It is what DWLT_LOADERS says, or else the cores of one worker less one, at most `MAX_PROCESSES`.
 
+    Returns:
+        A number from 0 on; 0 in a process that may not have children.
+
     Raises:
         ValueError: one line, if DWLT_LOADERS is not a number.
     """

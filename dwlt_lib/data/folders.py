@@ -45,7 +45,14 @@ class Listing:
         return len(self.names)
 
     def file(self, index: int) -> Path:
-        """The path of one file."""
+        """The path of one file.
+
+        Args:
+            index: its place, in 0..N-1.
+
+        Returns:
+            `root` and the file's name.
+        """
         return self.root / os.fsdecode(self.names[index])
 
 
@@ -98,12 +105,30 @@ def split_path(row: DataSet, split: str, root: Path | None = None) -> Path:
 
 
 def unchecked_path(row: DataSet, split: str, root: Path | None = None) -> Path:
-    """What `split_path` gives, whether it exists or not."""
+    """What `split_path` gives, whether it exists or not.
+
+    Args:
+        row: the data set.
+        split: "train" or "test".
+        root: the folder that the row's path lies in; default DWLT_DATA.
+
+    Returns:
+        The file or folder.
+    """
     return (root or data_root()) / (row.path or "").replace("{split}", split)
 
 
 def required_path(row: DataSet, path: Path, split: str) -> Path:
-    """The file or folder that a split cannot be without: `path`, or something in that folder."""
+    """The file or folder that a split cannot be without.
+
+    Args:
+        row: the data set; its loader decides.
+        path: of `unchecked_path`.
+        split: "train" or "test".
+
+    Returns:
+        `path` itself, or something in that folder.
+    """
     if row.loader not in LISTED:
         return path
     return path / _REQUIRED[row.loader][split == "test"]
@@ -151,7 +176,15 @@ def _count(row: DataSet, path: Path, split: str) -> int:
 
 
 def check_labels(row: DataSet, labels: np.ndarray) -> None:
-    """Raise a ValueError of one line unless all labels, int (N,), are classes of the row."""
+    """Refuse labels that are not classes of a data set.
+
+    Args:
+        row: the data set.
+        labels: integers (N,).
+
+    Raises:
+        ValueError: one line, if any is outside 0..classes-1.
+    """
     if len(labels) and (labels.min() < 0 or labels.max() >= row.classes):
         raise ValueError(
             f"data set {row.name}: labels {labels.min()}..{labels.max()}; want"

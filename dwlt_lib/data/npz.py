@@ -89,7 +89,17 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_labels(path: Path) -> np.ndarray:
-    """The labels alone, int64 (N,); a ValueError as `load`."""
+    """The labels alone; the images are not unpacked.
+
+    Args:
+        path: the npz file.
+
+    Returns:
+        int64 (N,).
+
+    Raises:
+        ValueError: as `load`.
+    """
     read_headers(path)
     return _read_array(path, "labels").astype(np.int64)
 

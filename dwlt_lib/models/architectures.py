@@ -54,7 +54,14 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes) of images x (B,C,H,W) in [0,1]."""
+        """Normalise the images, then pass them through the network.
+
+        Args:
+            x: images (B,C,H,W) with pixels in [0,1].
+
+        Returns:
+            Logits (B, classes).
+        """
         return super().forward((x - self.mean) / self.std)
 
 
@@ -205,6 +212,9 @@ def state_layout(arch: str, num_classes: int) -> StateLayout:
     Args:
         arch: one of `ARCHITECTURES`.
         num_classes: outputs of its head.
+
+    Returns:
+        (shape, dtype) by the tensor's name, in the network's order.
     """
     with torch.device("meta"):
         model = build(arch, num_classes, (0.5,) * 3, (0.5,) * 3)

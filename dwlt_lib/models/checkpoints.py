@@ -91,7 +91,17 @@ def import_checkpoint(path: str | Path, source: str, arch: str | None = None) ->
 def read_checkpoint(path: str | Path, source: str, arch: str | None = None) -> Checkpoint:
     """theta_p and its provenance out of an official checkpoint.
 
-    Arguments and errors are those of `import_checkpoint`.
+    Args:
+        path: the file, as `import_checkpoint` takes it.
+        source: std, at or fat, a key of `SOURCES`.
+        arch: the network that it must be; None takes the one that the keys fit best.
+
+    Returns:
+        The network's tensors, and what is known of the file they came from.
+
+    Raises:
+        CheckpointError: a ValueError of one line that names what is missing, extra or misshapen.
+        ValueError: there is no such source or architecture.
     """
     if source not in SOURCES:
         raise ValueError(f"source={source!r}: want one of {', '.join(SOURCES)}")

@@ -23,12 +23,29 @@ WRITER = "dwlt weights import"
 
 
 def is_sha256(value: Any) -> bool:
-    """Whether this is 64 hexadecimal digits in small letters."""
+    """Whether this is 64 hexadecimal digits in small letters.
+
+    Args:
+        value: from a file's description, so of any type.
+
+    Returns:
+        False for a text of another form.
+
+    Raises:
+        TypeError: it is no text.
+    """
     return re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def is_normalisation(value: object) -> bool:
-    """Whether this is a mean or a std: three finite numbers, one per channel."""
+    """Whether this is a mean or a std: three finite numbers, one per channel.
+
+    Args:
+        value: from a file's description, so of any type.
+
+    Returns:
+        False for anything else, numbers of 1e6 or more included.
+    """
     return (
         isinstance(value, list | tuple)
         and len(value) == 3
@@ -50,6 +67,9 @@ def weights_path(file: str) -> Path:
 
     Args:
         file: as the study names it: absolute, or relative to DWLT_DATA/weights.
+
+    Returns:
+        The absolute path; the file need not exist.
     """
     from dwlt_lib.config.datasets import data_root  # needs packages that a ticket loads without
 
@@ -61,6 +81,9 @@ def read_description(path: Path) -> dict[str, Any]:
 
     Args:
         path: the file.
+
+    Returns:
+        The description, with every value that a study compares checked for its form.
 
     Raises:
         ValueError: one line: `dwlt weights import` wrote no such file.
@@ -80,7 +103,7 @@ def read_description(path: Path) -> dict[str, Any]:
 def mismatch(
     about: Mapping[str, Any], pretraining: str, arch: str, row: DataSet, theta: str | None
 ) -> str | None:
-    """Why a file is not the theta_p that a study wants; None if it is.
+    """Why a file is not the theta_p that a study wants.
 
     Args:
         about: the file's description (`read_description`).
@@ -88,6 +111,9 @@ def mismatch(
         arch: the network.
         row: the data set that theta_p was trained on.
         theta: the hash that its tensors must have; None takes any.
+
+    Returns:
+        The end of a sentence about the file; None if it is the wanted one.
     """
     if about["pretraining"] != pretraining:
         return (
@@ -137,11 +163,17 @@ def resolve_identities(study: Study, planned: Mapping[str, Any]) -> Study:
     """The study with the hash of every theta_p that comes from a file.
 
     It is pinned in the study, or read from the file, or known from an earlier plan with the same
-    file; None if none of these tells it.
+    file.
 
     Args:
         study: as its parameter file says.
         planned: by pretraining, the file and theta when the study was planned before.
+
+    Returns:
+        A copy whose `weights` have their `theta`, None where none of the three tells it.
+
+    Raises:
+        ValueError: one line: a file that exists is not one of theta_p.
     """
     resolved = {}
     for pretraining, weights in study.weights.items():
@@ -160,6 +192,9 @@ def unresolved(study: Study) -> list[str]:
 
     Args:
         study: of `resolve_identities`.
+
+    Returns:
+        The lines, for a terminal; empty if all ids are final.
     """
     return [
         f"weights.{pretraining}: {weights_path(weights.file)} is not there yet; ids that build on"

@@ -6,13 +6,28 @@ from collections.abc import Mapping, Sequence
 
 
 def printable(text: str, max_length: int = 100) -> str:
-    """Text out of a foreign file in ASCII, without line breaks, at most `max_length` characters."""
+    """Text out of a foreign file, fit for one line of a terminal.
+
+    Args:
+        text: anything, terminal codes included.
+        max_length: of the result, in characters, before the dots that mark a cut.
+
+    Returns:
+        ASCII without line breaks.
+    """
     escaped = ascii(text[: max_length + 1])[1:-1]
     return escaped if len(escaped) <= max_length else escaped[:max_length] + "..."
 
 
 def first_names(names: Sequence[str]) -> str:
-    """The first three names, and how many more there are."""
+    """The first three names, and how many more there are.
+
+    Args:
+        names: of tensors.
+
+    Returns:
+        For example "a, b, c and 4 more".
+    """
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 

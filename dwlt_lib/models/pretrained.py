@@ -116,6 +116,9 @@ def commands(name: str, out: Path) -> str:
     Args:
         name: one of `OFFICIAL`.
         out: the safetensors file to write.
+
+    Returns:
+        One line, joined by &&.
     """
     checkpoint = OFFICIAL[name]
     return (
@@ -131,6 +134,9 @@ def describe(name: str, path: Path, sha256: str) -> str:
         name: one of `OFFICIAL`.
         path: of the file.
         sha256: of the file.
+
+    Returns:
+        Three lines.
     """
     checkpoint = OFFICIAL[name]
     known = "as stated"

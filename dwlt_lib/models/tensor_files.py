@@ -101,6 +101,9 @@ def description(file: Any, path: str | Path, format: str, writer: str) -> dict[s
         format: the value of `format` that the description must have.
         writer: what writes such files, for messages.
 
+    Returns:
+        The description, its digest included; only `format` was checked.
+
     Raises:
         ValueError: one line: the file has no description of that format.
     """
@@ -158,7 +161,14 @@ def open_file(path: str | Path, framework: Literal["pt", "np"] = "pt") -> Iterat
 
 
 def read_header(file: Any) -> Header:
-    """Shape and type of each tensor in an open file (of `open_file`)."""
+    """Shape and type of each tensor in an open file.
+
+    Args:
+        file: of `open_file`.
+
+    Returns:
+        (shape, type) by name; no numbers were read.
+    """
     slices = {name: file.get_slice(name) for name in list(file.keys())}
     return {name: (tuple(each.get_shape()), each.get_dtype()) for name, each in slices.items()}
 

@@ -93,6 +93,9 @@ def read_torch_file(data: bytes) -> TorchFile:
     Args:
         data: the whole file.
 
+    Returns:
+        Its values, with tensors still unread (`TorchFile.tensor` reads one).
+
     Raises:
         CheckpointError: one line: it is no such file, damaged, too large, or attacks its loader.
     """

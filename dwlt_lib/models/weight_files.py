@@ -46,6 +46,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Args:
         path: the file.
 
+    Returns:
+        theta_p and its provenance, equal to what was written.
+
     Raises:
         ValueError: one line: it is another file, or was damaged since it was written.
     """
@@ -58,6 +61,9 @@ def read_weights(path: str | Path, arch: str) -> Weights:
     Args:
         path: the file.
         arch: the network, of any number of classes.
+
+    Returns:
+        The tensors by torchvision's names.
 
     Raises:
         ValueError: one line: the file holds other tensors than that network's. None of its numbers
@@ -81,6 +87,9 @@ def network_header(arch: str, num_classes: int) -> Header:
     Args:
         arch: one of `models.ARCHITECTURES`.
         num_classes: outputs of its head.
+
+    Returns:
+        (shape, type) by the tensor's name.
     """
     return {
         name: (shape, FILE_TYPES[dtype])
@@ -93,6 +102,9 @@ def describe(checkpoint: Checkpoint) -> str:
 
     Args:
         checkpoint: of `checkpoints.read_checkpoint`.
+
+    Returns:
+        Three lines, or four if the file mentions names that were left unread.
     """
     about = checkpoint.about
     lines = [

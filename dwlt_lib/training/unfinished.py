@@ -116,9 +116,14 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """What `save` wrote; None if there is nothing, or if it is damaged.
+    """What `save` wrote; a damaged file is named in the log and set aside.
 
-    Then it is named and set aside.
+    Args:
+        path: of the training state.
+        device: where its tensors go.
+
+    Returns:
+        The state; None if there is none, or if it was damaged.
     """
     import torch
 
