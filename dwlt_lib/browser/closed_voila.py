@@ -54,7 +54,11 @@ class Page(TornadoVoilaHandler):
     """The notebook as a page, with the records of now, and asking no other host for anything."""
 
     async def get(self, path: str | None = None) -> None:
-        """Serve the page; a kernel that waits since before the newest record is given up first."""
+        """Serve the page; a kernel that waits since before the newest record is given up first.
+
+        Args:
+            path: of the request, within the page; Voila's.
+        """
         server, pool = self.settings["voila"], self.settings["kernel_manager"]
         if server.newest() > server.warmed and pool.get_pool_size(self.notebook_path):
             _, _, kernel = await pool.get_rendered_notebook(self.notebook_path)
@@ -63,7 +67,11 @@ class Page(TornadoVoilaHandler):
         await ensure_async(super().get(path))
 
     def write(self, chunk: str | bytes | dict) -> None:
-        """Write a piece of the page without links to other hosts."""
+        """Write a piece of the page without links to other hosts.
+
+        Args:
+            chunk: the piece: HTML as text, or what is no HTML.
+        """
         super().write(FOREIGN.sub("", chunk) if isinstance(chunk, str) else chunk)
 
 
@@ -78,7 +86,11 @@ class ClosedVoila(Voila):
     """Since when a kernel waits for the next visitor (time.time())."""
 
     def init_handlers(self) -> Any:
-        """Voila's handlers, of which only the login answers without the token."""
+        """Voila's handlers, closed.
+
+        Returns:
+            Rules of tornado (pattern, handler, ...); only the login answers without the token.
+        """
         self.warmed = time.time()
         handlers: Any = super().init_handlers()
         closed = []

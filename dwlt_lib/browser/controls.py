@@ -63,7 +63,13 @@ class Tab(w.VBox):
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Within this context no change of a control calls what `on_change` has named."""
+        """Change controls without anything being drawn.
+
+        Within this context no change of a control calls what `on_change` has named.
+
+        Yields:
+            Nothing.
+        """
         self._held = True
         try:
             yield
@@ -71,7 +77,12 @@ class Tab(w.VBox):
             self._held = False
 
     def on_change(self, call: Callable[[], None], *controls: w.Widget) -> None:
-        """Call a function whenever one of these controls is set to another value."""
+        """Call a function whenever one of some controls is set to another value.
+
+        Args:
+            call: takes no arguments.
+            *controls: widgets with a value.
+        """
 
         def changed(_: Any) -> None:
             if not self._held:
@@ -82,7 +93,15 @@ class Tab(w.VBox):
 
 
 def of_kind(records: pd.DataFrame, *kinds: str) -> pd.DataFrame:
-    """The rows of these kinds, without the columns that only other kinds have."""
+    """The records of some kinds.
+
+    Args:
+        records: a study's table, one row per record.
+        *kinds: which rows to take.
+
+    Returns:
+        Those rows, without the columns that only other kinds have.
+    """
     rows = records[records["kind"].isin(kinds)]
     if rows.empty:
         return store.empty_table()
@@ -90,7 +109,14 @@ def of_kind(records: pd.DataFrame, *kinds: str) -> pd.DataFrame:
 
 
 def arrays_of(id: str) -> tuple[dict[str, np.ndarray], str]:
-    """A record's arrays by name, and "", or none and a line that says why not, as HTML."""
+    """A record's arrays, or why they cannot be read.
+
+    Args:
+        id: of the record.
+
+    Returns:
+        The arrays by name and "", or none and one line as HTML.
+    """
     try:
         return store.read(id).arrays(), ""
     except Exception as error:  # a damaged file has many faces: safetensors' own, OSError...
@@ -98,15 +124,28 @@ def arrays_of(id: str) -> tuple[dict[str, np.ndarray], str]:
 
 
 def dropdown(label: str, options: Any = (), **layout: str) -> Any:
-    """A list that drops down, of values, pairs (label, value) or {label: value}.
+    """A list that drops down.
 
-    It is typed as any: to a type checker a widget's value is whatever it may be at first.
+    Args:
+        label: what stands before it.
+        options: values, pairs (label, value) or {label: value}.
+        **layout: of the widget, such as width="230px".
+
+    Returns:
+        The widget, typed as any: to a type checker a widget's value is whatever it may be at first.
     """
     return w.Dropdown(options=options, description=label, layout=layout)
 
 
 def level_slider(**options: Any) -> Any:
-    """A slider over levels of sparsity, whose values are rounds; at first only dense is there."""
+    """A slider over levels of sparsity; at first only dense is there.
+
+    Args:
+        **options: of the widget, such as its layout.
+
+    Returns:
+        The widget, whose values are rounds of pruning.
+    """
     return w.SelectionSlider(options=[("dense", 0)], description="sparsity", **options)
 
 
@@ -123,12 +162,27 @@ def offer(box: Any, options: list) -> None:
 
 
 def row(*children: w.Widget, align_items: str = "center") -> w.Box:
-    """Widgets side by side, below each other where the page is narrow."""
+    """Widgets side by side, below each other where the page is narrow.
+
+    Args:
+        *children: the widgets.
+        align_items: how they stand in the row's height, as CSS says it.
+
+    Returns:
+        The box that holds them.
+    """
     layout = w.Layout(display="flex", flex_flow="row wrap", align_items=align_items, width="100%")
     return w.Box(children, layout=layout)
 
 
 def halves(*children: w.Widget) -> w.Box:
-    """Widgets of equal width side by side, below each other where there is no room."""
+    """Widgets of equal width side by side, below each other where there is no room.
+
+    Args:
+        *children: the widgets.
+
+    Returns:
+        The box that holds them.
+    """
     half = w.Layout(flex="1 1 340px", min_width="0", max_width="100%")
     return row(*(w.VBox([child], layout=half) for child in children), align_items="flex-start")

@@ -48,23 +48,36 @@ def card(name: str, **shown: Any) -> str:
     Args:
         name: of the macro in cards.html.j2.
         **shown: the macro's arguments; they are escaped.
+
+    Returns:
+        The HTML.
     """
     return str(getattr(TEMPLATES.get_template("cards.html.j2").module, name)(**shown))
 
 
 def problem(line: str) -> str:
-    """A line that says what is wrong, as HTML."""
+    """A line that says what is wrong.
+
+    Args:
+        line: the text; it is escaped.
+
+    Returns:
+        The HTML.
+    """
     return card("problem", line=line)
 
 
 def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity: float) -> str:
-    """Which criteria each ticket wins at one level, as HTML.
+    """Which criteria each ticket wins at one level.
 
     Args:
         levels: `double_win.criteria` of one data set and fraction.
         extremes: `double_win.verdict` of the same.
         rounds: the level.
         sparsity: that of the level, in [0, 1].
+
+    Returns:
+        The HTML: a row per ticket, in the paper's order, and warnings where dense is at chance.
     """
     ticket = ["pretraining", "method"]
     rows = levels[levels["rounds"] == rounds]
@@ -83,12 +96,15 @@ def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity:
 
 
 def record(found: Record, curve: str = "", executed: bool = True) -> str:
-    """A record, whole, as HTML: what it is, what came out, its parameters, where it was made.
+    """A record, whole: what it is, what came out, its parameters, where it was made.
 
     Args:
         found: the record.
         curve: its training curve, the address of an image; empty if there is none.
         executed: whether its executed notebook is kept.
+
+    Returns:
+        The HTML.
     """
     parameters = pd.json_normalize(found.spec).to_dict("records")[0]
     return card("record", found=found, parameters=parameters, curve=curve, executed=executed)
@@ -107,7 +123,16 @@ class Attacked:
     """Radius of the perturbations, in [0,1] pixels."""
 
     def example(self, i: int, amplify: float) -> dict[str, Any]:
-        """The i-th image: perturbation times `amplify` around grey, attacked image, classes."""
+        """One image under attack.
+
+        Args:
+            i: its place among the N images.
+            amplify: how many times the perturbation is enlarged, around grey.
+
+        Returns:
+            Perturbation and attacked, images as data URIs; reads, the class that the network gives
+            the clean and the attacked image.
+        """
         delta = self.arrays[f"{self.source}_delta"][i].astype(float) / 127 * float(self.eps)
         attacked = self.arrays["image"][i] / 255 + delta
         return {
@@ -118,11 +143,14 @@ class Attacked:
 
 
 def examples(networks: Mapping[str, Attacked], amplify: float) -> str:
-    """Test images under attack, as HTML.
+    """Test images under attack.
 
     Args:
         networks: by name, "dense" or a sparsity; all attacked on the same test images.
         amplify: how many times a perturbation is enlarged.
+
+    Returns:
+        The HTML: a row per image, with what each network reads.
     """
     first = next(iter(networks.values())).arrays
     images = [
@@ -142,7 +170,14 @@ def _image_png(image: np.ndarray) -> str:
 
 
 def png(pixels: np.ndarray) -> str:
-    """Pixels, uint8 (H,W) or (H,W,3), as a data URI: an image that a page carries in itself."""
+    """Pixels as an image that a page carries in itself.
+
+    Args:
+        pixels: uint8 (H,W) or (H,W,3).
+
+    Returns:
+        A data URI.
+    """
     from PIL import Image
 
     file = io.BytesIO()
@@ -151,7 +186,14 @@ def png(pixels: np.ndarray) -> str:
 
 
 def figure_png(figure: Figure) -> str:
-    """A matplotlib figure as a data URI."""
+    """A figure as an image that a page carries in itself.
+
+    Args:
+        figure: of matplotlib.
+
+    Returns:
+        A data URI.
+    """
     file = io.BytesIO()
     with style():
         figure.savefig(file, format="png", dpi=160)

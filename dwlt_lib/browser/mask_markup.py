@@ -20,13 +20,16 @@ COLORS = np.array([[43, 43, 79], [245, 199, 16], [255, 255, 255]], np.uint8)
 
 
 def masks_at(masks: Mapping[str, Mask], method: str, rounds: int, sparsity: float) -> str:
-    """Kernel maps, zero kernels, similarities and densities of the masks at one level, as HTML.
+    """Kernel maps, zero kernels, similarities and densities of the masks at one level.
 
     Args:
         masks: by pre-training.
         method: how they were pruned.
         rounds: the level.
         sparsity: that of the level, in [0, 1].
+
+    Returns:
+        The HTML.
     """
     masks = {p: masks[p] for p in (*PRETRAININGS, *masks) if p in masks}  # in the paper's order
     kernels = {p: mask_patterns.zero_kernels(m) for p, m in masks.items()}

@@ -241,6 +241,9 @@ def line_at(rounds: int) -> dict[str, Any]:
 
     Args:
         rounds: where the slider is.
+
+    Returns:
+        A shape of plotly's layout.
     """
     line = {"color": "#222", "width": 1}
     return {"type": "line", "x0": rounds, "x1": rounds, "y0": 0, "y1": 1, "yref": "paper"} | {

@@ -41,6 +41,9 @@ def address(ip: str, token: str | None) -> str:
         ip: an address or a host name; "" and "0.0.0.0" mean every interface.
         token: the token that the user chose, if any.
 
+    Returns:
+        The address, in numbers, of the first of its interfaces.
+
     Raises:
         ValueError: one line, if there is no such address, or if others could reach it and no token
             was chosen.
@@ -61,7 +64,14 @@ def address(ip: str, token: str | None) -> str:
 
 
 def is_loopback(ip: str) -> bool:
-    """Whether only this machine can reach the address."""
+    """Whether only this machine can reach an address.
+
+    Args:
+        ip: in numbers, of version 4 or 6.
+
+    Returns:
+        True for 127.0.0.0/8 and ::1.
+    """
     return ipaddress.ip_address(ip.split("%")[0]).is_loopback
 
 
@@ -70,6 +80,9 @@ def secret(token: str | None) -> str:
 
     Args:
         token: the one that the user chose, if any.
+
+    Returns:
+        The token, of `MIN_TOKEN` characters or more.
 
     Raises:
         ValueError: one line, if the chosen one is short or has other characters.
@@ -90,6 +103,9 @@ def free_port(ip: str, port: int) -> int:
     Args:
         ip: an address of this machine.
         port: the first to try, of PORTS_TRIED; 0 takes any.
+
+    Returns:
+        The port, 1 to 65535.
 
     Raises:
         ValueError: one line, if none can be had.
@@ -112,7 +128,17 @@ def free_port(ip: str, port: int) -> int:
 
 
 def url(ip: str, port: int, path: str, token: str) -> str:
-    """The address of a page, with the token, as a browser takes it."""
+    """The address of a page, with the token, as a browser takes it.
+
+    Args:
+        ip: the address that the server listens on, in numbers.
+        port: that it listens on.
+        path: of the page, without a leading slash.
+        token: of `secret`.
+
+    Returns:
+        An http URL; this host's name stands for "every interface".
+    """
     host = f"[{ip}]" if ":" in ip else ip
     if ipaddress.ip_address(ip).is_unspecified:
         host = socket.gethostname()
@@ -172,13 +198,26 @@ def no_configuration() -> Iterator[str]:
 
 
 def kernels() -> dict[str, dict]:
-    """Settings of kernels: they talk through local sockets, not ports; unused ones end."""
+    """How kernels talk, and when they end.
+
+    Returns:
+        Settings by class: local sockets, not ports; an hour without work ends a kernel.
+    """
     transport = {"transport": "ipc"} if os.name == "posix" else {}
     return {"KernelManager": transport, "MappingKernelManager": {"cull_idle_timeout": 3600}}
 
 
 def lab_settings(ip: str, port: int, token: str) -> dict[str, dict]:
-    """JupyterLab's configuration, whose root is the checkout, with its notebooks and outputs."""
+    """JupyterLab's configuration, whose root is the checkout, with its notebooks and outputs.
+
+    Args:
+        ip: the address to listen on.
+        port: that it listens on.
+        token: what a visitor has to bring.
+
+    Returns:
+        Settings by class of traitlets.
+    """
     server = {
         "ip": ip,
         "port": port,
@@ -228,6 +267,9 @@ def browse_settings(ip: str, port: int, token: str, private: str) -> dict[str, d
         port: the port.
         token: what a visitor has to bring.
         private: the folder for kernels' keys and sockets.
+
+    Returns:
+        Settings by class of traitlets.
     """
     server = {
         "ip": ip,
@@ -251,7 +293,11 @@ def browse_settings(ip: str, port: int, token: str, private: str) -> dict[str, d
 
 
 def newest() -> float:
-    """When a record, a study or a reference last appeared (time.time()); 0 if there is none."""
+    """When a record, a study or a reference last appeared.
+
+    Returns:
+        As time.time() counts; 0 if there is none.
+    """
     folders = [store.outputs() / name for name in ("records", "studies", "reference")]
     entries = [entry for folder in folders for entry in folder.glob("*")]
     return max((entry.stat().st_mtime for entry in entries), default=0.0)

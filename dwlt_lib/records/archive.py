@@ -71,15 +71,40 @@ class ZipFolder:
         return f"bring {self.file} again, or publish it anew"
 
     def stamp(self) -> tuple[int, ...]:
-        """What changes when the study's file does."""
+        """What changes when the study's file does.
+
+        Returns:
+            `files.stamp` of the study's file.
+
+        Raises:
+            OSError: the file is not there.
+        """
         return files.stamp(self.file)
 
     def read(self, name: str) -> bytes:
-        """The content of one file of the record."""
+        """The content of one file of the record.
+
+        Args:
+            name: of the file, such as "mask.safetensors".
+
+        Returns:
+            Its bytes, not yet compared with their digest.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: one line, if the study's file is damaged.
+        """
         return read(self.file, f"{self.kind}/{self.id}/{name}")
 
     def size(self, name: str) -> int | None:
-        """Bytes of one file of the record; None if it is not there."""
+        """The size of one file of the record.
+
+        Args:
+            name: of the file.
+
+        Returns:
+            Bytes, unpacked; None if it is not there.
+        """
         _, contents = _open(self.file, files.stamp(self.file))
         content = contents.get(f"{self.kind}/{self.id}/{name}")
         return None if content is None else content.file_size
@@ -135,7 +160,13 @@ def _study(path: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
 
 
 def parse_study(data: bytes) -> dict[str, Any]:
-    """The content of a study.json: name, params, ids, and file if it was noted on this disk.
+    """The content of a study.json.
+
+    Args:
+        data: its bytes.
+
+    Returns:
+        Name, params, ids, and file if it was noted on this disk.
 
     Raises:
         ValueError: one line, if it is damaged.
@@ -155,7 +186,13 @@ def parse_study(data: bytes) -> dict[str, Any]:
 
 
 def locations(path: Path) -> dict[str, ZipFolder]:
-    """Where each record lies in a study's file, by id.
+    """Where each record lies in a study's file.
+
+    Args:
+        path: the study's file.
+
+    Returns:
+        A location by the record's id.
 
     Raises:
         ValueError: one line, if the file is damaged or is none.
@@ -175,6 +212,9 @@ def read(path: Path, name: str) -> bytes:
     Args:
         path: the study's file.
         name: the name within it, such as "mask/0123456789abcdef0123/record.json".
+
+    Returns:
+        The bytes, as many as the file's list of contents declares.
 
     Raises:
         FileNotFoundError: there is no file of that name in it.

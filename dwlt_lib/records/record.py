@@ -65,6 +65,9 @@ class Location(Protocol):
     def stamp(self) -> tuple[int, ...]:
         """What changes when record.json does.
 
+        Returns:
+            Numbers to be compared as a whole.
+
         Raises:
             OSError: there is no record.json.
         """
@@ -73,6 +76,12 @@ class Location(Protocol):
     def read(self, name: str) -> bytes:
         """The content of one file, not yet compared with its digest.
 
+        Args:
+            name: of the file, such as "mask.safetensors".
+
+        Returns:
+            Its bytes.
+
         Raises:
             OSError: there is no such file.
             ValueError: it lies in a study file that is damaged there.
@@ -80,7 +89,14 @@ class Location(Protocol):
         ...
 
     def size(self, name: str) -> int | None:
-        """Bytes of one file; None if it is not there."""
+        """The size of one file.
+
+        Args:
+            name: of the file.
+
+        Returns:
+            Bytes; None if it is not there.
+        """
         ...
 
 
@@ -110,15 +126,39 @@ class Folder:
         return f"delete {self.path} and run its study again"
 
     def stamp(self) -> tuple[int, ...]:
-        """What changes when record.json does."""
+        """What changes when record.json does.
+
+        Returns:
+            `files.stamp` of record.json.
+
+        Raises:
+            OSError: there is no record.json.
+        """
         return files.stamp(self.path / "record.json")
 
     def read(self, name: str) -> bytes:
-        """The content of one file."""
+        """The content of one file.
+
+        Args:
+            name: of the file, such as "mask.safetensors".
+
+        Returns:
+            Its bytes, not yet compared with their digest.
+
+        Raises:
+            OSError: there is no such file.
+        """
         return (self.path / name).read_bytes()
 
     def size(self, name: str) -> int | None:
-        """Bytes of one file; None if it is not there."""
+        """The size of one file.
+
+        Args:
+            name: of the file.
+
+        Returns:
+            Bytes; None if it is not there.
+        """
         try:
             return (self.path / name).stat().st_size
         except OSError:
@@ -165,7 +205,14 @@ class Record:
         return self.location.path
 
     def has(self, name: str) -> bool:
-        """Whether one of its files is there; a published study comes without weights."""
+        """Whether one of its files is there.
+
+        Args:
+            name: of the file, such as "weights.safetensors".
+
+        Returns:
+            False for the weights of a published record, which is without them.
+        """
         return name in self.files and self.location.size(name) is not None
 
     def read(self, name: str) -> bytes:
@@ -173,6 +220,9 @@ class Record:
 
         Args:
             name: a key of `files`.
+
+        Returns:
+            Its bytes.
 
         Raises:
             ValueError: there is no such file, or it has changed since it was written.
@@ -195,6 +245,9 @@ class Record:
         Args:
             name: a key of `files`.
 
+        Returns:
+            Its path in the record's folder.
+
         Raises:
             ValueError: there is no such file on the disk, or it has changed since it was written.
         """
@@ -209,7 +262,10 @@ class Record:
         return path
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The numbers too many for JSON (surfaces, trajectories), by name; empty if it has none.
+        """The numbers that are too many for JSON: surfaces, trajectories, attacked images.
+
+        Returns:
+            Arrays by name; empty if it has none.
 
         Raises:
             ValueError: their file is missing, or has changed since it was written.
@@ -229,13 +285,26 @@ class Record:
 
 
 def serialize(entries: Mapping[str, Any]) -> str:
-    """The text of record.json: the entries, and last of all the sha256 of what stands before."""
+    """The text of record.json.
+
+    Args:
+        entries: what it says, in the order of its lines.
+
+    Returns:
+        JSON whose last entry is the sha256 of what stands before it.
+    """
     text = json.dumps(entries, indent=1)[:-2]
     return f'{text}{DIGEST_ENTRY}{hashlib.sha256(text.encode()).hexdigest()}"\n}}'
 
 
 def load_record(location: Location) -> Record:
     """The record at a location, read again only when its file has changed.
+
+    Args:
+        location: where the record's files lie.
+
+    Returns:
+        The record; its other files are read and checked when they are asked for.
 
     Raises:
         OSError: there is no record.json.

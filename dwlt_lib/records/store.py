@@ -74,38 +74,73 @@ SORT_KEYS = [
 
 
 def checkout() -> Path:
-    """The folder that holds dwlt_lib, notebooks and params."""
+    """The folder that holds dwlt_lib, notebooks and params.
+
+    Returns:
+        An absolute path.
+    """
     return Path(__file__).resolve().parents[2]
 
 
 def outputs() -> Path:
-    """DWLT_OUTPUTS, or outputs/ in the checkout; never the working directory."""
+    """The folder of all records and studies.
+
+    Returns:
+        DWLT_OUTPUTS, or outputs/ in the checkout, absolute; never the working directory.
+    """
     return Path(os.environ.get("DWLT_OUTPUTS") or checkout() / "outputs").resolve()
 
 
 def study_dir(name: str) -> Path:
-    """The folder of a study's executed notebooks, figures and report."""
+    """The folder of a study's executed notebooks, figures and report.
+
+    Args:
+        name: of the study.
+
+    Returns:
+        Outputs/studies/NAME; it need not exist.
+    """
     return outputs() / "studies" / name
 
 
 def path_of(kind: str, id: str) -> Path:
-    """The folder of a record that is made here."""
+    """The folder of a record that is made here.
+
+    Args:
+        kind: of the record, such as "mask".
+        id: of the record, 20 hexadecimal digits.
+
+    Returns:
+        Outputs/records/KIND/ID; it need not exist.
+    """
     return outputs() / "records" / kind / id
 
 
 def unfinished_root() -> Path:
-    """The folder in which trainings that are under way keep their checkpoints."""
+    """The folder in which trainings that are under way keep their checkpoints.
+
+    Returns:
+        Outputs/records/.partial; it need not exist.
+    """
     return outputs() / "records" / ".partial"
 
 
 def reference_files() -> list[Path]:
-    """The files of studies that were published here, and of those that come with the checkout."""
+    """The files of studies that were published here, and of those that come with the checkout.
+
+    Returns:
+        Paths of zip files, those made here first.
+    """
     roots = dict.fromkeys([outputs() / "reference", checkout() / "outputs" / "reference"])
     return [path for root in roots for path in sorted(root.glob("[!.]*.zip"))]
 
 
 def opened_file() -> Path | None:
-    """The study's file that DWLT_STUDY_FILE names, if it does; it is read before all else."""
+    """The study's file that is opened, which is read before all else.
+
+    Returns:
+        The path that DWLT_STUDY_FILE names; None if it names none.
+    """
     path = os.environ.get("DWLT_STUDY_FILE")
     return Path(path) if path else None
 
@@ -171,12 +206,26 @@ def _is_whole(location: Location) -> bool:
 
 
 def exists(spec: Spec) -> bool:
-    """Whether the record is there and whole, as far as record.json and its files' sizes tell."""
+    """Whether a record was made here, and is whole.
+
+    Args:
+        spec: its description.
+
+    Returns:
+        What record.json and the sizes of its files tell; their bytes are not read.
+    """
     return _is_whole(Folder(path_of(spec.kind, record_id(spec))))
 
 
 def exists_id(id: str) -> bool:
-    """The same as `exists` for a record of any kind, by its id."""
+    """The same as `exists`, for a record of any kind.
+
+    Args:
+        id: of the record, 20 hexadecimal digits.
+
+    Returns:
+        What record.json and the sizes of its files tell.
+    """
     return any(_is_whole(Folder(path)) for path in (outputs() / "records").glob(f"*/{id}"))
 
 
@@ -243,7 +292,14 @@ def write(  # noqa: PLR0913 (all that a record has)
 
 
 def results_of(specs: Iterable[Spec]) -> dict[str, str]:
-    """{id: digest of its result} of those of these records that are there."""
+    """The results of records, to be noted in what is made of them.
+
+    Args:
+        specs: descriptions of records.
+
+    Returns:
+        By id, the digest of the result, of those that are there.
+    """
     locations = {id: _find(id) for id in map(record_id, specs)}
     return {id: load_record(location).result for id, location in locations.items() if location}
 
@@ -283,6 +339,9 @@ def read(id: str | Spec) -> Record:
     Args:
         id: 20 hexadecimal digits, as the column id of `table` has them; or the record's spec.
 
+    Returns:
+        The record, from the opened file, from here or from a published study, in that order.
+
     Raises:
         KeyError: there is no such record, one line.
         ValueError: it is damaged, one line.
@@ -308,7 +367,11 @@ def read(id: str | Spec) -> Record:
 
 
 def study_names() -> list[str]:
-    """Names of the studies that were planned here, and of those in files, sorted."""
+    """The studies that were planned here, and those in files.
+
+    Returns:
+        Their names, sorted.
+    """
     planned = {path.parent.name for path in outputs().glob("studies/*/study.json")}
     return sorted(planned | {study["name"] for study in _studies_in_files().values()})
 
@@ -362,7 +425,14 @@ def _why_not(path: Path, name: str) -> str:
 
 
 def noted(name: str) -> dict[str, Any]:
-    """What `write_study` noted of a study here; empty if it noted nothing, or that is damaged."""
+    """What `write_study` noted of a study here.
+
+    Args:
+        name: of the study.
+
+    Returns:
+        Name, file, params and ids; empty if nothing was noted, or the note is damaged.
+    """
     try:
         return archive.parse_study((study_dir(name) / "study.json").read_bytes())
     except (ValueError, OSError):
@@ -389,7 +459,14 @@ def write_study(study: Study, file: Path | None = None) -> None:
 
 
 def has_changed(study: Study) -> bool:
-    """Whether the study has other parameters now than when it was last planned here."""
+    """Whether the study has other parameters now than when it was last planned here.
+
+    Args:
+        study: as its parameter file says now.
+
+    Returns:
+        False for a study that was never planned here.
+    """
     params = noted(study.name).get("params")
     return params is not None and params != study.model_dump(mode="json")
 
@@ -398,6 +475,15 @@ def missing(study_name: str) -> int:
     """How many of a study's records are not there yet.
 
     Those of a published study are there, although without their weights.
+
+    Args:
+        study_name: one of `study_names`.
+
+    Returns:
+        A number from 0 on.
+
+    Raises:
+        KeyError: there is no such study.
     """
     locations = _locations(None, study_name)
     there = [
@@ -409,12 +495,26 @@ def missing(study_name: str) -> int:
 
 
 def coverage(study_name: str) -> str:
-    """How much of a study is there, for a reader: "3 of 120 records are missing"."""
+    """How much of a study is there, for a reader.
+
+    Args:
+        study_name: one of `study_names`.
+
+    Returns:
+        A line such as "3 of 120 records are missing".
+    """
     return f"{missing(study_name)} of {len(study(study_name)['ids'])} records are missing"
 
 
 def published_source(study_name: str) -> str:
-    """One line if a study's file stands in for records that were not made here, else ""."""
+    """Whether a study's file stands in for records that were not made here.
+
+    Args:
+        study_name: one of `study_names`.
+
+    Returns:
+        One line that names the file; "" if all records were made here.
+    """
     locations = _locations(None, study_name)
     published = [location.file for location in locations if isinstance(location, archive.ZipFolder)]
     if not published:
@@ -530,7 +630,11 @@ def table(
 
 
 def empty_table() -> pd.DataFrame:
-    """What `table` gives where there are no records."""
+    """What `table` gives where there are no records.
+
+    Returns:
+        No rows; the columns that all kinds have.
+    """
     return _frame([])
 
 
