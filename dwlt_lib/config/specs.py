@@ -33,7 +33,7 @@ REGIME_OF: dict[Pretraining, Regime] = {
 }  # theta_p is trained so (section 3)
 
 # rises when the results of a kind would change
-FORMAT = {"pretraining": 4, "mask": 3, "transfer": 4, "surface": 3, "trajectory": 3, "attack": 3}
+FORMAT = {"pretraining": 4, "mask": 3, "transfer": 5, "surface": 3, "trajectory": 3, "attack": 4}
 
 
 class WeightsFile(Frozen):

@@ -83,12 +83,12 @@ def robust_accuracy(
     return correct(model, x, y, attack, rng).double().mean().item()
 
 
-def robust_accuracy_any(
+def correct_throughout(
     model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator
-) -> float:
-    """RA_any: an image counts only if it is right at the start and after every step of `attack`.
+) -> Tensor:
+    """Which images are classified rightly at the start and after every step of `attack`.
 
-    A stronger statement than the paper's RA, and never mixed with it.
+    Their share is RA_any, a stronger statement than the paper's RA, and never mixed with it.
 
     Args:
         model: the network.
@@ -98,7 +98,7 @@ def robust_accuracy_any(
         rng: where its random start is drawn from.
 
     Returns:
-        A fraction in [0,1], at most RA.
+        (N,) bool; none but those that are right after the last step, too.
     """
     _check(x, y, model)
     with eval_mode(model):
@@ -106,7 +106,7 @@ def robust_accuracy_any(
             correct_at_every_step(model, images, labels, attack, rng)
             for images, labels in _batches(x, y)
         ]
-    return torch.cat(hits).double().mean().item()
+    return torch.cat(hits)
 
 
 def attacked(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -33,9 +34,8 @@ from dwlt_lib.data.batches import Images, StreamedImages
 from dwlt_lib.evaluation.accuracy import (
     attacked,
     correct,
+    correct_throughout,
     mean_loss,
-    robust_accuracy,
-    robust_accuracy_any,
     standard_accuracy,
 )
 from dwlt_lib.execution.inputs import Budget, split_budget, verified_images
@@ -61,7 +61,7 @@ from dwlt_lib.pruning.imp import (
 )
 from dwlt_lib.pruning.masks import Mask, dense_mask, num_kept, sparsity
 from dwlt_lib.pruning.packed_masks import pack
-from dwlt_lib.records import store
+from dwlt_lib.records import outcome_files, store
 from dwlt_lib.training import unfinished
 from dwlt_lib.training.trainer import Fitted, fit, generator
 
@@ -101,7 +101,7 @@ def make_pretraining(
         deadline=_deadline(),
         progress=progress,
     )
-    metrics = _test_metrics(model, trained, spec, device)
+    metrics, _ = _test(model, trained, spec, device)
     return Result(metrics, trained.history, {"weights.safetensors": _packed(trained.selected)})
 
 
@@ -181,13 +181,14 @@ def make_transfer(spec: TransferSpec, device: torch.device, progress: Progress |
         deadline=_deadline(),
         progress=progress,
     )
+    tested, outcomes = _test(model, trained, spec, device)
     metrics = {
         "sparsity": sparsity(m),
-        **_test_metrics(model, trained, spec, device),
+        **tested,
         "train_images": len(train),
         "validation_images": len(validation) if validation else 0,
     }
-    files: dict[str, bytes | Path] = {}
+    files: dict[str, bytes | Path] = {outcome_files.FILE: outcome_files.pack(outcomes)}
     if spec.keep != "none":
         files["weights.safetensors"] = _packed(trained.selected)
     if spec.keep == "trajectory":
@@ -247,15 +248,19 @@ def make_attack(spec: AttackSpec, device: torch.device, progress: Progress | Non
     test = verified_images(spec.transfer.data, "test", device)
     attack, seed = spec.transfer.evaluation, spec.transfer.seed
     rng = generator(seed, "transfer attack", device=device)
-    right = correct(model, test.lazy_batches(), test.y, attack, rng, source=unseen)
+    right = correct(model, test.lazy_batches(), test.y, attack, rng, source=unseen).cpu().numpy()
     metrics = {
-        "transfer_accuracy": right.double().mean().item(),
+        "transfer_accuracy": float(right.mean()),
         "SA": transfer.metrics["SA"],
         "RA": transfer.metrics["RA"],
         "surrogate_RA": surrogate.metrics["RA"],
     }
     examples = _examples(model, unseen, test, attack, seed)
-    return Result(metrics, [], {"arrays.safetensors": save(examples)})
+    files = {
+        "arrays.safetensors": save(examples),
+        outcome_files.FILE: outcome_files.pack({"transfer": right}),
+    }
+    return Result(metrics, [], files)
 
 
 MAKERS: dict[type, Callable[..., Result]] = {
@@ -296,37 +301,44 @@ def _packed(state: dict[str, Tensor]) -> bytes:
 # ------------------------------------------------------------------------------ evaluation
 
 
-def _test_metrics(
+def _test(
     model: nn.Module,
     trained: Fitted,
     spec: PretrainingSpec | TransferSpec,
     device: torch.device,
-) -> dict[str, float]:
-    """SA and RA on the test images: of the selected epoch, and of the last one (`_last`)."""
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """SA and RA on the test images: of the selected epoch, and of the last one (`_last`).
+
+    Returns:
+        The metrics, and which test images were right, (N,) bool by the name of the accuracy that
+        is their mean.
+    """
     test = verified_images(spec.data, "test", device)
     x, y, attack = test.lazy_batches(), test.y, spec.evaluation
 
     def rng() -> torch.Generator:
         return generator(spec.seed, "test", device=device)
 
-    def accuracies() -> tuple[float, float]:
-        return standard_accuracy(model, x, y), robust_accuracy(model, x, y, attack, rng())
+    def standard_and_robust() -> tuple[Tensor, Tensor]:
+        return correct(model, x, y), correct(model, x, y, attack, rng())
 
     model.load_state_dict(trained.last)
-    last = selected = accuracies()
+    last = selected = standard_and_robust()
     if trained.epoch != len(trained.history):
         model.load_state_dict(trained.selected)
-        selected = accuracies()
-    metrics = {"SA_last": last[0], "RA_last": last[1], "SA": selected[0], "RA": selected[1]}
+        selected = standard_and_robust()
+    right = {"SA_last": last[0], "RA_last": last[1], "SA": selected[0], "RA": selected[1]}
     if spec.ra == "any":
-        metrics["RA_any"] = robust_accuracy_any(model, x, y, attack, rng())
-    return {
-        **metrics,
+        right["RA_any"] = correct_throughout(model, x, y, attack, rng())
+    outcomes = {name: bits.cpu().numpy() for name, bits in right.items()}
+    metrics = {
+        **{name: float(bits.mean()) for name, bits in outcomes.items()},
         "chance": test.y.bincount().max().item() / len(test),  # SA of always the commonest class
         "test_images": len(test),
         "epoch": trained.epoch,
         "epochs_run": len(trained.history),
     }
+    return metrics, outcomes
 
 
 def _mask_and_images(

@@ -1,9 +1,9 @@
 """A study as one file: a zip of its records without weights, read in place and never unpacked.
 
-The file holds study.json and, of each record, KIND/ID/record.json and its mask or arrays. Its bytes
-depend on the study alone, so that the same study gives the same file. A file may come from anyone:
-its list of contents is checked before anything in it is read, and no more of a content is unpacked
-than that list declares.
+The file holds study.json and, of each record, KIND/ID/record.json and its mask, arrays or
+outcomes. Its bytes depend on the study alone, so that the same study gives the same file. A file
+may come from anyone: its list of contents is checked before anything in it is read, and no more of
+a content is unpacked than that list declares.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from typing import Any
 from dwlt_lib import files
 
 RECORD = re.compile(r"(?P<kind>[a-z]+)/(?P<id>[0-9a-f]{20})/record\.json")
-NAME = re.compile(r"study\.json|[a-z]+/[0-9a-f]{20}/(record\.json|(mask|arrays)\.safetensors)")
-PUBLISHED = ("mask.safetensors", "arrays.safetensors")
+PUBLISHED = ("mask.safetensors", "arrays.safetensors", "outcomes.safetensors")
 """The files of a record that a study is published with; weights and trajectories stay behind."""
+NAME = re.compile(
+    rf"study\.json|[a-z]+/[0-9a-f]{{20}}/({'|'.join(map(re.escape, ('record.json', *PUBLISHED)))})"
+)
 MOST_FILES = 500_000
 MOST_BYTES = 2**28
 """Of one content, unpacked: a ResNet-50's mask has 2.9 MB."""

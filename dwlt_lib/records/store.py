@@ -17,13 +17,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dwlt_lib import files
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import FORMAT, Spec, columns, label, record_id, upstream
 from dwlt_lib.config.studies import Study
-from dwlt_lib.records import archive, verification
+from dwlt_lib.records import archive, outcome_files, verification
 from dwlt_lib.records.record import Folder, Location, Record, load_record, serialize
 
 COLUMN_ORDER = [
@@ -360,6 +361,89 @@ def read(id: str | Spec) -> Record:
     if location is None:
         raise KeyError(f"record {id}: not under {outputs()}; run the study that plans it")
     return load_record(location)
+
+
+def outcomes(record: str | Spec | Record) -> dict[str, np.ndarray]:
+    """Which test images a transferred ticket classifies rightly, under each attack.
+
+    SA, RA and every attack's accuracy are the means of these. A record of another kind gives what
+    it stores itself: `transfer` of a transfer attack, each attack of a robustness record.
+
+    Args:
+        record: a transfer, its id, or its spec.
+
+    Returns:
+        bool arrays in the order of the test set. SA and RA, of the selected checkpoint, have
+        (test_images,) entries; each attack of the transfer's robustness records, by its name,
+        those of the first `count` images that were attacked. worst: the images that are right as
+        they are, under RA's attack and under all of these attacks, over the shortest of them.
+
+    Raises:
+        KeyError: there is no such record, one line.
+        ValueError: it stores no outcomes, or it or a robustness record is damaged; one line.
+
+    Example:
+        >>> right = outcomes(table("transfer", study="tour")["id"].iloc[0])  # doctest: +SKIP
+        >>> right["SA"].mean(), right["RA"].mean()  # doctest: +SKIP
+    """
+    record = record if isinstance(record, Record) else read(record)
+    return _outcomes(record, _robustness_records())
+
+
+def outcomes_of(table: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
+    """The `outcomes` of a table's transfers, for `analysis`.
+
+    Args:
+        table: has the column id, as `table` gives it.
+
+    Returns:
+        `outcomes` by id, without records of other kinds and those that store none, which were made
+        by former versions.
+
+    Raises:
+        KeyError, ValueError: as `outcomes` and `read` do.
+    """
+    attacks = _robustness_records()
+    records = map(read, table["id"])
+    return {
+        record.id: _outcomes(record, attacks)
+        for record in records
+        if record.kind == "transfer" and record.has(outcome_files.FILE)
+    }
+
+
+def _outcomes(record: Record, attacks: Mapping[str, list[Record]]) -> dict[str, np.ndarray]:
+    """`outcomes` of one record; attacks: the robustness records by the id of their transfer."""
+    if outcome_files.FILE not in record.files:
+        raise ValueError(
+            f"{record.path}: stores no correctness per image; want a transfer or an attack on one,"
+            " made by this version: run its study again"
+        )
+    if record.kind != "transfer":
+        return outcome_files.unpack(record, read(outcome_files.transfer_id(record)))
+    own = outcome_files.unpack(record, record)
+    found = {"SA": own["SA"], "RA": own["RA"]}
+    for attack in attacks.get(record.id, []):
+        if attack.built_on.get(record.id) != record.result:
+            continue  # of another result, as `verify` says
+        for name, right in outcome_files.unpack(attack, record).items():
+            before = found.get(name, right)
+            n = min(len(before), len(right))
+            found[name] = before[:n] & right[:n]
+    n = min(map(len, found.values()))
+    return {**found, "worst": np.logical_and.reduce([right[:n] for right in found.values()])}
+
+
+def _robustness_records() -> dict[str, list[Record]]:
+    """The records of kind robustness, made here or published, by the id of their transfer."""
+    ids = {location.id for location in _locations("robustness", None)}
+    for file in _studies_in_files():
+        published = archive.locations(file).values()
+        ids |= {location.id for location in published if location.kind == "robustness"}
+    found: dict[str, list[Record]] = {}
+    for record in map(read, sorted(ids)):
+        found.setdefault(outcome_files.transfer_id(record), []).append(record)
+    return found
 
 
 # ----------------------------------------------------------------------------------------------

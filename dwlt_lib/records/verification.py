@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from dwlt_lib.records import outcome_files
 from dwlt_lib.records.archive import PUBLISHED, ZipFolder
 from dwlt_lib.records.record import Location, Record, load_record
 
@@ -15,8 +16,9 @@ def problems_of(locations: Iterable[Location]) -> list[str]:
         locations: all of one store, or all of one study file, since records build on each other.
 
     Returns:
-        First the records that are damaged, incomplete or misplaced; then those that build on one
-        of these, or on another result than the one that is there.
+        First the records that are damaged, incomplete or misplaced, or whose accuracies are not
+        the means of their outcomes; then those that build on one of these, or on another result
+        than the one that is there.
     """
     problems: dict[str, list[str]] = {}
     readable: dict[str, Record] = {}
@@ -34,6 +36,9 @@ def problems_of(locations: Iterable[Location]) -> list[str]:
         else:
             lines.extend(_file_problems(record))
             readable[record.id] = record
+    for record in readable.values():
+        if not problems[record.id]:
+            problems[record.id].extend(_outcome_problems(record, readable))
     damaged = [line for lines in problems.values() for line in lines]
     dependent = []
     for record in _upstream_first(readable):
@@ -57,6 +62,20 @@ def _file_problems(record: Record) -> list[str]:
         except ValueError as error:
             lines.append(str(error))
     return lines
+
+
+def _outcome_problems(record: Record, readable: Mapping[str, Record]) -> list[str]:
+    """Whether the record's accuracies are those of its correctness per image, if it stores that."""
+    if outcome_files.FILE not in record.files:
+        return []
+    transfer = readable.get(outcome_files.transfer_id(record))
+    if transfer is None:
+        return []
+    try:
+        problem = outcome_files.disagreement(record, transfer)
+    except ValueError as error:
+        problem = str(error)
+    return [problem] if problem else []
 
 
 def _broken_link(

@@ -320,7 +320,7 @@ def test_what_is_no_image_or_no_label_is_refused_in_a_line_by_attacks_and_accura
         lambda: perturb(model.eval(), x, y, attack, rng()),
         lambda: accuracy.standard_accuracy(model, x, y),
         lambda: accuracy.robust_accuracy(model, x, y, attack, rng()),
-        lambda: accuracy.robust_accuracy_any(model, x, y, attack, rng()),
+        lambda: accuracy.correct_throughout(model, x, y, attack, rng()),
         lambda: accuracy.correct(model, x, y, attack, rng(), source=small_net(1)),
         lambda: accuracy.attacked(model, x, y, attack, rng()),
         lambda: accuracy.mean_loss(model, x, y),

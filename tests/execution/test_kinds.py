@@ -1,9 +1,11 @@
 """What a record of each kind holds, and what it is made from."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from made_records import Caught, one, same, weights
+from safetensors.numpy import load
 from safetensors.torch import load_file
 
 from dwlt_lib.analysis import loss_landscape
@@ -88,6 +90,9 @@ def test_one_checkpoint_gives_both_metrics_the_selected_one(made):
     assert metrics["chance"] == max(test.y.eq(c).double().mean().item() for c in test.y.unique())
     assert metrics["test_images"] == len(test)
     assert metrics["RA"] == accuracy.robust_accuracy(model, test.floats(), test.y, attack, rng)
+    right, rng = store.outcomes(spec), trainer.generator(0, "test")
+    assert np.array_equal(right["SA"], accuracy.correct(model, test.floats(), test.y))
+    assert np.array_equal(right["RA"], accuracy.correct(model, test.floats(), test.y, attack, rng))
 
 
 def test_pruned_weights_of_a_transferred_ticket_are_zero_in_every_checkpoint(made):
@@ -109,7 +114,7 @@ def test_pruned_weights_of_a_transferred_ticket_are_zero_in_every_checkpoint(mad
 def test_weights_stay_only_where_they_are_asked_for(made):
     for spec in plan(made).values():
         if spec.kind == "transfer":
-            files = set(store.read(spec).files)
+            files = set(store.read(spec).files) - {"outcomes.safetensors"}
             assert (
                 files
                 == {
@@ -118,6 +123,21 @@ def test_weights_stay_only_where_they_are_asked_for(made):
                     "trajectory": {"weights.safetensors", "trajectory.safetensors"},
                 }[spec.keep]
             )
+
+
+def test_every_accuracy_in_the_table_of_a_transfer_is_the_mean_of_its_bits(made):
+    tables = [store.table(kind) for kind in ("transfer", "attack")]
+    for _, row in pd.concat(tables).iterrows():
+        record, n = store.read(row["id"]), 60
+        packed = load(record.read("outcomes.safetensors"))
+        names = (
+            {"transfer": "transfer_accuracy"}
+            if row["kind"] == "attack"
+            else {name: name for name in ("SA", "RA", "SA_last", "RA_last")}
+        )
+        assert packed.keys() == names.keys()
+        for name, metric in names.items():
+            assert np.unpackbits(packed[name])[:n].mean() == row[metric]
 
 
 def test_masks_on_disk_nest_and_follow_their_methods(made):
@@ -228,6 +248,8 @@ def test_a_transfer_attack_says_what_the_ticket_does_on_the_surrogates_images(ma
     )
     found = store.read(spec).metrics
     assert found["transfer_accuracy"] == accuracy.standard_accuracy(model, moved, test.y)
+    right = store.outcomes(spec)["transfer"]
+    assert np.array_equal(right, accuracy.correct(model, moved, test.y))
     assert (found["SA"], found["RA"]) == tuple(
         store.read(spec.transfer).metrics[name] for name in ("SA", "RA")
     )

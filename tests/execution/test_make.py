@@ -111,7 +111,7 @@ def test_a_failing_record_leaves_no_trace_of_itself(made, monkeypatch, tmp_path,
     def fail(*_):
         raise FloatingPointError("the loss is nan")
 
-    monkeypatch.setattr(kinds, "_test_metrics", fail)
+    monkeypatch.setattr(kinds, "_test", fail)
     with pytest.raises(FloatingPointError):
         make.make(ticket_spec.theta)
     assert not store.exists(ticket_spec.theta) and len(store.table()) == 0

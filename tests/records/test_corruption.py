@@ -81,10 +81,8 @@ def test_nothing_is_made_of_a_damaged_mask_or_theta(whole, copy, harm):
     for spec in plan(whole[0]).values():
         for up in upstream(spec):
             for file in sorted(store.path_of(up.kind, record_id(up)).glob("*.safetensors")):
-                if (
-                    up.kind == "transfer"
-                    and file.stem == ("weights", "trajectory")[spec.kind != "trajectory"]
-                ):
+                read = "trajectory" if spec.kind == "trajectory" else "weights"
+                if up.kind == "transfer" and file.stem != read:
                     continue  # a surface reads the weights, a trajectory the path
                 was = file.read_bytes()
                 shutil.rmtree(store.path_of(spec.kind, record_id(spec)))

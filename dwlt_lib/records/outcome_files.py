@@ -1,0 +1,86 @@
+"""Correctness per image: a record's outcomes.safetensors, one bit per test image and accuracy.
+
+The bits are what was measured; the accuracies in the record's metrics are their means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from dwlt_lib.records.record import Record
+
+FILE = "outcomes.safetensors"
+
+
+def pack(outcomes: Mapping[str, np.ndarray]) -> bytes:
+    """The content of outcomes.safetensors, the same bytes for the same outcomes.
+
+    Args:
+        outcomes: by name, (n,) bool in the order of the test set: whether each image was
+            classified rightly.
+
+    Returns:
+        A safetensors file of (ceil(n / 8),) uint8 by name, the first image in the highest bit
+        (`numpy.packbits`), the last byte filled up with 0.
+    """
+    return save({name: np.packbits(right) for name, right in outcomes.items()})
+
+
+def transfer_id(record: Record) -> str:
+    """The id of the transfer whose network a record tests: its own, or its first upstream's."""
+    if record.kind == "transfer" or not record.upstream:
+        return record.id
+    return record.upstream[0]
+
+
+def unpack(record: Record, transfer: Record) -> dict[str, np.ndarray]:
+    """The outcomes that one record stores.
+
+    Args:
+        record: one that has the file.
+        transfer: the record of `transfer_id`, which says how many test images there are.
+
+    Returns:
+        (n,) bool by name. n is the transfer's test_images; where the record's spec has a `count`,
+        it is of the first `count` images alone.
+
+    Raises:
+        ValueError: the file is missing or changed, or is not what `pack` wrote of n images.
+    """
+    images = transfer.metrics.get("test_images")
+    count = record.spec.get("count", images)
+    try:
+        n, bits = min(images, count), load(record.read(FILE))
+        want = np.uint8, (-(-n // 8),)
+        if all((packed.dtype, packed.shape) == want for packed in bits.values()):
+            return {name: np.unpackbits(packed, count=n) > 0 for name, packed in bits.items()}
+    except (SafetensorError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+    else:
+        reason = f"want the bits of {n} images"
+    raise ValueError(f"{record.path / FILE}: {reason}; {record.location.remedy}")
+
+
+def disagreement(record: Record, transfer: Record) -> str | None:
+    """One line if an accuracy in the record's metrics is not the mean of its bits, else None.
+
+    Args:
+        record: one that has the file.
+        transfer: as for `unpack`.
+
+    Raises:
+        ValueError: as `unpack` does.
+    """
+    for name, right in unpack(record, transfer).items():
+        metric = name if name in record.metrics else f"{name}_accuracy"
+        recorded, counted = record.metrics.get(metric), right.mean()
+        if not isinstance(recorded, int | float) or not abs(recorded - counted) < 1e-9:
+            return (
+                f"{record.path}: {metric} is recorded as {recorded}, and {FILE} has {counted:.6g}"
+                f" ({right.sum()} of {len(right)} images); {record.location.remedy}"
+            )
+    return None
