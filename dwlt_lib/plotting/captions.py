@@ -139,6 +139,9 @@ def existence(table: pd.DataFrame, **reading: Any) -> str:
     Args:
         table: transfers.
         **reading: rule, ddof and extreme of `double_win.verdict`.
+
+    Returns:
+        One sentence per data set.
     """
     table = _at_most_data(table)
     chosen = table[table["method"].isin(["dense", "IMP-ST"])]
@@ -177,6 +180,9 @@ def methods(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> str
         table: transfers.
         pretraining: STD, FAT or AT.
         **reading: rule, ddof and extreme of `double_win.verdict`.
+
+    Returns:
+        One sentence per data set.
     """
     table = _at_most_data(table)
     table = table[table["pretraining"] == pretraining]
@@ -212,6 +218,9 @@ def data_limited(table: pd.DataFrame) -> str:
 
     Args:
         table: transfers.
+
+    Returns:
+        One sentence on the best RA, and one on the ticket furthest above its dense network.
     """
     chosen = table[table["method"].isin(["dense", "IMP-ST"])]
     levels = statistics.spread(chosen[chosen["regime"] == "AT"]).dropna(subset="RA")
@@ -270,6 +279,9 @@ def more_tasks(table: pd.DataFrame) -> str:
 
     Args:
         table: transfers.
+
+    Returns:
+        In how many comparisons robust pre-training is ahead, then each of them with its noise.
     """
     table = figures.further_tasks(table)
     levels = statistics.spread(table[table["rounds"] > 0])
@@ -318,6 +330,9 @@ def basins(areas: pd.DataFrame) -> str:
 
     Args:
         areas: of `landscapes.basin_area`.
+
+    Returns:
+        The counts, one per level of loss.
     """
     counts = []
     for level, rows in areas.groupby("level"):
@@ -342,6 +357,9 @@ def paths(table: pd.DataFrame) -> str:
 
     Args:
         table: trajectory records.
+
+    Returns:
+        The mean losses, and the least share of variance that a plane holds.
     """
     if table.empty:
         return NOTHING
@@ -385,6 +403,9 @@ def masks(pairs: pd.DataFrame, kernels: pd.DataFrame) -> str:
     Args:
         pairs: of `mask_patterns.similarity_table`.
         kernels: of `mask_patterns.zero_kernel_table`.
+
+    Returns:
+        The sentences of `overlap` and `zeros`.
     """
     if pairs.empty or kernels.empty:
         return NOTHING
@@ -404,6 +425,9 @@ def overlap(pairs: pd.DataFrame) -> str:
 
     Args:
         pairs: of `mask_patterns.similarity_table`.
+
+    Returns:
+        One sentence, which names every pair's similarity beside chance.
     """
     if pairs.empty:
         return NOTHING
@@ -425,6 +449,9 @@ def alike(pairs: pd.DataFrame) -> str:
 
     Args:
         pairs: of `mask_patterns.similarity_table` between methods.
+
+    Returns:
+        One sentence.
     """
     if pairs.empty:
         return "Masks of two methods are not there to be compared."
@@ -442,6 +469,9 @@ def zeros(kernels: pd.DataFrame) -> str:
 
     Args:
         kernels: of `mask_patterns.zero_kernel_table`.
+
+    Returns:
+        One sentence, with every pre-training's share and its difference to chance in points.
     """
     shares = figures.zero_shares(kernels)
     if shares.empty:
@@ -465,6 +495,9 @@ def blocks(kernels: pd.DataFrame) -> str:
 
     Args:
         kernels: of `mask_patterns.zero_kernel_table`.
+
+    Returns:
+        One sentence, with every block's share beside chance.
     """
     kernels = kernels[kernels["kernel"] > 1]
     if kernels.empty:
@@ -496,6 +529,9 @@ def transfer_attack(table: pd.DataFrame) -> str:
 
     Args:
         table: transfer-attack records.
+
+    Returns:
+        One sentence.
     """
     if table.empty:
         return NOTHING
@@ -534,6 +570,9 @@ def paradigm(params: Parameters) -> str:
 
     Args:
         params: the study's parameters.
+
+    Returns:
+        One sentence.
     """
     datasets = _and([dataset_name(dataset) for dataset in requested_values(params, "dataset")])
     sparsities = {r: value for r, value in requested_sparsities(params).items() if r}
@@ -562,6 +601,9 @@ def headline(table: pd.DataFrame) -> str:
 
     Args:
         table: transfers.
+
+    Returns:
+        One sentence, which names every data set.
     """
     chosen = _at_most_data(table)
     chosen = chosen[chosen["method"].isin(["dense", "IMP-ST"])]

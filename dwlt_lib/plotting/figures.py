@@ -205,6 +205,9 @@ def methods(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> Fig
         table: transfers.
         pretraining: STD, FAT or AT.
         **reading: rule, ddof and extreme of `double_win.verdict`.
+
+    Returns:
+        Columns are data sets; rows SA after ST, SA and RA after AT.
     """
     curves = [(pretraining, method) for method in METHODS]
     return existence(table[table["pretraining"] == pretraining], curves, **reading)
@@ -238,7 +241,14 @@ def data_limited(table: pd.DataFrame, dataset: str | None = None, **reading: Any
 
 
 def further_tasks(table: pd.DataFrame) -> pd.DataFrame:
-    """Transfers of Figure A10: to tasks other than Figure 3's, with the most data, by IMP-ST."""
+    """The transfers of Figure A10: to tasks other than Figure 3's, with the most data, by IMP-ST.
+
+    Args:
+        table: transfers.
+
+    Returns:
+        Those of its rows, dense ones included.
+    """
     figure_3 = {dataset for _, _, dataset in paper_results.PAPER_EXTREMES}
     table = table[~table["dataset"].isin(figure_3) & table["method"].isin(["dense", "IMP-ST"])]
     return table[table["fraction"] == table["fraction"].max()]
@@ -250,6 +260,9 @@ def more_tasks(table: pd.DataFrame, **reading: Any) -> Figure:
     Args:
         table: transfers.
         **reading: rule, ddof and extreme of `double_win.verdict`.
+
+    Returns:
+        Rows are tasks, columns the three criteria.
     """
     return data_limited(further_tasks(table), **reading)
 
@@ -305,6 +318,9 @@ def similarity(table: pd.DataFrame) -> Figure | None:
 
     Args:
         table: of `mask_patterns.similarity_table`.
+
+    Returns:
+        Similarity in percent against sparsity, a line per pair, its chance level dashed.
     """
     if table.empty:
         return None
@@ -337,6 +353,10 @@ def zero_kernels(table: pd.DataFrame, larger: bool = True) -> Figure | None:
     Args:
         table: of `mask_patterns.zero_kernel_table`.
         larger: kernels larger than 1x1; False: the 1x1 kernels.
+
+    Returns:
+        Above, the share of zero kernels in percent against sparsity, its chance level dashed;
+        below, the one less the other, in points.
     """
     shares = zero_shares(table, larger)
     if shares.empty:
@@ -386,6 +406,9 @@ def training_curve(history: list[dict[str, Any]]) -> Figure | None:
 
     Args:
         history: one dictionary per epoch: epoch, loss, and perhaps SA and RA in [0, 1].
+
+    Returns:
+        The loss on the left, accuracies in percent on the right.
     """
     if not history:
         return None
@@ -429,7 +452,14 @@ def transfer_attack(table: pd.DataFrame) -> Styler:
 
 
 def verdict_table(verdict: pd.DataFrame) -> Styler:
-    """The verdicts of `double_win.verdict` as a table, sparsities and fractions in percent."""
+    """The verdict as a notebook shows it.
+
+    Args:
+        verdict: of `double_win.verdict`.
+
+    Returns:
+        The same rows, sparsities and fractions in percent.
+    """
     formats = dict.fromkeys(["extreme_sparsity", *double_win.CRITERIA], "{:.1%}")
     return verdict.style.format({**formats, "fraction": "{:.0%}"}).hide(axis="index")
 
@@ -440,6 +470,9 @@ def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
 
     Args:
         table: transfer-attack records.
+
+    Returns:
+        Two lines per pre-training, means over seeds with one standard deviation, in percent.
     """
     if table.empty:
         return None

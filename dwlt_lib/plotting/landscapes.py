@@ -101,6 +101,9 @@ def side_by_side(table: pd.DataFrame, read: Callable[[str], Any], columns: int =
         table: rows of records.table("surface") or ("trajectory"), or of both.
         read: gives the record of an id (`records.read`).
         columns: how many panels per row.
+
+    Returns:
+        A panel per row of the table, with its place in the figure.
     """
     rows = table.to_dict("records")
     names = [_ticket_name(row) for row in rows]
@@ -231,6 +234,9 @@ def surfaces_3d(drawn: list[Panel]) -> Figure | None:
 
     Args:
         drawn: of `panels` or `side_by_side`.
+
+    Returns:
+        One 3-D panel each, and a colour bar for all.
     """
     if not drawn:
         return None
@@ -257,6 +263,9 @@ def contours(drawn: list[Panel]) -> Figure | None:
 
     Args:
         drawn: of `panels` or `side_by_side`; all have the same levels.
+
+    Returns:
+        One square panel each, and a colour bar for all.
     """
     if not drawn:
         return None

@@ -50,16 +50,26 @@ def requested_values(params: Parameters, key: str) -> list[Any]:
 
 
 def requested_sparsities(params: Parameters) -> dict[int, float]:
-    """{rounds: sparsity in [0, 1]} that a study asks for, by its own prune_fraction."""
+    """The levels that a study asks for, by its own prune_fraction.
+
+    Args:
+        params: the study's parameters.
+
+    Returns:
+        {rounds: sparsity in [0, 1]}.
+    """
     fraction = params.get("prune_fraction", PRUNE_FRACTION)
     return {rounds: ladder(rounds, fraction) for rounds in requested_values(params, "rounds")}
 
 
 def sparsity_range(sparsities: Mapping[int, float]) -> str:
-    """The least and the largest sparsity of the sparse levels, in percent, or "none".
+    """The least and the largest sparsity of the sparse levels.
 
     Args:
         sparsities: {rounds: sparsity in [0, 1]}.
+
+    Returns:
+        For example "20.0 to 73.8 %"; "none" if all levels are dense.
     """
     sparse = [sparsities[rounds] for rounds in sorted(sparsities) if rounds]
     return f"{percent(sparse[0])} to {percent(sparse[-1])} %" if sparse else "none"
@@ -71,6 +81,9 @@ def paradigm(params: Parameters) -> Figure:
 
     Args:
         params: the study's parameters.
+
+    Returns:
+        Four columns of boxes, joined by arrows.
     """
     seeds = len(requested_values(params, "seeds"))
     requested_fractions = sorted(requested_values(params, "fraction"), reverse=True)
@@ -146,6 +159,9 @@ def criteria_table(params: Parameters) -> pd.DataFrame:
 
     Args:
         params: the study's parameters.
+
+    Returns:
+        Five rows of text, a column per criterion.
     """
     datasets = ", ".join(map(dataset_name, requested_values(params, "dataset")))
     pretrainings = ", ".join(requested_values(params, "pretraining"))

@@ -96,7 +96,11 @@ STYLE: dict[Any, Any] = {
 
 
 def style() -> AbstractContextManager[None]:
-    """The one style of all figures, as a context for a `with` statement."""
+    """The one style of all figures.
+
+    Returns:
+        A context for a `with` statement.
+    """
     return mpl.rc_context(STYLE)
 
 
@@ -161,21 +165,51 @@ def show_whole_tables() -> None:
 
 
 def percent(fraction: float, unit: str = "") -> str:
-    """A fraction in percent, as text: 0.738 -> "73.8" and the unit; NaN -> "not known"."""
+    """A fraction in percent, as text.
+
+    Args:
+        fraction: a number, mostly in [0, 1], or NaN.
+        unit: what follows the number, such as " %".
+
+    Returns:
+        With one decimal: 0.738 gives "73.8"; "not known" for NaN.
+    """
     return "not known" if pd.isna(fraction) else f"{100 * fraction:.1f}{unit}"
 
 
 def dataset_name(dataset: str) -> str:
-    """A data set's name as it is printed: "cifar10" -> "CIFAR-10"."""
+    """A data set's name as it is printed.
+
+    Args:
+        dataset: its name in a study, such as "cifar10".
+
+    Returns:
+        For example "CIFAR-10"; names without a printed form stay as they are.
+    """
     return DATASET_NAMES.get(dataset, dataset)
 
 
 def theta(pretraining: str) -> str:
-    """theta_p as figures print it, on one line: a subscript of 7 pt text would be under 5 pt."""
+    """The name of theta_p as figures print it.
+
+    Args:
+        pretraining: STD, FAT or AT.
+
+    Returns:
+        One line without a subscript: that of 7 pt text would be under 5 pt.
+    """
     return f"\u03b8\u202f{pretraining}"
 
 
 def curve_style(pretraining: str, method: str = "IMP-ST") -> dict[str, Any]:
-    """Colour, marker and line of a (pretraining, method), as arguments of `Axes.plot`."""
+    """How a ticket's curve looks.
+
+    Args:
+        pretraining: STD, FAT or AT.
+        method: of pruning; IMP-ST has the look of its pre-training, the others have their own.
+
+    Returns:
+        Colour, marker and line, as arguments of `Axes.plot`.
+    """
     role = ROLES[pretraining if method == "IMP-ST" else method]
     return {**role._asdict(), "markeredgecolor": "white", "markeredgewidth": 0.3}

@@ -76,6 +76,9 @@ def failures(folder: Path, missing: bool) -> list[str]:
     Args:
         folder: of the executed notebooks.
         missing: whether records are missing; else notebooks that make records do not count.
+
+    Returns:
+        The lines, in the order of the notebooks' names.
     """
     lines = []
     for path in sorted(folder.glob("[01]*.ipynb")):

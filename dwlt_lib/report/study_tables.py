@@ -132,7 +132,14 @@ def requested(params: dict[str, Any]) -> pd.DataFrame:
 
 
 def as_yaml(params: dict[str, Any]) -> str:
-    """All of a study's parameters as YAML, without those that are null."""
+    """All of a study's parameters.
+
+    Args:
+        params: its resolved parameters.
+
+    Returns:
+        YAML, without those that are null.
+    """
     text = yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
     return re.sub(r"(?m)^.*: null\n", "", text)
 
@@ -176,7 +183,14 @@ def cost(records: pd.DataFrame, made: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def duration(seconds: float) -> str:
-    """A time in seconds as it is read at a glance: "0.4 s", "1 min 01 s", "1 h 02 min"."""
+    """A time as it is read at a glance.
+
+    Args:
+        seconds: 0 or more.
+
+    Returns:
+        For example "0.4 s", "1 min 01 s" or "1 h 02 min".
+    """
     minutes, rest = divmod(round(float(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -187,10 +201,14 @@ def duration(seconds: float) -> str:
 
 
 def versions(made: pd.DataFrame) -> pd.DataFrame | None:
-    """With what and where records were made, and how many of them; None where there are none.
+    """With what and where records were made.
 
     Args:
         made: as of `cost`.
+
+    Returns:
+        A row per origin (code, torch, python, device, threads) with its number of records; None
+        where there are no records.
     """
     if made.empty:
         return None

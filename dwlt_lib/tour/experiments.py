@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ from dwlt_lib.records import store
 from dwlt_lib.training import trainer
 
 IMAGES_SHOWN, IMAGES_TESTED = 16, 300  # test images: in a picture, and behind an accuracy
+SIDE = 44  # pixels of an image in a picture; smaller ones are enlarged by a whole factor
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,13 @@ class OpenedStudy:
 
 
 def open_study(study: str) -> OpenedStudy:
-    """The study of that name; if it has not run here, another one that is there, and a note.
+    """The study of that name; if it has not run here, another one that is there.
 
     Args:
         study: its name.
+
+    Returns:
+        What was found, with a note that says so.
     """
     names = store.study_names()
     small = read_study(store.checkout() / "params" / "tour.yaml")
@@ -99,7 +103,7 @@ def _is_quick(study: studies.Study) -> bool:
         return False
     rows = [studies.dataset(study, name) for name in (study.source, study.grid[0].dataset[0])]
     weights = [
-        store.path_of("pretraining", specs.record_id(cast(Hashable, spec))) / "weights.safetensors"
+        store.path_of("pretraining", specs.record_id(spec)) / "weights.safetensors"
         for spec in _two_pretrainings(study)
     ]
     return all(row.loader == "embedded" for row in rows) and all(path.exists() for path in weights)
@@ -110,12 +114,20 @@ def _two_pretrainings(
 ) -> list[specs.PretrainingSpec | specs.ImportedSpec]:
     """Two pre-trainings to compare: STD and AT if the study has them."""
     planned = {p for block in study.grid for p in block.pretraining}
-    ordered = [p for p in ("STD", "AT", "FAT") if p in planned]
+    ordered: list[specs.Pretraining] = [p for p in ("STD", "AT", "FAT") if p in planned]
     return [planning.theta(study, p) for p in ordered[:2]]
 
 
 def networks(study: studies.Study, progress: Callable | None = None) -> dict[str, nn.Module]:
-    """{p: theta_p in eval mode}, from their records; a record that is missing is made."""
+    """Two pre-trained networks, from their records; a record that is missing is made.
+
+    Args:
+        study: what the tour experiments with.
+        progress: called with each epoch's row of the history while a network is trained.
+
+    Returns:
+        {p: theta_p in eval mode}, STD and AT if the study has them.
+    """
     return {
         spec.pretraining: load_network(store.read(make.make(spec, "cpu", progress)))
         for spec in _two_pretrainings(study)
@@ -123,7 +135,14 @@ def networks(study: studies.Study, progress: Callable | None = None) -> dict[str
 
 
 def weight_counts(networks: dict[str, nn.Module]) -> pd.DataFrame:
-    """How many weights each network has, and how many of them can be pruned; one row each."""
+    """How many weights each network has, and how many of them can be pruned.
+
+    Args:
+        networks: {p: theta_p}.
+
+    Returns:
+        One row per network: network, weights, prunable.
+    """
     return pd.DataFrame(
         [
             {
@@ -137,7 +156,14 @@ def weight_counts(networks: dict[str, nn.Module]) -> pd.DataFrame:
 
 
 def example_transfers(study: studies.Study) -> list[specs.TransferSpec]:
-    """The dense network and two tickets of the study's first block, in its first regime."""
+    """The dense network and two tickets of the study's first block, in its first regime.
+
+    Args:
+        study: what the tour experiments with.
+
+    Returns:
+        Their descriptions, the dense one first.
+    """
     block = study.grid[0]
     p = "AT" if "AT" in block.pretraining else block.pretraining[0]
     at = (p, block.method[0], block.dataset[0], block.fraction[0], block.regime[0])
@@ -146,13 +172,18 @@ def example_transfers(study: studies.Study) -> list[specs.TransferSpec]:
     ]
 
 
-def one_shot_transfer(study: studies.Study, rounds: int, regime: str) -> specs.TransferSpec:
+def one_shot_transfer(
+    study: studies.Study, rounds: int, regime: specs.Regime
+) -> specs.TransferSpec:
     """An OMP ticket of the pre-training and for the task of `example_transfers`, on all its data.
 
     Args:
         study: what the tour experiments with.
         rounds: the ticket's sparsity is that of so many pruning rounds; 0 is the dense network.
         regime: ST or AT.
+
+    Returns:
+        Its description.
     """
     dense = example_transfers(study)[0]
     p, task = dense.theta.pretraining, dense.data.name
@@ -160,13 +191,27 @@ def one_shot_transfer(study: studies.Study, rounds: int, regime: str) -> specs.T
 
 
 def data_sets(study: studies.Study) -> list[DataSet]:
-    """The source and the first block's downstream tasks, each once."""
+    """The source and the downstream tasks of the first block.
+
+    Args:
+        study: what the tour experiments with.
+
+    Returns:
+        Their rows, each once, the source first.
+    """
     names = dict.fromkeys([study.source, *study.grid[0].dataset])
     return [studies.dataset(study, name) for name in names]
 
 
 def source_images(study: studies.Study) -> tuple[Tensor, Tensor]:
-    """(x, y): the first test images of the source, (N,3,H,W) in [0,1] and (N,)."""
+    """The first `IMAGES_TESTED` test images of the source.
+
+    Args:
+        study: what the tour experiments with.
+
+    Returns:
+        X, (N,3,H,W) in [0,1], and the labels y, (N,).
+    """
     test = batches.load_images(studies.dataset(study, study.source), "test")
     test = test.take(torch.arange(min(IMAGES_TESTED, len(test))))
     return test.floats(), test.y
@@ -177,18 +222,42 @@ def source_images(study: studies.Study) -> tuple[Tensor, Tensor]:
 
 
 def pgd_attack(eps: float) -> pgd.PGD:
-    """PGD-20 of that strength, its steps long enough to cross the ball more than twice."""
+    """PGD-20 whose steps together cross the ball more than twice.
+
+    Args:
+        eps: radius of the ball, in [0,1] pixels; 0 attacks nothing.
+
+    Returns:
+        The attack, with alpha = 2.5 eps / 20.
+    """
     return pgd.PGD(eps, max(1e-3, 2.5 * eps / 20), steps=20)
 
 
 def eps_values(study: studies.Study) -> list[float]:
-    """Ten strengths from none to half as much again as the source's eps."""
+    """Strengths of attacks to try.
+
+    Args:
+        study: its source's eps is the seventh of them.
+
+    Returns:
+        Ten values from 0 to half as much again as that eps, in [0,1] pixels.
+    """
     eps = studies.dataset(study, study.source).eps
     return [round(step * eps / 6, 4) for step in range(10)]
 
 
 def accuracies(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple[float, float]:
-    """SA and RA on these images, in [0, 1]; RA under `pgd_attack(eps)` from a fixed start."""
+    """SA and RA of a network on some images.
+
+    Args:
+        network: in eval mode.
+        x: images (N,3,H,W) in [0,1].
+        y: labels (N,).
+        eps: of `pgd_attack`, from a fixed random start.
+
+    Returns:
+        (SA, RA), each in [0, 1].
+    """
     rng = trainer.generator(0, "tour")
     return (
         accuracy.standard_accuracy(network, x, y),
@@ -217,7 +286,14 @@ def robustness(study: studies.Study, networks: dict[str, nn.Module]) -> pd.DataF
 
 @figure
 def plot_robustness(table: pd.DataFrame) -> Figure:
-    """The table of `robustness` as curves."""
+    """RA against eps, a curve per network.
+
+    Args:
+        table: of `robustness`.
+
+    Returns:
+        The figure; RA in percent.
+    """
     fig = Figure((COLUMN, 2), layout="constrained")
     axes = fig.subplots()
     for p in table["p"].unique():
@@ -257,7 +333,16 @@ def pruning_ladder(network: nn.Module, rounds: int, fraction: float) -> pd.DataF
 
 
 def pruned_copy(network: nn.Module, rounds: int, fraction: float) -> nn.Module:
-    """A copy of the network after one-shot magnitude pruning, not retrained."""
+    """A network after one-shot magnitude pruning, not retrained.
+
+    Args:
+        network: is left as it is.
+        rounds: whose sparsity the copy gets; 0 keeps everything.
+        fraction: of the remaining weights, pruned each round.
+
+    Returns:
+        A copy whose pruned weights are zero.
+    """
     pruned = copy.deepcopy(network)
     masks.apply_(
         pruned, imp.one_shot_magnitude_pruning(_prunable_weights(pruned), rounds, fraction)
@@ -274,6 +359,9 @@ def weight_histogram(network: nn.Module, rounds: int, p: str, fraction: float) -
         rounds: of pruning; 0 keeps everything.
         p: STD, FAT or AT.
         fraction: of the remaining weights, pruned each round.
+
+    Returns:
+        60 bars up to the 99.5 % quantile of |weight|.
     """
     weights = _prunable_weights(network)
     m = imp.one_shot_magnitude_pruning(weights, rounds, fraction)
@@ -297,11 +385,18 @@ def _prunable_weights(network: nn.Module) -> masks.Weights:
 # pictures
 
 
-def image_grid(*rows: Tensor, side: int = 44) -> Picture.Image:
-    """Rows of images (N,3,H,W), one above the other, large enough to see their pixels."""
+def image_grid(*rows: Tensor) -> Picture.Image:
+    """Rows of images, one above the other, large enough to see their pixels.
+
+    Args:
+        *rows: images (N,3,H,W) in [0,1], of the same shape.
+
+    Returns:
+        The picture.
+    """
     x = torch.cat(rows)
     grid = to_pil_image(make_grid(x.clamp(0, 1), nrow=len(rows[0]), padding=1, pad_value=1.0))
-    scale = max(1, side // x.shape[-1])
+    scale = max(1, SIDE // x.shape[-1])
     return grid.resize((grid.width * scale, grid.height * scale), Picture.Resampling.NEAREST)
 
 
@@ -309,6 +404,12 @@ def attack_pictures(
     network: nn.Module, x: Tensor, y: Tensor, attack: pgd.PGD
 ) -> tuple[Picture.Image, list[int]]:
     """The first images under attack, and the classes that the network then reads.
+
+    Args:
+        network: in eval mode.
+        x: images (N,3,H,W) in [0,1]; the first `IMAGES_SHOWN` are taken.
+        y: labels (N,).
+        attack: what the images are moved by.
 
     Returns:
         A picture of three rows (the images, what the attack adds, amplified around grey, and their

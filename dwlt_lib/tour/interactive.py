@@ -36,6 +36,9 @@ def attack_slider(study: studies.Study, networks: dict[str, nn.Module]) -> VBox:
     Args:
         study: its source gives the images.
         networks: {p: theta_p}.
+
+    Returns:
+        The slider, and a line and a picture per network.
     """
     x, y = experiments.source_images(study)
     pictures = {p: _picture() for p in networks}
@@ -63,6 +66,9 @@ def pruning_slider(study: studies.Study, networks: dict[str, nn.Module]) -> VBox
     Args:
         study: its source gives the images and eps.
         networks: {p: theta_p}; the weights of the last one are drawn.
+
+    Returns:
+        The slider, a table of accuracies and a histogram of weights.
     """
     x, y = experiments.source_images(study)
     eps, fraction = studies.dataset(study, study.source).eps, study.prune_fraction
@@ -144,6 +150,9 @@ def results_slider(table: pd.DataFrame) -> VBox:
 
     Args:
         table: of `records.table("transfer")`, or an empty one.
+
+    Returns:
+        The slider and a table.
     """
     text = HTML()
     empty = table.reindex(columns=["rounds", *RESULT_COLUMNS])
