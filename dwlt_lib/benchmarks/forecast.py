@@ -73,19 +73,19 @@ def disk_bytes(spec: Spec) -> int:
     if isinstance(spec, ImportedSpec):
         return text + state_bytes(spec.arch, spec.data.classes)
     if isinstance(spec, PretrainingSpec):
-        return text + 120 * spec.recipe.epochs + state_bytes(spec.arch, spec.data.classes)
+        return text + 120 * spec.recipe.all_epochs + state_bytes(spec.arch, spec.data.classes)
     if isinstance(spec, MaskSpec):
-        epochs = spec.retrain.epochs if spec.retrain and spec.rounds > 1 else 0
+        epochs = spec.retrain.all_epochs if spec.retrain and spec.rounds > 1 else 0
         return text + 120 * epochs + _PARTS[spec.theta.arch][0] // 8
     if isinstance(spec, TransferSpec):
-        states = {"none": 0, "selected": 1, "trajectory": spec.recipe.epochs + 2}[spec.keep]
+        states = {"none": 0, "selected": 1, "trajectory": spec.recipe.all_epochs + 2}[spec.keep]
         return (
             text
-            + 120 * spec.recipe.epochs
+            + 120 * spec.recipe.all_epochs
             + states * state_bytes(spec.theta.arch, spec.data.classes)
         )
     if isinstance(spec, SurfaceSpec | TrajectorySpec):
-        path = 3 * (spec.transfer.recipe.epochs + 1) if isinstance(spec, TrajectorySpec) else 0
+        path = 3 * (spec.transfer.recipe.all_epochs + 1) if isinstance(spec, TrajectorySpec) else 0
         return text + 8 * (spec.points**2 + 2 * spec.points + path)
     side = spec.transfer.data.size
     return text + (16 if side <= 64 else 4) * 3 * 3 * side**2

@@ -122,7 +122,8 @@ def _training(
     """All epochs, and their validation.
 
     With validation images they end with SA and, where an attack is trained against, some with RA by
-    `eval_attack`.
+    `eval_attack`. While the head alone is trained nothing is validated, and a step is an attack on
+    a network in eval mode and a forward pass; what the head's gradient costs is not counted.
     """
     images, held = split(data, recipe, fraction)
     attack, epochs = recipe.attack, recipe.epochs
@@ -133,6 +134,9 @@ def _training(
     )
     passes = 3 + 2 * (attack.steps if attack else 0)
     found = {step: epochs * images * passes * forward(arch, data.size)}
+    if probed := recipe.linear_probe_epochs * images:
+        score = _scoring(arch, data, probed, attack) if attack else _passes(arch, data, probed)
+        found = _sum(found, score)
     if eval_attack is None or not held:
         return found
     times = sum(recipe.evaluates_robustly_at(epoch) for epoch in range(1, epochs + 1))

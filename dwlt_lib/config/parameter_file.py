@@ -259,6 +259,21 @@ def _bad_training(spec: Spec) -> Iterator[str]:
             f"validate_ra_from={config.validate_ra_from}, but training has only"
             f" {config.epochs} epochs, so none could be selected; set it to {config.epochs} or less"
         )
+    if config.linear_probe_epochs and not isinstance(spec, TransferSpec):
+        yield (
+            f"linear_probe_epochs={config.linear_probe_epochs}, but only a transfer has a new head"
+            " on a trained network; set it under transfer"
+        )
+    if config.linear_probe_epochs > config.epochs:
+        yield (
+            f"linear_probe_epochs={config.linear_probe_epochs}, but the training that they prepare"
+            f" has only {config.epochs} epochs; set it to {config.epochs} or less"
+        )
+    if config.eps_warmup and config.attack is None:
+        yield (
+            f"eps_warmup={config.eps_warmup}, but ST faces no attack; set it for AT or FAT (an"
+            " override wants regime: AT)"
+        )
     if config.validation == "held_5000" and row.train_images <= 5000:
         yield (
             f"validation=held_5000, but {row.name} has {row.train_images} training images; write"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, create_model
@@ -103,6 +103,32 @@ class TrainingConfig(Frozen):
     validate_ra_from: Positive | None = None
     """RA is validated after this epoch and every later one; left out: the second half and every
     tenth before (FAT: all)."""
+    linear_probe_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Epochs before all others in which the head alone is trained, at the constant rate lr, on the
+    regime's own images; the backbone and its BatchNorm statistics stay as they are (RoLI, Hua et
+    al., CVPR 2024). They count in addition to `epochs`."""
+    eps_warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of `epochs` over which the training attack's eps, and alpha with it, grows linearly
+    from 0, by epoch (Epsilon-Scheduling, Ngnawe et al., arXiv 2509.23325); 0: eps from the
+    start."""
+
+    @property
+    def all_epochs(self) -> int:
+        """Passes over the training images in all: those of the head alone, and `epochs`."""
+        return self.linear_probe_epochs + self.epochs
+
+    def attack_at(self, epoch: int) -> PGD | None:
+        """The attack that training faces in one epoch; the head alone is trained at full eps.
+
+        Its eps and alpha are min(1, epoch / (eps_warmup * epochs)) of those of `attack`.
+
+        Args:
+            epoch: of `epochs`, from 0; negative while the head alone is trained.
+        """
+        if self.attack is None or not 0 <= epoch < self.eps_warmup * self.epochs:
+            return self.attack
+        share = epoch / (self.eps_warmup * self.epochs)
+        return replace(self.attack, eps=share * self.attack.eps, alpha=share * self.attack.alpha)
 
     @property
     def regime(self) -> Regime:
@@ -119,7 +145,7 @@ class TrainingConfig(Frozen):
         which makes 55 of 100, and FAT in each, so that a collapse is seen.
 
         Args:
-            epoch: from 1.
+            epoch: of `epochs`, from 1.
         """
         if self.validate_ra_from is not None:
             return epoch >= self.validate_ra_from

@@ -230,6 +230,9 @@ def _record_id(spec: Spec) -> str:
         if own.get(name):
             # the field's name when the first records were made, whose ids stay
             own[name]["at_once"] = own[name].pop("micro_batch_size")
+            for later in ("linear_probe_epochs", "eps_warmup"):  # settings that came after them
+                if not own[name][later]:
+                    del own[name][later]
     seen = [[row.name, split, row.fingerprint(split) or UNKNOWN] for row, split in reads(spec)]
     content = [spec.kind, FORMAT[spec.kind], own, seen, [record_id(up) for up in upstream(spec)]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]

@@ -1,7 +1,8 @@
 """One training loop for standard, fast adversarial and adversarial training, with exact resume.
 
 A regime differs only in the images a step sees: as they are (ST), moved by one step (FAT) or by PGD
-(AT). BatchNorm is in train mode during the attack, as in the authors' algorithm.
+(AT). BatchNorm is in train mode during the attack, as in the authors' algorithm, but for the epochs
+of `linear_probe_epochs`, which train the head on a backbone that nothing moves.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import ctypes
 import hashlib
 import math
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -105,7 +106,8 @@ class Fitted:
     epoch: int
     """The epoch that counts, from 1."""
     history: list[dict[str, float]]
-    """One dictionary per epoch: epoch, lr, loss and, where they were validated, SA and RA."""
+    """One dictionary per epoch: epoch, lr, loss and, where they were validated, SA and RA; probe 1
+    where the head alone was trained; the training attack's eps where the recipe warms it up."""
 
 
 def learning_rate(config: TrainingConfig, epoch: int, part: float) -> float:
@@ -114,12 +116,14 @@ def learning_rate(config: TrainingConfig, epoch: int, part: float) -> float:
     Args:
         config: the schedule: constant, steps (a tenth from each milestone on), cosine (by epoch) or
             one_cycle (linearly up for a quarter of the steps, then linearly down to 0).
-        epoch: from 0.
+        epoch: of `config.epochs`, from 0; negative while the head alone is trained, at `lr`.
         part: of the epoch that is over, in [0,1].
 
     Returns:
         The rate, at least 0.
     """
+    if epoch < 0:
+        return config.lr
     if config.schedule == "steps":
         return config.lr * 0.1 ** sum(epoch >= at for at in config.milestones)
     if config.schedule == "cosine":
@@ -150,6 +154,11 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
     stops early when RA collapses, and then its best epoch counts. BatchNorm is in train mode during
     the attack, as in the authors' algorithm.
 
+    The first `config.linear_probe_epochs` train the head, `model.fc`, alone: the backbone has no
+    gradients, and its BatchNorm is in eval mode in the attack and in the update, since statistics
+    that move would be another backbone. These epochs are not validated and cannot be selected; the
+    others then see the same batches and random starts as without them, from momenta of 0.
+
     Args:
         model: the network, trained in place.
         m: its mask; weights that it does not name are all trained.
@@ -179,7 +188,8 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
     )
     metric = "SA" if eval_attack is None else "RA"
     own, ready = model, _ready(model, m, config)
-    model, optimiser = ready.model, ready.optimiser
+    model, probes = ready.model, config.linear_probe_epochs
+    head = _head(ready, config) if probes else ready
     state = {
         "epoch": 0,
         "history": [],
@@ -191,31 +201,33 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
     saved = unfinished.load(checkpoint, device) if checkpoint is not None else None
     if saved is not None:
         model.load_state_dict(saved.pop("model"))
-        _recall(optimiser, saved.pop("optimiser"))
-        state = saved
+        momenta, state = saved.pop("optimiser"), saved
+        if state["epoch"] != probes:  # the head's own end with its last epoch
+            _recall((head if state["epoch"] < probes else ready).optimiser, momenta)
     elif keep is not None:
         keep(0, _snapshot(model))
     seconds = 0.0
-    while state["epoch"] < config.epochs and not state["stopped"]:
+    while state["epoch"] < config.all_epochs and not state["stopped"]:
         if deadline is not None and time.time() + seconds > deadline:
             raise OutOfTime
         began = time.time()
-        row = _epoch(model, train, config, seed, state["epoch"], optimiser, ready.go)
+        epoch = state["epoch"] - probes  # negative while the head alone is trained
+        trained = head if epoch < 0 else _at_its_eps(ready, config, epoch)
+        with _frozen_backbone(model) if epoch < 0 else nullcontext():
+            row = _epoch(trained, train, config, seed, epoch)
         state["epoch"] += 1
-        row = {
-            "epoch": state["epoch"],
-            **row,
-            **_validate(model, validation, config, eval_attack, seed, state["epoch"]),
-        }
+        row = {"epoch": state["epoch"], **row}
+        if epoch >= 0:
+            row |= _validate(model, validation, config, eval_attack, seed, epoch + 1)
         state["history"].append(row)
         _select(state, model, row, metric, config.regime == "FAT")
         if keep is not None:
             keep(state["epoch"], _snapshot(model))
         seconds = time.time() - began
-        if checkpoint is not None and state["epoch"] < config.epochs:
+        if checkpoint is not None and state["epoch"] < config.all_epochs:
+            momenta = trained.optimiser.state_dict()
             unfinished.save(
-                {**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()},
-                checkpoint,
+                {**state, "model": model.state_dict(), "optimiser": momenta}, checkpoint
             )
         if progress is not None:
             progress(row)
@@ -281,15 +293,43 @@ def _ready(model: nn.Module, m: Mask, config: TrainingConfig) -> _Ready:
 
 
 def _new(model: nn.Module, m: Mask, config: TrainingConfig) -> _Ready:
-    masked_parameters, one = masked(model, m), next(model.parameters())
+    return _steps(model, masked(model, m), _optimiser(model.parameters(), config), config)
+
+
+def _head(ready: _Ready, config: TrainingConfig) -> _Ready:
+    """The same network, of which the optimiser trains the head alone."""
+    optimiser = _optimiser(cast(nn.Module, ready.model.fc).parameters(), config)
+    return _steps(ready.model, ready.masked_parameters, optimiser, config)
+
+
+def _at_its_eps(ready: _Ready, config: TrainingConfig, epoch: int) -> _Ready:
+    """The same network, trained against this epoch's attack: a captured step knows but one eps."""
+    attack = config.attack_at(epoch)
+    if attack == config.attack:
+        return ready
+    warming = config.model_copy(update={"attack": attack})
+    return _steps(ready.model, ready.masked_parameters, ready.optimiser, warming)
+
+
+def _optimiser(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.SGD:
+    weights = list(parameters)
+    one = weights[0]
     rate = torch.tensor(config.lr, device=one.device) if _capturable(one) else config.lr
-    optimiser = torch.optim.SGD(
-        model.parameters(),
+    return torch.optim.SGD(
+        weights,
         lr=rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         fused=True,
     )
+
+
+def _steps(
+    model: nn.Module,
+    masked_parameters: MaskedParameters,
+    optimiser: torch.optim.Optimizer,
+    config: TrainingConfig,
+) -> _Ready:
     go = stepper(
         model,
         masked_parameters,
@@ -300,6 +340,20 @@ def _new(model: nn.Module, m: Mask, config: TrainingConfig) -> _Ready:
         config.micro_batch_size,
     )
     return _Ready(model, masked_parameters, optimiser, go)
+
+
+@contextmanager
+def _frozen_backbone(model: nn.Module) -> Iterator[None]:
+    """Lend the network without gradients but the head's."""
+    head = {id(weight) for weight in cast(nn.Module, model.fc).parameters()}
+    backbone = [w for w in model.parameters() if w.requires_grad and id(w) not in head]
+    try:
+        for weight in backbone:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in backbone:
+            weight.requires_grad_(True)
 
 
 def _recall(optimiser: torch.optim.Optimizer, saved: dict) -> None:
@@ -315,17 +369,11 @@ def _recall(optimiser: torch.optim.Optimizer, saved: dict) -> None:
             )
 
 
-def _epoch(  # noqa: PLR0913
-    model: nn.Module,
-    train: Images,
-    config: TrainingConfig,
-    seed: int,
-    epoch: int,
-    optimiser: torch.optim.Optimizer,
-    go: Stepper,
+def _epoch(
+    trained: _Ready, train: Images, config: TrainingConfig, seed: int, epoch: int
 ) -> dict[str, float]:
-    model.train()
-    device = next(model.parameters()).device
+    trained.model.train(epoch >= 0)  # a frozen backbone's statistics do not move
+    device = next(trained.model.parameters()).device
     noise = generator(seed, "attack", epoch, device)
     total, steps = torch.zeros((), device=device), max(1, math.ceil(len(train) / config.batch))
     epoch_batches = training_batches(
@@ -334,15 +382,21 @@ def _epoch(  # noqa: PLR0913
     rate = config.lr
     for number, (x, y) in enumerate(epoch_batches):
         rate = learning_rate(config, epoch, (number + 1) / steps)
-        for group in optimiser.param_groups:
+        for group in trained.optimiser.param_groups:
             group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
-        total += go(x, y, noise)[1] * len(y)
+        total += trained.go(x, y, noise)[1] * len(y)
     mean = (total / len(train)).item()
     if not math.isfinite(mean):
+        at = epoch + 1 + config.linear_probe_epochs
         raise FloatingPointError(
-            f"the loss is {mean} in epoch {epoch + 1}: want a finite one; lower lr={config.lr}"
+            f"the loss is {mean} in epoch {at}: want a finite one; lower lr={config.lr}"
         )
-    return {"lr": rate, "loss": mean}
+    row = {"lr": rate, "loss": mean}
+    if epoch < 0:
+        row["probe"] = 1.0
+    if config.eps_warmup and (attack := config.attack_at(epoch)):
+        row["eps"] = attack.eps
+    return row
 
 
 def stepper(  # noqa: PLR0913  (what a step takes that no batch changes)

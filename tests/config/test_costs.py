@@ -88,6 +88,17 @@ def test_validation_is_counted_from_the_epoch_a_recipe_names_and_on_the_images_i
     assert split(ticket.data, ours, 0.5) == (25_000, 10_000)
 
 
+def test_an_epoch_of_the_head_alone_costs_its_attack_and_a_forward_pass():
+    forward, images = 0.0125 * (8 / 32) ** 2, 0.1 * CATALOGUE["digits"].train_images
+    for attack, passes in ((ATTACK, 1 + 2 * 3), (None, 1)):
+        how = changed(RECIPE, attack=attack)
+        probed = changed(TRANSFER, recipe=changed(how, linear_probe_epochs=5))
+        more = cost(probed) - cost(changed(TRANSFER, recipe=how))
+        assert more == pytest.approx(5 * images * passes * forward)
+    warmed = changed(TRANSFER, recipe=changed(RECIPE, eps_warmup=0.5))
+    assert work(warmed) == work(TRANSFER)
+
+
 def test_restarts_cost_their_attacks_and_the_scores_that_tell_them_apart():
     score = (1, 1 + 2 * 3)  # forward passes of a score alone and under the attack of three steps
     forward, row = 0.0125 * (8 / 32) ** 2, CATALOGUE["digits"]

@@ -134,6 +134,26 @@ BAD = {
         None,
         "validate_ra_from=101 100",
     ),
+    "a probe longer than its training": (
+        BASE + "transfer:\n  AT: {linear_probe_epochs: 101}\n",
+        None,
+        "linear_probe_epochs=101 100",
+    ),
+    "a probe before theta_p": (
+        swap("lr: 0.1", "linear_probe_epochs: 1, lr: 0.1"),
+        None,
+        "linear_probe_epochs=1 transfer",
+    ),
+    "eps that grows where there is none": (
+        BASE + "transfer:\n  ST: {eps_warmup: 0.5}\n",
+        None,
+        "eps_warmup=0.5 ST AT",
+    ),
+    "eps that never arrives": (
+        BASE + "transfer:\n  AT: {eps_warmup: 1.0}\n",
+        13,
+        "transfer.AT.eps_warmup=1.0 less",
+    ),
     "shares of the area that fall": (
         BASE + "data:\n  digits: {scale: [0.9, 0.5]}\n",
         13,

@@ -1,5 +1,7 @@
 """Theorems on attacks and training configurations: one class each, and no setting written twice."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 from test_specs import RECIPE, THETA, changed
@@ -40,6 +42,22 @@ def test_overrides_have_the_fields_of_a_configuration_with_its_limits_and_its_wo
     for wrong in (dict(lr=0.0), dict(batch=1), dict(schedule="step"), dict(alpha=0.0), dict(lr_=1)):
         with pytest.raises(ValidationError):
             TrainingOverrides(**wrong)
+
+
+def test_eps_and_alpha_grow_in_step_from_0_over_their_share_of_the_epochs():
+    attack = PGD(0.2, 0.04, 3, bn="eval")
+    for epochs, warmup, shares in (
+        (4, 0.5, [0, 0.5, 1, 1]),
+        (10, 0.25, [0, 0.4, 0.8, *7 * [1]]),
+        (3, 0.0, [1, 1, 1]),
+    ):
+        how = changed(RECIPE, attack=attack, epochs=epochs, eps_warmup=warmup)
+        faced = [how.attack_at(epoch) for epoch in range(epochs)]
+        assert [one.eps for one in faced] == pytest.approx([0.2 * share for share in shares])
+        assert [one.alpha for one in faced] == pytest.approx([0.04 * share for share in shares])
+        assert {replace(one, eps=0.2, alpha=0.04) for one in faced} == {attack}
+        assert faced[-1] == how.attack_at(-1) == attack  # of the head alone
+    assert changed(RECIPE, attack=None, eps_warmup=0.5).attack_at(0) is None
 
 
 def test_descriptions_of_older_records_are_read_and_keep_their_ids():

@@ -120,6 +120,8 @@ def test_an_id_changes_with_every_number_of_a_recipe_an_attack_and_a_data_set():
         micro_batch_size=16,
         validate_ra_from=2,
         selection="last",
+        linear_probe_epochs=1,
+        eps_warmup=0.5,
     )
     attack = dict(
         eps=0.2, alpha=0.03, steps=4, random_start=False, restarts=2, precision="bf16", bn="eval"
@@ -174,6 +176,20 @@ def test_micro_batches_make_another_id_but_one_of_the_whole_batch_does_not():
 
     assert of_batch_64() == of_batch_64(64) == of_batch_64(100)
     assert of_batch_64() != of_batch_64(32) != of_batch_64(16)
+
+
+def test_settings_that_came_later_are_in_an_id_only_where_they_are_set(monkeypatch):
+    later, hashed, real = ("linear_probe_epochs", "eps_warmup"), [], specs.json.dumps
+    monkeypatch.setattr(
+        specs.json, "dumps", lambda *args, **kw: hashed.append(real(*args, **kw)) or hashed[-1]
+    )
+    for settings in ({}, dict.fromkeys(later, 0), {later[0]: 2}, {later[1]: 0.5}):
+        specs._record_id.cache_clear()
+        hashed.clear()
+        record_id(changed(THETA, recipe=changed(RECIPE, **settings)))
+        assert {name for name in later if name in hashed[0]} == {
+            k for k, v in settings.items() if v
+        }
 
 
 def test_an_id_heeds_neither_the_path_nor_the_licence_nor_the_number_of_images():

@@ -204,6 +204,17 @@ def test_training_by_replays_ends_with_the_same_bits(cuda, net, digits, name, fa
     assert alike(found, wanted) and same(model.state_dict(), wanted.last) and model.training
 
 
+def test_a_probe_and_every_eps_have_captured_steps_of_their_own(cuda, net, digits, monkeypatch):
+    train = digits.take(torch.arange(150))  # batches of 64, 64, 22
+    how = regime("AT", epochs=4, linear_probe_epochs=1, eps_warmup=0.5)
+    m = mask(net(), 0.5)
+    wanted = fit(net(), m, train, None, how, 7)
+    monkeypatch.setattr(trainer, "_capturable", lambda x: True)
+    for captures in (4, 3):  # the head's, eps 0 and a half; eps itself, which stays captured
+        cuda.captures = 0
+        assert alike(fit(net(), m, train, None, how, 7), wanted) and cuda.captures == captures
+
+
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_tickets_one_after_another_share_a_captured_step_and_nothing_else(
     cuda, net, digits, momentum, monkeypatch, tmp_path

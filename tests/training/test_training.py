@@ -153,10 +153,23 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("name, after", [("ST", 1), ("ST", 2), ("ST", 3), ("AT", 1), ("AT", 3)])
-def test_resuming_after_any_epoch_ends_with_the_same_bits(name, after, net, digits, tmp_path):
+PROBED = {"epochs": 2, "linear_probe_epochs": 2, "eps_warmup": 0.9}
+
+
+@pytest.mark.parametrize(
+    "name, after, settings",
+    [
+        *((name, after, {}) for name, after in [("ST", 1), ("ST", 3), ("AT", 1), ("AT", 3)]),
+        *(("AT", after, PROBED) for after in (1, 2, 3)),
+        ("AT", 2, {"eps_warmup": 0.75}),
+    ],
+)
+def test_resuming_after_any_epoch_ends_with_the_same_bits(
+    name, after, settings, net, digits, tmp_path
+):
     train, validation = digits.take(torch.arange(130)), digits.take(torch.arange(130, 250))
-    how = regime(name, epochs=4)
+    how = regime(name, **{"epochs": 4, **settings})
+    assert how.all_epochs == 4
     model = net()
     m = half_mask(model)
     states, parts = {}, {}
@@ -236,6 +249,80 @@ def test_a_run_is_repeated_bit_by_bit_and_differs_between_seeds(net, digits):
         run(net(), digits, None, regime("AT", epochs=1), seed) for seed in (0, 0, 1)
     )
     assert same(one.last, again.last) and not same(one.last, other.last)
+
+
+# ------------------------------------------------------------------------------------------
+# the head alone first; eps from 0
+
+
+@pytest.mark.parametrize("name", ["ST", "FAT", "AT"])
+def test_a_linear_probe_moves_the_head_and_no_bit_of_the_backbone(name, net, digits):
+    model, states = net(), {}
+    m = half_mask(model)
+    how = regime(name, epochs=1, linear_probe_epochs=2)
+    found = fit(model, m, digits, digits, how, 0, keep=states.__setitem__)
+    assert list(states) == [0, 1, 2, 3] and len(found.history) == 3
+    for before, after in ((states[0], states[1]), (states[1], states[2])):
+        moved = {key for key in before if not torch.equal(before[key], after[key])}
+        assert moved == {"fc.weight", "fc.bias"}
+    assert not torch.equal(states[2]["conv1.weight"], states[3]["conv1.weight"])
+    for state in states.values():
+        assert all((state[weight][~part] == 0).all() for weight, part in m.items())
+    assert [row.get("probe") for row in found.history] == [1, 1, None]
+    assert ["SA" in row for row in found.history] == [False, False, True] and found.epoch == 3
+    assert [row["lr"] for row in found.history] == [how.lr, how.lr, 0.0]
+    assert model.training and all(weight.requires_grad for weight in model.parameters())
+
+
+def test_a_step_of_the_probe_is_sgd_on_the_backbones_features_by_hand(net, digits):
+    few = digits.take(torch.arange(20))
+    model, by_hand, states = net(), net().eval(), {}
+    how = regime(epochs=1, linear_probe_epochs=1, lr=0.1, weight_decay=0.01, batch=20)
+    run(model, few, None, how, 0, keep=states.__setitem__)
+    F.cross_entropy(by_hand(few.floats()), few.y).backward()
+    for name, theta in by_hand.fc.named_parameters():
+        expected = theta - 0.1 * (theta.grad + 0.01 * theta)
+        assert torch.allclose(states[1][f"fc.{name}"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_follows_a_probe_draws_what_it_draws_without(net, digits, monkeypatch):
+    def drawn(**settings):
+        calls, real = [], generator
+        monkeypatch.setattr(
+            trainer, "generator", lambda *args: calls.append(args[1:3]) or real(*args)
+        )
+        run(net(), digits, digits, regime("AT", **settings), 0)
+        monkeypatch.setattr(trainer, "generator", real)
+        return calls
+
+    alone, probed = drawn(), drawn(linear_probe_epochs=2)
+    assert probed[-len(alone) :] == alone
+    assert {epoch for _, epoch in probed[: -len(alone)]} == {-2, -1}
+
+
+def test_a_probe_that_fails_names_its_epoch_and_leaves_nothing_frozen(net, digits):
+    model = net()
+    with pytest.raises(FloatingPointError, match="in epoch 1:.*lower lr"):
+        run(model, digits, None, regime(lr=1e38, linear_probe_epochs=1), 0)
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["FAT", "AT"])
+def test_training_faces_the_eps_of_each_epoch_and_its_history_says_it(
+    name, net, digits, monkeypatch
+):
+    faced, real = [], trainer.perturb_unchecked
+
+    def watch(model, x, y, attack, *rest):
+        moved = real(model, x, y, attack, *rest)
+        faced.append(attack.eps)
+        assert (moved - x).abs().max() <= attack.eps + 1e-6
+        return moved
+
+    monkeypatch.setattr(trainer, "perturb_unchecked", watch)
+    how = regime(name, epochs=4, eps_warmup=0.5, batch=300)
+    found = run(net(), digits, None, how, 0)
+    assert faced == [row["eps"] for row in found.history] == pytest.approx([0, 0.075, 0.15, 0.15])
 
 
 # ------------------------------------------------------------------------------------------
