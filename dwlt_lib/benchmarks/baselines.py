@@ -1,5 +1,4 @@
-"""What a benchmark compares: faithful re-creations of the authors' steps and of other tools, and
-this code's own.
+"""What a benchmark compares: the authors' steps and other tools, re-created, and this code's own.
 
 Every variant of a case has the same weights, mask, images, labels and start noise.
 """
@@ -9,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch.nn.utils import prune
 from dwlt_lib.analysis import loss_landscape
 from dwlt_lib.attacks import pgd
 from dwlt_lib.config.datasets import CATALOGUE
+from dwlt_lib.config.recipes import BatchNormMode, Precision
 from dwlt_lib.config.specs import PRUNE_FRACTION
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import kth_smallest, masks
@@ -102,13 +103,13 @@ def authors_attack(
         loss = F.cross_entropy(model(x + delta), y)
         if parameters:
             loss.backward()
-            gradient = delta.grad.detach()
+            gradient = cast(Tensor, delta.grad)
         else:
-            gradient = torch.autograd.grad(loss, delta)[0].detach()
+            gradient = torch.autograd.grad(loss, delta)[0]
         moved = torch.clamp(delta + ALPHA * torch.sign(gradient), -EPS, EPS)
         delta.data = torch.max(torch.min(1 - x, moved), 0 - x)
         if parameters:
-            delta.grad.zero_()
+            gradient.zero_()
     return delta.detach()
 
 
@@ -173,7 +174,10 @@ def benchmark_case(network: str, size: int, batch: int, device: torch.device) ->
     hooks = [
         module.register_forward_hook(
             lambda module, given, out: seen.append(
-                (out.numel() * module.weight[0].numel(), given[0].numel() + out.numel())
+                (
+                    out.numel() * module.get_parameter("weight")[0].numel(),
+                    given[0].numel() + out.numel(),
+                )
             )
         )
         for module in model.modules()
@@ -202,7 +206,15 @@ def _sgd(model: nn.Module, **options: bool) -> torch.optim.SGD:
 
 
 def training_steps(on: BenchmarkCase, steps: int) -> Iterator[Variant]:
-    """An adversarial (steps > 0) or standard training step."""
+    """One training step, adversarial or standard, on the case's images.
+
+    Args:
+        on: what the variants share.
+        steps: of the attack; 0 for a standard step.
+
+    Yields:
+        The authors' step first, then foolbox's if it is installed, then this code's.
+    """
 
     def baseline(parameters: bool) -> Callable[..., Result]:
         model = reference_model(on.model, on.m).train()
@@ -224,7 +236,7 @@ def training_steps(on: BenchmarkCase, steps: int) -> Iterator[Variant]:
 
     pool = torch.cuda.graph_pool_handle() if on.x.is_cuda else None
 
-    def candidate(precision: str, bn: str = "train") -> Callable[..., Result]:
+    def candidate(precision: Precision, bn: BatchNormMode = "train") -> Callable[..., Result]:
         model, ways = deepcopy(on.model), {}
         masked_parameters, optimiser = trainer.masked(model, on.m), _sgd(model, fused=True)
         if on.x.is_cuda:
@@ -251,7 +263,7 @@ def training_steps(on: BenchmarkCase, steps: int) -> Iterator[Variant]:
         model = reference_model(on.model, on.m).eval()
         attack = foolbox.attacks.LinfPGD(abs_stepsize=ALPHA, steps=steps, random_start=True)
         wrapped, optimiser = (
-            foolbox.PyTorchModel(model, bounds=(0, 1), device=on.x.device),
+            foolbox.models.pytorch.PyTorchModel(model, bounds=(0, 1), device=on.x.device),
             _sgd(model),
         )
 
@@ -291,13 +303,21 @@ def training_steps(on: BenchmarkCase, steps: int) -> Iterator[Variant]:
         )
 
 
-def _compared(name: str, run: Callable[..., Result], steps: int, **about: object) -> Variant:
+def _compared(name: str, run: Callable[..., Result], steps: int, **about: Any) -> Variant:
     """A variant that is compared after one step of its attack, from the same weights and start."""
     return Variant(name, run, (lambda: run(1)) if steps else None, **about)
 
 
 def evaluations(on: BenchmarkCase, steps: int = 20) -> Iterator[Variant]:
-    """RA of a batch: the attack, then the score."""
+    """RA of a batch: the attack, then the score.
+
+    Args:
+        on: what the variants share.
+        steps: of the attack; the paper takes 20.
+
+    Yields:
+        The authors' evaluation first, then this code's.
+    """
 
     def baseline(parameters: bool) -> Callable[..., Result]:
         model = reference_model(on.model, on.m).eval()
@@ -309,7 +329,7 @@ def evaluations(on: BenchmarkCase, steps: int = 20) -> Iterator[Variant]:
 
         return run
 
-    def candidate(precision: str) -> Callable[..., Result]:
+    def candidate(precision: Precision) -> Callable[..., Result]:
         model = deepcopy(on.model).eval()
 
         def run(steps: int = steps) -> Result:
@@ -335,7 +355,14 @@ def evaluations(on: BenchmarkCase, steps: int = 20) -> Iterator[Variant]:
 
 
 def thresholds(device: torch.device) -> Iterator[Variant]:
-    """The global threshold at 20 % of ResNet-50's 23.45 million weights."""
+    """The global threshold at 20 % of ResNet-50's 23.45 million weights.
+
+    Args:
+        device: where the weights are.
+
+    Yields:
+        Torch's ways first, then this code's.
+    """
     flat = torch.randn(23_454_912, generator=torch.Generator().manual_seed(0)).abs().to(device)
     k = round(0.2 * len(flat))
     yield Variant("torch.topk", lambda: (flat.topk(k, largest=False).values.max().view(1), 0.0))
@@ -345,7 +372,15 @@ def thresholds(device: torch.device) -> Iterator[Variant]:
 
 
 def surfaces(on: BenchmarkCase, points: int = 3) -> Iterator[Variant]:
-    """Points of a surface: the loss of the batch at each of points x points."""
+    """Points of a loss surface: the loss of the batch at each of points x points.
+
+    Args:
+        on: what the variants share.
+        points: along each of two random directions, from -1 to 1.
+
+    Yields:
+        Weights loaded point by point first, then this code's way.
+    """
     d1, d2 = (
         loss_landscape.direction(on.model, on.m, torch.Generator().manual_seed(i)) for i in (1, 2)
     )

@@ -1,8 +1,8 @@
-"""`dwlt bench`: this code's steps against faithful re-creations of its peers', interleaved in one
-process.
+"""`dwlt bench`: this code's steps against faithful re-creations of its peers', interleaved.
 
-Times are medians over repetitions during which no other process used the machine; ratios hold
-within one run. Rows of other semantics (another algorithm) are marked and have no ratio.
+All run in one process. Times are medians over repetitions during which no other process used the
+machine; ratios hold within one run. Rows of other semantics (another algorithm) are marked and have
+no ratio.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from dwlt_lib.benchmarks import baselines
 from dwlt_lib.benchmarks.baselines import Variant
+from dwlt_lib.benchmarks.forecast import PASSES
 from dwlt_lib.config import specs
 from dwlt_lib.data import batches
 from dwlt_lib.evaluation import accuracy
@@ -35,6 +37,7 @@ LEAST = 5  # repetitions, unless they take more than LONGEST times the seconds a
 LONGEST = 3
 ENOUGH = 20  # trained networks that a claim about precision wants
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 # ----------------------------------------------------------------------------------------------
@@ -42,7 +45,15 @@ Say = Callable[[str], None]
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """The machine in general terms: cores and instruction sets, or the GPU; torch and threads."""
+    """The machine in general terms.
+
+    Args:
+        device: where the benchmark runs.
+
+    Returns:
+        Torch, threads and device; the GPU's name, or the processor's architecture, cores and
+        instruction sets.
+    """
     found: dict[str, object] = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -64,8 +75,15 @@ def machine(device: torch.device) -> dict[str, object]:
 
 
 def ceilings(device: torch.device) -> dict[str, float]:
-    """TFLOP/s of a large matrix product in fp32 and bf16 (on CUDA also in TF32), GB/s of a large
-    copy (read and written)."""
+    """The peaks that speeds are compared with, the best of five runs each.
+
+    Args:
+        device: where they are measured.
+
+    Returns:
+        TFLOP/s of a large matrix product in fp32 and bf16, on CUDA also in TF32; GB/s of a large
+        copy, counted as read and written.
+    """
     n = 8192 if device.type == "cuda" else 2048
     found = {}
     for name in ("fp32", "TF32", "bf16")[:: 1 if device.type == "cuda" else 2]:
@@ -98,7 +116,7 @@ def _best(task: Callable[[], object], device: torch.device) -> float:
     return min(_timed(task, device)[0] for _ in range(5))
 
 
-def _timed(task: Callable[[], object], device: torch.device) -> tuple[float, object]:
+def _timed(task: Callable[[], T], device: torch.device) -> tuple[float, T]:
     if device.type == "cuda":
         torch.cuda.synchronize()
     began = time.perf_counter()
@@ -128,16 +146,26 @@ def _used() -> tuple[float, float]:
 # measuring
 
 
+@dataclass(frozen=True)
+class Workload:
+    """What one run of a task handles."""
+
+    images: int
+    """How many images."""
+    gflop: float = 0
+    """Arithmetic per image, in GFLOP; 0 if it is not counted."""
+    gbyte: float = 0
+    """The least memory traffic per image, in GB; 0 if it is not counted."""
+
+
 def measure(
     variants: list[Variant],
     device: torch.device,
     seconds: float,
-    images: float,
-    gflop: float,
-    gbyte: float,
+    load: Workload,
     ceiling: dict[str, float],
     say: Say,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Time the variants in turn.
 
     Repetitions end after `seconds` and at least LEAST turns, or after LONGEST times `seconds`.
@@ -146,9 +174,7 @@ def measure(
         variants: what is compared; the others' results and ratios are to the first.
         device: where they run.
         seconds: how long the repetitions of all variants together are to take.
-        images: the number that one run handles.
-        gflop: arithmetic per image; 0 if it is not counted.
-        gbyte: the least memory traffic per image; 0 if it is not counted.
+        load: what one run handles.
         ceiling: the machine's peaks, from `ceilings`.
         say: where a line about each variant goes.
 
@@ -176,16 +202,18 @@ def measure(
     rows, first = [], None
     for one in variants:
         times = np.array(one.times or one.discarded)
-        speed = images / times
+        speed = load.images / times
         median = float(np.median(speed))
         first = first or median
         compiling = (
-            round(max(0.0, warm[one.name] - images / median), 1) if device.type == "cuda" else 0.0
+            round(max(0.0, warm[one.name] - load.images / median), 1)
+            if device.type == "cuda"
+            else 0.0
         )
         peak = ceiling[
             f"{'bf16' if 'bf16' in one.name else 'TF32' if one.tf32 else 'fp32'} TFLOP/s"
         ]
-        arithmetic, traffic = (gflop, gbyte) if one.counted else (0, 0)
+        arithmetic, traffic = (load.gflop, load.gbyte) if one.counted else (0, 0)
         of_matmul = round(median * arithmetic / 1e3 / peak, 3) if arithmetic else None
         of_bandwidth = round(median * traffic / ceiling["copy GB/s"], 3) if traffic else None
         row = {
@@ -226,7 +254,7 @@ def _difference(
     }
 
 
-def _peak(task: Callable[[], object], device: torch.device) -> tuple[float | None, object]:
+def _peak(task: Callable[[], T], device: torch.device) -> tuple[float | None, T]:
     """Peak memory of one run above what lay there before, in MB; and its result."""
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -255,7 +283,7 @@ def _status(name: str) -> int:
 # what is asked for
 
 
-def bench(
+def bench(  # noqa: PLR0913  (the command's options)
     device: torch.device,
     tasks: tuple[str, ...],
     networks: tuple[str, ...],
@@ -263,62 +291,70 @@ def bench(
     batch: int,
     seconds: float,
     say: Say,
-) -> dict[str, object]:
-    """Everything asked for: {machine, ceilings, tables: [{task, network, size, batch, rows}]}.
+) -> dict[str, Any]:
+    """Measure everything that `dwlt bench` was asked for.
 
-    Seconds: a table's.
+    Args:
+        device: where to measure.
+        tasks: of `TASKS`.
+        networks: names of architectures; those for small images are left out at sizes above 64.
+        sizes: sides of images in pixels.
+        batch: images per step.
+        seconds: how long the repetitions of one table are to take.
+        say: where a line about each variant goes.
+
+    Returns:
+        {machine, ceilings, tables: [{task, network, size, batch, rows}]}, and precision if it was
+        asked for.
     """
     trainer.configure_backend(device)
-    ceiling = ceilings(device)
-    found: dict[str, object] = {"machine": machine(device), "ceilings": ceiling, "tables": []}
+    ceiling, tables = ceilings(device), []
+    found = {"machine": machine(device), "ceilings": ceiling, "tables": tables}
     say(f"{found['machine']}\n{ceiling}")
 
-    def table(
-        task: str,
-        variants: Iterator[Variant],
-        images: float,
-        gflop: float,
-        gbyte: float,
-        about: dict,
-    ) -> None:
+    def table(task: str, variants: Iterator[Variant], load: Workload, about: dict) -> None:
         say(" ".join([task, *(str(value) for value in about.values())]))
-        rows = measure(list(variants), device, seconds, images, gflop, gbyte, ceiling, say)
-        found["tables"].append({"task": task, **about, "rows": rows})
+        rows = measure(list(variants), device, seconds, load, ceiling, say)
+        tables.append({"task": task, **about, "rows": rows})
 
     if "prune" in tasks:
-        table("prune", baselines.thresholds(device), 1, 0, 0, {"network": "resnet50"})
+        table("prune", baselines.thresholds(device), Workload(1), {"network": "resnet50"})
     for network in networks:
         for size in sizes:
             if (network.endswith("_32") or network in ("resnet8", "resnet20")) and size > 64:
                 continue
             on = baselines.benchmark_case(network, size, batch, device)
             about = {"network": network, "size": size, "batch": batch}
-            for task, variants, passes in (
-                ("at", baselines.training_steps(on, 10), 23),
-                ("st", baselines.training_steps(on, 0), 3),
-                ("pgd20", baselines.evaluations(on), 41),
-                ("surface", baselines.surfaces(on), 9),
+            for task, variants in (
+                ("at", baselines.training_steps(on, 10)),
+                ("st", baselines.training_steps(on, 0)),
+                ("pgd20", baselines.evaluations(on)),
+                ("surface", baselines.surfaces(on)),
             ):
                 if task in tasks:
-                    table(
-                        task,
-                        variants,
-                        batch,
-                        passes * 2 * on.gmac,
-                        passes * 4 * on.elements / 1e9,
-                        about,
-                    )
+                    passes = PASSES[task]
+                    load = Workload(batch, passes * 2 * on.gmac, passes * 4 * on.elements / 1e9)
+                    table(task, variants, load, about)
     if "precision" in tasks:
         found["precision"] = precision(device, say)
     return found
 
 
-def precision(device: torch.device, say: Say) -> dict[str, object]:
-    """RA of the trained networks among the records, by their own PGD in bf16 and in fp32 with equal
-    start noise.
+def precision(device: torch.device, say: Say) -> dict[str, Any]:
+    """RA of trained networks by PGD in bf16 and in fp32, with equal start noise.
 
-    bf16 may be a default only where |difference of mean RA| is at most 0.3 points over ENOUGH
+    bf16 may be a default only where |difference of mean RA| is at most 0.3 points over `ENOUGH`
     networks or more.
+
+    Args:
+        device: where the networks are attacked.
+        say: where the line that sums up goes.
+
+    Returns:
+        Counts, means and differences of RA as fractions, and a row per network.
+
+    Raises:
+        ValueError: fewer than `ENOUGH` networks have their weights here.
     """
     rows = []
     for record in (
@@ -334,7 +370,7 @@ def precision(device: torch.device, say: Say) -> dict[str, object]:
         kind = specs.TransferSpec if record.kind == "transfer" else specs.PretrainingSpec
         spec = kind.model_validate_json(json.dumps(record.spec))
         model, test = load_network(record, device), batches.load_images(spec.data, "test", device)
-        row = {"id": record.id, "label": specs.label(spec)}
+        row: dict[str, Any] = {"id": record.id, "label": specs.label(spec)}
         for name in ("fp32", "bf16"):
             attack = replace(spec.evaluation, precision=name)
             rng = trainer.generator(spec.seed, "precision", device=device)

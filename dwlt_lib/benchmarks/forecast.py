@@ -1,5 +1,4 @@
-"""What a plan will take: records, bytes on disk, device hours a stage and wall hours for so many
-devices.
+"""What a plan will take: records, bytes on disk, device hours per stage, wall hours.
 
 Time is arithmetic over speed: GMAC of each sort of work (`costs`) over the GMAC a second measured
 for it, by `dwlt bench` elsewhere or by a few steps here. Left out: decoding images, starting
@@ -50,7 +49,15 @@ _PARTS = {
 
 
 def state_bytes(arch: str, classes: int) -> int:
-    """One network's weights and buffers in fp32."""
+    """The size of one network's weights and buffers in fp32.
+
+    Args:
+        arch: the network.
+        classes: outputs of its head.
+
+    Returns:
+        Bytes.
+    """
     prunable, rest, features = _PARTS[arch]
     return 4 * prunable + rest + 4 * classes * (features + 1)
 
@@ -66,9 +73,18 @@ _TEXT = {
 
 
 def disk_bytes(spec: Spec) -> int:
-    """A record's files: weights where they are kept (a trajectory: those of every epoch besides), a
-    mask's bits, surfaces in float64, an attack's example images; and record.json, of 2 to 8 kB, 120
-    bytes more an epoch."""
+    """The size of a record's files, about.
+
+    Weights count where they are kept (of a trajectory those of every epoch), a mask's bits,
+    surfaces in float64, an attack's example images, and record.json: 2 to 8 kB, and 120 bytes per
+    epoch.
+
+    Args:
+        spec: its description.
+
+    Returns:
+        Bytes.
+    """
     text = _TEXT[spec.kind]
     if isinstance(spec, ImportedSpec):
         return text + state_bytes(spec.arch, spec.data.classes)
@@ -96,15 +112,20 @@ def disk_bytes(spec: Spec) -> int:
 
 
 class Rate(NamedTuple):
-    """A measured speed: `variant` of `task` on a network at a side in pixels, in GMAC a second;
-    batch: images at once, 0 if it is not said."""
+    """A measured speed."""
 
     task: str
+    """What was timed, a key of `PASSES`."""
     network: str
+    """The architecture."""
     size: int
+    """Side of the images in pixels."""
     batch: int
+    """Images at once; 0 if the file does not say it."""
     variant: str
+    """The row of the benchmark's table."""
     speed: float
+    """In GMAC a second."""
 
 
 # forward passes an image that a benchmark's tables count, and which task stands in where one was
@@ -119,7 +140,14 @@ _INSTEAD = {
 
 
 def variant(kind: Work) -> str:
-    """The row of a benchmark's table that does this work."""
+    """The row of a benchmark's table that does a sort of work.
+
+    Args:
+        kind: the sort of work.
+
+    Returns:
+        The name of a `baselines.Variant`.
+    """
     if kind.task == "at" and kind.bn == "eval":
         return f"ours, eval-mode BatchNorm in the attack, {kind.precision}"
     if kind.task in ("at", "st"):
@@ -128,8 +156,17 @@ def variant(kind: Work) -> str:
 
 
 def read_rates(path: Path) -> list[Rate]:
-    """The speeds in a file of `dwlt bench --json`, or one of its form written by hand; ValueError,
-    one line, if it holds none."""
+    """The speeds in a file of `dwlt bench --json`, or in one of its form written by hand.
+
+    Args:
+        path: the file.
+
+    Returns:
+        One rate per row of its tables, at least one.
+
+    Raises:
+        ValueError: one line: no such file, or none with a speed in it.
+    """
     want = "want what dwlt bench --json writes"
     if path.exists():
         files.regular(path)
@@ -181,9 +218,17 @@ def read_rates(path: Path) -> list[Rate]:
 
 
 def choose(rates: Iterable[Rate], kind: Work) -> Rate:
-    """The rate that fits best.
+    """The rate that fits a sort of work best.
 
-    Of the task or what stands in for it, then the row, the network, the nearest cost.
+    The task counts first, or what stands in for it, then the variant, the network and the nearest
+    cost.
+
+    Args:
+        rates: measured speeds.
+        kind: the sort of work.
+
+    Returns:
+        One of `rates`.
     """
 
     def distance(rate: Rate) -> tuple:
@@ -203,9 +248,20 @@ def choose(rates: Iterable[Rate], kind: Work) -> Rate:
 
 
 def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> list[Rate]:
-    """Speeds of this machine, one thread of it or its GPU: a few steps of each sort of work at a
-    small batch, with few steps of the attack, by processor time on a CPU. Forward passes alone are
-    left to the attack's rate."""
+    """Speeds of this machine: of one thread, or of its GPU.
+
+    A few steps of each sort of work are timed, with a small batch and few steps of the attack; on a
+    CPU by processor time, which leaves out what others do with the cores. For forward passes alone
+    the attack's rate stands in.
+
+    Args:
+        kinds: sorts of work.
+        device: cpu or cuda.
+        seconds: to spend on each, at least.
+
+    Returns:
+        One rate per sort of work with a backward pass.
+    """
     import torch
 
     from dwlt_lib.benchmarks import baselines
@@ -246,7 +302,15 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> list[Ra
 
 
 def explain(rates: Iterable[Rate], kinds: Iterable[Work]) -> Iterator[str]:
-    """One line per sort of work: the speed taken for it, and what is not as it should be."""
+    """Which speed is taken for which work, and what is not as it should be.
+
+    Args:
+        rates: measured speeds.
+        kinds: sorts of work.
+
+    Yields:
+        One line per sort of work.
+    """
     for kind in kinds:
         rate = choose(rates, kind)
         wrong = [f"{kind.task} was not measured"] * (rate.task != kind.task)
@@ -269,7 +333,14 @@ def explain(rates: Iterable[Rate], kinds: Iterable[Work]) -> Iterator[str]:
 
 
 def stage(spec: Spec) -> str:
-    """The part of a study that a record belongs to."""
+    """The part of a study that a record belongs to.
+
+    Args:
+        spec: its description.
+
+    Returns:
+        Such as "masks" or "transfers AT".
+    """
     if isinstance(spec, TransferSpec):
         return f"transfers {spec.regime}"
     if isinstance(spec, SurfaceSpec | TrajectorySpec):
@@ -280,7 +351,14 @@ def stage(spec: Spec) -> str:
 
 
 def seconds_of(rates: list[Rate]) -> Callable[[Spec], float]:
-    """A function that tells how long one device makes a record."""
+    """How long one device makes a record, by measured speeds.
+
+    Args:
+        rates: the speeds.
+
+    Returns:
+        A function from a description to seconds.
+    """
     speeds: dict[Work, float] = {}
 
     def seconds(spec: Spec) -> float:
@@ -295,9 +373,14 @@ def seconds_of(rates: list[Rate]) -> Callable[[Spec], float]:
 
 
 def chain(left: Plan, seconds: Callable[[Spec], float]) -> list[Spec]:
-    """The records, each built on the one before, that together take longest.
+    """The longest chain of records, each built on the one before: no number of devices is faster.
 
-    No number of devices is faster.
+    Args:
+        left: the records to make, upstream first.
+        seconds: how long each takes.
+
+    Returns:
+        Their descriptions in the order in which they are made; empty if nothing is left.
     """
     ends: dict[
         str, tuple[float, str | None]
@@ -355,19 +438,40 @@ def predict(
 
 
 def union(plans: Iterable[Plan]) -> dict[str, Spec]:
-    """Every record once, upstream first."""
+    """The records of several plans.
+
+    Args:
+        plans: descriptions by id, upstream first.
+
+    Returns:
+        Each record once, upstream first.
+    """
     return {id: spec for one in plans for id, spec in one.items()}
 
 
 def missing_of(whole: Plan) -> dict[str, Spec]:
-    """The records of a plan that are not there yet."""
+    """The records of a plan that are not there yet.
+
+    Args:
+        whole: descriptions by id, upstream first.
+
+    Returns:
+        Some of them, in the same order.
+    """
     return {id: spec for id, spec in whole.items() if not store.exists(spec)}
 
 
 def counts(plans: Mapping[str, Plan], left: Plan) -> Iterator[str]:
-    """Records by kind.
+    """How many records there are, and how much arithmetic is left, by kind.
 
     With several parameter files each one's first, and how many of its own another plans too.
+
+    Args:
+        plans: the records of each parameter file by its name.
+        left: those of them that are missing.
+
+    Yields:
+        Lines of a table.
     """
     whole = union(plans.values())
     if len(plans) > 1:
@@ -391,7 +495,14 @@ def _row(name: str, part: Plan, left: Plan, width: int, between: str = "") -> st
 
 
 def disk(whole: Plan) -> str:
-    """Bytes of all records, by what they hold."""
+    """The size of all records, by what they hold.
+
+    Args:
+        whole: descriptions by id.
+
+    Returns:
+        One line.
+    """
     sizes: dict[str, int] = {}
     for spec in whole.values():
         sizes[stage(spec)] = sizes.get(stage(spec), 0) + disk_bytes(spec)
@@ -400,9 +511,17 @@ def disk(whole: Plan) -> str:
 
 
 def hours(left: Plan, rates: list[Rate], devices: Iterable[int]) -> Iterator[str]:
-    """Device hours a stage, and the least wall hours for each number of devices.
+    """Device hours per stage, and the least wall hours for each number of devices.
 
     A record is made on one device.
+
+    Args:
+        left: the records to make, upstream first.
+        rates: measured speeds.
+        devices: numbers of devices.
+
+    Yields:
+        Lines of a table, then one line per number of devices and one about the longest chain.
     """
     seconds = seconds_of(rates)
     stages: dict[str, list[float]] = {}
@@ -430,7 +549,14 @@ def hours(left: Plan, rates: list[Rate], devices: Iterable[int]) -> Iterator[str
 
 
 def kinds_of(left: Plan) -> list[Work]:
-    """The sorts of work that are left, the dearest first."""
+    """The sorts of work that records need.
+
+    Args:
+        left: the records to make.
+
+    Returns:
+        The dearest first.
+    """
     found: dict[Work, float] = {}
     for spec in left.values():
         for kind, gmac in work(spec).items():

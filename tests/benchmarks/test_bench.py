@@ -93,7 +93,7 @@ def test_repetitions_in_which_others_worked_are_left_out(monkeypatch):
     )  # somebody else uses a second each time
     variants = [baselines.Variant("a", lambda: None), baselines.Variant("b", lambda: None)]
     ceiling = {"fp32 TFLOP/s": 1, "bf16 TFLOP/s": 1, "copy GB/s": 1}
-    for row in bench.measure(variants, CPU, 0.01, 1, 0, 0, ceiling, lambda line: None):
+    for row in bench.measure(variants, CPU, 0.01, bench.Workload(1), ceiling, lambda line: None):
         assert row["kept"] == 0 and row["discarded"] >= 1 and "never quiet" in row["note"]
 
 
@@ -107,7 +107,9 @@ def test_repetitions_end_after_three_times_the_seconds_asked_for_even_if_few(mon
     ceiling = {"fp32 TFLOP/s": 1, "bf16 TFLOP/s": 1, "copy GB/s": 1}
     for seconds, repetitions in ((1, 1), (10, 3), (20, bench.LEAST), (100, 10)):
         variants = [baselines.Variant("slow", slow)]
-        (row,) = bench.measure(variants, CPU, seconds, 1, 0, 0, ceiling, lambda line: None)
+        (row,) = bench.measure(
+            variants, CPU, seconds, bench.Workload(1), ceiling, lambda line: None
+        )
         assert row["kept"] + row["discarded"] == repetitions
 
 
