@@ -35,6 +35,12 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> object:  # a Context of the click inside typer
         """Run the command.
 
+        Args:
+            ctx: the call's context, of the click inside typer.
+
+        Returns:
+            What the command returned, mostly None.
+
         Raises:
             Exit: with status 75 after an interrupt, 2 where a place cannot be used, 1 where files
                 could not be written.
@@ -104,7 +110,11 @@ def _options(
 
 
 def main() -> None:
-    """The entry point: all signals end a command alike, and it prints UTF-8 in every locale."""
+    """The entry point: all signals end a command alike, and it prints UTF-8 in every locale.
+
+    Raises:
+        SystemExit: with the command's exit status; 75 after an interrupt.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
             signal.signal(number, _interrupt)

@@ -25,7 +25,13 @@ Params = Annotated[Path, typer.Argument(help="a study's parameter file, such as 
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration such as 90s, 9m or 2h.
+    """How long a duration is.
+
+    Args:
+        text: a number and a unit, such as 90s, 9m or 2h.
+
+    Returns:
+        Seconds.
 
     Raises:
         ValueError: the text is no such duration.
@@ -37,12 +43,28 @@ def parse_duration(text: str) -> float:
 
 
 def split_commas(values: Iterable[str]) -> list[str]:
-    """The values of an option that is repeated (`--task at --task st`) or has commas (`at,st`)."""
+    """The values of an option that is repeated (`--task at --task st`) or has commas (`at,st`).
+
+    Args:
+        values: as typer gives them.
+
+    Returns:
+        One value each, without blanks around them.
+    """
     return [part.strip() for value in values for part in value.split(",")]
 
 
 def check_choices(option: str, values: Iterable[str], choices: Iterable[str]) -> None:
-    """Raises ValueError, one line, if a value of the option is none of the choices."""
+    """Refuse a value that is not among the choices.
+
+    Args:
+        option: its name in the error, such as "--task".
+        values: that were given.
+        choices: that there are.
+
+    Raises:
+        ValueError: one line, which names the first value that is no choice.
+    """
     choices = list(choices)
     for value in values:
         if value not in choices:

@@ -10,7 +10,14 @@ if TYPE_CHECKING:
 
 
 def advance(bar: tqdm) -> Callable[[int, int | None], None]:
-    """A callback (bytes done, bytes in all or None) that shows a download's progress on the bar."""
+    """A callback that shows a download's progress on a bar.
+
+    Args:
+        bar: in bytes.
+
+    Returns:
+        A function of the bytes so far, and of all bytes (None if they are not known).
+    """
 
     def progress(done: int, whole: int | None) -> None:
         bar.reset(whole)

@@ -13,7 +13,14 @@ BAD_INPUT = 2  # exit status
 
 
 def refuse(line: str) -> NoReturn:
-    """Print the line on stderr and end the command with exit status 2."""
+    """Say what is wrong with the input and end the command.
+
+    Args:
+        line: the value, what was expected, the remedy.
+
+    Raises:
+        Exit: with status 2.
+    """
     warn(line)
     raise typer.Exit(BAD_INPUT)
 
@@ -27,6 +34,12 @@ def refusing(
     Args:
         errors: the classes of errors that are about input.
         option: the option whose value is read in the block; it is named in the line.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        Exit: with status 2, if there was such an error.
     """
     try:
         yield
@@ -36,5 +49,9 @@ def refusing(
 
 
 def warn(line: str) -> None:
-    """Print a message on stderr, as one line."""
+    """Print a message on stderr, as one line.
+
+    Args:
+        line: the message; breaks in it become blanks.
+    """
     print(f"dwlt: {' '.join(line.split())}", file=sys.stderr)

@@ -99,7 +99,17 @@ def verify() -> None:
 
 
 def read_study(params: Path) -> Study:
-    """The study of a parameter file; one that cannot be read is refused."""
+    """The study of a parameter file; one that cannot be read is refused.
+
+    Args:
+        params: the parameter file.
+
+    Returns:
+        The study.
+
+    Raises:
+        Exit: with status 2, if the file cannot be read.
+    """
     from dwlt_lib.execution import study_files
 
     with refusing():
@@ -107,9 +117,17 @@ def read_study(params: Path) -> Study:
 
 
 def read_table(study_name: str, kind: str | None = None) -> tuple[pd.DataFrame, bool]:
-    """The study's records as a table, and whether all that are there could be read.
+    """A study's records as a table; what cannot be read is named on stderr, a line each.
 
-    What could not be read is named on stderr, a line each.
+    Args:
+        study_name: of a study that was planned here or published.
+        kind: only records of this kind; None for all.
+
+    Returns:
+        The table, and whether all records that are there could be read.
+
+    Raises:
+        Exit: with status 2, if there is no such study.
     """
     from dwlt_lib.records import store
 
@@ -129,7 +147,17 @@ def print_verdict(
     ddof: int = 1,
     extreme: Literal["max", "prefix"] = "max",
 ) -> bool:
-    """Print a study's verdict; returns whether all of its records that are there could be read."""
+    """Print a study's verdict.
+
+    Args:
+        study_name: of a study that was planned here or published.
+        rule: when a ticket matches dense.
+        ddof: 1 or 0, of the standard deviation over seeds.
+        extreme: the sparsest winning level, or the last without a gap.
+
+    Returns:
+        Whether all of its records that are there could be read.
+    """
     from dwlt_lib.analysis import double_win
 
     table, all_read = read_table(study_name, "transfer")
