@@ -85,6 +85,16 @@ def records_of(study, same=(), seed=0):
                     }
                 )
             }
+        elif spec.kind == "robustness":
+            attacks = spec.by_name(spec.transfer.evaluation)
+            metrics = {"SA": 0.95, "RA": 0.7, **dict.fromkeys(attacks, 0.65), "worst": 0.64}
+            curves = {
+                "eps_factors": np.array(spec.eps_factors),
+                "eps_RA": np.linspace(0.95, 0, len(spec.eps_factors)),
+                "steps": np.array(spec.curve_steps),
+                "steps_RA": np.linspace(0.8, 0.7, len(spec.curve_steps)),
+            }
+            files = {"arrays.safetensors": save(curves)}
         store.write(
             spec, {k: float(v) for k, v in metrics.items()}, history, files, {"seconds": 1.0}
         )

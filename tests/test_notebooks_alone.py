@@ -38,6 +38,7 @@ ASKED = {
     "data_efficiency": ON,
     "landscape": {**ON, "rounds": (2,), "images": ("clean",)},
     "transfer_attack": ON,
+    "robustness": ON,
 }
 
 

@@ -21,6 +21,7 @@ from dwlt_lib.config.specs import (
     ImportedSpec,
     MaskSpec,
     PretrainingSpec,
+    RobustnessSpec,
     Spec,
     SurfaceSpec,
     TrajectorySpec,
@@ -69,6 +70,7 @@ _TEXT = {
     "surface": 6300,
     "trajectory": 6300,
     "attack": 7500,
+    "robustness": 7500,
 }
 
 
@@ -103,6 +105,9 @@ def disk_bytes(spec: Spec) -> int:
     if isinstance(spec, SurfaceSpec | TrajectorySpec):
         path = 3 * (spec.transfer.recipe.all_epochs + 1) if isinstance(spec, TrajectorySpec) else 0
         return text + 8 * (spec.points**2 + 2 * spec.points + path)
+    if isinstance(spec, RobustnessSpec):
+        curves = 16 * (len(spec.eps_factors) + len(spec.curve_steps))
+        return text + curves + (len(spec.attacks) + 1) * spec.count // 8
     side = spec.transfer.data.size
     return text + (16 if side <= 64 else 4) * 3 * 3 * side**2
 
@@ -345,7 +350,7 @@ def stage(spec: Spec) -> str:
         return f"transfers {spec.regime}"
     if isinstance(spec, SurfaceSpec | TrajectorySpec):
         return "landscapes"
-    if isinstance(spec, AttackSpec):
+    if isinstance(spec, AttackSpec | RobustnessSpec):
         return "attacks"
     return "masks" if isinstance(spec, MaskSpec) else "pre-training"
 

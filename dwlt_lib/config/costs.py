@@ -14,6 +14,7 @@ from dwlt_lib.config.specs import (
     ImportedSpec,
     MaskSpec,
     PretrainingSpec,
+    RobustnessSpec,
     Spec,
     TransferSpec,
     retrains,
@@ -87,6 +88,10 @@ def work(spec: Spec) -> dict[Work, float]:
             _passes(arch, data, data.test_images),
         )
     count = min(spec.count, data.test_images)
+    if isinstance(spec, RobustnessSpec):
+        curves = [*spec.eps_curve(attack), *spec.steps_curve(attack)]
+        every = [*spec.by_name(attack).values(), *curves]
+        return _sum(*(_scoring(arch, data, count, one) for one in every))
     moved = _attacking(arch, data, count, attack) if spec.images == "attacked" else {}
     return _sum(_passes(arch, data, spec.points**2 * count), moved)
 

@@ -165,7 +165,7 @@ def _demand_sound(study: Study, source: YamlText) -> None:
 
 
 def _too_much(study: Study) -> Iterator[Problem]:
-    for field in ("grid", "masks", "landscapes", "transfer_attacks"):
+    for field in ("grid", "masks", "landscapes", "transfer_attacks", "robustness"):
         counts = [records_asked_for(block) for block in getattr(study, field)]
         if sum(counts) > MOST_RECORDS:
             most = counts.index(max(counts))
@@ -197,7 +197,7 @@ def _bad_rows(study: Study) -> Iterator[Problem]:
 def _unknown_data_sets(study: Study) -> Iterator[Problem]:
     named: list[tuple[str | None, Key]] = [(study.source, ("source",))]
     named += [(override.dataset, ()) for override in study.overrides]
-    for field in ("grid", "landscapes", "transfer_attacks"):
+    for field in ("grid", "landscapes", "transfer_attacks", "robustness"):
         for i, block in enumerate(getattr(study, field)):
             named += [(name, (field, i, "dataset", j)) for j, name in enumerate(block.dataset)]
     for name, key in named:

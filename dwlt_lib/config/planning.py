@@ -21,6 +21,7 @@ from dwlt_lib.config.specs import (
     Pictures,
     Pretraining,
     PretrainingSpec,
+    RobustnessSpec,
     Spec,
     SurfaceSpec,
     TrajectorySpec,
@@ -148,7 +149,7 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
 ) -> TransferSpec:
     """The transfer of a ticket (theta_p, m) to a downstream task.
 
-    Weights are kept when this study's landscapes or transfer attacks need them.
+    Weights are kept when this study's landscapes or attacks need them, or all are to be kept.
 
     Args:
         study: the study, whose recipes and overrides count.
@@ -171,7 +172,8 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
     ]
     coordinates = (pretraining, method, dataset_name, fraction, regime, rounds, seed)
     keep = "none"
-    if any(_covers(block, coordinates) for block in study.transfer_attacks):
+    attacked = (*study.transfer_attacks, *study.robustness)
+    if study.keep_weights or any(_covers(block, coordinates) for block in attacked):
         keep = "selected"
     if any(_covers(block, coordinates) for block in study.landscapes):
         keep = "trajectory"
@@ -209,7 +211,13 @@ def _covers(block: Grid, coordinates: tuple) -> bool:
 
 
 JobKind = Literal[
-    "pretrain", "prune", "transfer", "data_efficiency", "landscape", "transfer_attack"
+    "pretrain",
+    "prune",
+    "transfer",
+    "data_efficiency",
+    "landscape",
+    "transfer_attack",
+    "robustness",
 ]
 
 
@@ -249,6 +257,7 @@ NOTEBOOKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "data_efficiency": ("04_data_efficiency", _TRANSFER_FIELDS),
     "landscape": ("05_loss_landscape", (*_TRANSFER_FIELDS, "images")),
     "transfer_attack": ("06_transfer_attack", _TRANSFER_FIELDS),
+    "robustness": ("07_robustness", _TRANSFER_FIELDS),
 }
 
 
@@ -275,7 +284,14 @@ def expand(study: Study, job: Job) -> list[Spec]:
     if job.kind == "transfer_attack":
         unseen = surrogate(study, job.dataset)
         return [AttackSpec(transfer=_with_weights(ticket), surrogate=unseen) for ticket in tickets]
+    if job.kind == "robustness":
+        return [robustness(study, _with_weights(ticket)) for ticket in tickets]
     return [*tickets]
+
+
+def robustness(study: Study, ticket: TransferSpec) -> RobustnessSpec:
+    """The strong attacks of a study on a transferred ticket that keeps its weights."""
+    return RobustnessSpec(transfer=ticket, **study.strong_attacks.model_dump())
 
 
 def _landscape(study: Study, ticket: TransferSpec, images: Pictures) -> tuple[Spec, Spec]:
@@ -306,10 +322,10 @@ def jobs(study: Study) -> list[Job]:
     """Every job of the study in plan order.
 
     There is one for each (kind, pretraining, method, data set, fraction, regime) and list of seeds.
-    The dense network, one for all methods, goes with IMP-ST. Landscapes and transfer attacks bring
-    the transfers they need.
+    The dense network, one for all methods, goes with IMP-ST. Landscapes and attacks bring the
+    transfers they need.
     """
-    blocks = (*study.grid, *study.landscapes, *study.transfer_attacks)
+    blocks = study.ticket_blocks()
     found: dict[Job, dict[int, set[int]]] = {}  # the seeds of each of its rounds
 
     def ask(job: Job, rounds: Iterable[int], seeds: Iterable[int]) -> None:
@@ -348,6 +364,9 @@ def jobs(study: Study) -> list[Job]:
             ask(job.model_copy(update={"images": block.images}), block.rounds, block.seeds)
     for block in study.transfer_attacks:
         for job in _transfer_jobs(block, "transfer_attack"):
+            ask(job, block.rounds, block.seeds)
+    for block in study.robustness:
+        for job in _transfer_jobs(block, "robustness"):
             ask(job, block.rounds, block.seeds)
     return [whole for job, asked in found.items() for whole in _by_seeds(job, asked)]
 

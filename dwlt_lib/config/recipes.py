@@ -152,6 +152,46 @@ class TrainingConfig(Frozen):
         return self.regime == "FAT" or 2 * epoch > self.epochs or epoch % 10 == 0
 
 
+AttackName = Literal["PGD"]
+
+
+class StrongAttacks(Frozen):
+    """How a ticket's robustness is measured beyond RA: several attacks of the evaluation's eps."""
+
+    count: Positive = 1000
+    """So many of the first test images are attacked."""
+    attacks: tuple[AttackName, ...] = ("PGD",)
+    """Which attacks; the worst case is over all of them and RA's own."""
+    pgd_steps: Positive = 50
+    """Steps of PGD, of the evaluation's alpha."""
+    pgd_restarts: Positive = 10
+    """Random starts of PGD, of which the worst counts, image by image."""
+    eps_factors: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
+    """Radii of the security curve, in the evaluation's eps; alpha grows with them."""
+    curve_steps: tuple[Positive, ...] = (1, 2, 5, 10, 20, 50, 100)
+    """Steps of PGD in the curve of RA over steps."""
+
+    def by_name(self, evaluation: PGD) -> dict[str, PGD]:
+        """The attacks by the names that outcomes and tables have, such as PGD-50x10.
+
+        Args:
+            evaluation: the adversary of RA, whose eps, alpha and precision they have.
+        """
+        pgd = replace(evaluation, steps=self.pgd_steps, restarts=self.pgd_restarts)
+        return {f"PGD-{self.pgd_steps}x{self.pgd_restarts}": pgd}
+
+    def eps_curve(self, evaluation: PGD) -> list[PGD]:
+        """RA's adversary at each of the `eps_factors`."""
+        return [
+            replace(evaluation, eps=min(1, f * evaluation.eps), alpha=min(1, f * evaluation.alpha))
+            for f in self.eps_factors
+        ]
+
+    def steps_curve(self, evaluation: PGD) -> list[PGD]:
+        """RA's adversary with each of the `curve_steps`."""
+        return [replace(evaluation, steps=steps) for steps in self.curve_steps]
+
+
 def _optional_fields(model: type[Frozen], left_out: set[str]) -> type[Frozen]:
     """A class with the fields of `model`, all of which may be left out, but those named."""
     fields: dict[str, Any] = {

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, model_validator
 
 from dwlt_lib.config.datasets import NOT_IDENTITY, DataSet, Frozen, Sha256
-from dwlt_lib.config.recipes import PGD, Positive, Regime, TrainingConfig
+from dwlt_lib.config.recipes import PGD, Positive, Regime, StrongAttacks, TrainingConfig
 
 Pretraining = Literal["STD", "FAT", "AT"]
 Method = Literal["IMP-ST", "IMP-AT", "OMP", "RP"]
@@ -33,7 +33,15 @@ REGIME_OF: dict[Pretraining, Regime] = {
 }  # theta_p is trained so (section 3)
 
 # rises when the results of a kind would change
-FORMAT = {"pretraining": 4, "mask": 3, "transfer": 5, "surface": 3, "trajectory": 3, "attack": 4}
+FORMAT = {
+    "pretraining": 4,
+    "mask": 3,
+    "transfer": 5,
+    "surface": 3,
+    "trajectory": 3,
+    "attack": 4,
+    "robustness": 1,
+}
 
 
 class WeightsFile(Frozen):
@@ -151,6 +159,13 @@ class AttackSpec(Frozen):
     surrogate: PretrainingSpec
 
 
+class RobustnessSpec(StrongAttacks):
+    """Robustness of a transferred ticket under strong attacks, and signs of masked gradients."""
+
+    kind: Literal["robustness"] = "robustness"
+    transfer: TransferSpec
+
+
 Spec = (
     PretrainingSpec
     | ImportedSpec
@@ -159,6 +174,7 @@ Spec = (
     | SurfaceSpec
     | TrajectorySpec
     | AttackSpec
+    | RobustnessSpec
 )
 
 
@@ -307,7 +323,7 @@ def columns(spec: Spec) -> dict[str, Any]:
                 f"{spec.surrogate.data.name}, seed {spec.surrogate.seed}"
             ),
         }
-    return {**row, "images": spec.images}
+    return row if isinstance(spec, RobustnessSpec) else {**row, "images": spec.images}
 
 
 def label(spec: Spec) -> str:

@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dwlt_lib.config.datasets import CATALOGUE, DataSet, Fraction01, Frozen, Name
-from dwlt_lib.config.recipes import BatchNormMode, Positive, Precision, Regime, TrainingOverrides
+from dwlt_lib.config.recipes import (
+    BatchNormMode,
+    Positive,
+    Precision,
+    Regime,
+    StrongAttacks,
+    TrainingOverrides,
+)
 from dwlt_lib.config.specs import (
     PRUNE_FRACTION,
     Arch,
@@ -84,6 +91,13 @@ class Landscapes(Grid):
 
 class TransferAttacks(Grid):
     """Tickets to be attacked through the study's surrogate."""
+
+    regime: tuple[Regime, ...] = ("AT",)
+    """How the tickets were trained downstream."""
+
+
+class Robustness(Grid):
+    """Tickets to be attacked by the study's strong attacks."""
 
     regime: tuple[Regime, ...] = ("AT",)
     """How the tickets were trained downstream."""
@@ -180,22 +194,32 @@ class Study(Frozen):
     """The unseen robust model of the transfer attacks."""
     transfer_attacks: tuple[TransferAttacks, ...] = ()
     """Transferred tickets to attack through the surrogate."""
+    strong_attacks: StrongAttacks = StrongAttacks()
+    """The attacks of the robustness records."""
+    robustness: tuple[Robustness, ...] = ()
+    """Transferred tickets to attack by the strong attacks."""
+    keep_weights: bool = False
+    """Every transfer keeps its weights, so that `dwlt attack` can attack any of them."""
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Study:
-        if not (self.grid or self.masks or self.landscapes or self.transfer_attacks):
+        if not (self.ticket_blocks() or self.masks):
             raise ValueError(
-                "nothing is asked for; want a block under grid, masks, landscapes or"
-                " transfer_attacks"
+                "nothing is asked for; want a block under grid, masks, landscapes,"
+                " transfer_attacks or robustness"
             )
         return self
+
+    def ticket_blocks(self) -> tuple[Grid, ...]:
+        """The blocks that ask for transferred tickets."""
+        return (*self.grid, *self.landscapes, *self.transfer_attacks, *self.robustness)
 
     def rows(self) -> list[DataSet]:
         """The data sets whose images the study may read.
 
         The source comes first, if theta_p is trained or masks are drawn by retraining.
         """
-        blocks = (*self.grid, *self.landscapes, *self.transfer_attacks)
+        blocks = self.ticket_blocks()
         every = (*blocks, *self.masks)
         trained = {p for block in every for p in block.pretraining} - self.weights.keys()
         retrained = any(
@@ -234,4 +258,4 @@ def records_asked_for(block: Masks) -> int:
         transfers *= len(values)
     if isinstance(block, Landscapes):
         return masks + transfers * (1 + 2 * len(block.images))
-    return masks + transfers * (2 if isinstance(block, TransferAttacks) else 1)
+    return masks + transfers * (2 if isinstance(block, TransferAttacks | Robustness) else 1)

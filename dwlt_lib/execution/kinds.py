@@ -6,6 +6,7 @@ Every random draw comes from a stream of its own, named by purpose, so that none
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from dwlt_lib.config.specs import (
     ImportedSpec,
     MaskSpec,
     PretrainingSpec,
+    RobustnessSpec,
     Spec,
     SurfaceSpec,
     TrajectorySpec,
@@ -63,7 +65,7 @@ from dwlt_lib.pruning.masks import Mask, dense_mask, num_kept, sparsity
 from dwlt_lib.pruning.packed_masks import pack
 from dwlt_lib.records import outcome_files, store
 from dwlt_lib.training import unfinished
-from dwlt_lib.training.trainer import Fitted, fit, generator
+from dwlt_lib.training.trainer import Fitted, OutOfTime, fit, generator
 
 Progress = Callable[[dict[str, float]], None]
 """Called after every epoch of training with its row of history."""
@@ -263,6 +265,56 @@ def make_attack(spec: AttackSpec, device: torch.device, progress: Progress | Non
     return Result(metrics, [], files)
 
 
+def make_robustness(
+    spec: RobustnessSpec, device: torch.device, progress: Progress | None
+) -> Result:
+    """Accuracy of a transferred ticket under strong attacks, and over their radius and steps.
+
+    What one attack found is kept on the disk before the next begins.
+    """
+    transfer = store.read(spec.transfer)
+    model, evaluation = load_network(transfer, device), spec.transfer.evaluation
+    test = verified_images(spec.transfer.data, "test", device)
+    test = test.take(torch.arange(min(spec.count, len(test))))
+    x, y = test.lazy_batches(), test.y
+    attacks = spec.by_name(evaluation)
+    runs = {
+        **attacks,
+        **{f"eps {i}": attack for i, attack in enumerate(spec.eps_curve(evaluation))},
+        **{f"steps {attack.steps}": attack for attack in spec.steps_curve(evaluation)},
+    }
+    checkpoint, deadline, longest = _checkpoint(spec), _deadline(), 0.0
+    found: dict[str, Tensor] = unfinished.load(checkpoint, device) or {}
+    for name, attack in runs.items():
+        if name in found:
+            continue
+        if deadline is not None and time.time() + longest > deadline:
+            raise OutOfTime
+        began = time.time()
+        rng = generator(spec.transfer.seed, f"robustness {name}", device=device)
+        found[name] = correct(model, x, y, attack, rng)
+        unfinished.save(found, checkpoint)
+        longest = max(longest, time.time() - began)
+    bits = {name: right.cpu().numpy() for name, right in found.items()}
+    own = outcome_files.unpack(transfer, transfer)
+    known = {name: own[name][: len(test)] for name in ("SA", "RA")}
+    outcomes = {name: bits[name] for name in attacks}
+    outcomes["worst"] = np.logical_and.reduce([*known.values(), *outcomes.values()])
+    metrics = {name: float(right.mean()) for name, right in {**known, **outcomes}.items()}
+    metrics["images_used"] = len(test)
+    curves = {
+        "eps_factors": np.array(spec.eps_factors),
+        "eps_RA": np.array([bits[f"eps {i}"].mean() for i in range(len(spec.eps_factors))]),
+        "steps": np.array(spec.curve_steps),
+        "steps_RA": np.array([bits[f"steps {steps}"].mean() for steps in spec.curve_steps]),
+    }
+    files = {
+        "arrays.safetensors": save({name: torch.from_numpy(a) for name, a in curves.items()}),
+        outcome_files.FILE: outcome_files.pack(outcomes),
+    }
+    return Result(metrics, [], files)
+
+
 MAKERS: dict[type, Callable[..., Result]] = {
     PretrainingSpec: make_pretraining,
     ImportedSpec: make_imported,
@@ -271,6 +323,7 @@ MAKERS: dict[type, Callable[..., Result]] = {
     SurfaceSpec: make_surface,
     TrajectorySpec: make_trajectory,
     AttackSpec: make_attack,
+    RobustnessSpec: make_robustness,
 }
 """The function (spec, device, progress) -> Result that makes a record, by the class of its spec."""
 

@@ -170,7 +170,7 @@ class Record:
     """One result, as its record.json describes it.
 
     Attributes:
-        kind: pretraining, mask, transfer, surface, trajectory or attack.
+        kind: pretraining, mask, transfer, surface, trajectory, attack or robustness.
         id: 20 hexadecimal digits, a hash of the description.
         location: where its files lie.
         spec: the resolved description, nested; everything that the result depends on.

@@ -673,7 +673,7 @@ def table(
     """One row per record, sorted: what it is, its metrics, and its id.
 
     Args:
-        kind: pretraining, mask, transfer, surface, trajectory or attack; None for all.
+        kind: pretraining, mask, transfer, surface, trajectory, attack or robustness; None for all.
         study: only the records of that study, published or not; None for all that were made here.
         damaged: receives a line for each record that cannot be read, which is then left out.
         ids: only these records.

@@ -18,6 +18,7 @@ from dwlt_lib.config.specs import (
     AttackSpec,
     MaskSpec,
     PretrainingSpec,
+    RobustnessSpec,
     SurfaceSpec,
     TrajectorySpec,
     TransferSpec,
@@ -63,7 +64,8 @@ SURFACE = SurfaceSpec(transfer=TRANSFER, images="clean", count=10, points=5, spa
 TRAJECTORY = TrajectorySpec(transfer=TRANSFER, images="clean", count=10, points=5)
 UNSEEN = THETA.model_copy(update={"arch": "resnet20", "seed": 1000})
 ATTACKED = AttackSpec(transfer=TRANSFER, surrogate=UNSEEN)
-ALL = (THETA, MASK, TRANSFER, SURFACE, TRAJECTORY, ATTACKED)
+ROBUST = RobustnessSpec(transfer=TRANSFER)
+ALL = (THETA, MASK, TRANSFER, SURFACE, TRAJECTORY, ATTACKED, ROBUST)
 
 OTHER = {
     "pretraining": "STD",
@@ -90,6 +92,11 @@ OTHER = {
     "transfer": TRANSFER.model_copy(update={"seed": 5}),
     "surrogate": THETA,
     "ra": "any",
+    "attacks": (),
+    "pgd_steps": 51,
+    "pgd_restarts": 11,
+    "eps_factors": (0.0, 1.0),
+    "curve_steps": (1, 2),
 }
 
 
@@ -207,7 +214,7 @@ def test_ids_change_with_the_format_of_their_kind_and_of_what_they_build_on(monk
     monkeypatch.setitem(specs.FORMAT, "mask", specs.FORMAT["mask"] + 1)
     now = [record_id(spec) for spec in ALL]
     specs._record_id.cache_clear()
-    assert [a == b for a, b in zip(was, now, strict=True)] == [True] + [False] * 5
+    assert [a == b for a, b in zip(was, now, strict=True)] == [True] + [False] * (len(ALL) - 1)
 
 
 def test_kinds_with_equal_fields_have_different_ids():

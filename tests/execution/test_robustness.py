@@ -1,0 +1,116 @@
+"""Records of strong attacks: what they hold, and that a run that is stopped goes on."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from made_records import under_way, weights
+
+from dwlt_lib.config import planning
+from dwlt_lib.config.planning import plan
+from dwlt_lib.evaluation import accuracy
+from dwlt_lib.execution import kinds, make, networks
+from dwlt_lib.records import store
+from dwlt_lib.training import trainer
+
+TICKETS = {
+    "pretraining": ["AT"],
+    "method": ["IMP-ST"],
+    "dataset": ["stripes"],
+    "rounds": [0, 2],
+    "seeds": [0],
+}
+FEW = {
+    "count": 20,
+    "pgd_steps": 3,
+    "pgd_restarts": 2,
+    "eps_factors": [0.0, 1.0, 4.0],
+    "curve_steps": [1, 3],
+}
+
+
+@pytest.fixture
+def study(toy, toy_records, tmp_path, monkeypatch):
+    """The toy study with strong attacks, of which all is made but these."""
+    shutil.copytree(toy_records[1], tmp_path / "outputs")
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
+    return toy(strong_attacks=FEW, robustness=[TICKETS])
+
+
+def attacked(study):
+    return [spec for spec in plan(study).values() if spec.kind == "robustness"]
+
+
+def test_every_accuracy_is_the_mean_of_its_bits_and_the_worst_case_is_below_each(study):
+    for spec in attacked(study):
+        record = store.read(make.make(spec))
+        ticket = store.outcomes(spec.transfer)
+        own = {name: right for name, right in store.outcomes(spec).items() if name != "worst"}
+        worst = store.outcomes(spec)["worst"]
+        assert own.keys() == {"PGD-3x2"} and len(worst) == record.metrics["images_used"] == 20
+        for name, right in own.items():
+            assert record.metrics[name] == right.mean() and not (worst & ~right).any()
+        for name in ("SA", "RA"):
+            assert record.metrics[name] == ticket[name][:20].mean()
+        every = [*own.values(), ticket["SA"][:20], ticket["RA"][:20]]
+        assert np.array_equal(worst, np.logical_and.reduce(every))
+        assert np.array_equal(worst, ticket["worst"])
+    assert store.verify() == []
+
+
+def test_the_attacks_are_those_of_the_evaluation_and_the_curves_run_through_ra(study):
+    spec = attacked(study)[-1]
+    arrays = store.read(make.make(spec)).arrays()
+    model = networks.initial_ticket(spec.transfer)
+    model.load_state_dict(weights(spec.transfer))
+    test = kinds.verified_images(spec.transfer.data, "test", torch.device("cpu"))
+    x, y, attack = test.floats()[:20], test.y[:20], spec.transfer.evaluation
+    strong = spec.by_name(attack)["PGD-3x2"]
+    assert (strong.eps, strong.alpha) == (attack.eps, attack.alpha)
+    assert (strong.steps, strong.restarts) == (3, 2)
+    rng = trainer.generator(0, "robustness PGD-3x2")
+    right = accuracy.correct(model, x, y, strong, rng)
+    assert np.array_equal(store.outcomes(spec)["PGD-3x2"], right)
+    assert arrays["eps_factors"].tolist() == FEW["eps_factors"]
+    assert arrays["steps"].tolist() == FEW["curve_steps"]
+    assert arrays["eps_RA"][0] == accuracy.standard_accuracy(model, x, y)
+
+
+def test_a_run_that_is_stopped_between_attacks_goes_on_with_the_same_result(study, monkeypatch):
+    whole, cut = attacked(study)
+    names, correct = [], kinds.correct
+
+    def counted(*arguments):
+        names.append(arguments[3])
+        return correct(*arguments)
+
+    monkeypatch.setattr(kinds, "correct", counted)
+    make.make(whole)
+    once = len(names)
+    clock = iter([0.0, 0.0, 0.0, 5.0, 100.0])
+    with monkeypatch.context() as patch:
+        patch.setenv("DWLT_DEADLINE", "12.0")
+        patch.setattr(kinds.time, "time", lambda: next(clock, 8.0))
+        with pytest.raises(trainer.OutOfTime):
+            make.make(cut)
+    assert once < len(names) < 2 * once and under_way(cut) and not store.exists(cut)
+    make.make(cut)
+    assert len(names) == 2 * once and not under_way(cut)
+    files = {name: store.read(cut).read(name) for name in store.read(cut).files}
+    shutil.rmtree(store.read(cut).path)
+    make.make(cut)
+    again = store.read(cut)
+    assert all(again.read(name) == data for name, data in files.items())
+
+
+def test_a_study_keeps_the_weights_of_what_it_attacks_or_of_all(toy):
+    kept = {spec.keep for spec in plan(toy(keep_weights=True)).values() if spec.kind == "transfer"}
+    assert "none" not in kept
+    study = toy(landscapes=[], transfer_attacks=[], robustness=[{**TICKETS, "rounds": [2]}])
+    for spec in plan(study).values():
+        if spec.kind == "transfer":
+            sparse = spec.mask is not None and spec.mask.rounds == 2 and spec.regime == "AT"
+            assert spec.keep == ("selected" if sparse else "none")
+    (spec,) = attacked(study)
+    assert planning.robustness(study, spec.transfer) == spec
