@@ -1,4 +1,12 @@
-from . import double_win, loss_landscape, mask_patterns, paper_results, statistics, tables
+from . import (
+    double_win,
+    loss_landscape,
+    mask_patterns,
+    paper_results,
+    robust_overfitting,
+    statistics,
+    tables,
+)
 from .double_win import alternatives, criteria, verdict
 from .loss_landscape import direction, surface, trajectory
 from .mask_patterns import chance_similarity, kernel_map, relative_similarity, zero_kernels
@@ -15,6 +23,7 @@ __all__ = [
     "mask_patterns",
     "paper_results",
     "relative_similarity",
+    "robust_overfitting",
     "spread",
     "statistics",
     "surface",

@@ -272,6 +272,40 @@ def _furthest_above_dense(chosen: pd.DataFrame) -> str:
     )
 
 
+def overfitting(table: pd.DataFrame) -> str:
+    """The caption of `figures.overfitting`: does training overfit, and sparse tickets less?
+
+    Args:
+        table: of `robust_overfitting.overfitting_table`.
+
+    Returns:
+        The mean fall of validation RA at the densest and at the sparsest level, beside its noise;
+        and the mean difference on test images where there is one.
+    """
+    table = table[table["method"].isin(["dense", "IMP-ST"])]
+    if table.empty:
+        return "No training has validated RA in two epochs, so none tells of robust overfitting."
+    parts = []
+    for (dataset, fraction), rows in table.groupby(["dataset", "fraction"]):
+        falls, sparsities = rows.groupby("rounds")["validation"].mean(), tables.sparsities(rows)
+        listed = [
+            f"{100 * falls[rounds]:.1f} points at {percent(sparsities[rounds])} % sparsity"
+            for rounds in sorted({falls.index[0], falls.index[-1]})
+        ]
+        parts.append(
+            f"on {_share_of(fraction, str(dataset))} by {_and(listed)} (one standard error of one"
+            f" such RA: {100 * rows['error'].mean():.1f})"
+        )
+    test = table["test"].dropna()
+    on_test = "Every recipe counts its last epoch, so test images tell nothing of it"
+    if len(test):
+        on_test = (
+            "On test images the selected epoch's RA is, less the last one's,"
+            f" {_points(test.mean())} on average over {_count(len(test), 'transfer')}"
+        )
+    return f"Validation RA falls from its best epoch to its last {'; '.join(parts)}. {on_test}."
+
+
 def more_tasks(table: pd.DataFrame) -> str:
     """Figure A10's caption: is robust pre-training ahead of STD on each further task?
 

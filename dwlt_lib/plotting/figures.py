@@ -148,8 +148,6 @@ def _curves_figure(
                 xlabel="sparsity (%)" if i == rows - 1 else None,
             )
         axes[i, 0].set_ylabel(layout.labels[i])
-    lines = [line for ax in axes.flat for line in ax.get_lines()]
-    by_label = {line.get_label(): line for line in lines if not line.get_label().startswith("_")}
     dense = Line2D([], [], color="#666666", **DENSE, label="dense")
     star = Line2D(
         [],
@@ -160,12 +158,16 @@ def _curves_figure(
         label="extreme sparsity (hollow: dense)",
     )
     fig.align_ylabels(axes[:, 0])
-    fig.legend(
-        handles=[*by_label.values(), dense, star],
-        loc="outside lower center",
-        ncols=6 if width == PAGE else 2,
-    )
+    _legend(fig, dense, star, ncols=6 if width == PAGE else 2)
     return fig
+
+
+def _legend(fig: Figure, *more: Line2D, ncols: int) -> None:
+    """One legend below all axes: each label once, and what else is to be explained."""
+    lines = [line for ax in fig.axes for line in ax.get_lines()]
+    by_label = {line.get_label(): line for line in lines}
+    named = [line for label, line in by_label.items() if not str(label).startswith("_")]
+    fig.legend(handles=[*named, *more], loc="outside lower center", ncols=ncols)
 
 
 @figure
@@ -238,6 +240,43 @@ def data_limited(table: pd.DataFrame, dataset: str | None = None, **reading: Any
         labels=[f"{dataset_name(name)}, {100 * f:g} %\naccuracy (%)" for name, f in rows],
     )
     return _curves_figure(table, layout, [(p, "IMP-ST") for p in PRETRAININGS], reading)
+
+
+@figure
+def overfitting(table: pd.DataFrame) -> Figure | None:
+    """Robust overfitting by sparsity: RA of the best epoch less the last, IMP-ST and dense.
+
+    Args:
+        table: of `robust_overfitting.overfitting_table`.
+
+    Returns:
+        Points of RA against sparsity, a line per theta_p; rows are data sets and fractions, columns
+        validation and, where recipes select an epoch, test images.
+    """
+    table = table[table["method"].isin(["dense", "IMP-ST"])]
+    if table.empty:
+        return None
+    measures = [name for name in ("validation", "test") if table[name].notna().any()]
+    tasks = [*table.groupby(["dataset", "fraction"])]
+    width = PAGE if len(measures) > 1 else COLUMN
+    fig = Figure((width, 1.35 * len(tasks) + 0.65), layout="constrained")
+    axes = fig.subplots(len(tasks), len(measures), sharex=True, squeeze=False)
+    for i, ((dataset, fraction), rows) in enumerate(tasks):
+        for ax, measure in zip(axes[i], measures, strict=True):
+            for p in PRETRAININGS:
+                levels = rows[rows["pretraining"] == p].groupby("rounds")[measure]
+                mean, look = 100 * levels.mean().dropna(), curve_style(p)
+                if len(mean):
+                    _shade(ax, mean, 100 * levels.std()[mean.index].fillna(0), look["color"])
+                    ax.plot(mean.index, mean, **look, label=theta(p))
+            ax.axhline(0, color="#666666", **CHANCE, zorder=1)
+            ladder_ticks(ax, tables.sparsities(table))
+            ax.set_title(f"{dataset_name(dataset)}, {100 * fraction:g} %: {measure} images")
+        axes[i, 0].set_ylabel("RA, best less last\nepoch (points)")
+    for ax in axes[-1]:
+        ax.set_xlabel("sparsity (%)")
+    _legend(fig, ncols=3)
+    return fig
 
 
 def further_tasks(table: pd.DataFrame) -> pd.DataFrame:

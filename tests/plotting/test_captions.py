@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from figure_tables import PARAMS, mask_records, subsets, transfers
+from figure_tables import PARAMS, falls, mask_records, subsets, transfers
 from seeds import torch_rng
 
 from dwlt_lib.analysis import mask_patterns
@@ -147,6 +147,23 @@ def test_on_further_tasks_robust_pre_training_stands_beside_std_over_shared_leve
         captions.more_tasks(table[table["rounds"] == 0])
         == "No sparse ticket has been transferred yet."
     )
+
+
+def test_a_fall_of_ra_is_told_beside_its_noise_and_test_images_where_there_are_any():
+    table = falls()
+    said = captions.overfitting(table)
+    for dataset in ("digits", "tiles"):
+        assert (
+            f"on 10 % of {dataset} by 2.0 points at 0.0 % sparsity and 0.6 points at 95.6 %"
+            " sparsity (one standard error of one such RA: 4.0)" in said
+        )
+    chosen = table[table["method"].isin(["dense", "IMP-ST"])]
+    assert f"{100 * chosen['test'].mean():+.1f} points on average" in said
+    assert f"over {len(chosen)} transfers." in said
+    assert "test images tell nothing of it." in captions.overfitting(falls(selects=False))
+    dense = captions.overfitting(table[table["rounds"] == 0])
+    assert "by 2.0 points at 0.0 % sparsity (one" in dense
+    assert captions.overfitting(table.iloc[:0]).startswith("No training has validated RA")
 
 
 def test_masks_of_two_methods_are_compared_in_the_middle_and_at_the_end():

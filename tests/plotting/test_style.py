@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import PARAMS, landscape_records, mask_records, transfers
+from figure_tables import PARAMS, falls, landscape_records, mask_records, transfers
 from matplotlib.text import Text
 from skimage.color import rgb2lab
 
@@ -103,6 +103,7 @@ def every_figure():
         )
         yield landscapes.contours(landscapes.side_by_side(found.iloc[:1], read))
         yield landscapes.surfaces_3d(landscapes.panels(clean, read))
+    yield from (figures.overfitting(falls()), figures.overfitting(falls(selects=False)))
     masks, load = mask_records()
     yield figures.similarity(mask_patterns.similarity_table(masks, load.get))
     kernels = mask_patterns.zero_kernel_table(masks, load.get)
