@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "data": set(),
     "models": {"data"},
     "attacks": {"models"},
-    "evaluation": {"attacks"},
+    "evaluation": {"attacks", "data"},
     "training": {"attacks", "data", "evaluation", "models"},
     "records": set(),
     "pruning": {"data", "models", "records", "training"},

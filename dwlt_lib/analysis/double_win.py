@@ -198,6 +198,9 @@ def chance_warnings(levels: pd.DataFrame) -> list[str]:
     Args:
         levels: the result of `criteria`. Robust accuracy after standard training is no criterion,
             and may be 0.
+
+    Returns:
+        The lines, each once.
     """
     lines = []
     for row in levels.to_dict("records"):

@@ -82,7 +82,14 @@ class DataSet(Frozen, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] 
     """Demands these very test images; else they are hashed as they are found."""
 
     def fingerprint(self, split: str) -> str | None:
-        """The sha256 of "train" or "test"; None while nobody has seen its images."""
+        """Which images a split has.
+
+        Args:
+            split: "train" or "test".
+
+        Returns:
+            The sha256 of the split; None while nobody has seen its images.
+        """
         return self.train_sha256 if split == "train" else self.test_sha256
 
     @model_validator(mode="after")
@@ -96,7 +103,11 @@ class DataSet(Frozen, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] 
 
 
 def data_root() -> Path:
-    """Where downloaded and user data lie: DWLT_DATA, or the user's cache folder."""
+    """The folder of downloaded and user data.
+
+    Returns:
+        DWLT_DATA, or dwlt in the user's cache folder; it need not exist.
+    """
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dwlt"
     return Path(os.environ.get("DWLT_DATA") or default)
 

@@ -40,7 +40,14 @@ class YamlText:
     """The line, from 1, of each setting and of each entry of a list."""
 
     def place(self, *key: str | int) -> str:
-        """FILE:LINE of a setting, or of the innermost one around it that is written there."""
+        """Where a setting is written, or the innermost one around it that is written there.
+
+        Args:
+            *key: its name within the names and entries around it, as "data", "mine", "path".
+
+        Returns:
+            FILE:LINE; FILE alone if nothing around it is written there.
+        """
         while key and key not in self.lines:
             key = key[:-1]
         return f"{self.origin}:{self.lines[key]}" if key else self.origin
@@ -52,6 +59,9 @@ def read_yaml(text: str, origin: str) -> YamlText:
     Args:
         text: the file's text.
         origin: the file's name, for errors.
+
+    Returns:
+        Plain values, and the line of each setting.
 
     Raises:
         BadStudy: it is no YAML of this kind, or no mapping; one line that names the place.

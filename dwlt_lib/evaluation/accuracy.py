@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dwlt_lib.attacks.pgd import PGD, check, correct_at_every_step, eval_mode, perturb_unchecked
+from dwlt_lib.data.batches import LazyBatches
 
 BATCH = 512
 """Images of at most 64 x 64 pixels in a batch, fewer of larger ones.
@@ -18,7 +19,7 @@ Fixed, so that the random starts of an evaluation do not depend on who calls it.
 
 def correct(
     model: nn.Module,
-    x: Tensor,
+    x: Tensor | LazyBatches,
     y: Tensor,
     attack: PGD | None = None,
     rng: torch.Generator | None = None,
@@ -28,7 +29,7 @@ def correct(
 
     Args:
         model: the network.
-        x: images (N,C,H,W), float in [0,1].
+        x: images (N,C,H,W), float in [0,1], whole or made batch by batch.
         y: their classes (N,), int64.
         attack: moves the images first; the last iterate counts. None: images as they are.
         rng: where the attack's random start is drawn from.
@@ -51,12 +52,12 @@ def correct(
     return torch.cat(hits)
 
 
-def standard_accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+def standard_accuracy(model: nn.Module, x: Tensor | LazyBatches, y: Tensor) -> float:
     """SA: the share of test images that the network classifies rightly.
 
     Args:
         model: the network.
-        x: images (N,C,H,W), float in [0,1].
+        x: images (N,C,H,W), float in [0,1], whole or made batch by batch.
         y: their classes (N,), int64.
 
     Returns:
@@ -66,13 +67,13 @@ def standard_accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def robust_accuracy(
-    model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator
+    model: nn.Module, x: Tensor | LazyBatches, y: Tensor, attack: PGD, rng: torch.Generator
 ) -> float:
     """RA: accuracy on the last iterate of `attack` (the paper: PGD-20).
 
     Args:
         model: the network.
-        x: images (N,C,H,W), float in [0,1].
+        x: images (N,C,H,W), float in [0,1], whole or made batch by batch.
         y: their classes (N,), int64.
         attack: the adversary.
         rng: where its random start is drawn from.
@@ -84,7 +85,7 @@ def robust_accuracy(
 
 
 def correct_throughout(
-    model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator
+    model: nn.Module, x: Tensor | LazyBatches, y: Tensor, attack: PGD, rng: torch.Generator
 ) -> Tensor:
     """Which images are classified rightly at the start and after every step of `attack`.
 
@@ -92,7 +93,7 @@ def correct_throughout(
 
     Args:
         model: the network.
-        x: images (N,C,H,W), float in [0,1].
+        x: images (N,C,H,W), float in [0,1], whole or made batch by batch.
         y: their classes (N,), int64.
         attack: the adversary.
         rng: where its random start is drawn from.
@@ -109,12 +110,14 @@ def correct_throughout(
     return torch.cat(hits)
 
 
-def attacked(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Generator) -> Tensor:
+def attacked(
+    model: nn.Module, x: Tensor | LazyBatches, y: Tensor, attack: PGD, rng: torch.Generator
+) -> Tensor:
     """The adversarial images themselves, made in eval mode.
 
     Args:
         model: the network.
-        x: images (N,C,H,W), float in [0,1].
+        x: images (N,C,H,W), float in [0,1], whole or made batch by batch.
         y: their classes (N,), int64.
         attack: the adversary.
         rng: where its random start is drawn from.
@@ -132,12 +135,12 @@ def attacked(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, rng: torch.Gen
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
+def mean_loss(model: nn.Module, x: Tensor | LazyBatches, y: Tensor) -> float:
     """The mean cross-entropy, summed in float64; the model's mode is left as it is.
 
     Args:
         model: the network.
-        x: images (N,C,H,W), float in [0,1].
+        x: images (N,C,H,W), float in [0,1], whole or made batch by batch.
         y: their classes (N,), int64.
 
     Returns:
@@ -150,15 +153,15 @@ def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return total / len(y)
 
 
-def _check(x: Tensor, y: Tensor, *models: nn.Module | None) -> None:
+def _check(x: Tensor | LazyBatches, y: Tensor, *models: nn.Module | None) -> None:
     """Once for all of an evaluation's images; lazy batches of a split are not decoded for it."""
-    if not isinstance(x, Tensor) and hasattr(x, "split"):
+    if isinstance(x, LazyBatches):
         return
     for model in models:
         if model is not None:
             check(model, x, y)
 
 
-def _batches(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(x: Tensor | LazyBatches, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     size = max(32, min(BATCH, BATCH * 64 * 64 // (x.shape[-1] * x.shape[-2])))
     return zip(x.split(size), y.split(size), strict=True)

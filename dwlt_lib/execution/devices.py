@@ -65,7 +65,11 @@ def resolve_device_type(name: str) -> str:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, each as CUDA_VISIBLE_DEVICES would name it."""
+    """The GPUs that this process may use.
+
+    Returns:
+        Each as CUDA_VISIBLE_DEVICES would name it.
+    """
     import torch
 
     count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")

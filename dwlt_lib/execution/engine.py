@@ -29,8 +29,15 @@ SECONDS = 60  # in which the last of a cell's messages comes from a thread of th
 class Client(PapermillNotebookClient):
     """papermill's, but a cell's messages are read when it has ended, from a queue."""
 
-    def execute(self) -> NotebookNode:
-        """Run all cells, up to the first that fails; returns the notebook with their outputs."""
+    kc: Any
+    """The kernel's client, which is in this process, too."""
+
+    def execute(self, **_: Any) -> NotebookNode:
+        """Run all cells, up to the first that fails.
+
+        Returns:
+            The notebook with their outputs.
+        """
         self.reset_execution_trackers()
         kernel = InProcessKernel.instance(config=Config({"HistoryManager": {"enabled": False}}))
         configure_inline_support(kernel.shell, INLINE)
@@ -44,7 +51,15 @@ class Client(PapermillNotebookClient):
         return self.nb
 
     def execute_cell(self, cell: NotebookNode, cell_index: int) -> None:
-        """Run a cell and fill its outputs; raises CellExecutionError if it failed."""
+        """Run a cell and fill its outputs.
+
+        Args:
+            cell: of the notebook, changed in place.
+            cell_index: its place in the notebook.
+
+        Raises:
+            CellExecutionError: the cell failed.
+        """
         if cell.cell_type != "code" or not cell.source.strip():
             return
         cell.outputs, cell.metadata["execution"] = [], {}
@@ -65,7 +80,15 @@ class InProcess(Engine):
     def execute_managed_notebook(
         cls, nb_man: NotebookExecutionManager, kernel_name: str, **_: Any
     ) -> NotebookNode:
-        """The notebook, run; papermill has set its parameters and the working directory."""
+        """Run a notebook, whose parameters and working directory papermill has set.
+
+        Args:
+            nb_man: holds the notebook.
+            kernel_name: is not used: there is one kernel.
+
+        Returns:
+            The notebook with its outputs.
+        """
         return Client(nb_man).execute()
 
 

@@ -61,7 +61,14 @@ def run_figures(study_name: str, pool: Pool, say: Say) -> tuple[int, bool]:
 
 
 def stale_figures(study_name: str) -> list[str]:
-    """The figure notebooks whose records or code have changed since they were drawn."""
+    """The figure notebooks whose records or code have changed since they were drawn.
+
+    Args:
+        study_name: the study, which has been planned here.
+
+    Returns:
+        Their names, in order.
+    """
     folder, basis = store.study_dir(study_name) / "notebooks", _basis(study_name)
     return [
         name

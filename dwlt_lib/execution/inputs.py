@@ -53,7 +53,14 @@ def verified_images(
 
 
 def check_unchanged(spec: Spec) -> None:
-    """Raises ValueError if images that this record is made from changed since it was planned."""
+    """Refuse a record whose images have changed since it was planned.
+
+    Args:
+        spec: the record's description.
+
+    Raises:
+        ValueError: one line, if images that it is made from are others now.
+    """
     for row, split in reads(spec):
         _check_fingerprint(row, split)
 

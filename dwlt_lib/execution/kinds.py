@@ -258,7 +258,7 @@ def make_attack(spec: AttackSpec, device: torch.device, progress: Progress | Non
         "surrogate_RA": surrogate.metrics["RA"],
     }
     examples = _examples(model, unseen, test, attack, seed)
-    files = {
+    files: dict[str, bytes | Path] = {
         "arrays.safetensors": save(examples),
         outcome_files.FILE: outcome_files.pack({"transfer": right}),
     }

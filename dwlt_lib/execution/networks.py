@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dwlt_lib.config.specs import ImportedSpec, MaskSpec, PretrainingSpec, TransferSpec
-from dwlt_lib.models.architectures import build, new_head, prunable
+from dwlt_lib.models.architectures import Normalised, build, new_head, prunable
 from dwlt_lib.models.tensors import fingerprint
 from dwlt_lib.pruning.masks import Mask, dense_mask
 from dwlt_lib.pruning.packed_masks import packed_header, unpack
@@ -18,7 +18,7 @@ from dwlt_lib.records import store
 from dwlt_lib.training.trainer import State, generator
 
 
-def load_network(record: store.Record, device: torch.device | str = "cpu") -> nn.Module:
+def load_network(record: store.Record, device: torch.device | str = "cpu") -> Normalised:
     """The trained network that a record holds, in eval mode, with its normalisation inside.
 
     Args:

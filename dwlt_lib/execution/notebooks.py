@@ -101,7 +101,14 @@ def run_notebook(
 
 
 def noted_basis(path: Path) -> str | None:
-    """The basis that an executed notebook was drawn from; None if there is none."""
+    """The basis that an executed notebook was drawn from.
+
+    Args:
+        path: the notebook.
+
+    Returns:
+        As `run_notebook` noted it, "" after an error; None if there is none.
+    """
     try:
         return json.loads(path.read_bytes())["metadata"]["dwlt_basis"]
     except (OSError, ValueError, KeyError):

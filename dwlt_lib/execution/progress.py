@@ -37,11 +37,16 @@ def make_all(specs: Sequence[Spec], device: str = "cpu") -> list[str]:
 
 
 def live(bar: Any = None) -> Callable[[dict[str, float]], None]:
-    """A callback for make.make: called after every epoch with its row of history.
+    """A callback for make.make, which draws the training under way.
 
     The curve is one display that is drawn anew in its place, so that an executed notebook keeps the
-    last state only; a training of less than a second is not drawn. bar: a tqdm bar, which then says
-    epoch, loss and accuracies.
+    last state only; a training of less than a second is not drawn.
+
+    Args:
+        bar: a tqdm bar, which then says epoch, loss and accuracies.
+
+    Returns:
+        A function to call after every epoch with its row of history.
     """
     rows, handle, due = [], None, time.time() + 1
     share = IN_BATCH if "DWLT_WORKERS" in os.environ else SHARE  # the runner's workers have it

@@ -28,6 +28,9 @@ def run_folders(study: Study, figures_only: bool = False) -> list[Path]:
     Args:
         study: the study.
         figures_only: whether only figures and the report are made, no records.
+
+    Returns:
+        Their paths; they need not exist.
     """
     place = store.study_dir(study.name)
     folders = [place, place / "notebooks", place / "figures"]
@@ -63,6 +66,9 @@ def clean_folders(study: Study) -> None:
     """Remove the scratch files that this run, which is over, and its workers left.
 
     Workers that still end are waited for, for some seconds.
+
+    Args:
+        study: the study.
     """
     folders, late = run_folders(study), time.monotonic() + PATIENCE
     while True:
@@ -83,6 +89,9 @@ def opened(study: Study, figures_only: bool = False, workers: bool = True) -> It
         figures_only: whether only figures and the report are made, no records.
         workers: whether processes will be started.
 
+    Yields:
+        Nothing.
+
     Raises:
         Unusable: one line; a place cannot be written to, or its disk is full.
     """
@@ -94,9 +103,13 @@ def opened(study: Study, figures_only: bool = False, workers: bool = True) -> It
 
 
 def raise_if_full(error: BaseException | str) -> None:
-    """Raise an OSError that names the full disk, if this error was about one.
+    """End the run if a disk is full: nothing else could be made there either.
 
-    Nothing else could be made there either.
+    Args:
+        error: what went wrong, or its text; other errors are passed over.
+
+    Raises:
+        OSError: the error was about a full disk, which this one names.
     """
     if not files.is_full(error):
         return

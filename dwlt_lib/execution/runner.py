@@ -136,7 +136,14 @@ def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings)
 
 
 def outcome_of(future: Future[NotebookOutcome]) -> NotebookOutcome:
-    """The outcome of a notebook run that has ended, also where its worker died."""
+    """The outcome of a notebook run that has ended, also where its worker died.
+
+    Args:
+        future: of `notebooks.run_notebook`, submitted to a pool.
+
+    Returns:
+        How it ended; a dead worker or an exception is its error.
+    """
     try:
         return future.result()
     except BrokenProcessPool:

@@ -21,7 +21,14 @@ JOBS_PER_WORKER = 4
 
 
 def missing_specs(study: Study) -> list[Spec]:
-    """The planned records that are not there yet, in the order in which they are to be made."""
+    """The planned records that are not there yet.
+
+    Args:
+        study: the study.
+
+    Returns:
+        Their descriptions, in the order in which they are to be made.
+    """
     return [spec for spec in ordered(plan(study)) if not store.exists(spec)]
 
 
@@ -80,7 +87,14 @@ def pending_jobs(study: Study, workers: int) -> dict[Job, list[Spec]]:
 
 
 def is_ready(specs: Iterable[Spec]) -> bool:
-    """Whether all that these records build on is there or among them."""
+    """Whether records can be made now.
+
+    Args:
+        specs: their descriptions.
+
+    Returns:
+        True if all that they build on is there or among them.
+    """
     specs = list(specs)
     own = {record_id(spec) for spec in specs}
     needed = [up for spec in specs for up in upstream(spec)]
@@ -108,7 +122,15 @@ def job_priorities(study: Study, pending: Mapping[Job, list[Spec]]) -> dict[Job,
 
 
 def job_label(study: Study, job: Job) -> str:
-    """One short line about a job: what it makes, from what, at which sparsities and seeds."""
+    """What a job makes, from what, at which sparsities and seeds.
+
+    Args:
+        study: the job's study.
+        job: the job.
+
+    Returns:
+        One short line.
+    """
     words = [job.kind.replace("_", " "), job.pretraining]
     if job.kind == "pretrain":
         if job.dataset:

@@ -56,6 +56,9 @@ def provisional_inputs(study: Study) -> list[str]:
 
     Args:
         study: of `read_study`.
+
+    Returns:
+        The lines; empty if all ids are final.
     """
     return [*imported.unresolved(study), *fingerprints.unresolved(study)]
 

@@ -25,6 +25,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize, get_temp_dir
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar, cast
 
 import psutil
 
@@ -32,6 +33,8 @@ from dwlt_lib import files
 from dwlt_lib.execution import devices
 from dwlt_lib.records import store
 
+P = ParamSpec("P")
+T = TypeVar("T")
 INLINE = "module://matplotlib_inline.backend_inline"
 QUIET = {
     "OMP_NUM_THREADS": "1",
@@ -86,13 +89,23 @@ class Pool(Executor):
         self.threads = ThreadPoolExecutor(workers, initializer=_hear_nothing)
         self.asked: list[Future] = []
 
-    def submit(self, task: Callable, /, *arguments: object) -> Future:
-        """Have a worker run task(*arguments); the first call starts the server of workers."""
-        start_server()
-        self.asked.append(self.threads.submit(self._run, task, *arguments))
-        return self.asked[-1]
+    def submit(self, task: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a worker run a task; the first call starts the server of workers.
 
-    def _run(self, task: Callable, *arguments: object) -> object:
+        Args:
+            task: a function that can be pickled.
+            *args: what it is called with.
+            **kwargs: what it is called with.
+
+        Returns:
+            The future of what it returns.
+        """
+        start_server()
+        future = self.threads.submit(self._run, task, *args, **kwargs)
+        self.asked.append(future)
+        return future
+
+    def _run(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         turn = self.turns.get()
         try:
             with ProcessPoolExecutor(
@@ -101,7 +114,7 @@ class Pool(Executor):
                 _begin,
                 (self.log, {**self.environment, **turn}),
             ) as one:
-                return one.submit(task, *arguments).result()
+                return one.submit(task, *args, **kwargs).result()
         except (EOFError, ConnectionError) as error:  # it, or the server, ended before it began
             raise BrokenProcessPool(str(error)) from error
         finally:
@@ -130,6 +143,9 @@ def local_pool(
         workers: how many tasks at a time; None: one per GPU on cuda, one per core on cpu.
         device: cpu or cuda.
         deadline: when trainings are to stop, in seconds since 1970; None: never.
+
+    Returns:
+        The pool; no process is started yet.
     """
     gpus = devices.visible_gpus() if device == "cuda" else []
     log = store.study_dir(study_name) / "workers.log"
@@ -137,7 +153,11 @@ def local_pool(
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use.
+
+    Returns:
+        At least 1.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -198,7 +218,7 @@ def skip_iris() -> None:
 
     None has any.
     """
-    sys.modules.setdefault("rfc3987_syntax", None)
+    sys.modules.setdefault("rfc3987_syntax", cast(Any, None))
 
 
 # -------------------------------------------------------------------------- in a worker

@@ -55,6 +55,9 @@ def num_kept(m: Mask) -> int:
     Args:
         m: the mask; may be empty.
 
+    Returns:
+        A count of weights.
+
     Raises:
         ValueError: m is no mask.
     """
@@ -63,10 +66,13 @@ def num_kept(m: Mask) -> int:
 
 
 def sparsity(m: Mask) -> float:
-    """1 - |m| / d, the share of the d prunable weights that the mask removes, in [0, 1].
+    """1 - |m| / d, the share of the d prunable weights that the mask removes.
 
     Args:
         m: the mask.
+
+    Returns:
+        A fraction in [0, 1].
 
     Raises:
         ValueError: m is no mask, or a mask of no weight.

@@ -200,6 +200,9 @@ def read_ticket(path: str | Path) -> Ticket:
     Args:
         path: a file of `export_ticket`.
 
+    Returns:
+        The mask, the weights if it is a transferred ticket, and the description.
+
     Raises:
         ValueError: one line: it is no ticket, or damaged.
     """

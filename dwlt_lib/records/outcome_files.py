@@ -31,7 +31,14 @@ def pack(outcomes: Mapping[str, np.ndarray]) -> bytes:
 
 
 def transfer_id(record: Record) -> str:
-    """The id of the transfer whose network a record tests: its own, or its first upstream's."""
+    """The transfer whose network a record tests.
+
+    Args:
+        record: a transfer, or a record that builds on one.
+
+    Returns:
+        The record's own id, or that of its first upstream record.
+    """
     if record.kind == "transfer" or not record.upstream:
         return record.id
     return record.upstream[0]
@@ -66,11 +73,14 @@ def unpack(record: Record, transfer: Record) -> dict[str, np.ndarray]:
 
 
 def disagreement(record: Record, transfer: Record) -> str | None:
-    """One line if an accuracy in the record's metrics is not the mean of its bits, else None.
+    """Whether an accuracy in the record's metrics is not the mean of its bits.
 
     Args:
         record: one that has the file.
         transfer: as for `unpack`.
+
+    Returns:
+        One line about the first such accuracy; None if there is none.
 
     Raises:
         ValueError: as `unpack` does.

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from dwlt_lib.attacks.pgd import first_delta, perturb_unchecked
 from dwlt_lib.config.recipes import PGD, TrainingConfig
-from dwlt_lib.data.batches import Images, training_batches
+from dwlt_lib.data.batches import Images, StreamedImages, training_batches
 from dwlt_lib.evaluation.accuracy import robust_accuracy, standard_accuracy
 from dwlt_lib.models.tensors import Mask
 from dwlt_lib.training import unfinished
@@ -137,8 +137,8 @@ def learning_rate(config: TrainingConfig, epoch: int, part: float) -> float:
 def fit(  # noqa: PLR0913  (all but the first six have defaults)
     model: nn.Module,
     m: Mask,
-    train: Images,
-    validation: Images | None,
+    train: Images | StreamedImages,
+    validation: Images | StreamedImages | None,
     config: TrainingConfig,
     seed: int,
     eval_attack: PGD | None = None,
@@ -370,7 +370,11 @@ def _recall(optimiser: torch.optim.Optimizer, saved: dict) -> None:
 
 
 def _epoch(
-    trained: _Ready, train: Images, config: TrainingConfig, seed: int, epoch: int
+    trained: _Ready,
+    train: Images | StreamedImages,
+    config: TrainingConfig,
+    seed: int,
+    epoch: int,
 ) -> dict[str, float]:
     trained.model.train(epoch >= 0)  # a frozen backbone's statistics do not move
     device = next(trained.model.parameters()).device
@@ -552,7 +556,7 @@ def _mask_(masked_parameters: MaskedParameters) -> None:
 
 def _validate(
     model: nn.Module,
-    validation: Images | None,
+    validation: Images | StreamedImages | None,
     config: TrainingConfig,
     eval_attack: PGD | None,
     seed: int,
