@@ -29,11 +29,20 @@ ON = {
     "regime": "AT",
     "rounds": (0, 2),
     "seeds": (0,),
+    "theta_seed": None,
+    "mask_seed": None,
+    "subset_seed": None,
 }
 # what a notebook is asked for here: the tiny study makes all of it, too
 ASKED = {
-    "pretrain": {"pretraining": "AT", "dataset": ""},
-    "prune": {"pretraining": "AT", "method": "IMP-ST", "rounds": (1, 2)},
+    "pretrain": {"pretraining": "AT", "dataset": "", "theta_seed": None},
+    "prune": {
+        "pretraining": "AT",
+        "method": "IMP-ST",
+        "rounds": (1, 2),
+        "theta_seed": 0,
+        "mask_seed": 0,
+    },
     "transfer": {**ON, "fraction": 1.0, "regime": "ST", "rounds": (0, 1)},
     "data_efficiency": ON,
     "landscape": {**ON, "rounds": (2,), "images": ("clean",)},
@@ -145,7 +154,7 @@ def test_every_compute_notebook_makes_the_records_that_the_command_makes(
 def test_the_same_parameters_make_nothing_and_others_a_new_record(tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
     for pretraining, there in (("STD", 1), ("STD", 1), ("FAT", 2)):
-        monkeypatch.setitem(ASKED, "pretrain", {"pretraining": pretraining, "dataset": ""})
+        monkeypatch.setitem(ASKED, "pretrain", {**ASKED["pretrain"], "pretraining": pretraining})
         under_papermill("pretrain", tmp_path)
         assert len(contents(tmp_path / "outputs")) == there
 

@@ -22,6 +22,12 @@ TOLERANCE = 1e-9
 SAME_SPARSITY = 1e-3
 """How far the sparsities of one level may differ: by the rounding of a count of weights."""
 
+TASK = ["pretraining", "dataset", "fraction"]
+"""Columns that name what tickets are compared on: theta_p and a share of a data set."""
+
+SEEDS = ["theta_seed", "subset_seed", "mask_seed"]
+"""Columns of the seeds besides that of training."""
+
 OPTIONAL = ["sparsity", "chance", "test_images"]
 _ONE_STUDY = "want one study: records.table('transfer', study=...)"
 
@@ -44,10 +50,12 @@ def _is_share(values: pd.Series) -> pd.Series:
 
 
 _WHOLE_NUMBER = _NumberColumn("a whole number, 0 or more", _is_whole_number, may_be_missing=False)
+_SEED = _NumberColumn("a whole number, 0 or more", _is_whole_number)
 _ACCURACY = _NumberColumn("an accuracy as a fraction in [0, 1], not in percent", _is_share)
 NUMBERS = {
     "rounds": _WHOLE_NUMBER,
     "seed": _WHOLE_NUMBER,
+    **dict.fromkeys(SEEDS, _SEED),
     "fraction": _NumberColumn(
         "a share of the images in (0, 1]", lambda v: (v > 0) & (v <= 1), may_be_missing=False
     ),
@@ -89,17 +97,53 @@ def sparsest(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["rounds"] == table["rounds"].max()]
 
 
-def replicates(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per (curve, regime, rounds, seed): rows that share a seed are averaged.
+def base_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the base theta_p, subset and mask: verdicts and figures are about these.
 
-    Several rows share a seed where there are copies of the dense network or several masks.
+    The base is the smallest theta_seed and then subset_seed that a task has, and of these the
+    smallest mask_seed of each method. Records of other seeds tell how much these seeds matter; as
+    replicates of a level they would count training seeds twice.
+
+    Args:
+        table: records of any kind, with the columns pretraining, method, dataset, rounds, and as
+            far as they have any fraction and `SEEDS`.
+
+    Returns:
+        Those rows, in their order. A row without a seed counts as one of seed 0.
+    """
+    task = [column for column in TASK if column in table.columns]
+    for column in SEEDS:
+        if column in table.columns and len(table):
+            keys = [table[name] for name in task]
+            if column == "mask_seed":  # the dense network, one for all methods, has no mask
+                keys.append(table["method"].mask(table["rounds"] == 0, "dense"))
+            seeds = table[column].fillna(0)
+            table = table[seeds == seeds.groupby(keys, observed=True).transform("min")]
+    return table
+
+
+def count_seeds(table: pd.DataFrame) -> int:
+    """How many training seeds the levels of a table have; the dense network's, if it is alone.
+
+    Args:
+        table: transfers.
+    """
+    base = base_seeds(table)
+    levels = base[base["rounds"] > 0]
+    return (levels if len(levels) else base)["seed"].nunique()
+
+
+def replicates(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per (curve, regime, rounds, seed) of the base seeds (`base_seeds`).
+
+    Rows that share a seed, such as copies of the dense network, are averaged.
 
     Args:
         table: columns pretraining, method, dataset, regime (names), fraction (in (0, 1]), rounds,
             seed (whole numbers, 0 or more), SA, RA (fractions in [0, 1]; NaN: not measured). Rows
             with rounds 0 become method "dense", whatever their method. Optional columns: sparsity
             (in [0, 1], of the level), chance (in [0, 1]: the accuracy of naming always the
-            commonest class of the test images) and test_images (how many there are).
+            commonest class of the test images), test_images (how many there are) and `SEEDS`.
 
     Returns:
         The columns named. The sparsity is the level's: the median of its records, else 1 -
@@ -111,7 +155,7 @@ def replicates(table: pd.DataFrame) -> pd.DataFrame:
             column, or the table mixes studies: two records for one setting (told apart by a
             column `id`), or records of one level that differ in sparsity.
     """
-    table = _checked(table)
+    table = base_seeds(_checked(table))
     keys = [*GROUP, "regime", "rounds", "seed"]
     _refuse_two_records_for_one_setting(table, keys)
     table = table.reindex(columns=[*keys, "SA", "RA", *OPTIONAL])
@@ -131,7 +175,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
             f"columns {missing} are missing: want {required}; pass records.table('transfer',"
             " study=...)"
         )
-    used = [*required, *OPTIONAL, "id", "mask_seed", "subset_seed"]
+    used = [*required, *OPTIONAL, "id", *SEEDS]
     table = table.loc[:, table.columns.isin(used)].reset_index(drop=True)
     repeated = sorted(set(table.columns[table.columns.duplicated()]))
     if repeated:
@@ -179,7 +223,6 @@ def _refuse_two_records_for_one_setting(table: pd.DataFrame, keys: list[str]) ->
     """Raises ValueError where a table that has ids holds several records for one setting."""
     if "id" not in table.columns:
         return
-    keys = [*keys, *(column for column in ("mask_seed", "subset_seed") if column in table.columns)]
     counts = table.groupby(keys, observed=True)["id"].nunique()
     if (counts > 1).any():
         setting = _named(keys, counts.index[counts > 1][0])

@@ -24,8 +24,16 @@ SHARES = (  # columns that hold fractions and are drawn in percent
 UNKNOWN_ROLE = ("#666666", "o", "-")
 # matplotlib's names in plotly's
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
-SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "X": "x"} | {
-    "D": "diamond"
+SYMBOLS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "v": "triangle-down",
+    "X": "x",
+    "D": "diamond",
+    "p": "pentagon",
+    "<": "triangle-left",
+    ">": "triangle-right",
 }
 AXIS = {
     "gridcolor": "#E6E6E6",

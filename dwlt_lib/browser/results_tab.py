@@ -15,7 +15,7 @@ from dwlt_lib.plotting.style import percent
 
 KEYS = ["pretraining", "method", "dataset", "fraction", "regime", "rounds", "seed", "images"]
 KINDS = ["transfer", "mask", "pretraining", "surface", "trajectory", "attack", "robustness"]
-HIDDEN = ["kind", "arch", "surrogate", "mask_seed", "subset_seed"]
+HIDDEN = ["kind", "arch", "surrogate", *tables.SEEDS]
 IN_PERCENT = {*plotly_traces.SHARES, "fraction", "explained_1", "explained_2"}
 TABLE_OPTIONS = {
     "select": "single",

@@ -1,18 +1,19 @@
 """The order in which a study is made: every figure coarsely first, then finer.
 
-One seed comes before the others, and of its levels the dense, the deepest, the middle one, and so
-on.
+One training seed of the base seeds comes before the others, and of its levels the dense, the
+deepest, the middle one, and so on. Other seeds of theta_p, masks and subsets, which tell how much
+these matter, come last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from dwlt_lib.config.specs import Spec, TransferSpec, with_upstream
+from dwlt_lib.config.specs import Spec, TransferSpec, method_of, theta_seed, with_upstream
 
-Rank = tuple[int, int]
+Rank = tuple[int, int, int]
 # of what no figure shows by itself: made when something builds on it, or at the end
-LAST: Rank = (2**31, 2**31)
+LAST: Rank = (2**31, 2**31, 2**31)
 
 
 def bisection(values: Iterable[int]) -> dict[int, int]:
@@ -32,7 +33,9 @@ def bisection(values: Iterable[int]) -> dict[int, int]:
 
 
 def coarse_to_fine_rank(plan: Mapping[str, Spec]) -> Callable[[Spec], Rank]:
-    """A function that ranks records: by seed, then by rounds among all that the plan transfers.
+    """A function that ranks records: base seeds first, then by training seed, then by rounds.
+
+    Base seeds are the least seeds of theta_p, mask and subset that a curve has.
 
     Args:
         plan: the records of a study by id.
@@ -41,6 +44,10 @@ def coarse_to_fine_rank(plan: Mapping[str, Spec]) -> Callable[[Spec], Rank]:
         A function of a record's description; the least rank is made first.
     """
     tickets = [spec for spec in plan.values() if isinstance(spec, TransferSpec)]
+    least: dict[tuple, int] = {}
+    for spec in tickets:
+        for curve, seed in _seeds(spec).items():
+            least[curve] = min(seed, least.get(curve, seed))
     seeds = {seed: i for i, seed in enumerate(sorted({spec.seed for spec in tickets}))}
     rounds = bisection({_rounds(spec) for spec in tickets})
 
@@ -48,7 +55,8 @@ def coarse_to_fine_rank(plan: Mapping[str, Spec]) -> Callable[[Spec], Rank]:
         ticket = getattr(spec, "transfer", spec)
         if not isinstance(ticket, TransferSpec):
             return LAST
-        return seeds[ticket.seed], rounds[_rounds(ticket)]
+        others = sum(seed > least[curve] for curve, seed in _seeds(ticket).items())
+        return others, seeds[ticket.seed], rounds[_rounds(ticket)]
 
     return rank
 
@@ -56,6 +64,15 @@ def coarse_to_fine_rank(plan: Mapping[str, Spec]) -> Callable[[Spec], Rank]:
 def ordered(plan: Mapping[str, Spec]) -> list[Spec]:
     """The plan's records by their ranks, each after those it builds on."""
     return list(with_upstream(sorted(plan.values(), key=coarse_to_fine_rank(plan))).values())
+
+
+def _seeds(spec: TransferSpec) -> dict[tuple, int]:
+    """A ticket's seeds of theta_p and subset, by its task, and that of its mask, by its curve."""
+    task = (spec.theta.pretraining, spec.data.name, spec.fraction)
+    seeds = {(*task, "theta"): theta_seed(spec), (*task, "subset"): spec.subset_seed}
+    if spec.mask:
+        seeds[*task, method_of(spec), "mask"] = spec.mask.seed
+    return seeds
 
 
 def _rounds(spec: TransferSpec) -> int:

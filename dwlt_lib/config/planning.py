@@ -5,7 +5,7 @@ Nothing is read and nothing computed: a plan needs the study alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from typing import Any, Literal
 
@@ -13,11 +13,15 @@ from dwlt_lib.config.datasets import DataSet, Frozen
 from dwlt_lib.config.recipes import PGD, Regime, TrainingConfig, TrainingOverrides
 from dwlt_lib.config.specs import (
     REGIME_OF,
+    REINITIALIZED,
+    SHUFFLED,
+    TRANSPLANTED,
     UNKNOWN,
     AttackSpec,
     ImportedSpec,
     MaskSpec,
     Method,
+    Natural,
     Pictures,
     Pretraining,
     PretrainingSpec,
@@ -28,7 +32,7 @@ from dwlt_lib.config.specs import (
     TransferSpec,
     with_upstream,
 )
-from dwlt_lib.config.studies import DENSE, Grid, Study, dataset
+from dwlt_lib.config.studies import DENSE, Grid, Masks, Study, dataset, found_by
 
 
 def _training_config(
@@ -79,10 +83,27 @@ def _evaluation(study: Study, row: DataSet) -> PGD:
     )
 
 
-def theta(study: Study, pretraining: Pretraining) -> PretrainingSpec | ImportedSpec:
-    """theta_p on the study's source, from its file if the study names one."""
+def theta(
+    study: Study, pretraining: Pretraining, seed: int | None = None
+) -> PretrainingSpec | ImportedSpec:
+    """theta_p on the study's source, from its file if the study names one.
+
+    Args:
+        study: the study, whose recipes count.
+        pretraining: p.
+        seed: seed of the initialisation and of training; None: the study's.
+
+    Raises:
+        ValueError: theta_p comes from a file, and another seed is asked for.
+    """
     row, regime = dataset(study, study.source), REGIME_OF[pretraining]
+    seed = study.seed if seed is None else seed
     if given := study.weights.get(pretraining):
+        if seed != study.seed:
+            raise ValueError(
+                f"theta_{pretraining} comes from a file, so there is none of seed {seed}; take"
+                f" theta_seeds and {TRANSPLANTED} out, or have it trained"
+            )
         return ImportedSpec(
             pretraining=pretraining,
             arch=study.arch,
@@ -95,7 +116,7 @@ def theta(study: Study, pretraining: Pretraining) -> PretrainingSpec | ImportedS
         pretraining=pretraining,
         arch=study.arch,
         data=row,
-        seed=study.seed,
+        seed=seed,
         recipe=_training_config(study, row, regime, study.pretraining[pretraining]),
         evaluation=_evaluation(study, row),
         ra=study.ra,
@@ -119,21 +140,41 @@ def surrogate(study: Study, name: str) -> PretrainingSpec:
 _RETRAINING_REGIME: dict[Method, Regime] = {"IMP-ST": "ST", "IMP-AT": "AT"}
 
 
-def mask(study: Study, pretraining: Pretraining, method: Method, rounds: int) -> MaskSpec | None:
-    """The mask m after `rounds` rounds of a method; None for the dense network."""
+def mask(  # noqa: PLR0913  the coordinates of a mask in a study, as tables have them
+    study: Study,
+    pretraining: Pretraining,
+    method: Method,
+    rounds: int,
+    theta_seed: int | None = None,
+    mask_seed: int | None = None,
+) -> MaskSpec | None:
+    """The mask m after `rounds` rounds of a method; None for the dense network.
+
+    Args:
+        study: the study, whose recipes count.
+        pretraining: theta_p.
+        method: how m is found; IMP-ST-reinit has the mask of IMP-ST, and IMP-ST-transplant that of
+            the theta_p of the next seed.
+        rounds: rounds of pruning; 0 is the dense network.
+        theta_seed: seed of theta_p; None: the study's.
+        mask_seed: seed of the mask; None: the study's.
+    """
     if rounds == DENSE:
         return None
-    source, retrain = theta(study, pretraining), None
-    if method in ("IMP-ST", "IMP-AT") and method in study.retraining:
-        regime, settings = _RETRAINING_REGIME[method], study.retraining[method]
+    theta_seed = study.seed if theta_seed is None else theta_seed
+    mask_seed = study.mask_seed if mask_seed is None else mask_seed
+    source = theta(study, pretraining, theta_seed + (method == TRANSPLANTED))
+    finder, retrain = found_by(method), None
+    if finder in ("IMP-ST", "IMP-AT") and finder in study.retraining:
+        regime, settings = _RETRAINING_REGIME[finder], study.retraining[finder]
         retrain = _training_config(study, source.data, regime, settings)
     return MaskSpec(
         theta=source,
-        method=method,
+        method=SHUFFLED if method == SHUFFLED else finder,
         rounds=rounds,
         prune_fraction=study.prune_fraction,
         retrain=retrain,
-        seed=0 if method == "OMP" else study.mask_seed,
+        seed=0 if method == "OMP" else mask_seed,
     )
 
 
@@ -146,6 +187,10 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
     regime: Regime,
     rounds: int,
     seed: int,
+    *,
+    theta_seed: int | None = None,
+    mask_seed: int | None = None,
+    subset_seed: int | None = None,
 ) -> TransferSpec:
     """The transfer of a ticket (theta_p, m) to a downstream task.
 
@@ -159,8 +204,15 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
         fraction: share of its training images, in (0, 1].
         regime: how the ticket is trained there.
         rounds: rounds of pruning; 0 is the dense network.
-        seed: seed of the head, the order of images and the attacks' starts.
+        seed: seed of the head, the order of images and the attacks' starts, and of the new weights
+            of IMP-ST-reinit.
+        theta_seed: seed of theta_p; None: the study's.
+        mask_seed: seed of the mask; None: the study's.
+        subset_seed: seed of the subset of the data; None: the study's.
     """
+    theta_seed = study.seed if theta_seed is None else theta_seed
+    mask_seed = study.mask_seed if mask_seed is None else mask_seed
+    subset_seed = study.subset_seed if subset_seed is None else subset_seed
     row = dataset(study, dataset_name)
     layers = [study.transfer[regime]]
     layers += [
@@ -171,19 +223,23 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
         and override.fraction in (None, fraction)
     ]
     coordinates = (pretraining, method, dataset_name, fraction, regime, rounds, seed)
+    seeds = (theta_seed, mask_seed, subset_seed)
     keep = "none"
     attacked = (*study.transfer_attacks, *study.robustness)
-    if study.keep_weights or any(_covers(block, coordinates) for block in attacked):
+    is_attacked = any(_covers(study, block, coordinates, seeds) for block in attacked)
+    if study.keep_weights or is_attacked:
         keep = "selected"
-    if any(_covers(block, coordinates) for block in study.landscapes):
+    if any(_covers(study, block, coordinates, seeds) for block in study.landscapes):
         keep = "trajectory"
+    m = mask(study, pretraining, method, rounds, theta_seed, mask_seed)
     return TransferSpec(
-        theta=theta(study, pretraining),
-        mask=mask(study, pretraining, method, rounds),
+        theta=theta(study, pretraining, theta_seed),
+        mask=m,
+        weights="reinitialized" if m and method == REINITIALIZED else "theta_p",
         data=row,
         fraction=fraction,
         subset_rule=study.subset_rule,
-        subset_seed=study.subset_seed,
+        subset_seed=subset_seed,
         regime=regime,
         recipe=_training_config(study, row, regime, *layers),
         evaluation=_evaluation(study, row),
@@ -193,17 +249,46 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
     )
 
 
-def _covers(block: Grid, coordinates: tuple) -> bool:
+def _covers(study: Study, block: Grid, coordinates: tuple, seeds: tuple[int, int, int]) -> bool:
     pretraining, method, name, fraction, regime, rounds, seed = coordinates
+    theta_seed, mask_seed, subset_seed = seeds
+    if rounds == DENSE:
+        is_asked_for = seed in _dense_seeds(block)
+    else:
+        is_asked_for = (
+            seed in block.seeds
+            and method in block.method
+            and mask_seed in _mask_seeds(study, block, method)
+        )
     return (
-        pretraining in block.pretraining
+        is_asked_for
+        and pretraining in block.pretraining
         and name in block.dataset
         and fraction in block.fraction
         and regime in block.regime
         and rounds in block.rounds
-        and seed in block.seeds
-        and (rounds == DENSE or method in block.method)
+        and theta_seed in _theta_seeds(study, block)
+        and subset_seed in _subset_seeds(study, block)
     )
+
+
+def _dense_seeds(block: Grid) -> tuple[int, ...]:
+    return block.dense_seeds or block.seeds
+
+
+def _theta_seeds(study: Study, block: Masks) -> tuple[int, ...]:
+    return block.theta_seeds or (study.seed,)
+
+
+def _mask_seeds(study: Study, block: Masks, method: Method) -> tuple[int, ...]:
+    """The seeds of a method's masks; one-shot pruning draws nothing."""
+    if method == "OMP":
+        return (study.mask_seed,)
+    return block.mask_seeds or (study.mask_seed,)
+
+
+def _subset_seeds(study: Study, block: Grid) -> tuple[int, ...]:
+    return block.subset_seeds or (study.subset_seed,)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -222,7 +307,7 @@ JobKind = Literal[
 
 
 class Job(Frozen, frozen=True):  # pyright: ignore[reportGeneralTypeIssues]  # says it hashes
-    """One run of one compute notebook: records that share everything but rounds and seeds.
+    """One run of one compute notebook: records that share all but rounds and training seeds.
 
     Fields that a kind does not use keep their defaults.
     """
@@ -245,14 +330,31 @@ class Job(Frozen, frozen=True):  # pyright: ignore[reportGeneralTypeIssues]  # s
     """Rounds of pruning; 0 is the dense network."""
     seeds: tuple[int, ...] = ()
     """Seeds of transfers."""
+    theta_seed: Natural | None = None
+    """Seed of theta_p; None: the study's, as of the next two."""
+    mask_seed: Natural | None = None
+    """Seed of the masks."""
+    subset_seed: Natural | None = None
+    """Seed of the subset of the training data."""
     images: tuple[Pictures, ...] = ()
     """Test images that losses are taken on."""
 
 
-_TRANSFER_FIELDS = ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds")
+_TRANSFER_FIELDS = (
+    "pretraining",
+    "method",
+    "dataset",
+    "fraction",
+    "regime",
+    "rounds",
+    "seeds",
+    "theta_seed",
+    "mask_seed",
+    "subset_seed",
+)
 NOTEBOOKS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "pretrain": ("01_pretrain", ("pretraining", "dataset")),
-    "prune": ("02_prune", ("pretraining", "method", "rounds")),
+    "pretrain": ("01_pretrain", ("pretraining", "dataset", "theta_seed")),
+    "prune": ("02_prune", ("pretraining", "method", "rounds", "theta_seed", "mask_seed")),
     "transfer": ("03_transfer", _TRANSFER_FIELDS),
     "data_efficiency": ("04_data_efficiency", _TRANSFER_FIELDS),
     "landscape": ("05_loss_landscape", (*_TRANSFER_FIELDS, "images")),
@@ -264,13 +366,28 @@ NOTEBOOKS: dict[str, tuple[str, tuple[str, ...]]] = {
 def expand(study: Study, job: Job) -> list[Spec]:
     """The descriptions of the records that a job makes, those it builds on first."""
     if job.kind == "pretrain":
-        return [surrogate(study, job.dataset) if job.dataset else theta(study, job.pretraining)]
+        if job.dataset:
+            return [surrogate(study, job.dataset)]
+        return [theta(study, job.pretraining, job.theta_seed)]
     if job.kind == "prune":
-        masks = [mask(study, job.pretraining, job.method, rounds) for rounds in job.rounds]
+        masks = [
+            mask(study, job.pretraining, job.method, rounds, job.theta_seed, job.mask_seed)
+            for rounds in job.rounds
+        ]
         return [m for m in masks if m is not None]
     tickets = [
         transfer(
-            study, job.pretraining, job.method, job.dataset, job.fraction, job.regime, rounds, seed
+            study,
+            job.pretraining,
+            job.method,
+            job.dataset,
+            job.fraction,
+            job.regime,
+            rounds,
+            seed,
+            theta_seed=job.theta_seed,
+            mask_seed=job.mask_seed,
+            subset_seed=job.subset_seed,
         )
         for rounds, seed in product(job.rounds, job.seeds)
     ]
@@ -321,53 +438,41 @@ def _with_weights(ticket: TransferSpec) -> TransferSpec:
 def jobs(study: Study) -> list[Job]:
     """Every job of the study in plan order.
 
-    There is one for each (kind, pretraining, method, data set, fraction, regime) and list of seeds.
-    The dense network, one for all methods, goes with IMP-ST. Landscapes and attacks bring the
-    transfers they need.
+    There is one for each (kind, pretraining, method, data set, fraction, regime, seeds of theta_p,
+    mask and subset) and list of training seeds. The dense network, one for all methods and masks,
+    goes with IMP-ST. Landscapes and attacks bring the transfers they need.
     """
     blocks = study.ticket_blocks()
     found: dict[Job, dict[int, set[int]]] = {}  # the seeds of each of its rounds
 
-    def ask(job: Job, rounds: Iterable[int], seeds: Iterable[int]) -> None:
-        have = found.setdefault(job, {})
-        for r in rounds:
-            have.setdefault(r, set()).update(seeds)
+    def ask(job: Job) -> None:
+        have = found.setdefault(job.model_copy(update={"rounds": (), "seeds": ()}), {})
+        for r in job.rounds:
+            have.setdefault(r, set()).update(job.seeds)
 
-    pretrainings: dict[Pretraining, None] = {}
+    prune_jobs = [job for block in (*blocks, *study.masks) for job in _prune_jobs(study, block)]
     for block in (*blocks, *study.masks):
-        pretrainings.update(dict.fromkeys(block.pretraining))
-    for pretraining in pretrainings:
-        ask(Job(kind="pretrain", pretraining=pretraining), (), ())
+        for pretraining, seed in product(block.pretraining, _theta_seeds(study, block)):
+            ask(Job(kind="pretrain", pretraining=pretraining, theta_seed=seed))
+    for job in prune_jobs:  # a transplanted mask has a theta_p of its own
+        ask(Job(kind="pretrain", pretraining=job.pretraining, theta_seed=job.theta_seed))
     for name in dict.fromkeys(name for block in study.transfer_attacks for name in block.dataset):
-        ask(Job(kind="pretrain", pretraining="AT", dataset=name), (), ())
-    for block in (*blocks, *study.masks):
-        deepest = max(block.rounds)
-        for pretraining, method in product(block.pretraining, block.method):
-            if deepest > DENSE:
-                ask(
-                    Job(kind="prune", pretraining=pretraining, method=method),
-                    range(1, deepest + 1),
-                    (),
-                )
+        ask(Job(kind="pretrain", pretraining="AT", dataset=name))
+    for job in prune_jobs:
+        ask(job)
     for block in blocks:
-        for job in _transfer_jobs(block, "transfer"):
+        for job in _ticket_jobs(study, block):
             kind = "transfer" if job.fraction == 1 else "data_efficiency"
-            sparse = [rounds for rounds in block.rounds if rounds != DENSE]
-            if DENSE in block.rounds or block in study.grid:
-                ask(
-                    job.model_copy(update={"kind": kind, "method": "IMP-ST"}), (DENSE,), block.seeds
-                )
-            if sparse:
-                ask(job.model_copy(update={"kind": kind}), sparse, block.seeds)
+            ask(job.model_copy(update={"kind": kind}))
     for block in study.landscapes:
-        for job in _transfer_jobs(block, "landscape"):
-            ask(job.model_copy(update={"images": block.images}), block.rounds, block.seeds)
+        for job in _ticket_jobs(study, block):
+            ask(job.model_copy(update={"kind": "landscape", "images": block.images}))
     for block in study.transfer_attacks:
-        for job in _transfer_jobs(block, "transfer_attack"):
-            ask(job, block.rounds, block.seeds)
+        for job in _ticket_jobs(study, block):
+            ask(job.model_copy(update={"kind": "transfer_attack"}))
     for block in study.robustness:
-        for job in _transfer_jobs(block, "robustness"):
-            ask(job, block.rounds, block.seeds)
+        for job in _ticket_jobs(study, block):
+            ask(job.model_copy(update={"kind": "robustness"}))
     return [whole for job, asked in found.items() for whole in _by_seeds(job, asked)]
 
 
@@ -385,18 +490,56 @@ def _by_seeds(job: Job, asked: dict[int, set[int]]) -> Iterator[Job]:
         yield job.model_copy(update={"rounds": tuple(rounds), "seeds": seeds})
 
 
-def _transfer_jobs(block: Grid, kind: JobKind) -> Iterator[Job]:
-    for pretraining, method, name, fraction, regime in product(
-        block.pretraining, block.method, block.dataset, block.fraction, block.regime
+def _prune_jobs(study: Study, block: Masks) -> Iterator[Job]:
+    """The ladders of masks that a block needs, up to its deepest level, each after its own."""
+    ladder = tuple(range(1, max(block.rounds) + 1))
+    for pretraining, method, theta_seed in product(
+        block.pretraining, block.method, _theta_seeds(study, block)
     ):
-        yield Job(
-            kind=kind,
+        for mask_seed in _mask_seeds(study, block, method) if ladder else ():
+            job = Job(
+                kind="prune",
+                pretraining=pretraining,
+                method=found_by(method),
+                rounds=ladder,
+                theta_seed=theta_seed + (method == TRANSPLANTED),
+                mask_seed=mask_seed,
+            )
+            yield job
+            if method == SHUFFLED:
+                yield job.model_copy(update={"method": SHUFFLED})
+
+
+def _ticket_jobs(study: Study, block: Grid) -> Iterator[Job]:
+    """The transfers of a block, a job per curve; those of the dense network are IMP-ST's."""
+    sparse = tuple(rounds for rounds in block.rounds if rounds != DENSE)
+    with_dense = DENSE in block.rounds or block in study.grid
+    for pretraining, name, fraction, regime, theta_seed, subset_seed in product(
+        block.pretraining,
+        block.dataset,
+        block.fraction,
+        block.regime,
+        _theta_seeds(study, block),
+        _subset_seeds(study, block),
+    ):
+        dense = Job(
+            kind="transfer",
             pretraining=pretraining,
-            method=method,
             dataset=name,
             fraction=fraction,
             regime=regime,
+            rounds=(DENSE,),
+            seeds=_dense_seeds(block),
+            theta_seed=theta_seed,
+            mask_seed=study.mask_seed,
+            subset_seed=subset_seed,
         )
+        if with_dense:
+            yield dense
+        for method in block.method if sparse else ():
+            for mask_seed in _mask_seeds(study, block, method):
+                own = {"method": method, "mask_seed": mask_seed}
+                yield dense.model_copy(update={**own, "rounds": sparse, "seeds": block.seeds})
 
 
 def plan(study: Study) -> dict[str, Spec]:

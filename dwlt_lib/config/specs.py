@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, cast
 
@@ -18,11 +18,22 @@ from dwlt_lib.config.datasets import NOT_IDENTITY, DataSet, Frozen, Sha256
 from dwlt_lib.config.recipes import PGD, Positive, Regime, StrongAttacks, TrainingConfig
 
 Pretraining = Literal["STD", "FAT", "AT"]
-Method = Literal["IMP-ST", "IMP-AT", "OMP", "RP"]
+Method = Literal[
+    "IMP-ST", "IMP-AT", "OMP", "RP", "IMP-ST-shuffled", "IMP-ST-reinit", "IMP-ST-transplant"
+]
 Pictures = Literal["clean", "attacked"]
 Arch = Literal["resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32"]
 Natural = Annotated[int, Field(ge=0)]
 UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
+
+SHUFFLED: Method = "IMP-ST-shuffled"
+"""Control: IMP-ST's mask shuffled within each layer, which is random pruning with IMP-ST's layer
+densities. What it keeps of IMP-ST's accuracy, the densities explain."""
+REINITIALIZED: Method = "IMP-ST-reinit"
+"""Control: IMP-ST's mask on weights drawn anew (Frankle & Carbin 2019, section 2)."""
+TRANSPLANTED: Method = "IMP-ST-transplant"
+"""Control: IMP-ST's mask found from the theta_p of the next seed."""
+CONTROLS = (SHUFFLED, REINITIALIZED, TRANSPLANTED)
 
 PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
 
@@ -93,7 +104,10 @@ class ImportedSpec(Frozen):
 
 
 class MaskSpec(Frozen):
-    """m after `rounds` rounds (1 or more) of a method, drawn from theta_p on its own data."""
+    """m after `rounds` rounds (1 or more) of a method, drawn from theta_p on its own data.
+
+    IMP-ST-shuffled is the mask of the same description but method IMP-ST, shuffled by `seed`.
+    """
 
     kind: Literal["mask"] = "mask"
     theta: PretrainingSpec | ImportedSpec
@@ -107,6 +121,8 @@ class MaskSpec(Frozen):
 class TransferSpec(Frozen):
     """(theta_p, m) trained on a downstream task; mask None is the dense network (rounds 0).
 
+    mask: drawn from theta, or in a transplant from the theta_p of another seed.
+    weights: which ones it starts from: theta's, or a new initialisation drawn from `seed`.
     keep: which weights stay on disk, decided by what a study draws from them: none, the selected
     checkpoint, or all of the run's checkpoints.
     """
@@ -114,6 +130,7 @@ class TransferSpec(Frozen):
     kind: Literal["transfer"] = "transfer"
     theta: PretrainingSpec | ImportedSpec
     mask: MaskSpec | None
+    weights: Literal["theta_p", "reinitialized"] = "theta_p"
     data: DataSet
     fraction: Annotated[float, Field(gt=0, le=1)]
     subset_rule: Literal["stratified", "first_n"]
@@ -181,6 +198,8 @@ Spec = (
 def upstream(spec: Spec) -> tuple[Spec, ...]:
     """The records that must exist before this one can be made."""
     if isinstance(spec, MaskSpec):
+        if spec.method == SHUFFLED:
+            return spec.theta, unshuffled(spec)
         if retrains(spec):
             return spec.theta, spec.model_copy(update={"rounds": spec.rounds - 1})
         return (spec.theta,)
@@ -209,9 +228,16 @@ def with_upstream(specs: Iterable[Spec]) -> dict[str, Spec]:
     return found
 
 
+def unshuffled(spec: MaskSpec) -> MaskSpec:
+    """The mask of IMP-ST that this one shuffles."""
+    return spec.model_copy(update={"method": "IMP-ST"})
+
+
 def retrains(spec: Spec) -> bool:
     """Whether this record is a mask that training on the source precedes."""
-    return isinstance(spec, MaskSpec) and spec.retrain is not None and spec.rounds > 1
+    if not isinstance(spec, MaskSpec) or spec.method == SHUFFLED:
+        return False
+    return spec.retrain is not None and spec.rounds > 1
 
 
 def reads(spec: Spec) -> tuple[tuple[DataSet, str], ...]:
@@ -242,6 +268,8 @@ def _record_id(spec: Spec) -> str:
     }
     if "data" in own:
         own["data"] = {key: value for key, value in own["data"].items() if key not in NOT_IDENTITY}
+    if own.get("weights") == "theta_p":
+        del own["weights"]  # what all transfers began from when the first records were made
     for name in ("recipe", "retrain"):
         if own.get(name):
             # the field's name when the first records were made, whose ids stay
@@ -272,6 +300,20 @@ def _sparsity(m: MaskSpec | None) -> float:
     return 0.0 if m is None else ladder(m.rounds, m.prune_fraction)
 
 
+def method_of(spec: TransferSpec) -> str:
+    """How the ticket's mask was found, or which control it is; "dense" without a mask."""
+    if spec.mask is None:
+        return "dense"
+    if spec.weights == "reinitialized":
+        return REINITIALIZED
+    return spec.mask.method if spec.mask.theta == spec.theta else TRANSPLANTED
+
+
+def theta_seed(spec: MaskSpec | TransferSpec) -> int:
+    """The seed of theta_p; 0 where it comes from a file, which does not tell."""
+    return spec.theta.seed if isinstance(spec.theta, PretrainingSpec) else 0
+
+
 def columns(spec: Spec) -> dict[str, Any]:
     """The row of a description in tables, by the paper's names."""
     if isinstance(spec, PretrainingSpec):
@@ -297,18 +339,20 @@ def columns(spec: Spec) -> dict[str, Any]:
             "rounds": spec.rounds,
             "sparsity": _sparsity(spec),
             "seed": spec.seed,
+            "theta_seed": theta_seed(spec),
         }
     if isinstance(spec, TransferSpec):
         mask = spec.mask
         return {
             "pretraining": spec.theta.pretraining,
-            "method": mask.method if mask else "dense",
+            "method": method_of(spec),
             "dataset": spec.data.name,
             "fraction": spec.fraction,
             "regime": spec.regime,
             "rounds": mask.rounds if mask else 0,
             "sparsity": _sparsity(mask),
             "seed": spec.seed,
+            "theta_seed": theta_seed(spec),
             "mask_seed": mask.seed if mask else 0,
             "subset_seed": spec.subset_seed,
             "arch": spec.theta.arch,
@@ -342,6 +386,27 @@ def label(spec: Spec) -> str:
         )
     ticket = f"{row['pretraining']} {row.get('method')} {100 * row['sparsity']:.1f} %"
     if isinstance(spec, MaskSpec):
-        return f"mask {ticket}"
+        seeds = other_seeds({"theta_seed": row["theta_seed"], "mask_seed": row["seed"]})
+        return f"mask {ticket}{seeds}"
     rest = f"{row['dataset']} {100 * row['fraction']:g} % {row['regime']}, seed {row['seed']}"
+    rest += other_seeds(row)
     return f"{spec.kind} {ticket} on {rest}" + (f", {row['images']}" if "images" in row else "")
+
+
+def other_seeds(row: Mapping[str, Any], usual: Mapping[str, int] | None = None) -> str:
+    """The seeds of theta_p, mask and subset that are not the usual ones, for a label.
+
+    Args:
+        row: theta_seed, mask_seed and subset_seed, as far as there are any.
+        usual: those that go without saying; left out, 0 each.
+
+    Returns:
+        Such as ", theta seed 1, mask seed 2"; empty if all are usual.
+    """
+    names = ("theta_seed", "mask_seed", "subset_seed")
+    given = {name: row[name] for name in names if row.get(name) is not None}
+    return "".join(
+        f", {name.replace('_', ' ')} {seed}"
+        for name, seed in given.items()
+        if seed != (usual or {}).get(name, 0)
+    )

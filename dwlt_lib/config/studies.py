@@ -16,6 +16,7 @@ from dwlt_lib.config.recipes import (
     TrainingOverrides,
 )
 from dwlt_lib.config.specs import (
+    CONTROLS,
     PRUNE_FRACTION,
     Arch,
     Method,
@@ -49,14 +50,23 @@ class Masks(Frozen):
     pretraining: tuple[Pretraining, ...]
     """The theta_p that masks are drawn from: STD, FAT, AT."""
     method: tuple[Method, ...]
-    """How masks are found: IMP-ST, IMP-AT, OMP, RP."""
+    """How masks are found: IMP-ST, IMP-AT, OMP, RP; and the controls: IMP-ST-shuffled (its mask
+    shuffled within each layer, that is random pruning with its layer densities), IMP-ST-reinit (its
+    mask on weights drawn anew), IMP-ST-transplant (its mask, found from theta_p of the next
+    seed)."""
     rounds: tuple[Rounds, ...]
     """Levels of the ladder: after k rounds 1 - 0.8^k of the weights are pruned; 0 is the dense
     network."""
+    theta_seeds: tuple[Natural, ...] | None = None
+    """Seeds of pre-training, a theta_p each; left out: the study's `seed`."""
+    mask_seeds: tuple[Natural, ...] | None = None
+    """Seeds of masks, a mask each; left out: the study's `mask_seed`."""
 
     @field_validator("*")
     @classmethod
-    def _nonempty_and_distinct(cls, value: tuple) -> tuple:
+    def _nonempty_and_distinct(cls, value: tuple | None) -> tuple | None:
+        if value is None:
+            return None
         if len(value) == 0:
             raise ValueError("want at least one entry, or leave the whole block out")
         if len(set(value)) != len(value):
@@ -78,6 +88,10 @@ class Grid(Masks):
     """How tickets are trained downstream: ST, FAT, AT."""
     seeds: tuple[Natural, ...]
     """One transfer for each: its head, the order of its images, its attacks' starts."""
+    dense_seeds: tuple[Natural, ...] | None = None
+    """Those of the dense network, with which every level is compared; left out: `seeds`."""
+    subset_seeds: tuple[Natural, ...] | None = None
+    """Seeds of subsets of the training data, a subset each; left out: the study's `subset_seed`."""
 
 
 class Landscapes(Grid):
@@ -223,7 +237,7 @@ class Study(Frozen):
         every = (*blocks, *self.masks)
         trained = {p for block in every for p in block.pretraining} - self.weights.keys()
         retrained = any(
-            method in self.retraining and max(block.rounds) > 1
+            found_by(method) in self.retraining and max(block.rounds) > 1
             for block in every
             for method in block.method
         )
@@ -244,17 +258,27 @@ def dataset(study: Study, name: str) -> DataSet:
     return CATALOGUE[name]
 
 
+def found_by(method: Method) -> Method:
+    """The method that finds the masks of a method: IMP-ST those of the controls."""
+    return "IMP-ST" if method in CONTROLS else method
+
+
 def records_asked_for(block: Masks) -> int:
     """How many records a block asks for at most, ladders and dense networks among them.
 
     By arithmetic: no description is built, however many there would be.
     """
     curves = len(block.pretraining) * len(block.method)
+    for seeds in (block.theta_seeds, block.mask_seeds):
+        curves *= len(seeds) if seeds else 1
     masks = curves * max(block.rounds)
+    if any(method in CONTROLS for method in block.method):
+        masks *= 2  # a control may need a ladder of IMP-ST besides
     if not isinstance(block, Grid):
         return masks
-    transfers = curves * (len(block.rounds) + 1)
-    for values in (block.dataset, block.fraction, block.regime, block.seeds):
+    dense = max(len(block.seeds), len(block.dense_seeds or ()))
+    transfers = curves * (len(block.rounds) * len(block.seeds) + dense)
+    for values in (block.dataset, block.fraction, block.regime, block.subset_seeds or (0,)):
         transfers *= len(values)
     if isinstance(block, Landscapes):
         return masks + transfers * (1 + 2 * len(block.images))

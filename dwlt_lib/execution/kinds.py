@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dwlt_lib.analysis import loss_landscape
 from dwlt_lib.config.recipes import PGD
 from dwlt_lib.config.specs import (
+    SHUFFLED,
     AttackSpec,
     ImportedSpec,
     MaskSpec,
@@ -31,6 +32,7 @@ from dwlt_lib.config.specs import (
     TransferSpec,
     record_id,
     retrains,
+    unshuffled,
 )
 from dwlt_lib.data.batches import Images, StreamedImages
 from dwlt_lib.evaluation.accuracy import (
@@ -60,6 +62,7 @@ from dwlt_lib.pruning.imp import (
     one_shot_magnitude_pruning,
     prunable_weights,
     random_pruning,
+    shuffled,
 )
 from dwlt_lib.pruning.masks import Mask, dense_mask, num_kept, sparsity
 from dwlt_lib.pruning.packed_masks import pack
@@ -121,12 +124,17 @@ def make_imported(spec: ImportedSpec, device: torch.device, progress: Progress |
 
 
 def make_mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -> Result:
-    """m: `rounds` rounds of RP or OMP, or one more round of IMP on the mask before (section 3)."""
+    """m: `rounds` rounds of RP or OMP, or one more round of IMP on the mask before (section 3).
+
+    IMP-ST-shuffled shuffles the mask of IMP-ST of as many rounds.
+    """
     model = load_network(store.read(spec.theta), device)
     theta = load_weights(spec.theta, device)
     weights, history, metrics = prunable_weights(model, theta), [], {}
     if spec.method == "RP":
         m = random_pruning(weights, spec.rounds, spec.prune_fraction, spec.seed)
+    elif spec.method == SHUFFLED:
+        m = shuffled(load_mask(unshuffled(spec), theta), spec.seed)
     elif spec.retrain is None or not retrains(spec):
         # OMP, and IMP's first round, which prunes theta_p before any training
         m = one_shot_magnitude_pruning(weights, spec.rounds, spec.prune_fraction)

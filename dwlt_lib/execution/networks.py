@@ -62,7 +62,8 @@ def initial_network(spec: PretrainingSpec, device: torch.device | str = "cpu") -
 def initial_ticket(spec: TransferSpec, device: torch.device | str = "cpu") -> nn.Module:
     """The network of a transfer before its first step: theta_p under a new head (section 3).
 
-    The mask is not yet applied; `ticket_mask` reads it.
+    Of IMP-ST-reinit it is a new initialisation instead. The mask is not yet applied; `ticket_mask`
+    reads it.
 
     Args:
         spec: the transfer, whose theta_p is a record already.
@@ -72,7 +73,13 @@ def initial_ticket(spec: TransferSpec, device: torch.device | str = "cpu") -> nn
         The network, in train mode, with the downstream data's normalisation and a head for its
         classes, drawn from the spec's seed.
     """
-    model = load_network(store.read(spec.theta), device).train()
+    if spec.weights == "reinitialized":
+        # a stream of its own: theta_p may have begun from the initialisation of the same seed
+        with _seeded(spec.seed, "reinitialisation"):
+            row = spec.data
+            model = build(spec.theta.arch, row.classes, row.mean, row.std)
+    else:
+        model = load_network(store.read(spec.theta), device).train()
     with _seeded(spec.seed, "head"):
         model.cpu()
         new_head(model, spec.data.classes)
@@ -91,12 +98,12 @@ def ticket_mask(spec: TransferSpec, model: nn.Module) -> Mask:
         Mask by the names of the prunable weights, bool, in their shapes.
 
     Raises:
-        ValueError: the mask was drawn from another theta_p than the one that is there.
+        ValueError: the mask was drawn from another theta_p than the one of its record.
     """
     if spec.mask is None:
         m = dense_mask(prunable(model))
     else:
-        m = load_mask(spec.mask, load_weights(spec.theta))
+        m = load_mask(spec.mask, load_weights(spec.mask.theta))
     device = next(model.parameters()).device
     return {name: part.to(device) for name, part in m.items()}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dwlt_lib.config.costs import cost
 from dwlt_lib.config.order import bisection, coarse_to_fine_rank, ordered
 from dwlt_lib.config.planning import Job, expand, jobs, plan
-from dwlt_lib.config.specs import Spec, ladder, record_id, upstream
+from dwlt_lib.config.specs import Spec, ladder, other_seeds, record_id, upstream
 from dwlt_lib.config.studies import Study
 from dwlt_lib.records import store
 
@@ -132,15 +132,22 @@ def job_label(study: Study, job: Job) -> str:
         One short line.
     """
     words = [job.kind.replace("_", " "), job.pretraining]
+    usual = {
+        "theta_seed": study.seed,
+        "mask_seed": study.mask_seed,
+        "subset_seed": study.subset_seed,
+    }
+    seeds = other_seeds(job.model_dump(), usual)
     if job.kind == "pretrain":
         if job.dataset:
             words.append(f"unseen robust model on {job.dataset}")
-        return " ".join(words)
+        return " ".join(words) + seeds
     words.append("dense" if job.rounds == (0,) else job.method)
     if job.kind != "prune":
         words.append(f"on {job.dataset} {100 * job.fraction:g} % {job.regime}")
     percents = [f"{100 * ladder(rounds, study.prune_fraction):.1f}" for rounds in job.rounds]
     ends = percents if len(percents) == 1 else [percents[0], percents[-1]]
     words.append(f"at {'-'.join(ends)} %")
-    label = " ".join(words)
-    return f"{label}, seeds {' '.join(map(str, job.seeds))}" if job.seeds else label
+    if job.seeds:
+        seeds = f", seeds {' '.join(map(str, job.seeds))}{seeds}"
+    return " ".join(words) + seeds

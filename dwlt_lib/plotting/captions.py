@@ -72,7 +72,7 @@ def _range(low: str, high: str) -> str:
 
 def _count_seeds(table: pd.DataFrame, dataset: str) -> str:
     """How many seeds a table has of a data set."""
-    return _count(table.loc[table["dataset"] == dataset, "seed"].nunique(), "seed")
+    return _count(tables.count_seeds(table[table["dataset"] == dataset]), "seed")
 
 
 def _no_sparse_ticket(table: pd.DataFrame) -> str:

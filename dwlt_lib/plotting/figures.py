@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dwlt_lib.analysis import double_win, paper_results, statistics, tables
+from dwlt_lib.config.specs import CONTROLS
 from dwlt_lib.plotting.style import (
     COLUMN,
     CRITERION_NAMES,
@@ -158,7 +159,10 @@ def _curves_figure(
         label="extreme sparsity (hollow: dense)",
     )
     fig.align_ylabels(axes[:, 0])
-    _legend(fig, dense, star, ncols=6 if width == PAGE else 2)
+    ncols = 2
+    if width == PAGE:
+        ncols = 3 if any(method in CONTROLS for _, method in curves) else 6
+    _legend(fig, dense, star, ncols=ncols)
     return fig
 
 
@@ -191,17 +195,16 @@ def existence(
     datasets = sorted(table["dataset"].unique())
     curves = curves or [*((p, "IMP-ST") for p in PRETRAININGS), ("AT", "RP")]
     cells = [[(dataset, fraction, c) for dataset in datasets] for c in CRITERION_NAMES]
-    seeds = table.groupby("dataset")["seed"].nunique()
-    titles = [
-        f"{dataset_name(dataset)}, one seed" if seeds[dataset] == 1 else dataset_name(dataset)
-        for dataset in datasets
-    ]
+    titles = []
+    for dataset in datasets:
+        seeds = tables.count_seeds(table[table["dataset"] == dataset])
+        titles.append(f"{dataset_name(dataset)}{', one seed' if seeds == 1 else ''}")
     labels = [f"{text} (%)" for text in CRITERION_NAMES.values()]
     return _curves_figure(table, _Layout(cells, titles, labels), curves, reading)
 
 
 def methods(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> Figure:
-    """Figure 4: as Figure 3, for the four pruning methods on one theta_p.
+    """Figure 4: as Figure 3, for the paper's four pruning methods on one theta_p.
 
     Args:
         table: transfers.
@@ -211,7 +214,19 @@ def methods(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> Fig
     Returns:
         Columns are data sets; rows SA after ST, SA and RA after AT.
     """
-    curves = [(pretraining, method) for method in METHODS]
+    curves = [(pretraining, method) for method in METHODS if method not in CONTROLS]
+    return existence(table[table["pretraining"] == pretraining], curves, **reading)
+
+
+def controls(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> Figure:
+    """As Figure 4, for IMP-ST and its controls: what of the ticket makes its accuracy?
+
+    Args:
+        table: transfers.
+        pretraining: STD, FAT or AT.
+        **reading: rule, ddof and extreme of `double_win.verdict`.
+    """
+    curves = [(pretraining, method) for method in ("IMP-ST", *CONTROLS)]
     return existence(table[table["pretraining"] == pretraining], curves, **reading)
 
 

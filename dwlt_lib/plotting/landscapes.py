@@ -167,7 +167,7 @@ def _ticket_name(row: Row) -> dict[str, str]:
         "seed": f"seed {row['seed']}",
         "kind": row.get("kind", ""),
     }
-    for key in ("mask_seed", "subset_seed"):
+    for key in tables.SEEDS:
         seed = row.get(key)
         name[key] = f"{key.replace('_', ' ')} {seed:g}" if pd.notna(seed) and seed else ""
     return name

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dwlt_lib import files
-from dwlt_lib.config.specs import Method, Pretraining
+from dwlt_lib.config.specs import REINITIALIZED, SHUFFLED, TRANSPLANTED, Method, Pretraining
 
 # A notebook learns from its inline backend how to show a Figure, and pyplot, which would load that,
 # is not used here.
@@ -30,7 +30,7 @@ COLUMN, PAGE = 3.4, 7.0
 
 PRETRAININGS: tuple[str, ...] = get_args(Pretraining)
 METHODS: tuple[str, ...] = get_args(Method)
-"""In the paper's order."""
+"""In the paper's order, then the controls."""
 
 Arguments = ParamSpec("Arguments")
 
@@ -53,6 +53,9 @@ ROLES = {
     "RP": Role("#A83800", "X", ":"),
     "IMP-AT": Role("#DB90BE", "D", "--"),
     "OMP": Role("#6B6B6B", "v", (0, (5, 1, 1, 1, 1, 1))),
+    SHUFFLED: Role("#590016", "p", (0, (1, 1))),
+    REINITIALIZED: Role("#9ECC70", "<", (0, (5, 2))),
+    TRANSPLANTED: Role("#EB46EB", ">", (0, (3, 1, 1, 1))),
 }
 CRITERION_NAMES = {"ST_SA": "SA after ST", "AT_SA": "SA after AT", "AT_RA": "RA after AT"}
 DATASET_NAMES = {

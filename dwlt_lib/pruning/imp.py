@@ -1,4 +1,4 @@
-"""How a mask m is found from theta_p: IMP, OMP or RP (paper, sections 3 and 4).
+"""How a mask m is found from theta_p: IMP, OMP or RP (paper, sections 3 and 4), and a control.
 
 One round prunes the same share (20 % in the paper) of the weights that are left, whatever the
 method, so that masks after as many rounds are equally sparse.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from dwlt_lib.models.architectures import prunable
@@ -83,6 +84,23 @@ def random_pruning(theta: Weights, rounds: int, fraction: float, seed: int) -> M
     for round in range(rounds):
         m = random_prune(m, fraction, generator(seed, "mask", round))
     return m
+
+
+def shuffled(m: Mask, seed: int) -> Mask:
+    """A control: m with the weights that it keeps moved to random places of their own layer.
+
+    The result is a random mask, uniform among those with m's density in each layer: random pruning
+    with the layer densities of m's method. What it keeps of m's accuracy is owed to the densities,
+    not to the choice of weights (Frankle et al. 2021, "Pruning neural networks at initialization",
+    section 5; Su et al. 2020, "Sanity-checking pruning methods").
+
+    Args:
+        m: the mask.
+        seed: of the shuffling; the shuffled masks of one seed nest as the masks do.
+    """
+    rng = generator(seed, "shuffle")
+    places = {name: torch.randperm(layer.numel(), generator=rng) for name, layer in m.items()}
+    return {name: layer.flatten()[places[name]].reshape(layer.shape) for name, layer in m.items()}
 
 
 def prunable_weights(model: nn.Module, theta: Mapping[str, Tensor]) -> Weights:

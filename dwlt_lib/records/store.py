@@ -45,6 +45,7 @@ COLUMN_ORDER = [
 INTEGER_COLUMNS = (
     "rounds",
     "seed",
+    "theta_seed",
     "mask_seed",
     "subset_seed",
     "epoch",
@@ -65,6 +66,9 @@ SORT_KEYS = [
     "regime",
     "rounds",
     "seed",
+    "theta_seed",
+    "mask_seed",
+    "subset_seed",
     "images",
     "id",
 ]

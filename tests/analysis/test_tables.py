@@ -21,7 +21,7 @@ def test_two_records_for_one_setting_are_refused():
         double_win.verdict(table.assign(id=[str(i) for i in range(len(table))]))
     double_win.verdict(
         table.assign(id=range(len(table)), mask_seed=[0] * 12 + [1] * 6)
-    )  # a second mask is a replicate
+    )  # a second mask is no second record of the first
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,34 @@ def test_the_sparsity_of_a_level_is_its_records_median_else_the_ladders():
         ladder(2),
     ]
     assert tables.sparsest(table)["rounds"].tolist() == [2]
+
+
+def test_a_verdict_is_about_the_smallest_seeds_of_theta_subset_and_mask():
+    base = frame(DENSE, rows(1, 0.9), rows(2, 0.5), rows(1, 0.8, method="OMP"))
+    base = base.assign(theta_seed=3, subset_seed=2, mask_seed=4)
+    base.loc[base["rounds"] == 0, "mask_seed"] = 0  # dense has no mask, one-shot pruning no seed
+    base.loc[base["method"] == "OMP", "mask_seed"] = 0
+    worse = base.assign(SA=0.6 * base["SA"], RA=0.6 * base["RA"])
+    others = [
+        worse.assign(theta_seed=4, subset_seed=0),
+        worse.assign(subset_seed=3),
+        worse[worse["method"] == "IMP-ST"].assign(mask_seed=5),
+    ]
+    table = pd.concat([*others, base], ignore_index=True)
+    assert len(tables.base_seeds(table)) == len(base)
+    pd.testing.assert_frame_equal(double_win.verdict(table), double_win.verdict(base))
+    for known in (base, base.drop(columns=tables.SEEDS), base.iloc[:0]):
+        pd.testing.assert_frame_equal(tables.base_seeds(known), known)
+    bad = table.astype({"theta_seed": object})
+    bad.loc[0, "theta_seed"] = "1"
+    with pytest.raises(ValueError, match="theta_seed '1' .text.* want "):
+        double_win.verdict(bad)
+
+
+def test_the_seeds_of_a_figure_are_those_of_its_levels_not_the_more_of_dense():
+    dense = rows(0, 0.9, method="dense", seeds=range(8))
+    assert tables.count_seeds(frame(dense)) == 8
+    assert tables.count_seeds(frame(dense, rows(1, 0.9, seeds=(0, 1)))) == 2
+    several_masks = frame(dense, rows(1, 0.9, seeds=(0, 1))).assign(mask_seed=0)
+    other = frame(rows(1, 0.9, seeds=(2,))).assign(mask_seed=1)
+    assert tables.count_seeds(pd.concat([several_masks, other])) == 2

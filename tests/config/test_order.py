@@ -82,3 +82,21 @@ def test_a_budget_leaves_a_coarse_figure_of_the_papers_size(outputs, monkeypatch
         have >= {(19, 0), (9, 0), (4, 0), (14, 0)} for have in sparse.values()
     )
     assert len(curves) - len(sparse) == 3 * 3 * 2
+
+
+def test_base_seeds_of_theta_mask_and_subset_come_before_all_others(toy):
+    curve = {"pretraining": ["AT"], "dataset": ["stripes"], "regime": ["AT"], "rounds": [1, 2]}
+    study = toy(
+        mask_seed=1,  # OMP's masks have seed 0, and are base all the same
+        landscapes=[],
+        transfer_attacks=[],
+        grid=[
+            {**curve, "method": ["RP"], "theta_seeds": [0, 1], "mask_seeds": [1, 2], "seeds": [0]},
+            {**curve, "method": ["OMP"], "seeds": [0, 1], "dense_seeds": [0, 1, 2]},
+        ],
+    )
+    rank = order.coarse_to_fine_rank(plan(study))
+    tickets = [spec for spec in order.ordered(plan(study)) if spec.kind == "transfer"]
+    others = [spec.theta.seed > 0 or bool(spec.mask and spec.mask.seed > 1) for spec in tickets]
+    assert others == sorted(others) and 0 < sum(others) < len(others)
+    assert [rank(spec)[0] > 0 for spec in tickets] == others

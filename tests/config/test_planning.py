@@ -347,3 +347,108 @@ def test_one_start_is_the_default_of_an_evaluation_and_costs_what_it_did(toy):
     transfers = [of_kind(toy(evaluation_restarts=n), "transfer")[0] for n in (1, 2, 3)]
     costs_of = [costs.cost(spec) for spec in transfers]
     assert costs_of[2] > costs_of[1] > costs_of[0]
+
+
+CONTROLS = ["IMP-ST-shuffled", "IMP-ST-reinit", "IMP-ST-transplant"]
+
+
+def alone(toy, *blocks, **settings):
+    return toy(grid=list(blocks), landscapes=[], transfer_attacks=[], **settings)
+
+
+def test_seeds_of_theta_mask_and_subset_are_lists_of_their_own_and_default_to_the_studys(toy):
+    seeds = dict(theta_seeds=[0, 4], mask_seeds=[1, 2], subset_seeds=[3, 5, 6])
+    named = ("theta_seed", "mask_seed", "subset_seed", "rounds")
+    rows = [specs.columns(s) for s in of_kind(alone(toy, grid(**seeds)), "transfer")]
+    sparse = {(t, m, u, 2) for t in (0, 4) for m in (1, 2) for u in (3, 5, 6)}
+    dense = {(t, 0, u, 0) for t in (0, 4) for u in (3, 5, 6)}  # one for all masks
+    assert {tuple(row[name] for name in named) for row in rows} == sparse | dense
+    assert len(rows) == 2 * (12 + 6)  # ST and AT
+    own = dict(seed=7, mask_seed=8, subset_seed=9)
+    (ticket,) = {
+        tuple(specs.columns(s)[name] for name in named)
+        for s in of_kind(alone(toy, grid(), **own), "transfer")
+        if s.mask
+    }
+    assert ticket == (7, 8, 9, 2)
+    written_out = grid(theta_seeds=[7], mask_seeds=[8], subset_seeds=[9], dense_seeds=[0])
+    assert list(plan(alone(toy, grid(), **own))) == list(plan(alone(toy, written_out, **own)))
+
+
+def test_dense_may_have_more_seeds_than_levels_and_those_of_several_blocks_unite(toy):
+    study = alone(
+        toy,
+        grid(seeds=[0, 1], dense_seeds=[0, 1, 2, 3]),
+        grid(method=["RP"], seeds=[0, 5]),
+        grid(theta_seeds=[1], seeds=[0]),
+    )
+    found = {}
+    for spec in of_kind(study, "transfer"):
+        row = specs.columns(spec)
+        found.setdefault((row["method"], row["theta_seed"], row["regime"]), []).append(row["seed"])
+    for regime in ("ST", "AT"):
+        assert sorted(found["dense", 0, regime]) == [0, 1, 2, 3, 5]
+        assert sorted(found["dense", 1, regime]) == [0]
+        assert sorted(found["IMP-ST", 0, regime]) == [0, 1]
+
+
+def test_one_shot_pruning_has_one_mask_however_many_seeds_of_masks_there_are(toy):
+    study = alone(toy, grid(method=["OMP", "RP"], mask_seeds=[1, 2]))
+    methods = [spec.mask.method for spec in of_kind(study, "transfer") if spec.mask]
+    assert methods.count("RP") == 2 * methods.count("OMP") == 4
+
+
+def test_a_control_is_imp_st_but_for_one_thing(toy):
+    study = alone(toy, grid(method=["IMP-ST", *CONTROLS]))
+    found = {specs.method_of(s): s for s in of_kind(study, "transfer") if s.regime == "AT"}
+    assert set(found) == {"dense", "IMP-ST", *CONTROLS}
+    ticket = found["IMP-ST"]
+    mask = ticket.mask
+    other_theta = ticket.theta.model_copy(update={"seed": 1})
+    differs = {
+        "IMP-ST-shuffled": {"mask": mask.model_copy(update={"method": "IMP-ST-shuffled"})},
+        "IMP-ST-reinit": {"weights": "reinitialized"},
+        "IMP-ST-transplant": {"mask": mask.model_copy(update={"theta": other_theta})},
+    }
+    for method, update in differs.items():
+        assert found[method] == ticket.model_copy(update=update), method
+        assert specs.columns(found[method])["method"] == method
+        assert specs.columns(found[method])["theta_seed"] == 0
+    assert upstream(found["IMP-ST-shuffled"].mask) == (ticket.theta, mask)
+    assert costs.cost(found["IMP-ST-shuffled"].mask) == 0 < costs.cost(mask)
+    # the ladder of the other theta_p is all that controls need besides IMP-ST's own
+    assert [spec.seed for spec in of_kind(study, "pretraining")] == [0, 1]
+    masks = [(s.method, s.theta.seed, s.rounds) for s in of_kind(study, "mask")]
+    assert sorted(masks) == sorted(
+        (method, seed, k)
+        for method, seed in (("IMP-ST", 0), ("IMP-ST", 1), ("IMP-ST-shuffled", 0))
+        for k in (1, 2)
+    )
+
+
+def test_jobs_make_the_plan_and_no_record_twice_with_controls_and_seeds(toy):
+    every = grid(method=["IMP-ST", "OMP", *CONTROLS], theta_seeds=[0, 1], mask_seeds=[0, 2])
+    attacked = grid(method=["IMP-ST-reinit", "RP"], rounds=[0, 2], seeds=[0, 1])
+    study = toy(grid=[every, grid(dense_seeds=[0, 3])], transfer_attacks=[attacked])
+    made = [record_id(spec) for job in jobs(study) for spec in expand(study, job)]
+    assert len(made) == len(set(made)) and set(made) == set(plan(study))
+    keep = {}
+    for spec in of_kind(study, "transfer"):
+        row = specs.columns(spec)
+        if row["regime"] == "AT":
+            seeds = row["theta_seed"], row["mask_seed"], row["seed"]
+            keep[row["method"], *seeds] = spec.keep
+    assert keep["IMP-ST-reinit", 0, 0, 0] == keep["dense", 0, 0, 1] == "selected"
+    assert keep["IMP-ST-reinit", 1, 0, 0] == keep["IMP-ST-reinit", 0, 2, 0] == "none"
+    assert keep["dense", 0, 0, 3] == keep["dense", 1, 0, 0] == "none"
+
+
+def test_a_theta_from_a_file_has_no_other_seeds(toy):
+    weights = {"AT": {"file": "theta.safetensors"}}
+    for block in (grid(theta_seeds=[0, 1]), grid(method=["IMP-ST-transplant"])):
+        with pytest.raises(ValueError, match=r"theta_AT comes from a file.*seed 1; take .* out"):
+            alone(toy, block, weights=weights)
+    assert (
+        specs.columns(of_kind(alone(toy, grid(), weights=weights), "transfer")[0])["theta_seed"]
+        == 0
+    )

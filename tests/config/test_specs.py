@@ -97,6 +97,7 @@ OTHER = {
     "pgd_restarts": 11,
     "eps_factors": (0.0, 1.0),
     "curve_steps": (1, 2),
+    "weights": "reinitialized",
 }
 
 

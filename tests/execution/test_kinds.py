@@ -22,10 +22,10 @@ from dwlt_lib.training import trainer
 
 COLUMNS = {
     "transfer": (
-        "pretraining method dataset fraction regime rounds sparsity seed mask_seed subset_seed SA"
-        " RA SA_last RA_last epoch epochs"
+        "pretraining method dataset fraction regime rounds sparsity seed theta_seed mask_seed"
+        " subset_seed SA RA SA_last RA_last epoch epochs"
     ),
-    "mask": "pretraining method rounds sparsity seed kept SA_source",
+    "mask": "pretraining method rounds sparsity seed theta_seed kept SA_source",
     "pretraining": "pretraining dataset arch seed SA RA epoch epochs",
     "surface": "pretraining method dataset fraction regime rounds seed images loss_centre",
     "trajectory": (

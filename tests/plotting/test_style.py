@@ -16,6 +16,7 @@ from matplotlib.text import Text
 from skimage.color import rgb2lab
 
 from dwlt_lib.analysis import mask_patterns
+from dwlt_lib.config.specs import CONTROLS
 from dwlt_lib.plotting import figures, landscapes, study_overview, style
 from dwlt_lib.plotting.style import COLUMN, PAGE, PRETRAININGS, ROLES
 
@@ -39,7 +40,11 @@ EYES = {
     ],
     "grey print": [[0.2126, 0.7152, 0.0722]] * 3,
 }
-TOGETHER = [("STD", "FAT", "AT", "RP"), ("AT", "IMP-AT", "OMP", "RP")]  # Figures 3 and 5; Figure 4
+TOGETHER = [
+    ("STD", "FAT", "AT", "RP"),  # Figures 3 and 5
+    ("AT", "IMP-AT", "OMP", "RP"),  # Figure 4
+    ("AT", *CONTROLS),
+]
 
 
 def seen(color, eye):
@@ -82,6 +87,7 @@ def every_figure():
     )
     for some in (table, alone):
         yield from (figures.existence(some), figures.methods(some), figures.data_limited(some))
+    yield figures.controls(transfers(methods=("IMP-ST", *CONTROLS)))
     sets, methods = (
         ["cifar10", "cifar100", "svhn", "fmnist", "cub200", "dtd"],
         ["IMP-ST", "IMP-AT", "OMP", "RP"],

@@ -1,8 +1,12 @@
 """Theorems on IMP, OMP and RP: rewinding puts everything back (paper, section 3)."""
 
+from itertools import pairwise
+
 import pytest
+import seeds
 import torch
 
+from dwlt_lib.analysis import mask_patterns
 from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import imp, masks
@@ -132,3 +136,33 @@ def test_random_masks_depend_on_their_seed_alone_and_0_is_a_seed(net, theta):
 
 def test_a_mask_covers_every_convolution_and_nothing_else(net, theta):
     assert list(imp.prunable_weights(net(), theta)) == list(architectures.prunable(net()))
+
+
+def test_a_shuffled_mask_keeps_every_layers_count_and_nothing_else(net, theta):
+    weights = imp.prunable_weights(net(), theta)
+    m = imp.one_shot_magnitude_pruning(weights, 6, 0.2)
+    found = imp.shuffled(m, 3)
+    assert {name: int(layer.sum()) for name, layer in found.items()} == {
+        name: int(layer.sum()) for name, layer in m.items()
+    }
+    assert all(found[name].shape == layer.shape for name, layer in m.items())
+    assert same(found, imp.shuffled(m, 3)) and not same(found, imp.shuffled(m, 4))
+    chance = mask_patterns.chance_similarity(found, m)
+    num = masks.num_kept(m)  # of which a share comes back by chance; 5 standard deviations
+    assert abs(mask_patterns.relative_similarity(found, m) - chance) < 5 * num**-0.5
+
+
+def test_every_place_of_a_layer_is_as_likely_to_be_kept_by_shuffling():
+    m = {"conv": torch.arange(12).reshape(3, 4) < 3}
+    draws = 4000
+    counts = sum(imp.shuffled(m, seeds.of(i))["conv"].double() for i in range(draws))
+    share = counts / draws  # a quarter each, within 5 standard deviations
+    assert (share - 0.25).abs().max() < 5 * (0.25 * 0.75 / draws) ** 0.5
+
+
+def test_shuffled_masks_of_one_seed_nest_as_the_masks_do(net, theta):
+    weights = imp.prunable_weights(net(), theta)
+    ladder = [imp.one_shot_magnitude_pruning(weights, k, 0.2) for k in (1, 2, 3)]
+    shuffled = [imp.shuffled(m, 0) for m in ladder]
+    for above, below in pairwise(shuffled):
+        assert all(bool((above[name] >= below[name]).all()) for name in above)
