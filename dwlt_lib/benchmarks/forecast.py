@@ -78,8 +78,8 @@ def disk_bytes(spec: Spec) -> int:
     """The size of a record's files, about.
 
     Weights count where they are kept (of a trajectory those of every epoch), a mask's bits,
-    surfaces in float64, an attack's example images, and record.json: 2 to 8 kB, and 120 bytes per
-    epoch.
+    surfaces in float64, an attack's example images, a bit per test image and accuracy, and
+    record.json: 2 to 8 kB, and 120 bytes per epoch.
 
     Args:
         spec: its description.
@@ -101,6 +101,7 @@ def disk_bytes(spec: Spec) -> int:
             text
             + 120 * spec.recipe.all_epochs
             + states * state_bytes(spec.theta.arch, spec.data.classes)
+            + (5 if spec.ra == "any" else 4) * spec.data.test_images // 8
         )
     if isinstance(spec, SurfaceSpec | TrajectorySpec):
         path = 3 * (spec.transfer.recipe.all_epochs + 1) if isinstance(spec, TrajectorySpec) else 0
@@ -108,8 +109,8 @@ def disk_bytes(spec: Spec) -> int:
     if isinstance(spec, RobustnessSpec):
         curves = 16 * (len(spec.eps_factors) + len(spec.curve_steps))
         return text + curves + (len(spec.attacks) + 1) * spec.count // 8
-    side = spec.transfer.data.size
-    return text + (16 if side <= 64 else 4) * 3 * 3 * side**2
+    side, bits = spec.transfer.data.size, spec.transfer.data.test_images
+    return text + (16 if side <= 64 else 4) * 3 * 3 * side**2 + bits // 8
 
 
 # ----------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def verdict(
 
 @app.command(epilog="Example: dwlt verify")
 def verify() -> None:
-    """Check every record's files against their checksums.
+    """Check every record's files against their checksums, its accuracies against its outcomes.
 
     Exit status 1: something is wrong, which is named on stderr, a line each.
     """

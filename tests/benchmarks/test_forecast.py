@@ -7,6 +7,7 @@ import json
 import math
 import zipfile
 
+import numpy as np
 import pytest
 from safetensors.torch import save
 from typer.testing import CliRunner
@@ -19,7 +20,7 @@ from dwlt_lib.config.planning import plan
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import masks, packed_masks
-from dwlt_lib.records import store
+from dwlt_lib.records import outcome_files, store
 
 AT = Work("at", "resnet50", 224, "fp32", "train")
 
@@ -65,6 +66,23 @@ def test_bytes_of_a_finished_study_are_predicted():
         assert sum(
             forecast.disk_bytes(s) for s in found.values() if s.kind == kind
         ) == pytest.approx(there, rel=0.2)
+
+
+@pytest.mark.parametrize("kind", ["transfer", "attack"])
+def test_bytes_of_outcomes_are_those_that_are_written(toy, kind):
+    spec = next(spec for spec in plan(toy()).values() if spec.kind == kind)
+    n = 80_000
+
+    def with_images(images):
+        transfer = spec if kind == "transfer" else spec.transfer
+        data = transfer.data.model_copy(update={"test_images": images})
+        transfer = transfer.model_copy(update={"data": data})
+        return transfer if kind == "transfer" else spec.model_copy(update={"transfer": transfer})
+
+    names = {"transfer": ("SA", "RA", "SA_last", "RA_last"), "attack": ("transfer",)}[kind]
+    written = outcome_files.pack({name: np.ones(n, bool) for name in names})
+    added = forecast.disk_bytes(with_images(n)) - forecast.disk_bytes(with_images(1))
+    assert added == pytest.approx(len(written), rel=0.03)
 
 
 def test_the_rate_taken_is_that_of_the_task_the_semantics_and_the_network(tmp_path):
