@@ -62,13 +62,13 @@ def unpack(record: Record, transfer: Record) -> dict[str, np.ndarray]:
     count = record.spec.get("count", images)
     try:
         n, bits = min(images, count), load(record.read(FILE))
-        want = np.uint8, (-(-n // 8),)
-        if all((packed.dtype, packed.shape) == want for packed in bits.values()):
+        whole = all((of.dtype, of.shape) == (np.uint8, (-(-n // 8),)) for of in bits.values())
+        if whole and (record.kind != "transfer" or {"SA", "RA"} <= bits.keys()):
             return {name: np.unpackbits(packed, count=n) > 0 for name, packed in bits.items()}
     except (SafetensorError, TypeError) as error:
         reason = str(error).splitlines()[0]
     else:
-        reason = f"want the bits of {n} images"
+        reason = f"want the bits of {n} images, of a transfer SA's and RA's"
     raise ValueError(f"{record.path / FILE}: {reason}; {record.location.remedy}")
 
 

@@ -9,9 +9,8 @@ from safetensors.numpy import save
 from seeds import numpy_rng
 
 from dwlt_lib.config.planning import plan
-from dwlt_lib.config.specs import record_id
+from dwlt_lib.config.specs import RobustnessSpec, record_id
 from dwlt_lib.records import outcome_files, store
-from dwlt_lib.records.record import serialize
 
 N = 43  # not a multiple of 8
 
@@ -39,28 +38,12 @@ def write(spec, right, images=N, **metrics):
     return store.write(spec, metrics, [], content, {"seconds": 1.0})
 
 
-def attacked(spec, right, count, id="a", **changes):
-    """A robustness record of that transfer, as far as anything here looks at it."""
-    transfer = store.read(spec)
-    folder = store.path_of("robustness", 20 * id)
-    folder.mkdir(parents=True)
-    data = outcome_files.pack(right)
-    (folder / outcome_files.FILE).write_bytes(data)
-    entries = {
-        "kind": "robustness",
-        "id": folder.name,
-        "spec": {"count": count},
-        "upstream": [transfer.id],
-        "columns": {},
-        "metrics": {name: float(of.mean()) for name, of in right.items()},
-        "history": [],
-        "made": {},
-        "files": {outcome_files.FILE: store.files.sha256(folder / outcome_files.FILE)},
-        "sizes": {outcome_files.FILE: len(data)},
-        "built_on": {transfer.id: transfer.result},
-        "result": id,
-    } | changes
-    (folder / "record.json").write_text(serialize(entries))
+def attacked(spec, right, count, built_on=None, **metrics):
+    """The id of a robustness record of that transfer, with those outcomes."""
+    means = {name: float(of.mean()) for name, of in right.items()}
+    content = {outcome_files.FILE: outcome_files.pack(right)}
+    robustness = RobustnessSpec(transfer=spec, count=count)
+    return store.write(robustness, {**means, **metrics}, [], content, {}, built_on).name
 
 
 def same(found, wanted):
@@ -94,9 +77,9 @@ def test_the_worst_case_is_right_under_everything_that_was_tried(tickets):
     write(tickets[1], own)
     first = {"APGD-CE": bits(0.8, 30, 2), "worst": bits(0.7, 30, 3)}
     second = {"APGD-CE": bits(0.8, 20, 4), "Square": bits(0.8, 20, 5)}
-    attacked(tickets[0], first, 30)
-    attacked(tickets[0], second, 20, "b")
-    attacked(tickets[1], {"Square": bits(0.1, seed=6)}, 10 * N, "c")  # all of the test images
+    id = attacked(tickets[0], first, 30)
+    attacked(tickets[0], second, 20)
+    attacked(tickets[1], {"Square": bits(0.1, seed=6)}, 10 * N)  # all of the test images
     found = store.outcomes(tickets[0])
     wanted = own | {
         "APGD-CE": first["APGD-CE"][:20] & second["APGD-CE"],
@@ -107,7 +90,7 @@ def test_the_worst_case_is_right_under_everything_that_was_tried(tickets):
     )
     assert same(found, wanted)
     assert all((found["worst"] <= right[:20]).all() for right in found.values())
-    assert same(store.outcomes("a" * 20), first)  # what that record stores itself
+    assert same(store.outcomes(id), first)  # what that record stores itself
     assert len(store.outcomes(tickets[1])["worst"]) == N
     for id, right in store.outcomes_of(store.table("transfer")).items():
         assert same(right, store.outcomes(id))
@@ -115,7 +98,7 @@ def test_the_worst_case_is_right_under_everything_that_was_tried(tickets):
 
 def test_an_attack_on_another_result_does_not_count(tickets):
     write(tickets[0], {"SA": bits(0.9), "RA": bits(0.7, seed=1)})
-    attacked(tickets[0], {"Square": bits(0.1)}, N, built_on={record_id(tickets[0]): "another"})
+    attacked(tickets[0], {"Square": bits(0.1)}, N, {record_id(tickets[0]): "another"})
     assert store.outcomes(tickets[0]).keys() == {"SA", "RA", "worst"}
     (problem,) = store.verify()
     assert "another result" in problem
@@ -129,9 +112,9 @@ def test_accuracies_that_are_not_the_means_of_the_bits_are_named(tickets):
         write(tickets[2], right, images=N + 8),
     ]
     write(tickets[3], right)
-    attacked(tickets[3], {"Square": bits(0.5)}, N, metrics={"Square": 0.25})
+    id = attacked(tickets[3], {"Square": bits(0.5)}, N, Square=0.25)
     problems = store.verify()
-    wanted = (*(str(folder) for folder in folders), "a" * 20)
+    wanted = (*(str(folder) for folder in folders), id)
     assert len(problems) == 4
     for start, said in zip(wanted, ("RA", "SA", f"bits of {N + 8}", "Square is"), strict=True):
         assert any(start in line and said in line and "\n" not in line for line in problems)
@@ -150,13 +133,22 @@ def test_bits_of_an_unknown_number_of_images_are_one_line(tickets, metrics):
 
 
 @pytest.mark.parametrize(
-    "data", [b"no safetensors", save({"SA": np.zeros(6)}), save({"SA": np.zeros(9, np.uint8)})]
+    "data",
+    [
+        b"no safetensors",
+        save({"SA": np.zeros(6), "RA": np.zeros(6)}),
+        save({"SA": np.zeros(6, np.uint8), "RA": np.zeros(7, np.uint8)}),
+        save({"SA": np.zeros(6, np.uint8)}),
+    ],
+    ids=["no safetensors", "floats", "more images", "no RA"],
 )
 def test_a_file_of_something_else_is_one_line(tickets, data):
     metrics = {"SA": 0.0, "RA": 0.0, "test_images": N}
     path = store.write(tickets[0], metrics, [], {outcome_files.FILE: data}, {})
     (problem,) = store.verify()
     assert str(path) in problem and "\n" not in problem
+    with pytest.raises(ValueError, match=str(path)):
+        store.outcomes(tickets[0])
 
 
 def test_records_that_store_none_are_refused_alone_and_left_out_of_a_table(tickets):
@@ -170,10 +162,10 @@ def test_records_that_store_none_are_refused_alone_and_left_out_of_a_table(ticke
 
 def test_outcomes_of_a_published_study_are_read_in_place(tickets, outputs):
     write(tickets[0], {"SA": bits(0.9), "RA": bits(0.7, seed=1)})
-    attacked(tickets[0], {"Square": bits(0.5, 20)}, 20)
+    id = attacked(tickets[0], {"Square": bits(0.5, 20)}, 20)
     note = store.study_dir("toy") / "study.json"
     study = json.loads(note.read_text())
-    note.write_text(json.dumps({**study, "ids": [*study["ids"], "a" * 20]}))
+    note.write_text(json.dumps({**study, "ids": [*study["ids"], id]}))
     was = store.outcomes(tickets[0])
     store.publish("toy", {})
     shutil.rmtree(outputs / "records")
