@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dwlt_lib.cli import bench, browse, data, results, run, weights
+from dwlt_lib.cli import attack, bench, browse, data, results, run, weights
 from dwlt_lib.cli.refusal import refuse, warn
 
 INTERRUPTED = "interrupted; the same command goes on from here"
@@ -83,7 +83,7 @@ app = typer.Typer(
     epilog=EXAMPLES,
     help="Double-win lottery tickets: run a study's parameter file, read its results.",
 )
-for commands in (run, results, browse, bench):
+for commands in (run, results, attack, browse, bench):
     app.add_typer(commands.app)
 app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")

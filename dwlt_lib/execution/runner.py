@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -68,12 +68,7 @@ def run_inline(study: Study, settings: RunSettings) -> int:
     Raises:
         OSError: a disk is full.
     """
-    if settings.deadline is not None:
-        os.environ["DWLT_DEADLINE"] = str(settings.deadline)
-    try:
-        return _checked(study, _make_all(study, settings))
-    finally:
-        os.environ.pop("DWLT_DEADLINE", None)
+    return _checked(study, make_all(missing_specs(study), settings))
 
 
 def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings) -> int:
@@ -152,11 +147,32 @@ def outcome_of(future: Future[NotebookOutcome]) -> NotebookOutcome:
         return NotebookOutcome(0.0, f"{type(error).__name__}: {error}")
 
 
-def _make_all(study: Study, settings: RunSettings) -> int:
+def make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
+    """Make these records in this process.
+
+    Args:
+        missing: descriptions, each after those it builds on.
+        settings: how to run it.
+
+    Returns:
+        DONE, FAILED or STOPPED.
+
+    Raises:
+        OSError: a disk is full.
+    """
+    if settings.deadline is not None:
+        os.environ["DWLT_DEADLINE"] = str(settings.deadline)
+    try:
+        return _make_all(missing, settings)
+    finally:
+        os.environ.pop("DWLT_DEADLINE", None)
+
+
+def _make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
     from dwlt_lib.execution.make import make
     from dwlt_lib.training.trainer import OutOfTime
 
-    missing, started = missing_specs(study), time.time()
+    started = time.time()
     done, total = _Amount(), _Amount.of(missing)
     failed: set[str] = set()
     for spec in missing:

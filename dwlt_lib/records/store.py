@@ -21,8 +21,16 @@ import numpy as np
 import pandas as pd
 
 from dwlt_lib import files
-from dwlt_lib.config.planning import plan
-from dwlt_lib.config.specs import FORMAT, Spec, columns, label, record_id, upstream
+from dwlt_lib.config.planning import plan, robustness
+from dwlt_lib.config.specs import (
+    FORMAT,
+    Spec,
+    TransferSpec,
+    columns,
+    label,
+    record_id,
+    upstream,
+)
 from dwlt_lib.config.studies import Study
 from dwlt_lib.records import archive, outcome_files, verification
 from dwlt_lib.records.record import Folder, Location, Record, load_record, serialize
@@ -530,15 +538,21 @@ def noted(name: str) -> dict[str, Any]:
 def write_study(study: Study, file: Path | None = None) -> None:
     """Note what a study plans, so that its records can be told from others and counted.
 
+    Its strong attacks on tickets that the plan transfers belong to it, too, once they are there.
+
     Args:
         study: the study.
         file: the parameter file, if it comes from one.
     """
+    planned = plan(study)
+    tickets = [spec for spec in planned.values() if isinstance(spec, TransferSpec)]
+    attacks = [robustness(study, ticket) for ticket in tickets if ticket.keep != "none"]
+    more = [record_id(spec) for spec in attacks if exists(spec)]
     content = {
         "name": study.name,
         "file": str(file.resolve()) if file else None,
         "params": study.model_dump(mode="json"),
-        "ids": list(plan(study)),
+        "ids": list(dict.fromkeys([*planned, *more])),
     }
     path = study_dir(study.name) / "study.json"
     if noted(study.name) != content:

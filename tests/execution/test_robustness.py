@@ -3,14 +3,19 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from generate import records_of
 from made_records import under_way, weights
 
+from dwlt_lib.analysis import double_win
 from dwlt_lib.config import planning
 from dwlt_lib.config.planning import plan
+from dwlt_lib.config.specs import record_id
 from dwlt_lib.evaluation import accuracy
-from dwlt_lib.execution import kinds, make, networks
+from dwlt_lib.execution import kinds, make, networks, runner
+from dwlt_lib.execution.strong_attacks import robustness_specs
 from dwlt_lib.records import store
 from dwlt_lib.training import trainer
 
@@ -114,3 +119,50 @@ def test_a_study_keeps_the_weights_of_what_it_attacks_or_of_all(toy):
             assert spec.keep == ("selected" if sparse else "none")
     (spec,) = attacked(study)
     assert planning.robustness(study, spec.transfer) == spec
+
+
+def test_extreme_tickets_are_ats_at_the_verdicts_extremes_and_their_dense_networks(
+    toy, outputs, monkeypatch
+):
+    grid = {**TICKETS, "method": ["IMP-ST", "RP"], "rounds": [1, 4, 8], "seeds": [0, 1, 2]}
+    study = toy(grid=[grid], landscapes=[], transfer_attacks=[], keep_weights=True)
+    records_of(study, same={"SA": 0.9, "RA": 0.5})
+
+    def asked_for():
+        found = [spec.transfer for spec in robustness_specs(study, ["extreme"])]
+        levels = [(s.mask.method, s.mask.rounds) if s.mask else ("dense", 0) for s in found]
+        assert {spec.regime for spec in found} == {"AT"}
+        assert all(levels.count(level) == 3 for level in levels)  # every seed
+        return set(levels)
+
+    assert asked_for() == {("dense", 0), ("IMP-ST", 8), ("RP", 8)}
+    verdict = double_win.verdict(store.table("transfer", study="toy")).sort_values("method")
+    for rounds, want in (([4, None], {("dense", 0), ("IMP-ST", 4)}), ([0, 0], {("dense", 0)})):
+        changed = verdict.assign(extreme_rounds=pd.array(rounds, "Int64"))
+        monkeypatch.setattr(double_win, "verdict", lambda table, changed=changed: changed)
+        assert asked_for() == want
+
+
+def test_tickets_that_cannot_be_attacked_are_refused_in_a_line(toy, outputs):
+    study = toy(landscapes=[], transfer_attacks=[])
+    ids = [id for id, spec in plan(study).items() if spec.kind == "transfer"]
+    with pytest.raises(ValueError, match="1 of 1 tickets keep no weights.*keep_weights: true"):
+        robustness_specs(study, ids[:1])
+    kept = toy(landscapes=[], transfer_attacks=[], keep_weights=True)
+    with pytest.raises(ValueError, match=f"{ids[0]}: no transfer of toy"):
+        robustness_specs(kept, ids[:1])
+    ids = [id for id, spec in plan(kept).items() if spec.kind == "transfer"]
+    with pytest.raises(ValueError, match="2 of 2 tickets are not there yet"):
+        robustness_specs(kept, ids[:2])
+
+
+def test_strong_attacks_on_a_studys_ticket_belong_to_the_study_once_they_are_there(study, toy):
+    without = toy(strong_attacks=FEW)
+    spec = attacked(study)[-1]
+    assert robustness_specs(without, [record_id(spec.transfer)]) == [spec]
+    store.write_study(without)
+    assert store.table("robustness", study="toy").empty
+    assert runner.make_all([spec], runner.RunSettings("cpu")) == runner.DONE
+    store.write_study(without)
+    assert store.table("robustness", study="toy")["id"].tolist() == [record_id(spec)]
+    assert store.missing("toy") == 0

@@ -1,0 +1,44 @@
+"""The command `dwlt attack`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dwlt_lib.cli.options import Device, Params, split_commas
+from dwlt_lib.cli.refusal import refusing
+from dwlt_lib.cli.results import read_study
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: dwlt attack params/tour.yaml --tickets extreme")
+def attack(
+    params: Params,
+    tickets: Annotated[
+        list[str],
+        typer.Option(help="extreme, or ids of transfers; repeated, or with commas"),
+    ] = ["extreme"],  # noqa: B006  typer copies it
+    device: Annotated[Device, typer.Option(help="where to attack")] = Device.auto,
+) -> None:
+    """Attack tickets of a study by its strong attacks.
+
+    extreme: those at the verdict's extreme sparsities and their dense networks. The results belong
+    to the study from then on. Exit status 75: interrupted; the same command goes on from there.
+    """
+    study = read_study(params)
+    from dwlt_lib.execution import run_folders, runner
+    from dwlt_lib.execution.preflight import check_inputs
+    from dwlt_lib.execution.strong_attacks import robustness_specs
+    from dwlt_lib.records import store
+
+    with refusing((ValueError, KeyError)):
+        wanted = robustness_specs(study, split_commas(tickets))
+        missing = [spec for spec in wanted if not store.exists(spec)]
+        settings = runner.RunSettings(check_inputs(missing, device.value), say=print)
+    with run_folders.opened(study, workers=False):
+        status = runner.make_all(missing, settings)
+        store.write_study(study, params)
+    print(f"{len(wanted)} tickets asked for, {len(missing)} attacked now")
+    raise typer.Exit(status)

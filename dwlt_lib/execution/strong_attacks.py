@@ -1,0 +1,71 @@
+"""Which of a study's tickets strong attacks are for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+import pandas as pd
+
+from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis.tables import GROUP
+from dwlt_lib.config.planning import plan, robustness
+from dwlt_lib.config.specs import RobustnessSpec, TransferSpec, label
+from dwlt_lib.config.studies import DENSE, Study
+from dwlt_lib.records import store
+
+EXTREME = "extreme"
+
+
+def robustness_specs(study: Study, tickets: Iterable[str]) -> list[RobustnessSpec]:
+    """The study's strong attacks on some of its tickets, whose weights are there.
+
+    Args:
+        study: the study.
+        tickets: ids of its transfers; or "extreme": what AT made of the tickets at the verdict's
+            extreme sparsities and of the dense networks that they are compared with.
+
+    Returns:
+        Descriptions of records, there or not, in the order of the plan.
+
+    Raises:
+        ValueError: an id is none of the study's transfers, or a ticket was not made yet or without
+            keeping its weights; one line.
+    """
+    asked = list(dict.fromkeys(tickets))
+    planned = {id: spec for id, spec in plan(study).items() if isinstance(spec, TransferSpec)}
+    unknown = [id for id in asked if id not in planned and id != EXTREME]
+    if unknown:
+        raise ValueError(
+            f"--tickets {unknown[0]}: no transfer of {study.name}; want {EXTREME}, or ids as"
+            " dwlt results prints them"
+        )
+    table = store.table("transfer", study=study.name) if EXTREME in asked else pd.DataFrame()
+    chosen = {*asked, *_extremes(table)}
+    found = {id: spec for id, spec in planned.items() if id in chosen}
+    if lost := [spec for spec in found.values() if spec.keep == "none"]:
+        raise ValueError(
+            f"{len(lost)} of {len(found)} tickets keep no weights, such as {label(lost[0])}; write"
+            f" keep_weights: true into the parameters of {study.name}, or name them under"
+            " robustness:, and run it again"
+        )
+    if missing := [spec for spec in found.values() if not store.exists(spec)]:
+        raise ValueError(
+            f"{len(missing)} of {len(found)} tickets are not there yet, such as"
+            f" {label(missing[0])}; run {study.name} first"
+        )
+    return [robustness(study, spec) for spec in found.values()]
+
+
+def _extremes(table: pd.DataFrame) -> set[str]:
+    """Ids of AT's transfers at the extremes of all curves, and of their dense networks."""
+    if table.empty:
+        return set()
+    with warnings.catch_warnings(action="ignore"):
+        verdict = double_win.verdict(table)
+    curves = verdict[[*GROUP, "extreme_rounds"]].dropna()
+    same = [column for column in GROUP if column != "method"]
+    pairs = table[table["regime"] == "AT"].merge(curves, on=same, suffixes=("", "_of_curve"))
+    own = pairs["method"] == pairs["method_of_curve"]
+    at_extreme = own & (pairs["rounds"] == pairs["extreme_rounds"])
+    return set(pairs.loc[at_extreme | (pairs["rounds"] == DENSE), "id"])
