@@ -47,10 +47,10 @@ def copy(published, tmp_path, monkeypatch):
 
 
 def everything():
-    """The table and what the masks and arrays are, of the study in the file."""
+    """The table and what the masks, arrays and outcomes are, of the study in the file."""
     table = store.table(study="toy")
     records = [store.read(id) for id in table["id"]]
-    kept = ("mask.safetensors", "arrays.safetensors")
+    kept = archive.PUBLISHED
     content = [record.read(name) for record in records for name in kept if name in record.files]
     return table.to_csv(), content
 
@@ -68,6 +68,10 @@ def test_a_study_is_read_in_place(published, copy):
     assert store.missing("toy") == 0 and "toy" in store.study_names()
     for id, mask in masks.items():
         assert all((read_mask(id)[name] == part).all() for name, part in mask.items())
+    for id, right in store.outcomes_of(table).items():
+        metrics = table.set_index("id").loc[id]
+        assert all(right[name].mean() == metrics[name] for name in ("SA", "RA"))
+    assert store.outcomes_of(table).keys() == set(table.loc[table["kind"] == "transfer", "id"])
     assert store.verify() == []
     assert sorted(path.name for path in copy.parent.parent.rglob("*")) == ["reference", "toy.zip"]
 
