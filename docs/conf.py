@@ -93,6 +93,8 @@ def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
             found.append("")
             listed = not listed
         found.append(line if code else _escaped(line))
+        if line.strip() in ("Returns:", "Yields:"):
+            found += ["    ..", ""]  # as for attributes below; types come from annotations
     # napoleon would take what stands before a colon in an attribute's first line for its type; the
     # first line is an empty comment, therefore
     lines[:] = ["..", "", *found] if what in ("attribute", "data") else found
