@@ -240,6 +240,64 @@ def test_modules_and_public_names_say_what_they_are(name):
     assert not bare
 
 
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+NO_RESULT = ("return", "return None")
+
+
+def public_functions(tree):
+    """(name, node) of each; a command says what it is in its help, a property as an attribute."""
+    for node in public(tree):
+        for part in node.body if isinstance(node, ast.ClassDef) else [node]:
+            marks = " ".join(map(ast.unparse, getattr(part, "decorator_list", [])))
+            if isinstance(part, FUNCTION) and not part.name.startswith("_"):
+                if not re.search(r"command\(|callback\(|property", marks):
+                    method = part is not node and "staticmethod" not in marks
+                    yield f"{node.name}.{part.name}" if method else part.name, part, method
+
+
+def own_nodes(nodes, caught=False):
+    """All nodes below these, without functions within, and without errors that are caught there."""
+    for node in nodes:
+        if isinstance(node, FUNCTION | ast.Lambda | ast.ClassDef):
+            continue
+        if caught and isinstance(node, ast.Raise):
+            continue
+        yield node
+        tried = node.body if isinstance(node, ast.Try) and node.handlers else []
+        yield from own_nodes(tried, caught=True)
+        yield from own_nodes([n for n in ast.iter_child_nodes(node) if n not in tried], caught)
+
+
+def undocumented(function, method):
+    """What the docstring of a function does not say, or says of what is not there."""
+    parts = re.split(r"^(\w+):$", ast.get_docstring(function) or "", flags=re.M)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    given = [*function.args.posonlyargs, *function.args.args][method:] + function.args.kwonlyargs
+    given += filter(None, (function.args.vararg, function.args.kwarg))
+    names = {argument.arg for argument in given if not argument.arg.startswith("_")}
+    lines = re.findall(r"^ {4}(\S[^:]*):", sections.get("Args", ""), re.M)
+    described = {name.strip(" *") for line in lines for name in line.split(",")}
+    found, nodes = sorted(names ^ described), list(own_nodes(function.body))
+    if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in nodes):
+        found += {"Yields"} - set(sections)
+    elif any(isinstance(n, ast.Return) and ast.unparse(n) not in NO_RESULT for n in nodes):
+        found += {"Returns"} - set(sections)
+    for node in nodes:
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            error = ast.unparse(node.exc.func).split(".")[-1]
+            own = error[0].isupper()  # else made by a function
+            if error not in sections.get("Raises", "") if own else "Raises" not in sections:
+                found.append(f"Raises {error}")
+    return found
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_of_public_functions_describe_arguments_results_and_errors(name):
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    found = {full: undocumented(*function) for full, *function in public_functions(tree)}
+    assert not {full: lines for full, lines in found.items() if lines}
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_classes_are_records_modules_exceptions_or_pools_nothing_else(name):
     if name in ("cli/main", "execution/runner"):

@@ -87,13 +87,27 @@ def sparsities(table: pd.DataFrame) -> dict[int, float]:
 
 
 def sparsity_of(row: Mapping[Hashable, Any]) -> float:
-    """The sparsity of one row of a table, in [0, 1], else 1 - 0.8^rounds as in `sparsities`."""
+    """The sparsity of one row of a table.
+
+    Args:
+        row: by column; `rounds` is there.
+
+    Returns:
+        The row's own, in [0, 1], else 1 - 0.8^rounds as in `sparsities`.
+    """
     own = row.get("sparsity", np.nan)
     return ladder(int(row["rounds"])) if pd.isna(own) else float(own)
 
 
 def sparsest(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of records that are at its sparsest level (the most rounds)."""
+    """The rows of a table that are at its sparsest level.
+
+    Args:
+        table: of records, with the column rounds.
+
+    Returns:
+        Those with the most rounds.
+    """
     return table[table["rounds"] == table["rounds"].max()]
 
 
@@ -127,6 +141,9 @@ def count_seeds(table: pd.DataFrame) -> int:
 
     Args:
         table: transfers.
+
+    Returns:
+        A number from 0 on.
     """
     base = base_seeds(table)
     levels = base[base["rounds"] > 0]

@@ -169,6 +169,9 @@ def eval_mode(*models: nn.Module | None) -> Iterator[None]:
 
     Args:
         models: networks or single modules; None is passed over.
+
+    Yields:
+        Nothing.
     """
     modes = [
         (module, module.training)

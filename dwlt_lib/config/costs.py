@@ -50,16 +50,29 @@ class Work(NamedTuple):
 
 
 def cost(spec: Spec) -> float:
-    """GMAC to make this record alone: all its work."""
+    """What it takes to make one record alone: all its work.
+
+    Args:
+        spec: its description.
+
+    Returns:
+        GMAC.
+    """
     return sum(work(spec).values())
 
 
 def work(spec: Spec) -> dict[Work, float]:
-    """GMAC to make this record alone, by sort; the most, where training may stop early.
+    """What it takes to make one record alone; the most, where training may stop early.
 
     A backward pass to weights and input costs two forward passes, to the input alone one: a PGD-10
     training step so costs 23 forward passes an image, the score under PGD-20 41. Decoding and
     augmenting images is not counted.
+
+    Args:
+        spec: its description.
+
+    Returns:
+        GMAC by sort; empty where nothing is trained or tested.
     """
     if isinstance(spec, ImportedSpec):
         return {}
@@ -97,13 +110,30 @@ def work(spec: Spec) -> dict[Work, float]:
 
 
 def forward(arch: str, size: int) -> float:
-    """GMAC of a network's forward pass on one image of size x size pixels."""
+    """What a network's forward pass takes on one image.
+
+    Args:
+        arch: the network, a key of `GMAC`.
+        size: side of the image in pixels.
+
+    Returns:
+        GMAC.
+    """
     gmac, side = GMAC[arch]
     return gmac * (size / side) ** 2
 
 
 def split(data: DataSet, recipe: TrainingConfig, fraction: float) -> tuple[float, float]:
-    """How many images of the budget are trained on and how many validate, as records are made."""
+    """How many images are trained on and how many validate, as records are made.
+
+    Args:
+        data: the data set.
+        recipe: its `validation` says which images are held out.
+        fraction: share of the training images that may be used, in (0, 1].
+
+    Returns:
+        (training images, validation images), not rounded.
+    """
     if recipe.validation == "held_5000":
         return max(0, data.train_images - 5000) * fraction, 5000
     budget = data.train_images * fraction

@@ -17,9 +17,15 @@ LAST: Rank = (2**31, 2**31, 2**31)
 
 
 def bisection(values: Iterable[int]) -> dict[int, int]:
-    """The rank, from 0, of each value: the ends first, then the middle, then middles of halves.
+    """Ranks that visit an interval coarsely first: its ends, its middle, the middles of halves.
 
     For example `bisection(range(5))` is `{0: 0, 4: 1, 2: 2, 1: 3, 3: 4}`.
+
+    Args:
+        values: whole numbers, each once.
+
+    Returns:
+        The rank of each value, from 0.
     """
     ranks: dict[int, int] = {}
     row = sorted(values)
@@ -62,7 +68,14 @@ def coarse_to_fine_rank(plan: Mapping[str, Spec]) -> Callable[[Spec], Rank]:
 
 
 def ordered(plan: Mapping[str, Spec]) -> list[Spec]:
-    """The plan's records by their ranks, each after those it builds on."""
+    """A plan's records in the order in which they are made.
+
+    Args:
+        plan: the records of a study by id.
+
+    Returns:
+        Their descriptions by `coarse_to_fine_rank`, each after those it builds on.
+    """
     return list(with_upstream(sorted(plan.values(), key=coarse_to_fine_rank(plan))).values())
 
 

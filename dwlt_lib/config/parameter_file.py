@@ -74,7 +74,14 @@ def read(path: str | Path) -> str:
 
 @cache
 def preset(name: str) -> dict[str, Any]:
-    """The settings of a preset, as_paper or as_code, on which a study stands."""
+    """The settings of a preset, over which a study's own are laid.
+
+    Args:
+        name: as_paper or as_code.
+
+    Returns:
+        Plain values by key of the parameter file; they are shared, so never change them.
+    """
     path = PRESETS / f"{name}.yaml"
     return read_yaml(read(path), str(path)).values
 
@@ -142,13 +149,16 @@ def with_counts(
 
 
 def place(text: str, origin: str, *key: str | int) -> str:
-    """FILE:LINE of a setting of a parameter file's text, or of the innermost one around it.
+    """Where a setting of a parameter file's text is written, or the innermost one around it.
 
     Args:
         text: the file's text.
         origin: the file's name.
         key: the setting: its name within the names and entries around it, as in
             `place(text, origin, "data", "mine", "path")`.
+
+    Returns:
+        FILE:LINE, or FILE alone.
     """
     return read_yaml(text, origin).place(*key)
 

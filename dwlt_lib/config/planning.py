@@ -93,6 +93,9 @@ def theta(
         pretraining: p.
         seed: seed of the initialisation and of training; None: the study's.
 
+    Returns:
+        Its description.
+
     Raises:
         ValueError: theta_p comes from a file, and another seed is asked for.
     """
@@ -124,7 +127,15 @@ def theta(
 
 
 def surrogate(study: Study, name: str) -> PretrainingSpec:
-    """The unseen robust model on a downstream data set."""
+    """The unseen robust model of a transfer attack, trained on a downstream data set.
+
+    Args:
+        study: the study, whose `surrogate` says which network.
+        name: of the data set.
+
+    Returns:
+        Its description.
+    """
     row = dataset(study, name)
     return PretrainingSpec(
         pretraining="AT",
@@ -148,7 +159,7 @@ def mask(  # noqa: PLR0913  the coordinates of a mask in a study, as tables have
     theta_seed: int | None = None,
     mask_seed: int | None = None,
 ) -> MaskSpec | None:
-    """The mask m after `rounds` rounds of a method; None for the dense network.
+    """The mask m after `rounds` rounds of a method.
 
     Args:
         study: the study, whose recipes count.
@@ -158,6 +169,9 @@ def mask(  # noqa: PLR0913  the coordinates of a mask in a study, as tables have
         rounds: rounds of pruning; 0 is the dense network.
         theta_seed: seed of theta_p; None: the study's.
         mask_seed: seed of the mask; None: the study's.
+
+    Returns:
+        Its description; None for the dense network.
     """
     if rounds == DENSE:
         return None
@@ -209,6 +223,9 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
         theta_seed: seed of theta_p; None: the study's.
         mask_seed: seed of the mask; None: the study's.
         subset_seed: seed of the subset of the data; None: the study's.
+
+    Returns:
+        Its description.
     """
     theta_seed = study.seed if theta_seed is None else theta_seed
     mask_seed = study.mask_seed if mask_seed is None else mask_seed
@@ -364,7 +381,15 @@ NOTEBOOKS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def expand(study: Study, job: Job) -> list[Spec]:
-    """The descriptions of the records that a job makes, those it builds on first."""
+    """The records that a job makes.
+
+    Args:
+        study: the job's study.
+        job: the job.
+
+    Returns:
+        Their descriptions, in the order in which they are made.
+    """
     if job.kind == "pretrain":
         if job.dataset:
             return [surrogate(study, job.dataset)]
@@ -407,7 +432,15 @@ def expand(study: Study, job: Job) -> list[Spec]:
 
 
 def robustness(study: Study, ticket: TransferSpec) -> RobustnessSpec:
-    """The strong attacks of a study on a transferred ticket that keeps its weights."""
+    """The strong attacks of a study on a transferred ticket.
+
+    Args:
+        study: the study, whose `strong_attacks` count.
+        ticket: a transfer that keeps its weights.
+
+    Returns:
+        Their description.
+    """
     return RobustnessSpec(transfer=ticket, **study.strong_attacks.model_dump())
 
 
@@ -441,6 +474,12 @@ def jobs(study: Study) -> list[Job]:
     There is one for each (kind, pretraining, method, data set, fraction, regime, seeds of theta_p,
     mask and subset) and list of training seeds. The dense network, one for all methods and masks,
     goes with IMP-ST. Landscapes and attacks bring the transfers they need.
+
+    Args:
+        study: the study.
+
+    Returns:
+        Jobs that together make all its records, each after those that it builds on.
     """
     blocks = study.ticket_blocks()
     found: dict[Job, dict[int, set[int]]] = {}  # the seeds of each of its rounds
@@ -543,5 +582,12 @@ def _ticket_jobs(study: Study, block: Grid) -> Iterator[Job]:
 
 
 def plan(study: Study) -> dict[str, Spec]:
-    """Every record of the study by id, each after the records it builds on."""
+    """Every record that a study asks for, and those that they build on.
+
+    Args:
+        study: the study.
+
+    Returns:
+        Descriptions by id, each after the records it builds on.
+    """
     return with_upstream(spec for job in jobs(study) for spec in expand(study, job))

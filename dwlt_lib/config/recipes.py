@@ -124,6 +124,9 @@ class TrainingConfig(Frozen):
 
         Args:
             epoch: of `epochs`, from 0; negative while the head alone is trained.
+
+        Returns:
+            The attack; None for ST.
         """
         if self.attack is None or not 0 <= epoch < self.eps_warmup * self.epochs:
             return self.attack
@@ -146,6 +149,9 @@ class TrainingConfig(Frozen):
 
         Args:
             epoch: of `epochs`, from 1.
+
+        Returns:
+            The answer, whether or not there are validation images.
         """
         if self.validate_ra_from is not None:
             return epoch >= self.validate_ra_from
@@ -176,19 +182,36 @@ class StrongAttacks(Frozen):
 
         Args:
             evaluation: the adversary of RA, whose eps, alpha and precision they have.
+
+        Returns:
+            The adversaries, in the order in which they are run.
         """
         pgd = replace(evaluation, steps=self.pgd_steps, restarts=self.pgd_restarts)
         return {f"PGD-{self.pgd_steps}x{self.pgd_restarts}": pgd}
 
     def eps_curve(self, evaluation: PGD) -> list[PGD]:
-        """RA's adversary at each of the `eps_factors`."""
+        """RA's adversary at each of the `eps_factors`.
+
+        Args:
+            evaluation: the adversary of RA.
+
+        Returns:
+            The adversaries; eps and alpha are at most 1.
+        """
         return [
             replace(evaluation, eps=min(1, f * evaluation.eps), alpha=min(1, f * evaluation.alpha))
             for f in self.eps_factors
         ]
 
     def steps_curve(self, evaluation: PGD) -> list[PGD]:
-        """RA's adversary with each of the `curve_steps`."""
+        """RA's adversary with each of the `curve_steps`.
+
+        Args:
+            evaluation: the adversary of RA.
+
+        Returns:
+            The adversaries.
+        """
         return [replace(evaluation, steps=steps) for steps in self.curve_steps]
 
 

@@ -196,7 +196,14 @@ Spec = (
 
 
 def upstream(spec: Spec) -> tuple[Spec, ...]:
-    """The records that must exist before this one can be made."""
+    """The records that must exist before this one can be made.
+
+    Args:
+        spec: the description of a record.
+
+    Returns:
+        The descriptions of those that it is made of directly.
+    """
     if isinstance(spec, MaskSpec):
         if spec.method == SHUFFLED:
             return spec.theta, unshuffled(spec)
@@ -211,9 +218,13 @@ def upstream(spec: Spec) -> tuple[Spec, ...]:
 
 
 def with_upstream(specs: Iterable[Spec]) -> dict[str, Spec]:
-    """These records and all that they build on, by id.
+    """These records and all that they build on.
 
-    In this order, but each after the records it builds on.
+    Args:
+        specs: descriptions of records.
+
+    Returns:
+        Descriptions by id, in this order, but each after the records it builds on.
     """
     found: dict[str, Spec] = {}
 
@@ -229,19 +240,40 @@ def with_upstream(specs: Iterable[Spec]) -> dict[str, Spec]:
 
 
 def unshuffled(spec: MaskSpec) -> MaskSpec:
-    """The mask of IMP-ST that this one shuffles."""
+    """The mask of IMP-ST that a shuffled one has the layer densities of.
+
+    Args:
+        spec: the description of the shuffled mask.
+
+    Returns:
+        The description of the other.
+    """
     return spec.model_copy(update={"method": "IMP-ST"})
 
 
 def retrains(spec: Spec) -> bool:
-    """Whether this record is a mask that training on the source precedes."""
+    """Whether this record is a mask that training on the source precedes.
+
+    Args:
+        spec: the description of any record.
+
+    Returns:
+        False for the first round, which prunes theta_p before any training.
+    """
     if not isinstance(spec, MaskSpec) or spec.method == SHUFFLED:
         return False
     return spec.retrain is not None and spec.rounds > 1
 
 
 def reads(spec: Spec) -> tuple[tuple[DataSet, str], ...]:
-    """The images that making this record alone looks at: (row, split) each."""
+    """The images that making this record alone looks at.
+
+    Args:
+        spec: the description of the record.
+
+    Returns:
+        Pairs (data set, "train" or "test").
+    """
     if isinstance(spec, MaskSpec):
         return ((spec.theta.data, "train"), (spec.theta.data, "test")) if retrains(spec) else ()
     if isinstance(spec, PretrainingSpec | TransferSpec):
@@ -255,6 +287,12 @@ def record_id(spec: Spec) -> str:
     It covers the kind, its FORMAT, the resolved description, the fingerprints of the images that
     making it reads, and the upstream ids. While images have not been seen (UNKNOWN) it is
     provisional.
+
+    Args:
+        spec: the description of the record.
+
+    Returns:
+        The id.
     """
     return _record_id(cast(Any, spec))  # frozen, so it has a hash, which type checkers do not see
 
@@ -301,7 +339,14 @@ def _sparsity(m: MaskSpec | None) -> float:
 
 
 def method_of(spec: TransferSpec) -> str:
-    """How the ticket's mask was found, or which control it is; "dense" without a mask."""
+    """How the ticket's mask was found, or which control it is.
+
+    Args:
+        spec: the description of a transfer.
+
+    Returns:
+        The column `method` of tables; "dense" without a mask.
+    """
     if spec.mask is None:
         return "dense"
     if spec.weights == "reinitialized":
@@ -310,12 +355,26 @@ def method_of(spec: TransferSpec) -> str:
 
 
 def theta_seed(spec: MaskSpec | TransferSpec) -> int:
-    """The seed of theta_p; 0 where it comes from a file, which does not tell."""
+    """The seed of theta_p.
+
+    Args:
+        spec: the description of a mask or of a transfer.
+
+    Returns:
+        The seed; 0 where theta_p comes from a file, which does not tell.
+    """
     return spec.theta.seed if isinstance(spec.theta, PretrainingSpec) else 0
 
 
 def columns(spec: Spec) -> dict[str, Any]:
-    """The row of a description in tables, by the paper's names."""
+    """The row of a description in tables, by the paper's names.
+
+    Args:
+        spec: the description of a record.
+
+    Returns:
+        Values by column; sparsity is what was asked for.
+    """
     if isinstance(spec, PretrainingSpec):
         return {
             "pretraining": spec.pretraining,
@@ -371,7 +430,14 @@ def columns(spec: Spec) -> dict[str, Any]:
 
 
 def label(spec: Spec) -> str:
-    """One short line for people: what this record is."""
+    """What a record is, for people.
+
+    Args:
+        spec: its description.
+
+    Returns:
+        One short line.
+    """
     row = columns(spec)
     if isinstance(spec, PretrainingSpec):
         return (

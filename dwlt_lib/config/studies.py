@@ -225,13 +225,19 @@ class Study(Frozen):
         return self
 
     def ticket_blocks(self) -> tuple[Grid, ...]:
-        """The blocks that ask for transferred tickets."""
+        """The blocks that ask for transferred tickets.
+
+        Returns:
+            The blocks, those of the grid first.
+        """
         return (*self.grid, *self.landscapes, *self.transfer_attacks, *self.robustness)
 
     def rows(self) -> list[DataSet]:
         """The data sets whose images the study may read.
 
-        The source comes first, if theta_p is trained or masks are drawn by retraining.
+        Returns:
+            Their rows, each once; the source comes first, if theta_p is trained or masks are drawn
+            by retraining.
         """
         blocks = self.ticket_blocks()
         every = (*blocks, *self.masks)
@@ -247,7 +253,18 @@ class Study(Frozen):
 
 
 def dataset(study: Study, name: str) -> DataSet:
-    """The study's own row of that name, or the catalogue's."""
+    """The row of a data set: the study's own, or the catalogue's.
+
+    Args:
+        study: the study.
+        name: of the data set.
+
+    Returns:
+        The row.
+
+    Raises:
+        ValueError: one line: neither has one of that name.
+    """
     if name in study.data:
         return study.data[name]
     if name not in CATALOGUE:
@@ -259,7 +276,14 @@ def dataset(study: Study, name: str) -> DataSet:
 
 
 def found_by(method: Method) -> Method:
-    """The method that finds the masks of a method: IMP-ST those of the controls."""
+    """The method that finds the masks of a method.
+
+    Args:
+        method: as tables have it.
+
+    Returns:
+        IMP-ST for the controls, else the method itself.
+    """
     return "IMP-ST" if method in CONTROLS else method
 
 
@@ -267,6 +291,12 @@ def records_asked_for(block: Masks) -> int:
     """How many records a block asks for at most, ladders and dense networks among them.
 
     By arithmetic: no description is built, however many there would be.
+
+    Args:
+        block: of a study.
+
+    Returns:
+        A bound: what blocks share is counted in each.
     """
     curves = len(block.pretraining) * len(block.method)
     for seeds in (block.theta_seeds, block.mask_seeds):

@@ -91,7 +91,16 @@ class Result(NamedTuple):
 def make_pretraining(
     spec: PretrainingSpec, device: torch.device, progress: Progress | None
 ) -> Result:
-    """theta_p: a network trained from scratch on the source, by ST, FAT or AT (section 3)."""
+    """theta_p: a network trained from scratch on the source, by ST, FAT or AT (section 3).
+
+    Args:
+        spec: the description.
+        device: where to train.
+        progress: called with each epoch's row of the history.
+
+    Returns:
+        SA and RA on the source's test images, and the weights of the epoch that counts.
+    """
     model = initial_network(spec, device)
     train, validation = split_budget(Budget(spec.data), spec.recipe, device)
     trained = fit(
@@ -111,7 +120,19 @@ def make_pretraining(
 
 
 def make_imported(spec: ImportedSpec, device: torch.device, progress: Progress | None) -> Result:
-    """theta_p from a file of weights; nothing is measured, since its images need not be here."""
+    """theta_p from a file of weights; nothing is measured, since its images need not be here.
+
+    Args:
+        spec: the description.
+        device: is not used.
+        progress: is not used.
+
+    Returns:
+        The weights, bit for bit.
+
+    Raises:
+        ValueError: one line: the file is missing, or holds another theta_p than planned.
+    """
     if problem := imported.missing_file_error(spec):
         raise ValueError(problem)
     path = imported.weights_path(spec.file)
@@ -127,6 +148,14 @@ def make_mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -
     """m: `rounds` rounds of RP or OMP, or one more round of IMP on the mask before (section 3).
 
     IMP-ST-shuffled shuffles the mask of IMP-ST of as many rounds.
+
+    Args:
+        spec: the description.
+        device: where to retrain.
+        progress: called with each epoch's row of the history, if there is training.
+
+    Returns:
+        Sparsity and number of kept weights, after retraining SA on the source; the packed mask.
     """
     model = load_network(store.read(spec.theta), device)
     theta = load_weights(spec.theta, device)
@@ -172,7 +201,17 @@ def make_mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -
 
 
 def make_transfer(spec: TransferSpec, device: torch.device, progress: Progress | None) -> Result:
-    """A ticket (theta_p, m) trained downstream under its mask, by ST, FAT or AT (section 3)."""
+    """A ticket (theta_p, m) trained downstream under its mask, by ST, FAT or AT (section 3).
+
+    Args:
+        spec: the description.
+        device: where to train.
+        progress: called with each epoch's row of the history.
+
+    Returns:
+        SA and RA on the downstream test images, their outcomes per image, and the weights that are
+        to be kept.
+    """
     model = initial_ticket(spec, device)
     m = ticket_mask(spec, model)
     budget = Budget(spec.data, spec.fraction, spec.subset_rule, spec.subset_seed)
@@ -207,7 +246,16 @@ def make_transfer(spec: TransferSpec, device: torch.device, progress: Progress |
 
 
 def make_surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None) -> Result:
-    """The loss of a transferred ticket over a plane of two filter-normalised directions."""
+    """The loss of a transferred ticket over a plane of two filter-normalised directions.
+
+    Args:
+        spec: the description.
+        device: where to compute.
+        progress: is not used.
+
+    Returns:
+        The loss at the ticket itself; grid (G,) and loss (G,G) in nats.
+    """
     model = load_network(store.read(spec.transfer), device)
     m, x, y = _mask_and_images(spec, model, device)
     d1 = loss_landscape.direction(model, m, generator(spec.seed, "d1"))
@@ -223,7 +271,18 @@ def make_surface(spec: SurfaceSpec, device: torch.device, progress: Progress | N
 def make_trajectory(
     spec: TrajectorySpec, device: torch.device, progress: Progress | None
 ) -> Result:
-    """A transfer's path in the plane of its own two PCA directions, and the loss over it."""
+    """A transfer's path in the plane of its own two PCA directions, and the loss over it.
+
+    Args:
+        spec: the description.
+        device: where to compute.
+        progress: is not used.
+
+    Returns:
+        The loss at the path's end and the shares of variance that the two directions hold; the
+        path's coordinates (T,2), its distance from the plane, the grid and the loss over it in
+        nats.
+    """
     record = store.read(spec.transfer)
     states = load_states(record.file("trajectory.safetensors"))
     model = load_network(record, device)
@@ -251,7 +310,16 @@ def make_trajectory(
 
 
 def make_attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -> Result:
-    """Accuracy of a transferred ticket on test images attacked through an unseen robust model."""
+    """Accuracy of a transferred ticket on test images attacked through an unseen robust model.
+
+    Args:
+        spec: the description.
+        device: where to compute.
+        progress: is not used.
+
+    Returns:
+        The accuracy beside SA and RA, the outcomes per image, and a few example images.
+    """
     transfer = store.read(spec.transfer)
     surrogate = store.read(spec.surrogate)
     model, unseen = load_network(transfer, device), load_network(surrogate, device)
@@ -279,6 +347,18 @@ def make_robustness(
     """Accuracy of a transferred ticket under strong attacks, and over their radius and steps.
 
     What one attack found is kept on the disk before the next begins.
+
+    Args:
+        spec: the description.
+        device: where to compute.
+        progress: is not used.
+
+    Returns:
+        The accuracy under each attack and in the worst case beside SA and RA, their outcomes per
+        image, and the two curves.
+
+    Raises:
+        OutOfTime: the deadline would pass within the next attack.
     """
     transfer = store.read(spec.transfer)
     model, evaluation = load_network(transfer, device), spec.transfer.evaluation

@@ -151,7 +151,14 @@ def load_mask(spec: MaskSpec, theta: State) -> Mask:
 
 
 def cpu_state(state: State) -> dict[str, Tensor]:
-    """A state dictionary as it is written to files: on the CPU, contiguous, without gradients."""
+    """A state dictionary as it is written to files.
+
+    Args:
+        state: tensors by name, on any device.
+
+    Returns:
+        The same values on the CPU, contiguous, without gradients.
+    """
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 

@@ -225,6 +225,9 @@ def controls(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> Fi
         table: transfers.
         pretraining: STD, FAT or AT.
         **reading: rule, ddof and extreme of `double_win.verdict`.
+
+    Returns:
+        Columns are data sets; rows SA after ST, SA and RA after AT.
     """
     curves = [(pretraining, method) for method in ("IMP-ST", *CONTROLS)]
     return existence(table[table["pretraining"] == pretraining], curves, **reading)

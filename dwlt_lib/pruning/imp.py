@@ -64,6 +64,9 @@ def one_shot_magnitude_pruning(theta: Weights, rounds: int, fraction: float) -> 
         theta: theta_p's prunable weights (`prunable_weights`).
         rounds: of which the mask has the sparsity.
         fraction: the share of the kept weights that a round prunes, in [0, 1).
+
+    Returns:
+        The mask.
     """
     m = dense_mask(theta)
     for _ in range(rounds):
@@ -79,6 +82,9 @@ def random_pruning(theta: Weights, rounds: int, fraction: float, seed: int) -> M
         rounds: of which the mask has the sparsity; the masks of one seed nest.
         fraction: the share of the kept weights that a round prunes, in [0, 1).
         seed: of the random choice; 0 is a seed like any other.
+
+    Returns:
+        The mask.
     """
     m = dense_mask(theta)
     for round in range(rounds):
@@ -97,6 +103,9 @@ def shuffled(m: Mask, seed: int) -> Mask:
     Args:
         m: the mask.
         seed: of the shuffling; the shuffled masks of one seed nest as the masks do.
+
+    Returns:
+        A mask with as many ones in each layer.
     """
     rng = generator(seed, "shuffle")
     places = {name: torch.randperm(layer.numel(), generator=rng) for name, layer in m.items()}
@@ -109,5 +118,8 @@ def prunable_weights(model: nn.Module, theta: Mapping[str, Tensor]) -> Weights:
     Args:
         model: a network of that architecture, whatever its weights.
         theta: its whole state dictionary.
+
+    Returns:
+        A part of the state dictionary; no tensor is copied.
     """
     return {name: theta[name] for name in prunable(model)}
