@@ -82,7 +82,10 @@ def ordered(plan: Mapping[str, Spec]) -> list[Spec]:
 def _seeds(spec: TransferSpec) -> dict[tuple, int]:
     """A ticket's seeds of theta_p and subset, by its task, and that of its mask, by its curve."""
     task = (spec.theta.pretraining, spec.data.name, spec.fraction)
-    seeds = {(*task, "theta"): theta_seed(spec), (*task, "subset"): spec.subset_seed}
+    seeds: dict[tuple, int] = {
+        (*task, "theta"): theta_seed(spec),
+        (*task, "subset"): spec.subset_seed,
+    }
     if spec.mask:
         seeds[*task, method_of(spec), "mask"] = spec.mask.seed
     return seeds

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +81,7 @@ class Result(NamedTuple):
     """Numbers by name; accuracies are fractions in [0, 1]."""
     history: list[dict[str, float]]
     """One row per epoch of training; empty where nothing was trained."""
-    files: dict[str, bytes | Path]
+    files: Mapping[str, bytes | Path]
     """The content of each file by its name, or a file to move there."""
 
 
@@ -334,7 +334,7 @@ def make_attack(spec: AttackSpec, device: torch.device, progress: Progress | Non
         "surrogate_RA": surrogate.metrics["RA"],
     }
     examples = _examples(model, unseen, test, attack, seed)
-    files: dict[str, bytes | Path] = {
+    files = {
         "arrays.safetensors": save(examples),
         outcome_files.FILE: outcome_files.pack({"transfer": right}),
     }

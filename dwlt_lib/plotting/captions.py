@@ -286,15 +286,16 @@ def overfitting(table: pd.DataFrame) -> str:
     if table.empty:
         return "No training has validated RA in two epochs, so none tells of robust overfitting."
     parts = []
-    for (dataset, fraction), rows in table.groupby(["dataset", "fraction"]):
+    for _, rows in table.groupby(["dataset", "fraction"]):
+        data = _share_of(rows["fraction"].iloc[0], rows["dataset"].iloc[0])
         falls, sparsities = rows.groupby("rounds")["validation"].mean(), tables.sparsities(rows)
         listed = [
             f"{100 * falls[rounds]:.1f} points at {percent(sparsities[rounds])} % sparsity"
             for rounds in sorted({falls.index[0], falls.index[-1]})
         ]
         parts.append(
-            f"on {_share_of(fraction, str(dataset))} by {_and(listed)} (one standard error of one"
-            f" such RA: {100 * rows['error'].mean():.1f})"
+            f"on {data} by {_and(listed)} (one standard error of one such RA:"
+            f" {100 * rows['error'].mean():.1f})"
         )
     test = table["test"].dropna()
     on_test = "Every recipe counts its last epoch, so test images tell nothing of it"

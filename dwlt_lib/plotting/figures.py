@@ -275,11 +275,12 @@ def overfitting(table: pd.DataFrame) -> Figure | None:
     if table.empty:
         return None
     measures = [name for name in ("validation", "test") if table[name].notna().any()]
-    tasks = [*table.groupby(["dataset", "fraction"])]
+    tasks = [rows for _, rows in table.groupby(["dataset", "fraction"])]
     width = PAGE if len(measures) > 1 else COLUMN
     fig = Figure((width, 1.35 * len(tasks) + 0.65), layout="constrained")
     axes = fig.subplots(len(tasks), len(measures), sharex=True, squeeze=False)
-    for i, ((dataset, fraction), rows) in enumerate(tasks):
+    for i, rows in enumerate(tasks):
+        task = f"{dataset_name(rows['dataset'].iloc[0])}, {100 * rows['fraction'].iloc[0]:g} %"
         for ax, measure in zip(axes[i], measures, strict=True):
             for p in PRETRAININGS:
                 levels = rows[rows["pretraining"] == p].groupby("rounds")[measure]
@@ -289,7 +290,7 @@ def overfitting(table: pd.DataFrame) -> Figure | None:
                     ax.plot(mean.index, mean, **look, label=theta(p))
             ax.axhline(0, color="#666666", **CHANCE, zorder=1)
             ladder_ticks(ax, tables.sparsities(table))
-            ax.set_title(f"{dataset_name(dataset)}, {100 * fraction:g} %: {measure} images")
+            ax.set_title(f"{task}: {measure} images")
         axes[i, 0].set_ylabel("RA, best less last\nepoch (points)")
     for ax in axes[-1]:
         ax.set_xlabel("sparsity (%)")
