@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dwlt_lib.analysis.tables import GROUP
+from dwlt_lib.analysis.tables import GROUP, base_seeds
 
 
 def overfitting_table(table: pd.DataFrame, load: Callable[[str], Any]) -> pd.DataFrame:
-    """RA of the best epoch less RA of the last, of every transfer by AT.
+    """RA of the best epoch less RA of the last, of every transfer by AT of the base seeds.
 
     Records hold two things that tell of it. `validation` is max(RA) - RA of the last epoch, over
     the epochs that were validated; being a maximum it is never negative, and noise alone lifts it.
@@ -31,7 +31,7 @@ def overfitting_table(table: pd.DataFrame, load: Callable[[str], Any]) -> pd.Dat
     """
     columns = [*GROUP, "rounds", "seed", "sparsity"]
     rows = []
-    for row in table[table["regime"] == "AT"].to_dict("records"):
+    for row in base_seeds(table[table["regime"] == "AT"]).to_dict("records"):
         record = load(row["id"])
         validated = [epoch["RA"] for epoch in record.history if "RA" in epoch]
         if len(validated) < 2:

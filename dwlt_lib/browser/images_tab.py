@@ -41,7 +41,7 @@ class ImagesTab(Tab):
 
     def fill(self) -> None:
         """Offer the tickets that were attacked, and the levels of the one that is chosen."""
-        table = of_kind(self.records, "attack")
+        table = tables.base_seeds(of_kind(self.records, "attack"))
         sparse = table[table["rounds"] > 0]
         tickets = list(sparse[TICKET].drop_duplicates().itertuples(index=False, name=None))
         offer(self.ticket, [(_label(ticket), ticket) for ticket in tickets])

@@ -8,6 +8,7 @@ import pandas as pd
 from dwlt_lib.analysis import tables
 from dwlt_lib.browser import markup
 from dwlt_lib.browser.controls import WIDE, Tab, arrays_of, of_kind, row
+from dwlt_lib.config.specs import other_seeds
 from dwlt_lib.plotting import landscapes
 from dwlt_lib.plotting.style import PRETRAININGS, dataset_name, percent
 from dwlt_lib.records import store
@@ -82,4 +83,5 @@ def _label(row: dict) -> str:
     sparsity = percent(tables.sparsity_of(row))
     data = f"{dataset_name(row['dataset'])} {100 * row['fraction']:g} %"
     ticket = f"θ_{row['pretraining']}, {row['method']}, {sparsity} %"
-    return f"{ticket}, {data}, {row['regime']}, seed {row['seed']}"
+    others = other_seeds({name: row[name] for name in tables.SEEDS if pd.notna(row.get(name))})
+    return f"{ticket}, {data}, {row['regime']}, seed {row['seed']}{others}"

@@ -69,7 +69,7 @@ class SparsityTab(Tab):
         """The curves of the chosen data set, judged by the chosen rule, and all at the slider."""
         table, (dataset, fraction) = self.all_transfers, self.data.value or ("", 0)
         table = table[(table["dataset"] == dataset) & (table["fraction"] == fraction)]
-        self.transfers = table
+        self.transfers = table = tables.base_seeds(table)
         if table.empty:
             self.figure.draw([], plotly_traces.LAYOUT | {"title": "no transfers yet"})
             self.verdict.value = markup.problem(
@@ -103,7 +103,7 @@ class SparsityTab(Tab):
         """Show the masks at the slider's level, from now on with every move."""
         self._with_masks = True
         method, rounds = self.method.value or METHODS[0], self.slider.value
-        table = of_kind(self.records, "mask")
+        table = tables.base_seeds(of_kind(self.records, "mask"))
         table = table[(table["method"] == method) & (table["rounds"] == rounds)]
         table = table.sort_values("seed").drop_duplicates("pretraining")
         ids = tuple(zip(table["pretraining"], table["id"], strict=True))

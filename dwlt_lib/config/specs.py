@@ -472,7 +472,7 @@ def other_seeds(row: Mapping[str, Any], usual: Mapping[str, int] | None = None) 
     names = ("theta_seed", "mask_seed", "subset_seed")
     given = {name: row[name] for name in names if row.get(name) is not None}
     return "".join(
-        f", {name.replace('_', ' ')} {seed}"
+        f", {name.replace('_', ' ')} {seed:g}"
         for name, seed in given.items()
         if seed != (usual or {}).get(name, 0)
     )

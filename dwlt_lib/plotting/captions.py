@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dwlt_lib.analysis import double_win, statistics, tables
+from dwlt_lib.config.specs import CONTROLS
 from dwlt_lib.plotting import figures
 from dwlt_lib.plotting.study_overview import (
     Parameters,
@@ -184,14 +185,42 @@ def methods(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> str
     Returns:
         One sentence per data set.
     """
+    names = [method for method in METHODS if method not in CONTROLS]
+    return _by_method(table, pretraining, names, ["IMP-AT", "RP"], reading)
+
+
+def controls(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> str:
+    """The caption of the controls: how far each reaches, and how it differs from IMP-ST in RA.
+
+    Args:
+        table: transfers.
+        pretraining: STD, FAT or AT.
+        **reading: rule, ddof and extreme of `double_win.verdict`.
+
+    Returns:
+        One sentence per data set that has a control.
+    """
+    is_control = table["method"].isin(CONTROLS) & (table["pretraining"] == pretraining)
+    table = table[table["dataset"].isin(table.loc[is_control, "dataset"])]
+    return _by_method(table, pretraining, ["IMP-ST", *CONTROLS], CONTROLS, reading)
+
+
+def _by_method(
+    table: pd.DataFrame,
+    pretraining: str,
+    names: Sequence[str],
+    compared: Sequence[str],
+    reading: Mapping[str, Any],
+) -> str:
+    """A sentence per data set: which of these methods reach furthest, and how some differ."""
     table = _at_most_data(table)
-    table = table[table["pretraining"] == pretraining]
+    table = table[(table["pretraining"] == pretraining) & table["method"].isin(["dense", *names])]
     sentences = []
-    for dataset, verdicts in _verdicts_by_dataset(table, "method", METHODS, reading).items():
+    for dataset, verdicts in _verdicts_by_dataset(table, "method", names, reading).items():
         start = f"From theta_{pretraining} on {dataset_name(dataset)}"
         parts = [f"{start} ({_count_seeds(table, dataset)}) {_furthest(verdicts)}"]
         own = table[table["dataset"] == dataset]
-        parts += [_difference_to_imp_st(own, method) for method in ("IMP-AT", "RP")]
+        parts += [_difference_to_imp_st(own, method) for method in compared]
         sentences.append("; ".join(filter(None, parts)))
     return f"{'. '.join(sentences)}." if sentences else _no_sparse_ticket(table)
 
@@ -615,12 +644,14 @@ def paradigm(params: Parameters) -> str:
     if sparsities:
         levels += f" ({sparsity_range(sparsities)})"
     count = {
-        key: len(requested_values(params, key))
+        key: len(set(requested_values(params, key)) - set(CONTROLS))
         for key in ("pretraining", "method", "fraction", "seeds")
     }
+    num_controls = len(set(requested_values(params, "method")) & set(CONTROLS))
     parts = [
         _count(count["pretraining"], "pre-training") if count["pretraining"] else "",
         _count(count["method"], "pruning method") if count["method"] else "",
+        _count(num_controls, "control") if num_controls else "",
         levels,
         f"{_count(count['fraction'], 'fraction')} of the data" if count["fraction"] else "",
         _count(count["seeds"], "seed") if count["seeds"] else "",

@@ -229,8 +229,10 @@ def controls(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> Fi
     Returns:
         Columns are data sets; rows SA after ST, SA and RA after AT.
     """
-    curves = [(pretraining, method) for method in ("IMP-ST", *CONTROLS)]
-    return existence(table[table["pretraining"] == pretraining], curves, **reading)
+    table = table[table["pretraining"] == pretraining]
+    with_controls = table.loc[table["method"].isin(CONTROLS), "dataset"]
+    table = table[table["dataset"].isin(with_controls)]
+    return existence(table, [(pretraining, method) for method in ("IMP-ST", *CONTROLS)], **reading)
 
 
 @figure

@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from dwlt_lib.config.specs import PRUNE_FRACTION, ladder
+from dwlt_lib.config.specs import CONTROLS, PRUNE_FRACTION, ladder
 from dwlt_lib.plotting.style import (
     CRITERION_NAMES,
     PAGE,
@@ -46,7 +46,7 @@ def requested_values(params: Parameters, key: str) -> list[Any]:
         for block in params.get(name, [])
     ]
     blocks = params.get("grid", [params]) or others
-    return list(dict.fromkeys(value for block in blocks for value in block.get(key, [])))
+    return list(dict.fromkeys(value for block in blocks for value in block.get(key) or []))
 
 
 def requested_sparsities(params: Parameters) -> dict[int, float]:
@@ -150,7 +150,8 @@ def _pruning_bars(ax: Axes, params: Parameters) -> None:
         corner, kept = (2.75 + 0.3 * i, 0.95), 1 - ladder(rounds, fraction)
         ax.add_patch(Rectangle(corner, 0.2, 1.5 * kept, color="#56B4E9"))
         ax.add_patch(Rectangle(corner, 0.2, 1.5, fill=False, edgecolor="#999999", linewidth=0.5))
-    methods = ", ".join(requested_values(params, "method"))
+    names = [name for name in requested_values(params, "method") if name not in CONTROLS]
+    methods = ", ".join(names)
     _write(ax, 3.6, 0.55, f"sparsity {sparsity_range(sparsities)}\n{methods}")
 
 

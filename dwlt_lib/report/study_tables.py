@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from dwlt_lib.analysis import double_win, paper_results
+from dwlt_lib.analysis import double_win, paper_results, tables
 from dwlt_lib.plotting import captions, study_overview
 from dwlt_lib.plotting.style import (
     CRITERION_NAMES,
@@ -20,6 +20,7 @@ from dwlt_lib.plotting.style import (
 )
 
 SETTINGS = ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds")
+SEEDS = ("dense_seeds", "theta_seeds", "mask_seeds", "subset_seeds")  # where there are several
 ORIGIN = ["code", "torch", "python", "device", "threads"]
 
 
@@ -48,7 +49,7 @@ def verdict(transfers: pd.DataFrame) -> dict[str, Any]:
         "extremes": _extremes(extremes, readings),
         "levels": _levels(levels),
         "warnings": double_win.chance_warnings(levels),
-        "seeds": transfers["seed"].nunique(),
+        "seeds": tables.count_seeds(transfers),
         "unknown": extremes["unknown"].sum(),
     }
 
@@ -128,6 +129,9 @@ def requested(params: dict[str, Any]) -> pd.DataFrame:
         if key == "rounds":
             sparsities = study_overview.requested_sparsities(params).values()
             rows["sparsity (%)"] = ", ".join(map(percent, sparsities))
+    for key in SEEDS:
+        if seeds := study_overview.requested_values(params, key):
+            rows[key.replace("_", " ")] = ", ".join(map(str, seeds))
     return pd.DataFrame({"parameter": rows.keys(), "value": rows.values()})
 
 

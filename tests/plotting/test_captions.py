@@ -10,7 +10,7 @@ from figure_tables import PARAMS, falls, mask_records, subsets, transfers
 from seeds import torch_rng
 
 from dwlt_lib.analysis import mask_patterns
-from dwlt_lib.config.specs import ladder
+from dwlt_lib.config.specs import CONTROLS, ladder
 from dwlt_lib.plotting import captions, landscapes
 from dwlt_lib.plotting.style import percent
 from dwlt_lib.pruning.masks import random_prune
@@ -19,6 +19,7 @@ from dwlt_lib.records.store import checkout
 TABLES = [
     captions.existence,
     captions.methods,
+    captions.controls,
     captions.data_limited,
     captions.more_tasks,
     captions.headline,
@@ -294,3 +295,17 @@ def test_beside_every_figure_of_the_report_stand_its_sentence_and_the_papers_fin
     for i in shown:
         assert "**What the paper found**" in sources[i - 1], sources[i]
         assert "print(captions." in sources[i + 1], sources[i]
+
+
+def test_a_figure_of_methods_leaves_controls_out_and_theirs_compares_them_with_imp_st():
+    table = won_up_to(6, methods=("IMP-ST", "RP", *CONTROLS))
+    table.loc[table["method"] == "IMP-ST-reinit", "RA"] -= 0.1
+    said, controls = captions.methods(table), captions.controls(table)
+    assert "reach 73.8 %" in said and not any(method in said for method in CONTROLS)
+    assert "IMP-ST, IMP-ST-shuffled and IMP-ST-transplant reach furthest, 73.8 %" in controls
+    assert "IMP-ST-reinit 0.0 %" in controls and "RP" not in controls
+    difference = "IMP-ST-reinit less IMP-ST (mean over 4 shared levels): -10.0 points, beyond"
+    assert difference in controls
+    assert captions.controls(table[~table["method"].isin(CONTROLS)]) == captions.NOTHING
+    params = dict(PARAMS, grid=[dict(PARAMS["grid"][0], method=["IMP-ST", *CONTROLS])])
+    assert "1 pruning method, 3 controls," in captions.paradigm(params)

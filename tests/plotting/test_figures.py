@@ -177,3 +177,29 @@ def test_a_training_curve_needs_no_validation():
         for e in range(3)
     ]
     figures.training_curve(history), figures.training_curve([dict(epoch=0, loss=1.0)])
+
+
+def test_figures_of_curves_draw_the_base_seeds_alone():
+    base = transfers(methods=("IMP-ST", "RP"), sets=("digits",)).assign(theta_seed=0, mask_seed=0)
+    other = base.assign(RA=0.1, seed=base["seed"] + 7)
+    both = pd.concat([base, other.assign(theta_seed=1), other.assign(mask_seed=1)])
+    for draw in (figures.existence, figures.methods, figures.data_limited):
+        lines = [
+            [line.get_xydata().tolist() for ax in draw(table).axes for line in ax.get_lines()]
+            for table in (base, both[(both["rounds"] > 0) | (both["mask_seed"] == 0)])
+        ]
+        assert lines[0] == lines[1], draw.__name__
+
+
+def test_controls_are_drawn_beside_imp_st_where_there_are_any():
+    table = transfers(methods=("IMP-ST", "RP", "IMP-ST-shuffled"), fractions=(1.0,))
+    table = table[(table["dataset"] == "digits") | (table["method"] != "IMP-ST-shuffled")]
+    fig = figures.controls(table)
+    names = {text.get_text() for text in fig.legends[0].get_texts()}
+    assert {name.split(", ")[1] for name in names if "AT, " in name} == {
+        "IMP-ST",
+        "IMP-ST-shuffled",
+    }
+    assert len(fig.axes) == 3  # one data set
+    drawn = {text.get_text() for text in figures.controls(table[:0]).axes[0].texts}
+    assert drawn == {"no records yet"}
