@@ -99,6 +99,18 @@ def sparsity_of(row: Mapping[Hashable, Any]) -> float:
     return ladder(int(row["rounds"])) if pd.isna(own) else float(own)
 
 
+def attack_names(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that are accuracies under one attack each.
+
+    Args:
+        table: robustness records.
+
+    Returns:
+        Names such as "PGD-50x10", in the table's order.
+    """
+    return [name for name in table.columns if name.startswith(("PGD-", "APGD-", "Square"))]
+
+
 def sparsest(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a table that are at its sparsest level.
 

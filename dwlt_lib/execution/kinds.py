@@ -389,7 +389,7 @@ def make_robustness(
     outcomes = {name: bits[name] for name in attacks}
     outcomes["worst"] = np.logical_and.reduce([*known.values(), *outcomes.values()])
     metrics = {name: float(right.mean()) for name, right in {**known, **outcomes}.items()}
-    metrics["images_used"] = len(test)
+    metrics |= {"chance": y.bincount().max().item() / len(y), "images_used": len(y)}
     curves = {
         "eps_factors": np.array(spec.eps_factors),
         "eps_RA": np.array([bits[f"eps {i}"].mean() for i in range(len(spec.eps_factors))]),

@@ -1,3 +1,3 @@
-from . import captions, figures, landscapes, study_overview, style
+from . import captions, figures, landscapes, robustness, study_overview, style
 
-__all__ = ["captions", "figures", "landscapes", "study_overview", "style"]
+__all__ = ["captions", "figures", "landscapes", "robustness", "study_overview", "style"]

@@ -5,7 +5,7 @@ how much, and how large the noise is. It says where the records cannot tell; wit
 "No records yet.". What the paper found is written in the notebooks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -627,6 +627,69 @@ def transfer_attack(table: pd.DataFrame) -> str:
         tickets = _count(len(sparse), "sparse ticket")
         text += f"; {above} of {tickets} exceed their dense network there"
     return f"{text}."
+
+
+def strong_attacks(table: pd.DataFrame) -> str:
+    """What strong attacks leave of RA, and whether it changes how tickets compare with dense.
+
+    Args:
+        table: robustness records.
+
+    Returns:
+        Two sentences.
+    """
+    if table.empty:
+        return NOTHING
+    names = tables.attack_names(table)
+    attacks = _and(["RA's attack", *names])
+    means = table.groupby([*double_win.GROUP, "regime", "rounds"])[["RA", *names, "worst"]].mean()
+    loss = means["RA"] - means["worst"]
+    images = _range(*(f"{n:,}" for n in table["images_used"].agg(["min", "max"])))
+    text = (
+        f"On {images} test images the worst case over {attacks} lies"
+        f" {_range(percent(loss.min()), percent(loss.max()))} points below RA, over"
+        f" {_count(len(means), 'network')}"
+    )
+    if len(names) > 1:
+        text += f"; the strongest single attack is {means[names].mean().idxmin()}"
+    flat = means.reset_index()
+    same = ["pretraining", "dataset", "fraction", "regime"]
+    dense = flat[flat["rounds"] == 0].set_index(same)[["RA", "worst"]]
+    sparse = flat[flat["rounds"] > 0].join(dense, on=same, rsuffix="_dense").dropna()
+    if sparse.empty:
+        return f"{text}."
+    moved = (sparse["worst"] - sparse["worst_dense"]) - (sparse["RA"] - sparse["RA_dense"])
+    return (
+        f"{text}. By it the difference to the dense network moves by {_points(moved.min())} to"
+        f" {_points(moved.max())} over {_count(len(moved), 'sparse ticket')}."
+    )
+
+
+def security_curves(table: pd.DataFrame, read: Callable[[str], Any]) -> str:
+    """How far RA falls where the attack is given more radius and more steps.
+
+    Args:
+        table: robustness records.
+        read: gives the record of an id (`records.read`).
+
+    Returns:
+        One sentence.
+    """
+    if table.empty:
+        return NOTHING
+    arrays = [read(id).arrays() for id in table["id"]]
+    factor = max(one["eps_factors"].max() for one in arrays)
+    left = max(one["eps_RA"][one["eps_factors"].argmax()] for one in arrays)
+    falls = []
+    for one in arrays:
+        order = one["steps"].argsort()[-2:]
+        falls.append((one["steps_RA"][order[0]] - one["steps_RA"][order[-1]], one["steps"][order]))
+    fall, steps = max(falls, key=lambda pair: pair[0])
+    return (
+        f"At {factor:g} times the radius RA is {percent(left)} % at most (a constant answer:"
+        f" {percent(table['chance'].max())} %); from {steps[0]} to {steps[-1]} steps it falls by"
+        f" {percent(fall)} points at most."
+    )
 
 
 def paradigm(params: Parameters) -> str:

@@ -105,3 +105,29 @@ def landscape_records(kind):
 
 def texts(fig):
     return [text.get_text() for text in fig.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+def robustness_records(pretrainings=("STD", "AT"), methods=("IMP-ST", "RP"), rounds=(6, 14)):
+    """Records of strong attacks: a table and what reads their curves."""
+    rows = [
+        dict(pretraining=p, method=m if r else "dense", rounds=r, seed=s, regime="AT")
+        for p in pretrainings
+        for m in methods
+        for r in (0, *rounds)
+        for s in (0, 1)
+    ]
+    table = pd.DataFrame(rows).drop_duplicates(ignore_index=True)
+    ra = 0.7 - 0.01 * table["rounds"] + 0.02 * table["seed"]
+    table = table.assign(dataset="digits", fraction=1.0, SA=0.9, RA=ra, chance=0.12)
+    lower = {"PGD-50x10": 0.02, "APGD-CE": 0.03, "APGD-T": 0.05, "Square": 0.01, "worst": 0.06}
+    table = table.assign(**{name: ra - by for name, by in lower.items()}, images_used=1000)
+    table["id"] = [f"{i:020x}" for i in range(len(table))]
+    of = dict(zip(table["id"], table["RA"], strict=True))
+
+    def read(id):
+        eps, steps = np.array([0.0, 0.5, 1, 2, 4]), np.array([1, 10, 100])
+        curves = dict(eps_factors=eps, eps_RA=of[id] - 0.15 * (eps - 1), steps=steps)
+        curves["steps_RA"] = of[id] + np.array([0.1, 0.01, -0.01])
+        return SimpleNamespace(arrays=lambda: curves)
+
+    return table, read

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from figure_tables import PARAMS, falls, mask_records, subsets, transfers
+from figure_tables import PARAMS, falls, mask_records, robustness_records, subsets, transfers
 from seeds import torch_rng
 
 from dwlt_lib.analysis import mask_patterns
@@ -262,6 +262,24 @@ def test_a_transfer_accuracy_below_ra_is_a_sign_of_masked_gradients():
         and "0 of 1 sparse ticket" in said
     )
     assert captions.transfer_attack(table.iloc[:0]) == captions.NOTHING
+
+
+def test_the_worst_case_is_told_beside_ra_and_by_what_it_moves_a_tickets_difference_to_dense():
+    table, read = robustness_records(["AT"], ["IMP-ST"])
+    said = captions.strong_attacks(table)
+    assert "On 1,000 test images" in said and "lies 6.0 points below RA, over 3 networks" in said
+    assert "strongest single attack is APGD-T" in said
+    assert "moves by +0.0 points to +0.0 points over 2 sparse tickets" in said
+    table.loc[table["rounds"] == 14, "worst"] -= 0.02
+    said = captions.strong_attacks(table)
+    assert "6.0 to 8.0 points below" in said and "-2.0 points to +0.0 points" in said
+    assert "sparse" not in captions.strong_attacks(table[table["rounds"] > 0])
+    said = captions.security_curves(table, read)
+    assert "At 4 times the radius RA is 27.0 % at most (a constant answer: 12.0 %)" in said
+    assert "from 10 to 100 steps it falls by 2.0 points at most" in said
+    nothing = table.iloc[:0]
+    assert captions.strong_attacks(nothing) == captions.NOTHING
+    assert captions.security_curves(nothing, read) == captions.NOTHING
 
 
 def test_the_paradigm_counts_what_is_asked_for():

@@ -11,13 +11,20 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import PARAMS, falls, landscape_records, mask_records, transfers
+from figure_tables import (
+    PARAMS,
+    falls,
+    landscape_records,
+    mask_records,
+    robustness_records,
+    transfers,
+)
 from matplotlib.text import Text
 from skimage.color import rgb2lab
 
 from dwlt_lib.analysis import mask_patterns
 from dwlt_lib.config.specs import CONTROLS
-from dwlt_lib.plotting import figures, landscapes, study_overview, style
+from dwlt_lib.plotting import figures, landscapes, robustness, study_overview, style
 from dwlt_lib.plotting.style import COLUMN, PAGE, PRETRAININGS, ROLES
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB
@@ -138,6 +145,9 @@ def every_figure():
         ]
     )
     yield figures.transfer_attack_curve(attacked)
+    for pretrainings, methods in ((["AT"], ["IMP-ST"]), (["STD", "FAT", "AT"], ["IMP-ST", "RP"])):
+        strong, read = robustness_records(pretrainings, methods)
+        yield from (robustness.by_attack(strong), robustness.security_curves(strong, read))
 
 
 @pytest.fixture(scope="module")
