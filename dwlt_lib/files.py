@@ -17,7 +17,6 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,7 +25,7 @@ MARK = ".dwlt-"  # every scratch name starts so
 TRIAL = 2**18  # bytes that there must be room for where files are to be made
 # bytes of a private folder's path: a socket's, with 65 more, has a limit of 108 on Linux
 SHORT = 42
-DAY, WEEK = 86_400, 7 * 86_400  # seconds
+WEEK = 7 * 86_400  # seconds
 # how a full disk, or a quota that is used up, is said: by the system, and by torch.save, which only
 # counts
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "os error 28", "unexpected pos")
@@ -226,14 +225,12 @@ def is_abandoned(path: Path) -> bool:
     return is_dead(found) or (not found.startswith(_host()) and is_old(path))
 
 
-def collect(folder: Path, own: bool = False, old: Sequence[str] = ()) -> list[Path]:
+def collect(folder: Path, own: bool = False) -> list[Path]:
     """Remove the scratch files that dead processes left directly in a folder.
 
     Args:
         folder: it need not exist.
         own: whether what this process left goes, too.
-        old: patterns of scratch names that say no owner (of former versions); these go a day after
-            they were last written.
 
     Returns:
         The paths of what was to be removed.
@@ -244,7 +241,6 @@ def collect(folder: Path, own: bool = False, old: Sequence[str] = ()) -> list[Pa
         for path in sorted(folder.glob(f"{MARK}*"))
         if is_abandoned(path) or (own and path.name.startswith(prefix))
     ]
-    left += [path for pattern in old for path in sorted(folder.glob(pattern)) if _age(path) > DAY]
     for path in left:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

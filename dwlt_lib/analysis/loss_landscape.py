@@ -217,22 +217,22 @@ def _principal_directions(paths: Callable[[], Iterator[Tensor]]) -> tuple[Tensor
     return singular, torch.stack([first, second])
 
 
-def grid_around(coords: Tensor, points: int, margin: float = 0.25) -> tuple[Tensor, Tensor]:
+def grid_around(coords: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """The grid of a picture that shows a whole path and has (0, 0) as one of its points.
 
-    So the loss there is exactly the last checkpoint's.
+    So the loss there is exactly the last checkpoint's. Around the path there is room, a quarter of
+    its larger extent.
 
     Args:
         coords: (T, 2) of a `Trajectory`.
         points: how many coordinates per axis.
-        margin: the room around the path, as a share of its larger extent.
 
     Returns:
         The coordinates of both axes, (points,) float64 each.
     """
     axes = []
     extent = coords.max(0).values - coords.min(0).values
-    room = extent.max().clamp_min(1e-12) * margin
+    room = extent.max().clamp_min(1e-12) / 4
     for axis in (0, 1):
         low, high = float(coords[:, axis].min() - room), float(coords[:, axis].max() + room)
         step = (high - low) / (points - 1)

@@ -91,22 +91,21 @@ def zero_kernels(m: Mask) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def kernel_map(m: Mask, pointwise: bool = False) -> dict[str, np.ma.MaskedArray]:
+def kernel_map(m: Mask) -> dict[str, np.ma.MaskedArray]:
     """Images of a mask's zero kernels, one dot per (out, in) kernel, one per block (Figure 7).
 
-    The block's layers are side by side, each an (out, in) image, so that a dead channel is a line;
-    what lies between and below them is masked out.
+    Only kernels larger than 1x1 are shown. The block's layers are side by side, each an (out, in)
+    image, so that a dead channel is a line; what lies between and below them is masked out.
 
     Args:
         m: a mask.
-        pointwise: the 1x1 kernels instead of the larger ones.
 
     Returns:
         {block: (rows, columns) bool}, True where a kernel is zero.
     """
     blocks: dict[str, list[np.ndarray]] = {}
     for name, layer in _convolutions(m).items():
-        if (max(layer.shape[2:]) == 1) == pointwise:
+        if max(layer.shape[2:]) > 1:
             blocks.setdefault(_block(name), []).append(_is_zero_kernel(layer).cpu().numpy())
     return {block: _side_by_side(layers) for block, layers in blocks.items()}
 

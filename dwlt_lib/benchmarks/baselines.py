@@ -371,12 +371,11 @@ def thresholds(device: torch.device) -> Iterator[Variant]:
     yield Variant("ours", lambda: (kth_smallest.kth_smallest(flat, k).view(1), 0.0))
 
 
-def surfaces(on: BenchmarkCase, points: int = 3) -> Iterator[Variant]:
-    """Points of a loss surface: the loss of the batch at each of points x points.
+def surfaces(on: BenchmarkCase) -> Iterator[Variant]:
+    """Points of a loss surface: the loss of the batch at each of 3 x 3, from -1 to 1.
 
     Args:
         on: what the variants share.
-        points: along each of two random directions, from -1 to 1.
 
     Yields:
         Weights loaded point by point first, then this code's way.
@@ -384,7 +383,7 @@ def surfaces(on: BenchmarkCase, points: int = 3) -> Iterator[Variant]:
     d1, d2 = (
         loss_landscape.direction(on.model, on.m, torch.Generator().manual_seed(i)) for i in (1, 2)
     )
-    grid = torch.linspace(-1, 1, points)
+    grid = torch.linspace(-1, 1, 3)
     candidate, baseline = deepcopy(on.model).eval(), reference_model(on.model, {}).eval()
     parts = list(zip(on.x.split(128), on.y.split(128), strict=True))
 

@@ -144,7 +144,6 @@ def publish(params: Params) -> None:
     study = read_study(params)
     from dwlt_lib import files
     from dwlt_lib.analysis import double_win
-    from dwlt_lib.execution.run_folders import OLD_SCRATCH
     from dwlt_lib.execution.scheduling import missing_specs
     from dwlt_lib.records import store
 
@@ -153,7 +152,7 @@ def publish(params: Params) -> None:
             f"{study.name}: {len(missing)} records are missing; finish it first: dwlt run {params}"
         )
     files.check(store.outputs() / "reference")
-    files.collect(store.outputs() / "reference", old=OLD_SCRATCH)
+    files.collect(store.outputs() / "reference")
     table, _ = read_table(study.name)
     tables = {
         "results.csv": table.drop(columns="seconds").to_csv(index=False),

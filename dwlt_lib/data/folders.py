@@ -134,14 +134,13 @@ def required_path(row: DataSet, path: Path, split: str) -> Path:
     return path / _REQUIRED[row.loader][split == "test"]
 
 
-def count_images(row: DataSet, root: Path | None = None) -> dict[str, int]:
+def count_images(row: DataSet) -> dict[str, int]:
     """The number of images of each split that is on the disk.
 
     Folders are listed once; of an npz file the headers and labels are read.
 
     Args:
         row: the data set.
-        root: the folder that the row's path lies in; default DWLT_DATA.
 
     Returns:
         {"train_images": N, "test_images": N}, without the splits that are missing; empty for
@@ -155,7 +154,7 @@ def count_images(row: DataSet, root: Path | None = None) -> dict[str, int]:
         return counts
     for split in ("train", "test"):
         try:
-            path = unchecked_path(row, split, root)
+            path = unchecked_path(row, split)
             if required_path(row, path, split).exists():
                 counts[f"{split}_images"] = _count(row, path, split)
         except OSError as error:

@@ -16,8 +16,6 @@ from dwlt_lib.config.studies import Study
 from dwlt_lib.records import store
 from dwlt_lib.training import unfinished
 
-OLD_SCRATCH = (".new-*", ".study-*", ".report-*", ".*.[0-9]*.ipynb")
-"""Scratch names of former versions, which do not tell their process."""
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 3.0  # seconds that workers may need to end
 
@@ -55,10 +53,8 @@ def prepare_folders(study: Study, figures_only: bool = False, workers: bool = Tr
         files.check(folder)
     if workers and SHARED_MEMORY.is_dir():
         files.check(SHARED_MEMORY)
-    for folder in files.temporary():
+    for folder in (*files.temporary(), *run_folders(study)):
         files.collect(folder)
-    for folder in run_folders(study):
-        files.collect(folder, old=OLD_SCRATCH)
     unfinished.sweep(store.unfinished_root(), store.exists_id)
 
 

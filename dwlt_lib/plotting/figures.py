@@ -77,10 +77,10 @@ def _shade(ax: Axes, mean: pd.Series, std: pd.Series, color: str) -> None:
     )
 
 
-def _widen_y(ax: Axes, least: float = 4.0) -> None:
-    """At least so many percent points on the y axis, so that noise does not look like a finding."""
+def _widen_y(ax: Axes) -> None:
+    """At least four percent points on the y axis, so that noise does not look like a finding."""
     low, high = ax.get_ylim()
-    missing = least - (high - low)
+    missing = 4.0 - (high - low)
     if missing > 0:
         ax.set_ylim(max(low - missing / 2, -1.0), min(high + missing / 2, 101.0))
 
@@ -387,18 +387,17 @@ def similarity(table: pd.DataFrame) -> Figure | None:
     return _seaborn_lines(table, "similarity", "pair", PAIRS, "relative similarity (%)")
 
 
-def zero_shares(table: pd.DataFrame, larger: bool = True) -> pd.DataFrame:
-    """The share of zero kernels in a mask, over all its convolutions.
+def zero_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """The share of zero kernels in a mask, over all its kernels larger than 1x1.
 
     Args:
         table: of `mask_patterns.zero_kernel_table`.
-        larger: kernels larger than 1x1; False: the 1x1 kernels.
 
     Returns:
         One row per (pretraining, rounds, seed): zero and chance (shares of the kernels), sparsity,
         all in [0, 1].
     """
-    table = table[(table["kernel"] > 1) == larger]
+    table = table[table["kernel"] > 1]
     counts = table.groupby(["pretraining", "rounds", "seed"])[["kernels", "zero", "chance"]].sum()
     counts = counts.astype(float)
     shares = counts[["zero", "chance"]].div(counts["kernels"], axis=0).reset_index()
@@ -407,23 +406,21 @@ def zero_shares(table: pd.DataFrame, larger: bool = True) -> pd.DataFrame:
 
 
 @figure
-def zero_kernels(table: pd.DataFrame, larger: bool = True) -> Figure | None:
-    """Figure A8, bottom: completely pruned kernels.
+def zero_kernels(table: pd.DataFrame) -> Figure | None:
+    """Figure A8, bottom: completely pruned kernels, of those larger than 1x1.
 
     Args:
         table: of `mask_patterns.zero_kernel_table`.
-        larger: kernels larger than 1x1; False: the 1x1 kernels.
 
     Returns:
         Above, the share of zero kernels in percent against sparsity, its chance level dashed;
         below, the one less the other, in points.
     """
-    shares = zero_shares(table, larger)
+    shares = zero_shares(table)
     if shares.empty:
         return None
-    label = "zero kernels (%)" if larger else "zero kernels, 1x1 (%)"
     looks = {p: ROLES[p] for p in PRETRAININGS}
-    return _seaborn_lines(shares, "zero", "pretraining", looks, label)
+    return _seaborn_lines(shares, "zero", "pretraining", looks, "zero kernels (%)")
 
 
 @figure

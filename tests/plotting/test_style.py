@@ -120,7 +120,7 @@ def every_figure():
     masks, load = mask_records()
     yield figures.similarity(mask_patterns.similarity_table(masks, load.get))
     kernels = mask_patterns.zero_kernel_table(masks, load.get)
-    yield from (figures.zero_kernels(kernels), figures.zero_kernels(kernels, larger=False))
+    yield figures.zero_kernels(kernels)
     yield figures.kernel_maps(
         {p: mask_patterns.kernel_map(load[f"{p}10"]) for p in ("STD", "FAT", "AT")}
     )
