@@ -299,6 +299,16 @@ def test_docstrings_of_public_functions_describe_arguments_results_and_errors(na
 
 
 @pytest.mark.parametrize("name", MODULES)
+def test_every_field_of_a_public_class_says_what_it_is(name):
+    for node in public(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        described = set(re.findall(r"^ {4}(\w+):", ast.get_docstring(node) or "", re.M)) | {"kind"}
+        for field, below in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(node, ast.ClassDef) and isinstance(field, ast.AnnAssign):
+                text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+                assert text or field.target.id in described, f"{node.name}.{field.target.id}"
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_classes_are_records_modules_exceptions_or_pools_nothing_else(name):
     if name in ("cli/main", "execution/runner"):
         return

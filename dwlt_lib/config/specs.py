@@ -78,29 +78,41 @@ class PretrainingSpec(Frozen):
 
     kind: Literal["pretraining"] = "pretraining"
     pretraining: Pretraining
+    """p: STD, FAT or AT."""
     arch: Arch
+    """The network."""
     data: DataSet
+    """The source; of an unseen robust model, the downstream data set."""
     recipe: TrainingConfig
+    """How it is trained."""
     evaluation: PGD
+    """The adversary of RA."""
     ra: Literal["last", "any"] = "last"
+    """Whether RA_any, right at every step of the attack, is measured beside RA ("any")."""
     seed: Natural
+    """Of the initialisation, the order of images and the attacks' starts."""
 
 
 class ImportedSpec(Frozen):
     """theta_p as a file of `dwlt weights import` has it, trained by others on `data`.
 
-    Nothing of it is measured. theta: the sha256 of its tensors (models.tensors.fingerprint),
-    UNKNOWN while the file is not there; file: where it is found, which is no part of its identity.
-    evaluation: the adversary that networks on `data` are evaluated by.
+    Nothing of it is measured.
     """
 
     kind: Literal["pretraining"] = "pretraining"
     pretraining: Pretraining
+    """p: STD, FAT or AT."""
     arch: Arch
+    """The network."""
     data: DataSet
+    """The source."""
     evaluation: PGD
+    """The adversary that networks on `data` are evaluated by."""
     theta: Sha256
+    """The sha256 of its tensors (models.tensors.fingerprint), UNKNOWN while the file is not
+    there."""
     file: str
+    """Where it is found, which is no part of its identity."""
 
 
 class MaskSpec(Frozen):
@@ -111,51 +123,69 @@ class MaskSpec(Frozen):
 
     kind: Literal["mask"] = "mask"
     theta: PretrainingSpec | ImportedSpec
+    """theta_p, whose weights are pruned."""
     method: Method
+    """How m is found."""
     rounds: Positive
+    """Rounds of pruning; sparsity follows by `ladder`."""
     prune_fraction: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the remaining weights that each round prunes."""
     retrain: TrainingConfig | None
+    """IMP's training on the source between rounds; None where there is none."""
     seed: Natural
+    """Of that training, or of the random choice; 0 for OMP, which draws nothing."""
 
 
 class TransferSpec(Frozen):
-    """(theta_p, m) trained on a downstream task; mask None is the dense network (rounds 0).
-
-    mask: drawn from theta, or in a transplant from the theta_p of another seed.
-    weights: which ones it starts from: theta's, or a new initialisation drawn from `seed`.
-    keep: which weights stay on disk, decided by what a study draws from them: none, the selected
-    checkpoint, or all of the run's checkpoints.
-    """
+    """(theta_p, m) trained on a downstream task."""
 
     kind: Literal["transfer"] = "transfer"
     theta: PretrainingSpec | ImportedSpec
+    """theta_p."""
     mask: MaskSpec | None
+    """m, drawn from theta, or in a transplant from the theta_p of another seed; None is the dense
+    network (rounds 0)."""
     weights: Literal["theta_p", "reinitialized"] = "theta_p"
+    """Which ones it starts from: theta's, or a new initialisation drawn from `seed`."""
     data: DataSet
+    """The downstream data set."""
     fraction: Annotated[float, Field(gt=0, le=1)]
+    """Share of its training images."""
     subset_rule: Literal["stratified", "first_n"]
+    """How that share is drawn: equal shares of each class, or the first images of the file."""
     subset_seed: Natural
+    """Of that draw."""
     regime: Regime
+    """How the ticket is trained: ST, FAT or AT."""
     recipe: TrainingConfig
+    """The training's settings."""
     evaluation: PGD
+    """The adversary of RA."""
     ra: Literal["last", "any"] = "last"
+    """Whether RA_any, right at every step of the attack, is measured beside RA ("any")."""
     seed: Natural
+    """Of the head, the order of images and the attacks' starts."""
     keep: Literal["none", "selected", "trajectory"]
+    """Which weights stay on disk, decided by what a study draws from them: none, those of the epoch
+    that counts, or those of every epoch."""
 
 
 class SurfaceSpec(Frozen):
-    """Loss over a filter-normalised plane through a transferred ticket.
-
-    Points x points over [-span, span].
-    """
+    """Loss over a filter-normalised plane through a transferred ticket."""
 
     kind: Literal["surface"] = "surface"
     transfer: TransferSpec
+    """The ticket, at the plane's centre."""
     images: Pictures
+    """Test images as they are, or attacked."""
     count: Positive
+    """How many of the first test images."""
     points: Annotated[int, Field(ge=3)]
+    """Along each axis, an odd number."""
     span: Annotated[float, Field(gt=0)]
+    """The plane reaches from -span to span, in filter norms."""
     seed: Natural
+    """Of the two random directions."""
 
 
 class TrajectorySpec(Frozen):
@@ -163,9 +193,13 @@ class TrajectorySpec(Frozen):
 
     kind: Literal["trajectory"] = "trajectory"
     transfer: TransferSpec
+    """The training whose path it is; it keeps the weights of every epoch."""
     images: Pictures
+    """Test images as they are, or attacked."""
     count: Positive
+    """How many of the first test images."""
     points: Annotated[int, Field(ge=3)]
+    """Along each axis."""
 
 
 class AttackSpec(Frozen):
@@ -173,7 +207,9 @@ class AttackSpec(Frozen):
 
     kind: Literal["attack"] = "attack"
     transfer: TransferSpec
+    """The ticket; it keeps its weights."""
     surrogate: PretrainingSpec
+    """The unseen robust model, on the same data set."""
 
 
 class RobustnessSpec(StrongAttacks):
@@ -181,6 +217,7 @@ class RobustnessSpec(StrongAttacks):
 
     kind: Literal["robustness"] = "robustness"
     transfer: TransferSpec
+    """The ticket; it keeps its weights."""
 
 
 Spec = (

@@ -32,6 +32,7 @@ class Source:
     """plain (torchvision's keys), parallel (behind module.) or robustness (behind module.model.,
     beside an attacker and normalisers)."""
     publisher: str
+    """Whose files have this layout."""
 
 
 SOURCES = {

@@ -68,6 +68,7 @@ class InertObject:
     """A class or function that a pickle names, or what a call of it would have made."""
 
     name: str
+    """Module and name, joined by a dot."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Storage:
     """Numbers in the file, as the pickle claims."""
 
     dtype: torch.dtype
+    """Of each number."""
     key: str
     """Where they lie in the file."""
     count: int
@@ -86,10 +88,13 @@ class StoredTensor:
     """A tensor as the pickle describes it; `torch_files.TorchFile.tensor` reads it."""
 
     storage: Storage
+    """Where its numbers are."""
     offset: int
     """Of its first number in the storage."""
     shape: tuple[int, ...]
+    """Its sizes, one per dimension."""
     stride: tuple[int, ...]
+    """Steps in the storage, one per dimension."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class OfficialCheckpoint:
     file: str
     """Its name."""
     description: str
+    """Who published it, its training and its accuracy, in a few words."""
     url: str | None = None
     """None if no program can fetch it."""
     sha256: str | None = None

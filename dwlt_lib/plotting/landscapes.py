@@ -52,6 +52,7 @@ class Panel:
     id: str = ""
     """The record's id."""
     pretraining: str = ""
+    """STD, FAT or AT."""
     axes: str = ""
     """What the two axes are."""
     label: str = ""

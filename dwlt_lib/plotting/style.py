@@ -39,7 +39,9 @@ class Role(NamedTuple):
     """How the curve of a pre-training or of a pruning method looks."""
 
     color: str
+    """As #RRGGBB."""
     marker: str
+    """A name of matplotlib's."""
     linestyle: Any
     """A name of matplotlib's, or (offset, lengths of strokes and gaps in points)."""
 

@@ -49,6 +49,7 @@ class Ticket:
     """What a ticket's file holds."""
 
     mask: Mask
+    """m."""
     weights: Weights | None
     """The network's whole state dictionary after the transfer; None of a mask alone."""
     about: dict[str, Any]
