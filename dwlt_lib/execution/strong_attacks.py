@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from dwlt_lib.analysis import double_win
-from dwlt_lib.analysis.tables import GROUP
+from dwlt_lib.analysis.tables import GROUP, base_seeds
 from dwlt_lib.config.planning import plan, robustness
 from dwlt_lib.config.specs import RobustnessSpec, TransferSpec, label
 from dwlt_lib.config.studies import DENSE, Study
@@ -65,7 +65,9 @@ def _extremes(table: pd.DataFrame) -> set[str]:
         verdict = double_win.verdict(table)
     curves = verdict[[*GROUP, "extreme_rounds"]].dropna()
     same = [column for column in GROUP if column != "method"]
-    pairs = table[table["regime"] == "AT"].merge(curves, on=same, suffixes=("", "_of_curve"))
+    pairs = base_seeds(table[table["regime"] == "AT"]).merge(
+        curves, on=same, suffixes=("", "_of_curve")
+    )
     own = pairs["method"] == pairs["method_of_curve"]
     at_extreme = own & (pairs["rounds"] == pairs["extreme_rounds"])
     return set(pairs.loc[at_extreme | (pairs["rounds"] == DENSE), "id"])
