@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import cycle
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -84,7 +84,9 @@ def security_curves(table: pd.DataFrame, read: Callable[[str], Any]) -> Figure |
     for (by_eps, by_steps), (task, rows) in zip(axes, tasks, strict=True):
         sparsities = tables.sparsities(rows)
         lines = dict(zip(sorted(sparsities), cycle(LEVEL_LINES)))
-        for (method, rounds), level in rows.groupby(["method", "rounds"]):
+        steps = pd.Series()
+        for keys, level in rows.groupby(["method", "rounds"]):
+            method, rounds = cast(tuple[str, int], keys)
             arrays = [read(id).arrays() for id in level["id"]]
             look = DENSE if rounds == 0 else curve_style("AT", method)
             look = {**look, "linestyle": lines[rounds]}
@@ -105,7 +107,8 @@ def _tasks(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of each theta_p on each task and regime, with a title."""
     found = []
     same = ["pretraining", "dataset", "fraction", "regime"]
-    for (pretraining, dataset, fraction, regime), rows in table.groupby(same):
+    for keys, rows in table.groupby(same):
+        pretraining, dataset, fraction, regime = cast(tuple[str, str, float, str], keys)
         title = f"{theta(pretraining)}, {dataset_name(dataset)} {100 * fraction:g} %"
         found.append((title if regime == "AT" else f"{title}, {regime}", rows))
     return found
