@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dwlt_lib.config.specs import Method, Pretraining
+from dwlt_lib.analysis.tables import base_seeds
+from dwlt_lib.config.specs import TRANSPLANTED, Method, Pretraining
 from dwlt_lib.models.tensors import Mask
 
 ORDER = {"pretraining": get_args(Pretraining), "method": get_args(Method)}
@@ -108,6 +109,26 @@ def kernel_map(m: Mask) -> dict[str, np.ma.MaskedArray]:
         if max(layer.shape[2:]) > 1:
             blocks.setdefault(_block(name), []).append(_is_zero_kernel(layer).cpu().numpy())
     return {block: _side_by_side(layers) for block, layers in blocks.items()}
+
+
+def masks_by_method(table: pd.DataFrame, pretraining: str = "AT") -> pd.DataFrame:
+    """The masks that tickets of one theta_p are made of, for `similarity_table` between methods.
+
+    Args:
+        table: mask records, as `records.table` gives them.
+        pretraining: STD, FAT or AT.
+
+    Returns:
+        The records of the base theta_p; and as method IMP-ST-transplant those of IMP-ST from the
+        theta_p of the next seed, where there are any.
+    """
+    table = table[table["pretraining"] == pretraining]
+    own = base_seeds(table)
+    if own.empty or "theta_seed" not in own.columns:
+        return own
+    is_next = table["theta_seed"] == own["theta_seed"].iloc[0] + 1
+    transplants = table[is_next & (table["method"] == "IMP-ST")].assign(method=TRANSPLANTED)
+    return pd.concat([own, transplants], ignore_index=True)
 
 
 def similarity_table(

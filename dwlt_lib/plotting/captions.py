@@ -506,7 +506,7 @@ def overlap(pairs: pd.DataFrame) -> str:
 
 
 def alike(pairs: pd.DataFrame) -> str:
-    """A caption beside Figure 4: how far the masks of two methods differ.
+    """How far the masks of other methods are IMP-ST's.
 
     It is told at the middle and at the last of the levels: where masks hardly differ, no difference
     between the methods can be told.
@@ -517,8 +517,9 @@ def alike(pairs: pd.DataFrame) -> str:
     Returns:
         One sentence.
     """
+    pairs = pairs[pairs["pair"].str.startswith("IMP-ST and ")]
     if pairs.empty:
-        return "Masks of two methods are not there to be compared."
+        return "Masks of IMP-ST and of another method are not there to be compared."
     rounds = sorted(pairs["rounds"].unique())
     parts = []
     for chosen in dict.fromkeys([rounds[len(rounds) // 2], rounds[-1]]):

@@ -374,17 +374,20 @@ def _seaborn_lines(
 
 @figure
 def similarity(table: pd.DataFrame) -> Figure | None:
-    """Figure A8, top: relative similarity of masks between pre-trainings.
+    """Figure A8, top: relative similarity of masks between pre-trainings, or between methods.
 
     Args:
-        table: of `mask_patterns.similarity_table`.
+        table: of `mask_patterns.similarity_table`. Of pairs of methods those with IMP-ST are drawn.
 
     Returns:
         Similarity in percent against sparsity, a line per pair, its chance level dashed.
     """
+    others = {f"IMP-ST and {method}": ROLES[method] for method in METHODS if method in ROLES}
+    looks = {**PAIRS, **others}
+    table = table[table["pair"].isin(looks)]
     if table.empty:
         return None
-    return _seaborn_lines(table, "similarity", "pair", PAIRS, "relative similarity (%)")
+    return _seaborn_lines(table, "similarity", "pair", looks, "relative similarity (%)")
 
 
 def zero_shares(table: pd.DataFrame) -> pd.DataFrame:

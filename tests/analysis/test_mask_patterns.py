@@ -26,6 +26,27 @@ def constant(value):
     return {name: torch.full(shape, value) for name, shape in SHAPES.items()}
 
 
+def test_masks_by_method_are_the_base_thetas_and_imp_sts_of_the_next_seed():
+    rows = [
+        (pretraining, method, theta_seed)
+        for pretraining in ("STD", "AT")
+        for method in ("IMP-ST", "RP")
+        for theta_seed in (3, 4, 5)
+    ]
+    table = pd.DataFrame(rows, columns=["pretraining", "method", "theta_seed"])
+    table = table.assign(dataset="d", rounds=2, seed=0)
+    found = mask_patterns.masks_by_method(table)
+    assert set(found["pretraining"]) == {"AT"}
+    assert [*zip(found["method"], found["theta_seed"], strict=True)] == [
+        ("IMP-ST", 3),
+        ("RP", 3),
+        ("IMP-ST-transplant", 4),
+    ]
+    older = table[table["theta_seed"] == 3].drop(columns="theta_seed")
+    assert set(mask_patterns.masks_by_method(older)["method"]) == {"IMP-ST", "RP"}
+    assert mask_patterns.masks_by_method(table.iloc[:0]).empty
+
+
 def test_a_mask_is_wholly_similar_to_itself():
     m = random_mask(0)
     assert mask_patterns.relative_similarity(m, m) == 1.0

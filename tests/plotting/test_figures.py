@@ -130,6 +130,16 @@ def test_the_paradigm_names_the_studys_own_parameters():
     assert study_overview.criteria_table(PARAMS).shape == (5, 3)
 
 
+def test_masks_of_methods_are_drawn_beside_imp_sts():
+    table, masks = mask_records()
+    methods = dict(zip(["STD", "FAT", "AT"], ["IMP-ST", "OMP", "IMP-ST-shuffled"], strict=True))
+    table = table.assign(method=table["pretraining"].map(methods), pretraining="AT")
+    pairs = mask_patterns.similarity_table(table, masks.get, between="method")
+    shown = texts(figures.similarity(pairs))
+    assert {"IMP-ST and OMP", "IMP-ST and IMP-ST-shuffled"} <= set(shown)
+    assert "OMP and IMP-ST-shuffled" in set(pairs["pair"]) - set(shown)
+
+
 def test_mask_figures_show_chance_beside_what_was_found():
     table, masks = mask_records()
     pairs, kernels = (

@@ -23,7 +23,7 @@ from matplotlib.text import Text
 from skimage.color import rgb2lab
 
 from dwlt_lib.analysis import mask_patterns
-from dwlt_lib.config.specs import CONTROLS
+from dwlt_lib.config.specs import CONTROLS, SHUFFLED, TRANSPLANTED
 from dwlt_lib.plotting import figures, landscapes, robustness, study_overview, style
 from dwlt_lib.plotting.style import COLUMN, PAGE, PRETRAININGS, ROLES
 
@@ -51,6 +51,7 @@ TOGETHER = [
     ("STD", "FAT", "AT", "RP"),  # Figures 3 and 5
     ("AT", "IMP-AT", "OMP", "RP"),  # Figure 4
     ("AT", *CONTROLS),
+    ("IMP-AT", "OMP", "RP", SHUFFLED, TRANSPLANTED),  # masks between methods
 ]
 
 
