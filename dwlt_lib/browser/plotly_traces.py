@@ -19,7 +19,7 @@ Layout = dict[str, Any]
 Ticket = tuple[str, str]  # (pretraining, method)
 SHARES = (  # columns that hold fractions and are drawn in percent
     *("SA", "RA", "SA_last", "RA_last", "SA_source", "transfer_accuracy", "surrogate_RA"),
-    *("sparsity", "chance"),
+    *("sparsity", "chance", "worst"),
 )
 UNKNOWN_ROLE = ("#666666", "o", "-")
 # matplotlib's names in plotly's
@@ -281,7 +281,8 @@ def scatter(table: pd.DataFrame, x: str, y: str, color: str) -> tuple[list[Trace
     """
     palette, traces = list(ROLES.values()), []
     table = table.dropna(subset=[x, y])
-    scale, unit = (100.0, " (%)") if y in SHARES else (1.0, "")
+    shares = {*SHARES, *tables.attack_names(table)}
+    scale, unit = (100.0, " (%)") if y in shares else (1.0, "")
     groups = table.groupby(color, sort=True) if color else [("all", table)]
     for i, (value, rows) in enumerate(groups):
         shade, *_ = ROLES.get(str(value), palette[i % len(palette)])

@@ -150,7 +150,8 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
     """Shares in percent, numbers to two decimals; what is constant or long is left out."""
     shown = table.drop(columns=HIDDEN, errors="ignore")
     floats = [c for c in shown.columns if pd.api.types.is_float_dtype(shown[c])]
-    shares = [c for c in floats if c.removesuffix(" std") in IN_PERCENT]
+    in_percent = {*IN_PERCENT, *tables.attack_names(table)}
+    shares = [c for c in floats if c.removesuffix(" std") in in_percent]
     shown = shown.assign(**{c: 100 * shown[c] for c in shares})
     shown[floats] = shown[floats].round(2)
     return shown.rename(columns={c: f"{c} (%)" for c in shares})

@@ -36,9 +36,12 @@ GRID = [
 ]
 
 
+ATTACKED = [{**GRID[1], "method": ["IMP-ST"], "rounds": [0, 2]}]
+
+
 @pytest.fixture
 def study(toy, outputs):
-    return toy(grid=GRID)
+    return toy(grid=GRID, robustness=ATTACKED)
 
 
 @pytest.fixture
@@ -168,9 +171,11 @@ def test_the_filtered_table_its_csv_and_its_dots_are_the_records(page):
         means.to_dict()
     )
     assert exported(tab)["records"].sum() == len(wanted)
-    for kind in ("mask", "surface", "trajectory", "attack", "pretraining"):
+    for kind in ("mask", "surface", "trajectory", "attack", "robustness", "pretraining"):
         tab.kind.value = kind
         assert exported(tab)["id"].tolist() == store.table(kind, study="toy")["id"].tolist()
+    tab.kind.value = "robustness"
+    assert set(tab.grid.df["PGD-50x10 (%)"]) == {65.0}
 
 
 def test_landscapes_and_images_are_drawn_from_their_records(page):
