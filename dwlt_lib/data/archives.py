@@ -8,18 +8,14 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
-import stat
 import tarfile
-import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from dwlt_lib import files
 
-READ_ERRORS = (  # what tarfile and zipfile raise on damaged archives
+READ_ERRORS = (  # what tarfile raises on damaged archives
     tarfile.TarError,
-    zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
     EOFError,
@@ -27,7 +23,6 @@ READ_ERRORS = (  # what tarfile and zipfile raise on damaged archives
     RuntimeError,
     ValueError,
 )
-Archive = tarfile.TarFile | zipfile.ZipFile
 
 
 class _Refused(ValueError):
@@ -50,7 +45,7 @@ def check_sha256(path: Path, sha256: str) -> None:
 
 
 def unpack(archive: Path, folder: Path, max_files: int, max_bytes: int) -> list[Path]:
-    """Unpack a tar (plain, gz, bz2, xz) or zip archive into a folder.
+    """Unpack a tar archive (plain, gz, bz2, xz) into a folder.
 
     The whole archive is read through first. It is unpacked into a scratch folder and moved from
     there once it is whole; an entry that is in the folder already is not touched.
@@ -72,8 +67,7 @@ def unpack(archive: Path, folder: Path, max_files: int, max_bytes: int) -> list[
     if not archive.exists():
         raise ValueError(f"{archive} is missing; get it first")
     try:
-        is_zip = zipfile.is_zipfile(archive)
-        with zipfile.ZipFile(archive) if is_zip else tarfile.open(archive) as opened:
+        with tarfile.open(archive) as opened:
             total, names = _inspect(archive, opened, max_files, max_bytes)
             folder.mkdir(parents=True, exist_ok=True)
             for name in names:
@@ -91,19 +85,19 @@ def unpack(archive: Path, folder: Path, max_files: int, max_bytes: int) -> list[
     except READ_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{archive}: truncated, or no tar or zip archive ({reason}); get it anew"
+            f"{archive}: truncated, or no tar archive ({reason}); get it anew"
         ) from error
     return [folder / name for name in names]
 
 
-def _extract(opened: Archive, names: list[str], folder: Path) -> None:
+def _extract(opened: tarfile.TarFile, names: list[str], folder: Path) -> None:
     """Extract into a scratch folder, and move the top-level entries from there."""
     files.collect(folder)
     scratch = files.scratch(folder / "unpacked")
     scratch.mkdir()
     try:
-        if isinstance(opened, tarfile.TarFile):  # a second check; from Python 3.11.4
-            opened.extraction_filter = getattr(tarfile, "data_filter", None)
+        # a second check; from Python 3.11.4
+        opened.extraction_filter = getattr(tarfile, "data_filter", None)
         opened.extractall(scratch)
         for name in names:
             os.replace(scratch / name, folder / name)
@@ -112,12 +106,15 @@ def _extract(opened: Archive, names: list[str], folder: Path) -> None:
 
 
 def _inspect(
-    archive: Path, opened: Archive, max_files: int, max_bytes: int
+    archive: Path, opened: tarfile.TarFile, max_files: int, max_bytes: int
 ) -> tuple[int, list[str]]:
     """(the bytes that it unpacks to, its top-level names), if there is nothing to refuse."""
     total, count, names = 0, 0, {}
-    for name, size, fault in _members(opened):
-        total, count = total + size, count + 1
+    for member in opened:
+        name, fault = member.name, ""
+        if not (member.isreg() or member.isdir()):
+            fault = "a link, device or pipe"
+        total, count = total + member.size, count + 1
         path = PureWindowsPath(name)  # which takes / and \ for separators, on every system
         if not path.parts or path.anchor or ".." in path.parts or not name.isprintable():
             fault = "a name outside the archive's own folder"
@@ -132,16 +129,3 @@ def _inspect(
     if not names:
         raise _Refused(f"{archive}: is empty; get it anew")
     return total, list(names)
-
-
-def _members(opened: Archive) -> Iterator[tuple[str, int, str]]:
-    """(name, bytes, what is wrong with its kind, or "") of every member."""
-    if isinstance(opened, tarfile.TarFile):
-        for member in opened:
-            is_good = member.isreg() or member.isdir()
-            yield member.name, member.size, "" if is_good else "a link, device or pipe"
-    else:
-        for info in opened.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            is_good = kind in (0, stat.S_IFREG, stat.S_IFDIR) and not info.flag_bits & 1
-            yield info.filename, info.file_size, "" if is_good else "a link, a device or encrypted"
