@@ -1,4 +1,7 @@
-"""Winning tickets, double-win tickets and extreme sparsities (paper, sections 3 and 4.1).
+"""The paper's rule: winning and double-win tickets, extreme sparsities (sections 3 and 4.1).
+
+It compares means of few seeds with a bar set by the spread of as few, so its extremes are unsure:
+`extreme_probabilities` says how much. The verdict to rely on is that of `noninferiority`.
 
 A level (a sparsity, `rounds` > 0) is compared with the dense network that has the same theta_p,
 data set, fraction and regime, by three criteria: SA after ST, SA after AT and RA after AT. A ticket
@@ -21,18 +24,15 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from dwlt_lib.analysis.statistics import welch_interval
-from dwlt_lib.analysis.tables import GROUP, TOLERANCE, replicates
+from dwlt_lib.analysis.statistics import CRITERIA, Runs, runs_by_cell
+from dwlt_lib.analysis.tables import GROUP, TOLERANCE, replicates, sparsities
 
 Rule = Literal["one_std", "eq3"]
 Extreme = Literal["max", "prefix"]
 
 RULES, DDOFS, EXTREMES = get_args(Rule), (0, 1), get_args(Extreme)
 
-CRITERIA = {"ST_SA": ("ST", "SA"), "AT_SA": ("AT", "SA"), "AT_RA": ("AT", "RA")}
-"""{criterion: (regime, metric)} (paper, Table 1)."""
-
-MEASURES = ("mean", "dense", "threshold", "difference", "low", "high", "status", "at_chance")
+MEASURES = ("mean", "dense", "threshold", "difference", "status", "at_chance")
 """What `criteria` tells of each criterion."""
 
 CHANCE_STDS = 3
@@ -95,7 +95,6 @@ def _criterion(
     dense_accuracies = dense_accuracies[~np.isnan(dense_accuracies)]
     mean = ticket_accuracies.mean() if len(ticket_accuracies) else np.nan
     dense_mean = dense_accuracies.mean() if len(dense_accuracies) else np.nan
-    low, high = welch_interval(ticket_accuracies, dense_accuracies)
     if not level_is_complete or np.isnan(threshold):
         status = "unknown"
     elif mean >= threshold - TOLERANCE:
@@ -107,8 +106,6 @@ def _criterion(
         dense=dense_mean,
         threshold=threshold,
         difference=mean - dense_mean,
-        low=low,
-        high=high,
         status=status,
         at_chance=at_chance,
     )
@@ -155,9 +152,9 @@ def criteria(table: pd.DataFrame, rule: Rule = "one_std", ddof: int = 1) -> pd.D
     Returns:
         One row per (pretraining, method, dataset, fraction, rounds > 0): its sparsity in [0, 1];
         for each criterion c of ST_SA, AT_SA, AT_RA: c_mean, c_dense, c_threshold (NaN where the
-        baseline is missing, incomplete or at chance), c_difference with its 90 % Welch interval
-        c_low, c_high, c_status ("win", "miss", "unknown") and c_at_chance (how many seeds of dense
-        are at chance); and double_win: unknown if any criterion is, "win" if all win, else "miss".
+        baseline is missing, incomplete or at chance), c_difference, c_status ("win", "miss",
+        "unknown") and c_at_chance (how many seeds of dense are at chance); and double_win: unknown
+        if any criterion is, "win" if all win, else "miss".
 
     Raises:
         ValueError: one line, for another rule or ddof, and as `tables.replicates`.
@@ -324,3 +321,105 @@ def alternatives(table: pd.DataFrame) -> pd.DataFrame:
             for name, own in levels.items()
         }
     )
+
+
+def extreme_probabilities(
+    table: pd.DataFrame,
+    rule: Rule = "one_std",
+    ddof: int = 1,
+    extreme: Extreme = "max",
+    draws: int = 1000,
+) -> pd.DataFrame:
+    """How sure an extreme is: where it would lie if all networks were trained again.
+
+    A bootstrap of residuals (Efron and Tibshirani 1993, section 9.4): every accuracy is drawn anew
+    as its cell's mean and a residual of any cell of the same theta_p, data set, fraction and
+    criterion; residuals are scaled by sqrt(n / (n - 1)) of their cell. The draws are always the
+    same.
+
+    Args:
+        table: transfers, as `tables.replicates` takes them.
+        rule: as in `criteria`.
+        ddof: as in `criteria`.
+        extreme: as in `verdict`.
+        draws: how often the study is repeated.
+
+    Returns:
+        One row per (pretraining, method, dataset, fraction, rounds) that is the extreme in any
+        draw, 0 for none: probability. Curves with a criterion of which a level, or dense, has no
+        runs, or whose dense has but one, are left out.
+
+    Raises:
+        ValueError: one line, as `verdict`.
+    """
+    reading = _Reading(rule, ddof)
+    rng = np.random.default_rng(0)
+    wins: dict[tuple, dict[str, dict[int, np.ndarray]]] = {}
+    for (pretraining, dataset, fraction), criterion, cells in runs_by_cell(table):
+        if criterion not in CRITERIA or len(getattr(cells.get(("dense", 0)), "values", ())) < 2:
+            continue
+        residuals = _residuals(cells)
+        again = {key: _redrawn(runs, residuals, rng, draws) for key, runs in cells.items()}
+        dense = again.pop(("dense", 0))
+        threshold = dense.mean(axis=1)
+        if reading.rule == "one_std":
+            threshold = threshold - dense.std(axis=1, ddof=ddof)
+        for (method, rounds), values in again.items():
+            curve = wins.setdefault((pretraining, method, dataset, fraction), {})
+            passes = values.mean(axis=1) >= threshold - TOLERANCE
+            curve.setdefault(criterion, {})[rounds] = passes
+    rows = []
+    for curve, by_criterion in wins.items():
+        ladders = {tuple(sorted(levels)) for levels in by_criterion.values()}
+        if len(by_criterion) < len(CRITERIA) or len(ladders) > 1:
+            continue
+        ladder = sorted(ladders.pop())
+        won = np.all([[levels[r] for r in ladder] for levels in by_criterion.values()], axis=0)
+        if extreme == "prefix":
+            won = np.logical_and.accumulate(won, axis=0)
+        reached = np.where(won, np.array(ladder)[:, None], 0).max(axis=0)
+        for rounds, count in zip(*np.unique(reached, return_counts=True), strict=True):
+            row = dict(zip(GROUP, curve, strict=True))
+            rows.append(row | {"rounds": int(rounds), "probability": count / draws})
+    return pd.DataFrame(rows, columns=[*GROUP, "rounds", "probability"])
+
+
+def chances_in_words(
+    curves: pd.DataFrame, probabilities: pd.DataFrame, table: pd.DataFrame
+) -> list[str]:
+    """Where the extreme of each curve may lie: "83.2: 41 %, 73.8: 32 %, none: 27 %".
+
+    Args:
+        curves: has the columns pretraining, method, dataset, fraction.
+        probabilities: of `extreme_probabilities`.
+        table: transfers, for the sparsities of their levels.
+
+    Returns:
+        A text per curve, the likeliest first, those below 5 % left out; "" where nothing is known.
+    """
+    sparsity = sparsities(table)
+    words: dict[tuple, list[str]] = {}
+    for row in probabilities.sort_values("probability", ascending=False).to_dict("records"):
+        if row["probability"] < 0.05:
+            continue
+        level = f"{100 * sparsity[row['rounds']]:.1f}" if row["rounds"] else "none"
+        curve = tuple(row[column] for column in GROUP)
+        words.setdefault(curve, []).append(f"{level}: {100 * row['probability']:.0f} %")
+    keys = curves[GROUP].itertuples(index=False, name=None)
+    return [", ".join(words.get(key, [])) for key in keys]
+
+
+def _residuals(cells: dict[tuple[str, int], Runs]) -> np.ndarray:
+    """What single runs deviate from their cells' means, pooled and scaled to full variance."""
+    found = [np.zeros(1)]
+    for runs in cells.values():
+        values = np.array(list(runs.values.values()))
+        if len(values) > 1:
+            found.append((values - values.mean()) * np.sqrt(len(values) / (len(values) - 1)))
+    return np.concatenate(found[1:] or found)
+
+
+def _redrawn(runs: Runs, residuals: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
+    """(draws, seeds) accuracies of a cell, as if its networks had been trained again."""
+    values = np.array(list(runs.values.values()))
+    return values.mean() + rng.choice(residuals, size=(draws, len(values)))

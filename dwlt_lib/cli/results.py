@@ -47,10 +47,17 @@ class Extreme(StrEnum):
 def results(
     params: Params,
     format: Annotated[Format, typer.Option("--format", help="of the table")] = Format.csv,
+    variance: Annotated[
+        bool, typer.Option("--variance", help="print how much each seed moves accuracies instead")
+    ] = False,
 ) -> None:
     """Print one row per record of a study, sorted; times and hosts are left out."""
     study = read_study(params)
     _warn_of_changes(study, params)
+    if variance:
+        table, all_read = read_table(study.name, "transfer")
+        _print_variance(table)
+        raise typer.Exit(0 if all_read else 1)
     table, all_read = read_table(study.name)
     table = table.drop(columns="seconds")
     if format is Format.csv:
@@ -73,14 +80,41 @@ def verdict(
         Extreme, typer.Option(help="the sparsest winning level, or the last without a gap")
     ] = Extreme.max,
 ) -> None:
-    """Print which tickets are double-win, and the extreme sparsity of each.
+    """Print which tickets are double-win and how sure that is, and what the paper's rule says.
 
-    One row per pre-training, method, data set and fraction.
+    One row per pre-training, method, data set and fraction. The options are the paper's rule's.
     """
     study = read_study(params)
     _warn_of_changes(study, params)
-    all_read = print_verdict(study.name, rule.value, ddof, extreme.value)
+    all_read = print_verdict(study, rule.value, ddof, extreme.value)
     raise typer.Exit(0 if all_read else 1)
+
+
+@app.command(epilog="Example: dwlt simulate --studies 500")
+def simulate(
+    studies: Annotated[int, typer.Option(min=10, help="how many of each truth")] = 2000,
+    figure: Annotated[Path | None, typer.Option(help="where to draw it, a PNG")] = None,
+) -> None:
+    """Simulate studies with a known truth: how often bounds and verdicts are right."""
+    import numpy as np
+
+    from dwlt_lib.analysis import simulation
+
+    rng = np.random.default_rng(0)
+    found = simulation.simulate(rng, studies)
+    shares = found.drop(columns=["truth", "n", "n_dense"]).columns
+    percent = found.assign(**{c: (100 * found[c]).map("{:.1f}".format) for c in shares})
+    print(f"{studies} simulated studies of each truth; shares in %")
+    print(percent.to_string(index=False))
+    print("\nthe paper's rule passes a ticket that is truly equal to dense:")
+    for n in (2, 3, 10):
+        rate = simulation.paper_pass_rate(n, rng, 10 * studies)
+        print(f"  {n:2} seeds: {100 * rate:.0f} %")
+    if figure is not None:
+        from dwlt_lib.plotting import verdicts
+
+        verdicts.simulated(found).savefig(figure, dpi=150, bbox_inches="tight")
+        print(f"figure: {figure}")
 
 
 @app.command(epilog="Example: dwlt verify")
@@ -142,44 +176,122 @@ def read_table(study_name: str, kind: str | None = None) -> tuple[pd.DataFrame, 
 
 
 def print_verdict(
-    study_name: str,
+    study: Study,
     rule: Literal["one_std", "eq3"] = "one_std",
     ddof: int = 1,
     extreme: Literal["max", "prefix"] = "max",
 ) -> bool:
-    """Print a study's verdict.
+    """Print a study's verdict, and that of the paper's rule.
 
     Args:
-        study_name: of a study that was planned here or published.
-        rule: when a ticket matches dense.
-        ddof: 1 or 0, of the standard deviation over seeds.
-        extreme: the sparsest winning level, or the last without a gap.
+        study: whose records and margins count.
+        rule: of the paper, as are the next two.
+        ddof: of its standard deviation.
+        extreme: which level it names.
 
     Returns:
-        Whether all of its records that are there could be read.
+        Whether all of the study's records that are there could be read.
     """
     from dwlt_lib.analysis import double_win
 
-    table, all_read = read_table(study_name, "transfer")
-    with refusing():
-        with warnings.catch_warnings(action="ignore"):
-            found = double_win.verdict(table, rule=rule, ddof=ddof, extreme=extreme)
+    table, all_read = read_table(study.name, "transfer")
+    with refusing(), warnings.catch_warnings(action="ignore"):
+        certified = _certified(study, table)
+        paper = double_win.verdict(table, rule=rule, ddof=ddof, extreme=extreme)
+        probabilities = double_win.extreme_probabilities(table, rule, ddof, extreme)
         lines = double_win.chance_warnings(double_win.criteria(table, rule, ddof))
-    if found.empty:
+    if paper.empty:
         print("no verdict yet: no ticket has been transferred under ST and AT")
         return all_read
-    found = found.assign(fraction=(100 * found["fraction"]).map("{:g} %".format))
+    own = study.margins
+    points = f"SA {100 * own.SA:g} and RA {100 * own.RA:g}"
+    unit = "% of what dense reaches above chance" if own.relative else "points"
+    print(f"double-win sparsity: not worse than dense by more than {points} {unit}")
+    print("(one-sided bounds at 95 %, over training seeds and test images)")
+    columns = ["at_least_rounds", "at_least_sparsity", "below_rounds", "below_sparsity"]
+    shown = certified.drop(columns=[*columns, "shared_with_random"])
+    print(_named(shown).rename(columns={"text": "verdict"}).to_string(index=False))
+    print(
+        f"\nby the paper's rule ({rule}, ddof {ddof}, extreme {extreme}), with the chance of each"
+    )
+    print("level to be the extreme if all networks were trained again (bootstrap)")
     for column in ("extreme_sparsity", "ST_SA", "AT_SA", "AT_RA"):
-        found[column] = found[column].astype(float).map(_percent)
-    print(f"extreme double-win sparsity (rule {rule}, ddof {ddof}, extreme {extreme})")
-    print(found.drop(columns="extreme_rounds").to_string(index=False))
+        paper[column] = paper[column].astype(float).map(_percent)
+    paper["chances"] = double_win.chances_in_words(paper, probabilities, table)
+    print(_named(paper).drop(columns="extreme_rounds").to_string(index=False))
     for line in lines:
         print(f"warning: {line}")
     return all_read
 
 
+def verdict_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """The verdict of a study, and the extremes of the paper's rule beside it.
+
+    Args:
+        study: whose margins count.
+        table: its records.
+
+    Returns:
+        The columns of `noninferiority.certified`, and paper_extreme_rounds and
+        paper_extreme_sparsity.
+    """
+    from dwlt_lib.analysis import double_win
+
+    transfers = table[table["kind"] == "transfer"]
+    with warnings.catch_warnings(action="ignore"):
+        paper = double_win.verdict(transfers)[
+            [*double_win.GROUP, "extreme_rounds", "extreme_sparsity"]
+        ]
+    names = {name: f"paper_{name}" for name in ("extreme_rounds", "extreme_sparsity")}
+    return _certified(study, transfers).merge(paper.rename(columns=names), on=double_win.GROUP)
+
+
+def _certified(study: Study, transfers: pd.DataFrame) -> pd.DataFrame:
+    from dwlt_lib.analysis import noninferiority
+    from dwlt_lib.records import store
+
+    levels = noninferiority.noninferiority(transfers, store.outcomes_of(transfers), study.margins)
+    return noninferiority.certified(levels)
+
+
+def print_power(study: Study) -> None:
+    """Print how many seeds decide on a ticket that is truly equal to dense.
+
+    Args:
+        study: whose margins and, where it has records, noise count.
+    """
+    from dwlt_lib.analysis import power
+    from dwlt_lib.records import store
+
+    try:
+        table = store.table("transfer", study=study.name)
+    except KeyError:
+        table = store.empty_table()
+    for line in power.proposals(table, store.outcomes_of(table), study.margins):
+        print(line)
+
+
+def _print_variance(table: pd.DataFrame) -> None:
+    """How much theta_p, mask, subset, training seed and test images move each criterion."""
+    from dwlt_lib.analysis import statistics
+
+    with refusing():
+        found = statistics.variance_components(table)
+    points = (100 * found["sd"]).map("{:.2f}".format).str.replace("nan", "-")
+    found["sd"] = points + found["df"].map(lambda df: f" ({df} df)" if df else "")
+    keys = ["dataset", "fraction", "criterion"]
+    shown = found.pivot(index=keys, columns="source", values="sd")
+    print("standard deviation of an accuracy, in points, by what is drawn again")
+    print(_named(shown[found["source"].unique()].reset_index()).to_string(index=False))
+
+
 def _percent(value: float) -> str:
     return f"{100 * value:.2f} %" if value == value else "unknown"  # NaN equals nothing
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with fractions in percent, as people read them."""
+    return table.assign(fraction=(100 * table["fraction"]).map("{:g} %".format))
 
 
 def _warn_of_changes(study: Study, params: Path) -> None:

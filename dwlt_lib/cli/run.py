@@ -6,13 +6,22 @@ import time
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dwlt_lib.cli.options import Device, Params, parse_duration
 from dwlt_lib.cli.refusal import refuse, refusing
-from dwlt_lib.cli.results import print_verdict, read_study, read_table
+from dwlt_lib.cli.results import (
+    print_power,
+    print_verdict,
+    read_study,
+    read_table,
+    verdict_table,
+)
+
+if TYPE_CHECKING:
+    from dwlt_lib.config.studies import Study
 
 app = typer.Typer()
 DEVICES = [1, 8, 64]  # numbers that dwlt plan predicts for, unless asked
@@ -68,7 +77,7 @@ def run(
             _say("stopped by the budget; the same command goes on from here")
         else:  # figures need no GPU, but every core
             count = workers if settings.device == "cpu" else None
-            status = max(status, _report(study.name, count))
+            status = max(status, _report(study, count))
     raise typer.Exit(status)
 
 
@@ -83,11 +92,18 @@ def plan(
     rates: Annotated[
         Path | None, typer.Option(help="speeds that dwlt bench --json wrote elsewhere")
     ] = None,
+    power: Annotated[
+        bool, typer.Option("--power", help="say how many seeds decide, and nothing else")
+    ] = False,
 ) -> None:
     """Predict what studies make and take: records, bytes, hours.
 
     Hours are by speeds measured here now, or elsewhere before.
     """
+    if power:
+        for path in dict.fromkeys(params):
+            print_power(read_study(path))
+        return
     from dwlt_lib.benchmarks import forecast
     from dwlt_lib.config import planning
     from dwlt_lib.execution.study_files import provisional_inputs
@@ -131,7 +147,7 @@ def report(params: Params) -> None:
 
     with run_folders.opened(study, figures_only=True):
         store.write_study(study, params)
-        status = _report(study.name)
+        status = _report(study)
     raise typer.Exit(status)
 
 
@@ -143,7 +159,6 @@ def publish(params: Params) -> None:
     """
     study = read_study(params)
     from dwlt_lib import files
-    from dwlt_lib.analysis import double_win
     from dwlt_lib.execution.scheduling import missing_specs
     from dwlt_lib.records import store
 
@@ -156,25 +171,25 @@ def publish(params: Params) -> None:
     table, _ = read_table(study.name)
     tables = {
         "results.csv": table.drop(columns="seconds").to_csv(index=False),
-        "verdict.csv": double_win.verdict(table[table["kind"] == "transfer"]).to_csv(index=False),
+        "verdict.csv": verdict_table(study, table).to_csv(index=False),
     }
     page = store.study_dir(study.name) / "report.html"
     print(store.publish(study.name, tables, page if page.exists() else None))
 
 
-def _report(name: str, workers: int | None = None) -> int:
+def _report(study: Study, workers: int | None = None) -> int:
     """Draw a study's figures in workers, write its report, print its verdict; the exit status."""
     from dwlt_lib import report
     from dwlt_lib.execution.figures import run_figures
     from dwlt_lib.execution.workers import local_pool
     from dwlt_lib.records import store
 
-    with local_pool(name, workers) as pool:
-        status, drawn = run_figures(name, pool, _say)
-    page = store.study_dir(name) / "report.html"
+    with local_pool(study.name, workers) as pool:
+        status, drawn = run_figures(study.name, pool, _say)
+    page = store.study_dir(study.name) / "report.html"
     if drawn or not page.exists():
-        page = report.build(name)
-    all_read = print_verdict(name)
+        page = report.build(study.name)
+    all_read = print_verdict(study)
     print(f"report: {page}")
     return status if all_read else max(status, 1)
 

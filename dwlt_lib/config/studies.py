@@ -144,6 +144,17 @@ class Surrogate(Frozen):
     """What changes in the recipe of AT pre-training."""
 
 
+class Margins(Frozen):
+    """How much worse than its dense network a ticket may be and still match it."""
+
+    SA: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Of SA after ST and after AT, in [0,1]: 0.02 is two points."""
+    RA: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    """Of RA after AT."""
+    relative: bool = False
+    """Whether margins are shares of what dense reaches above chance, for a hard task."""
+
+
 class Study(Frozen):
     """A parameter file, resolved over its preset. Every field may be set in the file."""
 
@@ -166,6 +177,8 @@ class Study(Frozen):
     subset_rule: Literal["stratified", "first_n"] = "stratified"
     """How subsets are drawn: equal shares of each class, nested (stratified), or the first
     images of the file (first_n), as in the authors' scripts."""
+    margins: Margins = Margins()
+    """What the verdict calls a match."""
     prune_fraction: Annotated[float, Field(gt=0, lt=1)] = PRUNE_FRACTION
     """The share of the kept weights that a round prunes (section 3)."""
     evaluation_steps: Positive = 20

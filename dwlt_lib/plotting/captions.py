@@ -282,22 +282,23 @@ def _lead_over_std(best: pd.Series) -> str:
 
 def _furthest_above_dense(chosen: pd.DataFrame) -> str:
     """The sparse ticket whose RA after AT is furthest above its own dense network's, and noise."""
-    levels = double_win.criteria(chosen).dropna(subset="AT_RA_difference")
-    if levels.empty:
+    found = statistics.differences(chosen)
+    found = found[found["criterion"] == "AT_RA"]
+    if found.empty:
         return ""
-    top = levels.sort_values("AT_RA_difference", ascending=False, kind="stable").iloc[0]
-    difference, low, high = (top[f"AT_RA_{key}"] for key in ("difference", "low", "high"))
-    if difference <= 0:
+    top = found.sort_values("difference", ascending=False, kind="stable").iloc[0]
+    if top["difference"] <= 0:
         return "No sparse ticket has a higher mean RA than its own dense network."
     data = _share_of(top["fraction"], top["dataset"])
-    ticket = f"{top['pretraining']}, {data}, {percent(top['sparsity'])} % sparse"
-    text = f"Furthest above its own dense network: {ticket}, by {_points(difference)}"
-    if pd.isna(low):
+    sparsity = tables.sparsities(chosen)[top["rounds"]]
+    ticket = f"{top['pretraining']}, {data}, {percent(sparsity)} % sparse"
+    text = f"Furthest above its own dense network: {ticket}, by {_points(top['difference'])}"
+    if pd.isna(top["low"]):
         return f"{text}; noise not known."
-    relation = "above zero" if low > 0 else "which spans zero"
+    relation = "above zero" if top["low"] > 0 else "which spans zero"
     return (
-        f"{text}, 90 % interval [{100 * low:+.1f}, {100 * high:+.1f}], {relation}; it is the best"
-        f" of {len(levels)}."
+        f"{text}, 90 % interval [{100 * top['low']:+.1f}, {100 * top['high']:+.1f}], {relation}; it"
+        f" is the best of {len(found)}."
     )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from dwlt_lib import files
+from dwlt_lib.config.studies import Margins
 from dwlt_lib.records import store
 from dwlt_lib.report import chapters, study_tables
 
@@ -50,7 +51,8 @@ def build(study: str) -> Path:
     shown = [path for path in notebooks if re.match("00_tour|1[0-9]_", path.name)]
     parts = [chapters.chapter(path, folder / "figures") for path in shown]
     with warnings.catch_warnings(action="ignore"):  # the page says it
-        verdict = study_tables.verdict(transfers)
+        margins = Margins(**params.get("margins", {}))
+        verdict = study_tables.verdict(transfers, store.outcomes_of(transfers), margins)
     page = TEMPLATES.get_template("report.html.j2").render(
         title=params.get("title") or f"Study {study}",
         study=study,

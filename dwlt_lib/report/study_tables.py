@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from dwlt_lib.analysis import double_win, paper_results, tables
+from dwlt_lib.analysis import double_win, noninferiority, paper_results, statistics
+from dwlt_lib.config.studies import Margins, tables
 from dwlt_lib.plotting import captions, study_overview
 from dwlt_lib.plotting.style import (
     CRITERION_NAMES,
@@ -24,16 +25,20 @@ SEEDS = ("dense_seeds", "theta_seeds", "mask_seeds", "subset_seeds")  # where th
 ORIGIN = ["code", "torch", "python", "device", "threads"]
 
 
-def verdict(transfers: pd.DataFrame) -> dict[str, Any]:
-    """Extreme double-win sparsities, by every reading of the paper's rule, and the paper's own.
+def verdict(
+    transfers: pd.DataFrame, outcomes: statistics.Outcomes, margins: Margins
+) -> dict[str, Any]:
+    """What is certified of double-win sparsities, what the paper's rule says, and the paper's own.
 
     Args:
         transfers: of `records.table("transfer")`.
+        outcomes: their correctness per image (`records.outcomes_of`).
+        margins: of the study.
 
     Returns:
         headline (a sentence), paper (a table) and extremes: a table, or None where there is nothing
-        to judge. Where there is, also levels (a table), warnings (lines), seeds and unknown
-        (counts).
+        to judge. Where there is, also certified and levels (tables), margins (in words), warnings
+        (lines), seeds and unknown (counts).
     """
     paper = pd.Series(paper_results.PAPER_EXTREMES).map("{:.2%}".format).unstack(sort=False)
     paper = paper.rename(columns=dataset_name).rename_axis(["theta_p", "method"]).reset_index()
@@ -45,9 +50,13 @@ def verdict(transfers: pd.DataFrame) -> dict[str, Any]:
     if extremes.empty:
         return shown
     levels, readings = double_win.criteria(transfers), double_win.alternatives(transfers)
+    judged = noninferiority.noninferiority(transfers, outcomes, margins)
+    unit = "% of what dense reaches above chance" if margins.relative else "points"
     return shown | {
+        "certified": _certified(noninferiority.certified(judged)),
+        "margins": f"{100 * margins.SA:g} (SA) and {100 * margins.RA:g} (RA) {unit}",
         "extremes": _extremes(extremes, readings),
-        "levels": _levels(levels),
+        "levels": _levels(judged),
         "warnings": double_win.chance_warnings(levels),
         "seeds": tables.count_seeds(transfers),
         "unknown": extremes["unknown"].sum(),
@@ -68,8 +77,15 @@ def _extremes(extremes: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def _certified(certified: pd.DataFrame) -> pd.DataFrame:
+    """A row per (data, method, theta_p): between which sparsities its extreme lies."""
+    rows = _ordered(certified)
+    counts = {name: rows[name.replace(" ", "_")] for name in noninferiority.STATUSES}
+    return pd.DataFrame({**_ticket_columns(rows), "double win": rows["text"], **counts})
+
+
 def _levels(levels: pd.DataFrame) -> pd.DataFrame:
-    """A row per level: its difference to dense in points, with the interval, by criterion."""
+    """A row per level: its difference to dense in points, with its bounds, by criterion."""
     levels = _ordered(levels, "rounds")
     shown = {**_ticket_columns(levels), "sparsity": _percent(levels["sparsity"])}
     for c in double_win.CRITERIA:
@@ -77,7 +93,7 @@ def _levels(levels: pd.DataFrame) -> pd.DataFrame:
         texts = points.apply(lambda row: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*row), axis="columns")
         texts = texts.str.replace("+nan", "–").str.replace("nan", "–")
         shown[CRITERION_NAMES[c]] = texts + " " + levels[f"{c}_status"]
-    return pd.DataFrame({**shown, "double win": levels["double_win"]})
+    return pd.DataFrame({**shown, "verdict": levels["status"]})
 
 
 def _ordered(table: pd.DataFrame, *more: str) -> pd.DataFrame:

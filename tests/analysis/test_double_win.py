@@ -363,3 +363,14 @@ def test_alternatives_are_the_verdicts():
         ladder(2),
         ladder(1),
     )
+
+
+def test_the_probabilities_of_extremes_sum_to_one_and_follow_the_noise():
+    sure = frame(DENSE, rows(2, 0.95), rows(4, 0.5))
+    found = double_win.extreme_probabilities(sure)
+    assert found["rounds"].tolist() == [2] and found["probability"].tolist() == [1.0]
+    unsure = frame(DENSE, rows(2, [0.86, 0.88, 0.90]), rows(4, [0.87, 0.87, 0.90]))
+    found = double_win.extreme_probabilities(unsure)
+    assert set(found["rounds"]) == {0, 2, 4} and found["probability"].sum() == pytest.approx(1)
+    prefix = double_win.extreme_probabilities(unsure, extreme="prefix").set_index("rounds")
+    assert prefix.loc[4, "probability"] <= found.set_index("rounds").loc[4, "probability"]

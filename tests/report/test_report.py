@@ -140,7 +140,7 @@ def test_nothing_from_records_or_notebooks_is_markup(outputs, toy, monkeypatch):
     write_notebook(name, "12_failed.ipynb", prose("# Failed"), cell("1", error))
     verdict = study_tables.verdict
     table = transfers().assign(dataset=EVIL, pretraining="AT")
-    monkeypatch.setattr(study_tables, "verdict", lambda _: verdict(table))
+    monkeypatch.setattr(study_tables, "verdict", lambda _, *more: verdict(table, *more))
     page = report.build(name).read_text()
     assert f"<td>{html.escape(EVIL, quote=False)}, 100 %</td>" in page
     assert "<script" not in page and "onclick" not in page and "<img src=x" not in page

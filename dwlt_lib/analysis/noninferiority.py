@@ -1,0 +1,197 @@
+"""The verdict: is a ticket worse than its dense network by no more than a stated margin?
+
+The paper's rule (`double_win`) asks three noisy means to pass three bars that are as noisy. Here a
+level *matches* if it can be excluded that it is worse than the margin by any of the three criteria,
+*falls short* if by one of them it can be excluded that it is better, and is *undecided* otherwise:
+an outcome that more seeds or more test images would resolve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from dwlt_lib.analysis import double_win, statistics
+from dwlt_lib.analysis.statistics import CONFIDENCE, CRITERIA, STRONG, Difference, Outcomes
+from dwlt_lib.analysis.tables import GROUP
+from dwlt_lib.config.studies import Margins
+
+MATCHES, FALLS_SHORT, UNDECIDED, UNKNOWN = "matches", "falls short", "undecided", "unknown"
+STATUSES = (MATCHES, FALLS_SHORT, UNDECIDED, UNKNOWN)
+
+
+def noninferiority(
+    table: pd.DataFrame,
+    outcomes: Outcomes | None = None,
+    margins: Margins | None = None,
+    confidence: float = CONFIDENCE,
+) -> pd.DataFrame:
+    """Judge every level against its dense network, within margins.
+
+    With alpha = 1 - confidence, a level
+
+    - matches if by all three criteria the lower bound of its difference lies above -margin. Each
+      bound is taken at alpha: all three must pass, so a ticket that is worse than a margin is
+      called so with a chance of at most alpha (intersection-union test; Berger 1982);
+    - falls short if by one of them the upper bound lies below -margin. One is enough, so each bound
+      is taken at alpha / 3 (Bonferroni);
+    - is unknown where the paper's rule would not know either (`double_win.criteria`: a seed is
+      missing, or dense is at chance), or no variance over seeds is known.
+
+    Args:
+        table: transfers, as `tables.replicates` takes them; with a column id if outcomes are given.
+        outcomes: the correctness per image (`records.outcomes_of`).
+        margins: how much worse still matches; None: the default of a study.
+        confidence: 1 - alpha, in (0.5, 1).
+
+    Returns:
+        One row per (pretraining, method, dataset, fraction, rounds > 0): sparsity; for each
+        criterion c (ST_SA, AT_SA, AT_RA and, where further attacks were tried, AT_worst, which has
+        no part in the verdict): c_difference, c_se, c_low, c_high (one-sided bounds at
+        `confidence`), c_margin and c_status; and status.
+
+    Raises:
+        ValueError: one line, as `tables.replicates`.
+    """
+    margins = margins or Margins()
+    levels = double_win.criteria(table, rule="eq3")
+    found = statistics.differences(table, outcomes, confidence)
+    by_level = {
+        tuple(row[column] for column in [*GROUP, "rounds", "criterion"]): row
+        for row in found.to_dict("records")
+    }
+    chances = _chances(table)
+    rows = []
+    for level in levels.to_dict("records"):
+        key = tuple(level[column] for column in [*GROUP, "rounds"])
+        row = {column: level[column] for column in [*GROUP, "rounds", "sparsity"]}
+        for name, (_, metric) in (CRITERIA | STRONG).items():
+            own = by_level.get((*key, name))
+            dense = level.get(f"{name}_dense", level["AT_RA_dense"])
+            margin = _margin(margins, metric, dense, chances.get((level["dataset"]), 0.0))
+            row[f"{name}_margin"] = margin
+            known = own is not None and level.get(f"{name}_status") != UNKNOWN
+            for column in ("difference", "se", "low", "high"):
+                row[f"{name}_{column}"] = own[column] if own and known else np.nan
+            row[f"{name}_status"] = _status(own if known else None, margin, confidence)
+        row["status"] = _joint(row[f"{name}_status"] for name in CRITERIA)
+        rows.append(row)
+    measures = ("difference", "se", "low", "high", "margin", "status")
+    columns = [f"{name}_{measure}" for name in CRITERIA | STRONG for measure in measures]
+    return pd.DataFrame(rows, columns=[*GROUP, "rounds", "sparsity", *columns, "status"])
+
+
+def _chances(table: pd.DataFrame) -> dict[str, float]:
+    """{data set: accuracy of naming always the commonest class}; 0 where a table has none."""
+    if "chance" not in table.columns or table.empty:
+        return {}
+    return table.groupby("dataset")["chance"].median().fillna(0.0).to_dict()
+
+
+def _margin(margins: Margins, metric: str, dense: float, chance: float) -> float:
+    """How much worse than dense still matches, in [0, 1]."""
+    own = margins.SA if metric == "SA" else margins.RA
+    return own * max(dense - chance, 0.0) if margins.relative else own
+
+
+def _status(row: dict | None, margin: float, confidence: float) -> str:
+    if row is None or np.isnan(row["se"]):
+        return UNKNOWN
+    d = Difference(row["difference"], row["se"], row["df"], row["seed_se"], row["image_se"])
+    if d.low(confidence) > -margin:
+        return MATCHES
+    if d.high(1 - (1 - confidence) / len(CRITERIA)) < -margin:
+        return FALLS_SHORT
+    return UNDECIDED
+
+
+def _joint(statuses: Iterable[str]) -> str:
+    """The status of a level from those of its criteria."""
+    found = set(statuses)
+    if FALLS_SHORT in found:
+        return FALLS_SHORT
+    if UNKNOWN in found:
+        return UNKNOWN
+    return MATCHES if found == {MATCHES} else UNDECIDED
+
+
+def certified(levels: pd.DataFrame) -> pd.DataFrame:
+    """Between which sparsities the extreme double-win sparsity of each curve lies.
+
+    From the dense end upwards, levels are tested one after another as long as they match: the last
+    of them is a certified lower bound. From the sparsest level downwards, as long as they fall
+    short: the extreme lies below the last of these. In a fixed sequence each test keeps its full
+    alpha (Maurer, Hothorn and Lehmacher 1995). A curve whose lower bound random pruning (RP) of the
+    same theta_p and data reaches, too, shares it: that sparsity is no merit of its masks.
+
+    Args:
+        levels: of `noninferiority`.
+
+    Returns:
+        One row per (pretraining, method, dataset, fraction): at_least_rounds and at_least_sparsity
+        (0: no level is known to match), below_rounds and below_sparsity (<NA> and NaN: no level is
+        known to fall short), levels, matches, falls_short, undecided, unknown (counts),
+        shared_with_random (sparsity up to which RP is known to match, too; NaN: RP was not tried)
+        and text, as it is read.
+    """
+    rows = []
+    for curve, own in levels.sort_values("rounds").groupby(GROUP):
+        own = own.reset_index(drop=True)
+        lower = _leading(own["status"] == MATCHES)
+        upper = _leading((own["status"] == FALLS_SHORT)[::-1])
+        row = dict(zip(GROUP, curve, strict=True))
+        row |= {"at_least_rounds": 0, "at_least_sparsity": 0.0}
+        row |= {"below_rounds": None, "below_sparsity": np.nan}
+        if lower:
+            level = own.iloc[lower - 1]
+            row |= {"at_least_rounds": level["rounds"], "at_least_sparsity": level["sparsity"]}
+        if upper:
+            level = own.iloc[len(own) - upper]
+            row |= {"below_rounds": level["rounds"], "below_sparsity": level["sparsity"]}
+        counts = own["status"].value_counts()
+        row |= {"levels": len(own)}
+        row |= {status.replace(" ", "_"): int(counts.get(status, 0)) for status in STATUSES}
+        rows.append(row)
+    names = [status.replace(" ", "_") for status in STATUSES]
+    columns = ["at_least_rounds", "at_least_sparsity", "below_rounds", "below_sparsity", "levels"]
+    found = pd.DataFrame(rows, columns=[*GROUP, *columns, *names])
+    found = found.astype({"at_least_rounds": "Int64", "below_rounds": "Int64"})
+    task = ["pretraining", "dataset", "fraction"]
+    random = found[found["method"] == "RP"].set_index(task)["at_least_sparsity"]
+    found["shared_with_random"] = [
+        random.get(key, np.nan) if method != "RP" else np.nan
+        for method, key in zip(
+            found["method"], found[task].itertuples(index=False, name=None), strict=True
+        )
+    ]
+    found["text"] = [_text(row) for row in found.to_dict("records")]
+    return found
+
+
+def _leading(flags: pd.Series) -> int:
+    """How many entries are true before the first that is not."""
+    return int(flags.cumprod().sum())
+
+
+def _text(row: dict) -> str:
+    """What is certified of one curve, in words."""
+    low, high, levels = row["at_least_sparsity"], row["below_sparsity"], row["levels"]
+    counted = f"{levels} level{'s' if levels > 1 else ''}"
+    if low > 0 and high == high:
+        text = f"at least {100 * low:.1f}, below {100 * high:.1f} %"
+    elif low > 0:
+        text = f"at least {100 * low:.1f} %"
+    elif high == high:
+        text = f"< {100 * high:.1f} %"
+    elif row["unknown"] == levels:
+        return f"unknown ({counted})"
+    else:
+        return f"undecided ({counted})"
+    if levels == 1:
+        text += " (1 level)"
+    shared = row["shared_with_random"]
+    if low > 0 and shared > 0:
+        text += f"; shared with random pruning up to {100 * min(shared, low):.1f} %"
+    return text

@@ -1,0 +1,86 @@
+"""How many seeds decide: the noise of a study's records, and what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from dwlt_lib.analysis.statistics import (
+    CRITERIA,
+    Outcomes,
+    differences,
+    fit_noise,
+    runs_by_cell,
+    seeds_needed,
+)
+from dwlt_lib.config.studies import Margins
+
+ASSUMED_SD = 0.015
+"""Standard deviation over seeds where a study has no replicates yet, in [0, 1]."""
+ASSUMED_LEVELS = 6
+"""Levels of a ladder where a study has none yet."""
+
+
+def proposals(
+    table: pd.DataFrame, outcomes: Outcomes | None = None, margins: Margins | None = None
+) -> Iterator[str]:
+    """How many seeds a level and dense want, so that an equal ticket matches in 80 % of studies.
+
+    Args:
+        table: transfers that are there already, as `tables.replicates` takes them, or none.
+        outcomes: their correctness per image.
+        margins: of the verdict; None: the default of a study.
+
+    Yields:
+        A line per theta_p, data set and fraction, with the noise it stands on; where there are no
+        replicates, one line on an assumed noise.
+
+    Raises:
+        ValueError: one line, as `tables.replicates`.
+    """
+    margins = margins or Margins()
+    limits = [margins.SA if metric == "SA" else margins.RA for _, metric in CRITERIA.values()]
+    if margins.relative:
+        yield "margins are relative: taken as shares of 1 here, which asks for too few seeds"
+    found = 0
+    if len(table):
+        noise: dict[tuple, dict[str, float]] = {}
+        levels: dict[tuple, int] = {}
+        for group, criterion, cells in runs_by_cell(table):
+            if criterion in CRITERIA:
+                fitted = fit_noise([runs.values for runs in cells.values()])
+                # both parts: new seeds bring common luck, too
+                variance = fitted.residual / max(1 - fitted.rho, 1e-9)
+                noise.setdefault(group, {})[criterion] = float(np.sqrt(variance))
+                levels[group] = max(1, len({key for key in cells if key[1] > 0}))
+        images = differences(table, outcomes)
+        keys = ["pretraining", "dataset", "fraction", "criterion"]
+        image_ses = images.groupby(keys)["image_se"].median().to_dict()
+        for group, sds in noise.items():
+            if len(sds) < len(CRITERIA) or np.isnan(list(sds.values())).any():
+                continue
+            ses = [image_ses.get((*group, criterion), 0.0) for criterion in CRITERIA]
+            pretraining, dataset, fraction = group
+            name = f"theta_{pretraining}, {dataset} {100 * fraction:g} %"
+            yield f"{name}: {_proposal(levels[group], limits, [sds[c] for c in CRITERIA], ses)}"
+            found += 1
+    if not found:
+        sds = [ASSUMED_SD] * len(CRITERIA)
+        text = _proposal(ASSUMED_LEVELS, limits, sds, [0.0] * len(CRITERIA))
+        yield f"no replicates yet; with an assumed noise: {text}"
+
+
+def _proposal(levels: int, limits: list[float], sds: list[float], image_ses: list[float]) -> str:
+    """What `seeds_needed` says, and what it stands on, in words."""
+    noise = "/".join(f"{100 * sd:.1f}" for sd in sds)
+    images = "/".join(f"{100 * se:.1f}" for se in image_ses)
+    basis = (
+        f"over seeds {noise} and over test images {images} points of {'/'.join(CRITERIA)},"
+        f" {levels} level{'s' if levels > 1 else ''}"
+    )
+    needed = seeds_needed(levels, limits, sds, image_ses)
+    if needed is None:
+        return f"no number of seeds up to 50 will do: more test images or wider margins ({basis})"
+    return f"{needed[0]} seeds for each level and {needed[1]} for dense ({basis})"

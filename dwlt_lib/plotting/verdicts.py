@@ -1,0 +1,144 @@
+"""Figures of verdicts: which tickets match their dense networks, and how often verdicts err."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dwlt_lib.analysis import noninferiority
+from dwlt_lib.analysis.statistics import CRITERIA
+from dwlt_lib.analysis.tables import GROUP, sparsities
+from dwlt_lib.config.studies import Margins
+from dwlt_lib.plotting.style import (
+    COLUMN,
+    CRITERION_NAMES,
+    METHODS,
+    PRETRAININGS,
+    dataset_name,
+    figure,
+    percent,
+)
+
+COLORS = {
+    noninferiority.MATCHES: "#2a7f4f",
+    noninferiority.UNDECIDED: "#b8b8b8",
+    noninferiority.FALLS_SHORT: "#b5402f",
+    noninferiority.UNKNOWN: "#e8e8e8",
+}
+"""A colour for each status: green matches, red falls short, grey is not decided."""
+
+
+@figure
+def levels(verdicts: pd.DataFrame) -> Figure | None:
+    """Every level's difference to dense with its bounds, by criterion; the margin as a line.
+
+    Args:
+        verdicts: of `noninferiority.noninferiority`.
+
+    Returns:
+        A row of panels per curve (theta_p, method, data), a panel per criterion; points are
+        coloured by the status of their criterion.
+    """
+    verdicts = verdicts[verdicts["status"] != noninferiority.UNKNOWN]
+    if verdicts.empty:
+        return None
+    curves = sorted(verdicts.groupby(GROUP), key=lambda item: _rank(item[0]))
+    fig = Figure((2 * COLUMN, 0.35 + 0.62 * len(curves)), layout="constrained")
+    axes = fig.subplots(len(curves), len(CRITERIA), sharex=True, sharey="col", squeeze=False)
+    rounds = sorted(verdicts["rounds"].unique())
+    for row, (curve, own) in zip(axes, curves, strict=True):
+        for ax, criterion in zip(row, CRITERIA, strict=True):
+            d, low, high = (
+                100 * own[f"{criterion}_{name}"] for name in ("difference", "low", "high")
+            )
+            colors = [COLORS[status] for status in own[f"{criterion}_status"]]
+            at = [rounds.index(r) for r in own["rounds"]]
+            ax.vlines(at, low, high, colors=colors, linewidth=2)
+            ax.scatter(at, d, c=colors, s=12, zorder=3)
+            ax.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+            ax.axhline(-100 * own[f"{criterion}_margin"].iloc[0], color="0.3", linestyle=":")
+        pretraining, method, dataset, fraction = curve
+        name = (
+            f"$\\theta_{{{pretraining}}}$, {method}\n{dataset_name(dataset)} {percent(fraction)} %"
+        )
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
+    for ax, criterion in zip(axes[0], CRITERIA, strict=True):
+        ax.set_title(f"{CRITERION_NAMES[criterion]}, less dense (points)", fontsize=8)
+    shown = sparsities(verdicts)
+    for ax in axes[-1]:
+        ax.set_xticks(range(len(rounds)), [percent(shown[r]) for r in rounds], rotation=45)
+        ax.set_xlabel("sparsity (%)")
+    return fig
+
+
+def _rank(curve: tuple) -> tuple:
+    """Where a curve stands: data sets, most data first; then methods and pre-trainings."""
+    pretraining, method, dataset, fraction = curve
+    order = {name: i for i, name in enumerate((*METHODS, *PRETRAININGS))}
+    return dataset, -fraction, order.get(method, len(order)), order.get(pretraining, len(order))
+
+
+def caption(verdicts: pd.DataFrame, margins: Margins) -> str:
+    """The caption of `levels`: what is decided, and what is not.
+
+    Args:
+        verdicts: of `noninferiority.noninferiority`.
+        margins: that they were judged by.
+
+    Returns:
+        How many levels match, fall short or are undecided, and each curve's certified sparsity.
+    """
+    if verdicts.empty:
+        return "No sparse ticket has been transferred yet."
+    counts = verdicts["status"].value_counts()
+    counted = ", ".join(
+        f"{counts[status]} {status}" for status in noninferiority.STATUSES if status in counts
+    )
+    found = noninferiority.certified(verdicts)
+    curves = sorted(
+        found.to_dict("records"), key=lambda row: _rank(tuple(row[name] for name in GROUP))
+    )
+    texts = [
+        f"theta_{row['pretraining']} by {row['method']} on {percent(row['fraction'])} % of"
+        f" {dataset_name(row['dataset'])}: {row['text']}"
+        for row in curves
+    ]
+    unit = "% of what dense reaches above chance" if margins.relative else "points"
+    return (
+        f"Of {len(verdicts)} levels {counted} (dotted: the margins, SA {100 * margins.SA:g} and RA"
+        f" {100 * margins.RA:g} {unit}; bars: one-sided 95 % bounds over seeds and test images)."
+        f" Double-win sparsity, {'; '.join(texts)}."
+    )
+
+
+@figure
+def simulated(rates: pd.DataFrame) -> Figure:
+    """What the verdict says of simulated studies whose truth is known.
+
+    Args:
+        rates: of `simulation.simulate`.
+
+    Returns:
+        A bar per truth: the shares of studies in which the ticket matches, is undecided or falls
+        short.
+    """
+    fig = Figure((1.6 * COLUMN, 0.5 + 0.32 * len(rates)), layout="constrained")
+    ax = fig.subplots()
+    at, left = np.arange(len(rates))[::-1], np.zeros(len(rates))
+    for status in (
+        noninferiority.MATCHES,
+        noninferiority.UNDECIDED,
+        noninferiority.FALLS_SHORT,
+    ):
+        share = 100 * rates[status.replace(" ", "_")].to_numpy()
+        ax.barh(at, share, left=left, color=COLORS[status], label=status)
+        for y, x, width in zip(at, left, share, strict=True):
+            if width >= 4:
+                ax.text(x + width / 2, y, f"{width:.0f}", ha="center", va="center", fontsize=7)
+        left += share
+    names = [f"{row.truth}\n{row.n} seeds, {row.n_dense} of dense" for row in rates.itertuples()]
+    ax.set_yticks(at, names, fontsize=7)
+    ax.set(xlim=(0, 100), xlabel="simulated studies (%)")
+    fig.legend(loc="outside upper center", ncols=3)
+    return fig
