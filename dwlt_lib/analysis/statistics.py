@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, stdtrit
+from scipy.special import fdtri, ndtr, stdtrit
 
 from dwlt_lib.analysis.tables import GROUP, base_seeds, replicates
 
@@ -50,7 +50,8 @@ def fit_noise(cells: list[dict[int, float]]) -> Noise:
     """Pool the variance over seeds: a two-way layout without interaction (Searle et al. 1992).
 
     The variance within cells estimates s_b^2 + s_r^2; the residuals of the least-squares fit of
-    cell + seed estimate s_r^2. Where the former is not the larger, seeds share no luck.
+    cell + seed estimate s_r^2. Seeds count as sharing luck where an F test says so at 5 %: taking
+    the smaller of both estimates whenever it is smaller would make bounds too narrow.
 
     Args:
         cells: {seed: accuracy} of each cell, at least one value in each.
@@ -71,7 +72,9 @@ def fit_noise(cells: list[dict[int, float]]) -> Noise:
     residual_df = len(values) - rank
     if residual_df > 0:
         residual = ((values - design @ fit) ** 2).sum() / residual_df
-        if residual < within:
+        seeds_df = within_df - residual_df
+        of_seeds = (within * within_df - residual * residual_df) / max(seeds_df, 1)
+        if of_seeds > residual * fdtri(seeds_df, residual_df, 0.95):
             return Noise(residual, 1 - residual / within, residual_df)
     return Noise(within, 0.0, within_df)
 

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from dwlt_lib.analysis import double_win, noninferiority, paper_results, statistics
-from dwlt_lib.config.studies import Margins, tables
+from dwlt_lib.analysis import double_win, noninferiority, paper_results, statistics, tables
+from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import captions, study_overview
 from dwlt_lib.plotting.style import (
     CRITERION_NAMES,
