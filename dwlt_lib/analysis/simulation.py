@@ -54,6 +54,9 @@ def contested(accuracy: float) -> float:
 
     Args:
         accuracy: of dense, in [0, 1].
+
+    Returns:
+        A share in [0, 0.2].
     """
     return min(0.2, 2 * (1 - accuracy))
 
@@ -68,6 +71,9 @@ def simulated_difference(setting: Setting, criterion: int, rng: np.random.Genera
         setting: what the study is like.
         criterion: which of the three, from 0.
         rng: of all draws.
+
+    Returns:
+        The difference with its standard error.
     """
     accuracy, sd = setting.accuracies[criterion], setting.seed_sds[criterion]
     effect, share = setting.effects[criterion], contested(accuracy)
@@ -98,6 +104,9 @@ def proposed_seeds(setting: Setting, margins: list[float]) -> tuple[int, int] | 
     Args:
         setting: what the study is like, whatever its seeds.
         margins: one for each criterion, in [0, 1].
+
+    Returns:
+        As `statistics.seeds_needed`, whose noise is that of the setting.
     """
     shares = np.array([contested(accuracy) for accuracy in setting.accuracies])
     coins = shares * (0.25 - _SPREAD**2 / 2) / setting.images  # variance of tossing every coin anew
@@ -115,6 +124,9 @@ def paper_pass_rate(n: int, rng: np.random.Generator, studies: int = STUDIES) ->
         n: seeds of the level and of dense.
         rng: of all draws.
         studies: how many are simulated.
+
+    Returns:
+        A share in [0, 1].
     """
     level, dense = rng.normal(size=(2, studies, len(CRITERIA), n))
     passes = level.mean(-1) >= dense.mean(-1) - dense.std(-1, ddof=1)

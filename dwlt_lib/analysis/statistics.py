@@ -95,11 +95,25 @@ class Difference:
     """The test images' part of se."""
 
     def low(self, confidence: float = CONFIDENCE) -> float:
-        """Lower bound of the true difference, one-sided."""
+        """Lower bound of the true difference, one-sided.
+
+        Args:
+            confidence: of the bound, in (0.5, 1).
+
+        Returns:
+            The bound, in [-1, 1] or a little beyond; NaN where `se` is.
+        """
         return self.difference - stdtrit(self.df, confidence) * self.se
 
     def high(self, confidence: float = CONFIDENCE) -> float:
-        """Upper bound of the true difference, one-sided."""
+        """Upper bound of the true difference, one-sided.
+
+        Args:
+            confidence: of the bound, in (0.5, 1).
+
+        Returns:
+            The bound, in [-1, 1] or a little beyond; NaN where `se` is.
+        """
         return self.difference + stdtrit(self.df, confidence) * self.se
 
 

@@ -84,7 +84,7 @@ def caption(verdicts: pd.DataFrame, margins: Margins) -> str:
 
     Args:
         verdicts: of `noninferiority.noninferiority`.
-        margins: that they were judged by.
+        margins: of the verdicts.
 
     Returns:
         How many levels match, fall short or are undecided, and each curve's certified sparsity.

@@ -50,13 +50,13 @@ def verdict(
     if extremes.empty:
         return shown
     levels, readings = double_win.criteria(transfers), double_win.alternatives(transfers)
-    judged = noninferiority.noninferiority(transfers, outcomes, margins)
+    by_level = noninferiority.noninferiority(transfers, outcomes, margins)
     unit = "% of what dense reaches above chance" if margins.relative else "points"
     return shown | {
-        "certified": _certified(noninferiority.certified(judged)),
+        "certified": _certified(noninferiority.certified(by_level)),
         "margins": f"{100 * margins.SA:g} (SA) and {100 * margins.RA:g} (RA) {unit}",
         "extremes": _extremes(extremes, readings),
-        "levels": _levels(judged),
+        "levels": _levels(by_level),
         "warnings": double_win.chance_warnings(levels),
         "seeds": tables.count_seeds(transfers),
         "unknown": extremes["unknown"].sum(),
