@@ -1,4 +1,5 @@
-from . import pgd
-from .pgd import PGD, perturb
+from . import adversaries, apgd, pgd, square
+from .adversaries import perturb
+from .pgd import PGD
 
-__all__ = ["PGD", "perturb", "pgd"]
+__all__ = ["PGD", "adversaries", "apgd", "perturb", "pgd", "square"]

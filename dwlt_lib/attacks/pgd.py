@@ -18,7 +18,7 @@ from dwlt_lib.config.recipes import PGD
 ROUNDING = 1e-5  # by how much a pixel of [0,1] may miss it
 
 
-def perturb(
+def perturb_unchecked(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -28,50 +28,17 @@ def perturb(
 ) -> Tensor:
     """The images x + delta: delta maximises the cross-entropy in the l-infinity ball (equation 2).
 
-    PGD: x <- clip(x + alpha * sign(gradient)), `attack.steps` times; FGSM is one step. The model's
-    mode, its gradients and, in eval mode, its buffers are left as found; in train mode BatchNorm's
-    statistics move once per step, as in the authors' adversarial training. With several restarts
-    each image keeps its worst outcome: a start whose last iterate is misclassified before one whose
-    is not, among equals the larger loss.
+    PGD: x <- clip(x + alpha * sign(gradient)), `attack.steps` times; FGSM is one step. In train
+    mode BatchNorm's statistics move once per step, as in the authors' adversarial training. With
+    several restarts each image keeps its worst outcome: the first last iterate that is
+    misclassified, after which it is attacked no further, else the one of the largest loss.
 
-        moved = perturb(model, x, y, PGD(8 / 255, 2 / 255, 20), torch.Generator().manual_seed(0))
-
-    Args:
-        model: a network that normalises its input by itself.
-        x: images (B,C,H,W), float in [0,1].
-        y: their classes (B,), int64.
-        attack: eps, alpha and the number of steps, in pixels of [0,1].
-        rng: where the random start is drawn from, on the CPU or on x's device; None without one.
-        start: a first delta of x's shape, in place of the random one.
-
-    Returns:
-        Images (B,C,H,W) within eps of x and within [0,1]: the last iterate.
-
-    Raises:
-        ValueError: one line, before anything is attacked (see `check`). The check reads values, so
-            it waits for a GPU and cannot be captured in a CUDA graph; `perturb_unchecked` can.
-    """
-    check(model, x, y)
-    if start is not None and not bool(start.isfinite().all()):
-        raise ValueError("start holds a NaN or an infinity: want a finite first delta")
-    return perturb_unchecked(model, x, y, attack, rng, start)
-
-
-def perturb_unchecked(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    attack: PGD,
-    rng: torch.Generator | None,
-    start: Tensor | None = None,
-) -> Tensor:
-    """What `perturb` computes, of images and labels that are known to be good; no value is read.
-
-    For a training step, which may be under capture in a CUDA graph, and for the batches of an
-    evaluation, which checks all of its images at once.
+    Nothing is checked, and with one start no value is read: for a training step, which may be under
+    capture in a CUDA graph, and for the batches of an evaluation, which checks all of its images at
+    once.
 
     Args:
-        model: as for `perturb`, as all that follows.
+        model: as for `adversaries.perturb`, as all that follows.
         x: images (B,C,H,W), float in [0,1].
         y: their classes (B,), int64.
         attack: the adversary.
@@ -79,43 +46,49 @@ def perturb_unchecked(
         start: a first delta, in place of the random one.
 
     Returns:
-        Images (B,C,H,W) within eps of x and within [0,1].
+        Images (B,C,H,W) within eps of x and within [0,1]: the last iterate.
     """
     x = x.detach()
-    worst = _last_iterate(model, x, y, attack, rng, start)
+    worst = _last_iterate(model, x, y, attack, _start(x, attack, rng, start))
     if attack.restarts == 1:
         return worst
-    worst_wrong, worst_loss = _outcome(model, worst, y)
+    wrong, loss = _outcome(model, worst, y)
     for _ in range(attack.restarts - 1):
-        adversarial = _last_iterate(model, x, y, attack, rng, start)
-        wrong, loss = _outcome(model, adversarial, y)
-        worse = (wrong & ~worst_wrong) | ((wrong == worst_wrong) & (loss > worst_loss))
-        worst = torch.where(worse[:, None, None, None], adversarial, worst)
-        worst_wrong = torch.where(worse, wrong, worst_wrong)
-        worst_loss = torch.where(worse, loss, worst_loss)
+        begin, rest = _start(x, attack, rng, start), (~wrong).nonzero().squeeze(1)
+        if len(rest) == 0:
+            break
+        moved = _last_iterate(model, x[rest], y[rest], attack, begin[rest])
+        now_wrong, now_loss = _outcome(model, moved, y[rest])
+        worse = now_wrong | (now_loss > loss[rest])
+        worst[rest] = torch.where(worse[:, None, None, None], moved, worst[rest])
+        loss[rest] = torch.where(worse, now_loss, loss[rest])
+        wrong[rest] = now_wrong
     return worst
 
 
 def _last_iterate(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    attack: PGD,
-    rng: torch.Generator | None,
-    start: Tensor | None,
+    model: nn.Module, x: Tensor, y: Tensor, attack: PGD, adversarial: Tensor
 ) -> Tensor:
-    low, high = _ball(x, attack)
+    low, high = ball(x, attack.eps)
     with network_under_attack(model, attack.bn) as network:
-        adversarial = _start(x, attack, rng, start).clamp_(low, high)
+        adversarial = torch.clamp(adversarial, low, high)
         for _ in range(attack.steps):
             gradient = image_gradient(network, adversarial, y, attack.precision)
             adversarial = torch.clamp(adversarial + attack.alpha * gradient.sign(), low, high)
     return adversarial
 
 
-def _ball(x: Tensor, attack: PGD) -> tuple[Tensor, Tensor]:
-    """The least and the greatest pixels within eps of x and within [0,1]."""
-    return (x - attack.eps).clamp_(min=0), (x + attack.eps).clamp_(max=1)
+def ball(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The least and the greatest pixels within eps of x and within [0,1].
+
+    Args:
+        x: images (B,C,H,W) in [0,1].
+        eps: radius of the l-infinity ball.
+
+    Returns:
+        Two tensors of x's shape.
+    """
+    return (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
 
 
 @torch.no_grad()
@@ -207,7 +180,7 @@ def correct_at_every_step(
         (B,) bool.
     """
     x = x.detach()
-    low, high = _ball(x, attack)
+    low, high = ball(x, attack.eps)
     correct = torch.ones(len(x), dtype=torch.bool, device=x.device)
     with network_under_attack(model, attack.bn) as network:
         for _ in range(attack.restarts):
@@ -342,9 +315,26 @@ def first_delta(x: Tensor, attack: PGD, rng: torch.Generator | None) -> Tensor:
     """
     if not attack.random_start:
         return torch.zeros_like(x)
+    return uniform_delta(x, attack.eps, rng)
+
+
+def uniform_delta(x: Tensor, eps: float, rng: torch.Generator | None) -> Tensor:
+    """A delta that is uniform in the l-infinity ball.
+
+    Args:
+        x: images (B,C,H,W), for their shape, type and device.
+        eps: radius of the ball.
+        rng: where it is drawn from, on the CPU or on x's device.
+
+    Returns:
+        (B,C,H,W), within eps of 0.
+
+    Raises:
+        ValueError: there is no rng.
+    """
     if rng is None:
         raise ValueError(
             "rng=None: want a torch.Generator for the random start, or random_start=False"
         )
     noise = torch.rand(x.shape, generator=rng, device=rng.device, dtype=x.dtype).to(x.device)
-    return (2 * noise - 1) * attack.eps
+    return (2 * noise - 1) * eps

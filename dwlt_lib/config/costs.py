@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from dwlt_lib.config.datasets import DataSet
-from dwlt_lib.config.recipes import PGD, TrainingConfig
+from dwlt_lib.config.recipes import PGD, Attack, TrainingConfig
 from dwlt_lib.config.specs import (
     AttackSpec,
     ImportedSpec,
@@ -190,26 +190,19 @@ def _testing(arch: str, data: DataSet, attack: PGD, ra: str) -> dict[Work, float
     )
 
 
-def _scoring(arch: str, data: DataSet, count: float, attack: PGD) -> dict[Work, float]:
+def _scoring(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
     """An attack and its score."""
-    one = 1 + _attack_passes(attack)
-    return {
-        Work("pgd20", arch, data.size, attack.precision): count * one * forward(arch, data.size)
-    }
+    return _forward_passes(arch, data, count * (1 + attack.passes), attack)
 
 
-def _attacking(arch: str, data: DataSet, count: float, attack: PGD) -> dict[Work, float]:
+def _attacking(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
     """An attack alone."""
-    one = _attack_passes(attack)
-    return {
-        Work("pgd20", arch, data.size, attack.precision): count * one * forward(arch, data.size)
-    }
+    return _forward_passes(arch, data, count * attack.passes, attack)
 
 
-def _attack_passes(attack: PGD) -> int:
-    """Forward passes that an attack costs; several starts are scored to keep the worst outcome."""
-    scores = attack.restarts if attack.restarts > 1 else 0
-    return 2 * attack.steps * attack.restarts + scores
+def _forward_passes(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
+    precision = attack.precision if isinstance(attack, PGD) else "fp32"
+    return {Work("pgd20", arch, data.size, precision): count * forward(arch, data.size)}
 
 
 def _passes(arch: str, data: DataSet, count: float) -> dict[Work, float]:

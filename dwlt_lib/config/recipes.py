@@ -1,6 +1,7 @@
 """How a network is attacked and how it is trained: one class for each.
 
-`attacks.perturb` takes a `PGD` and `training.fit` a `TrainingConfig` as they are described here.
+`attacks.perturb` takes a `PGD`, `APGD` or `Square`, `training.fit` a `TrainingConfig`, as they are
+described here.
 """
 
 from __future__ import annotations
@@ -47,11 +48,8 @@ class PGD:
 
     def __post_init__(self) -> None:
         """Refuses values out of their range."""
-        for name, value in (("eps", self.eps), ("alpha", self.alpha)):
-            if not 0 <= value <= 1:
-                raise ValueError(
-                    f"{name}={value}: want 0..1, in [0,1] pixels (8/255 = 0.0314, not 8)"
-                )
+        _check_radius("eps", self.eps)
+        _check_radius("alpha", self.alpha)
         if self.steps < 0 or self.restarts < 1:
             raise ValueError(
                 f"steps={self.steps}, restarts={self.restarts}: want steps >= 0 and restarts >= 1"
@@ -60,6 +58,90 @@ class PGD:
             raise ValueError(
                 f"precision={self.precision!r}, bn={self.bn!r}: want fp32 or bf16, train or eval"
             )
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of one image: a gradient is worth two; several starts are scored."""
+        return self.restarts * (2 * self.steps + (self.restarts > 1))
+
+
+@dataclass(frozen=True)
+class APGD:
+    """PGD that finds its step by itself, with momentum (Croce & Hein, ICML 2020, algorithm 1).
+
+    `APGD(eps=8 / 255)` is APGD-CE and `APGD(eps=8 / 255, loss="DLR", targets=9)` APGD-T, as in
+    AutoAttack. An image that one start or target has fooled is attacked no further.
+
+    Raises:
+        ValueError: a value is out of its range; the message names it.
+    """
+
+    eps: float
+    """Radius of the l-infinity ball, in [0,1] pixels of the image that the network sees."""
+    loss: Literal["CE", "DLR"] = "CE"
+    """What it maximises: the cross-entropy, or the difference of logits ratio, which does not
+    change when all logits are scaled. Where a network has too few classes for the ratio (it takes
+    3, with targets 4) the difference of logits alone."""
+    steps: int = 100
+    """Number of gradient steps from each start."""
+    targets: int = 0
+    """Number of wrong classes, the likeliest on the clean image first, that DLR is aimed at one
+    after the other (as many as there are); 0: at none."""
+    restarts: int = 1
+    """Number of random starts for each image (and target), of which its worst outcome counts."""
+
+    def __post_init__(self) -> None:
+        """Refuses values out of their range."""
+        _check_radius("eps", self.eps)
+        if self.loss not in ("CE", "DLR") or (self.targets and self.loss == "CE"):
+            raise ValueError(
+                f"loss={self.loss!r}, targets={self.targets}: want CE without targets, or DLR"
+            )
+        if self.steps < 1 or self.targets < 0 or self.restarts < 1:
+            raise ValueError(
+                f"steps={self.steps}, targets={self.targets}, restarts={self.restarts}: want"
+                " steps >= 1, targets >= 0 and restarts >= 1"
+            )
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of one image that is never fooled, a gradient being worth two."""
+        return 1 + 2 * (self.steps + 1) * self.restarts * max(1, self.targets)
+
+
+@dataclass(frozen=True)
+class Square:
+    """Random search by squares, without gradients (Andriushchenko et al., ECCV 2020).
+
+    It asks for the network's logits alone, so that no masked gradient misleads it.
+
+    Raises:
+        ValueError: a value is out of its range; the message names it.
+    """
+
+    eps: float
+    """Radius of the l-infinity ball, in [0,1] pixels of the image that the network sees."""
+    queries: int = 5000
+    """Number of forward passes for each image that is not fooled before."""
+
+    def __post_init__(self) -> None:
+        """Refuses values out of their range."""
+        _check_radius("eps", self.eps)
+        if self.queries < 1:
+            raise ValueError(f"queries={self.queries}: want 1 or more")
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of one image that is never fooled."""
+        return self.queries
+
+
+Attack = PGD | APGD | Square
+
+
+def _check_radius(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}={value}: want 0..1, in [0,1] pixels (8/255 = 0.0314, not 8)")
 
 
 class TrainingConfig(Frozen):
@@ -158,7 +240,7 @@ class TrainingConfig(Frozen):
         return self.regime == "FAT" or 2 * epoch > self.epochs or epoch % 10 == 0
 
 
-AttackName = Literal["PGD"]
+AttackName = Literal["PGD", "APGD-CE", "APGD-T", "Square"]
 
 
 class StrongAttacks(Frozen):
@@ -166,28 +248,43 @@ class StrongAttacks(Frozen):
 
     count: Positive = 1000
     """So many of the first test images are attacked."""
-    attacks: tuple[AttackName, ...] = ("PGD",)
-    """Which attacks; the worst case is over all of them and RA's own."""
+    attacks: tuple[AttackName, ...] = ("PGD", "APGD-CE", "APGD-T", "Square")
+    """Which attacks; the worst case is over all of them and RA's own. Each faces all images, not
+    only those that withstood the attacks before it, so that any two can be compared by image."""
     pgd_steps: Positive = 50
     """Steps of PGD, of the evaluation's alpha."""
     pgd_restarts: Positive = 10
     """Random starts of PGD, of which the worst counts, image by image."""
+    apgd_steps: Positive = 100
+    """Steps of APGD-CE, and of APGD-T for each target."""
+    apgd_targets: Positive = 9
+    """Wrong classes that APGD-T aims at, the likeliest on the clean image first; at most all."""
+    square_queries: Positive = 5000
+    """Forward passes of Square."""
     eps_factors: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
     """Radii of the security curve, in the evaluation's eps; alpha grows with them."""
     curve_steps: tuple[Positive, ...] = (1, 2, 5, 10, 20, 50, 100)
     """Steps of PGD in the curve of RA over steps."""
 
-    def by_name(self, evaluation: PGD) -> dict[str, PGD]:
+    def by_name(self, evaluation: PGD) -> dict[str, Attack]:
         """The attacks by the names that outcomes and tables have, such as PGD-50x10.
 
         Args:
-            evaluation: the adversary of RA, whose eps, alpha and precision they have.
+            evaluation: the adversary of RA, whose eps they have; PGD has its alpha and precision,
+                too.
 
         Returns:
             The adversaries, in the order in which they are run.
         """
+        eps, steps = evaluation.eps, self.apgd_steps
         pgd = replace(evaluation, steps=self.pgd_steps, restarts=self.pgd_restarts)
-        return {f"PGD-{self.pgd_steps}x{self.pgd_restarts}": pgd}
+        every: dict[AttackName, tuple[str, Attack]] = {
+            "PGD": (f"PGD-{self.pgd_steps}x{self.pgd_restarts}", pgd),
+            "APGD-CE": ("APGD-CE", APGD(eps, steps=steps)),
+            "APGD-T": ("APGD-T", APGD(eps, "DLR", steps, self.apgd_targets)),
+            "Square": ("Square", Square(eps, self.square_queries)),
+        }
+        return dict(every[name] for name in self.attacks)
 
     def eps_curve(self, evaluation: PGD) -> list[PGD]:
         """RA's adversary at each of the `eps_factors`.

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwlt_lib.attacks.pgd import PGD, check, correct_at_every_step, eval_mode, perturb_unchecked
+from dwlt_lib.attacks.adversaries import perturb_unchecked
+from dwlt_lib.attacks.pgd import PGD, check, correct_at_every_step, eval_mode
+from dwlt_lib.config.recipes import Attack
 from dwlt_lib.data.batches import LazyBatches
 
 BATCH = 512
@@ -21,7 +23,7 @@ def correct(
     model: nn.Module,
     x: Tensor | LazyBatches,
     y: Tensor,
-    attack: PGD | None = None,
+    attack: Attack | None = None,
     rng: torch.Generator | None = None,
     source: nn.Module | None = None,
 ) -> Tensor:
@@ -31,8 +33,8 @@ def correct(
         model: the network.
         x: images (N,C,H,W), float in [0,1], whole or made batch by batch.
         y: their classes (N,), int64.
-        attack: moves the images first; the last iterate counts. None: images as they are.
-        rng: where the attack's random start is drawn from.
+        attack: moves the images first; of PGD the last iterate counts. None: images as they are.
+        rng: where the attack draws from.
         source: the network whose gradients the attack follows (a transfer attack); None: the model.
 
     Returns:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from dwlt_lib.attacks import pgd
+from dwlt_lib.attacks import PGD, perturb
 from dwlt_lib.config import planning, specs, studies
 from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.config.specs import ladder
@@ -221,7 +221,7 @@ def source_images(study: studies.Study) -> tuple[Tensor, Tensor]:
 # attacks
 
 
-def pgd_attack(eps: float) -> pgd.PGD:
+def pgd_attack(eps: float) -> PGD:
     """PGD-20 whose steps together cross the ball more than twice.
 
     Args:
@@ -230,7 +230,7 @@ def pgd_attack(eps: float) -> pgd.PGD:
     Returns:
         The attack, with alpha = 2.5 eps / 20.
     """
-    return pgd.PGD(eps, max(1e-3, 2.5 * eps / 20), steps=20)
+    return PGD(eps, max(1e-3, 2.5 * eps / 20), steps=20)
 
 
 def eps_values(study: studies.Study) -> list[float]:
@@ -401,7 +401,7 @@ def image_grid(*rows: Tensor) -> Picture.Image:
 
 
 def attack_pictures(
-    network: nn.Module, x: Tensor, y: Tensor, attack: pgd.PGD
+    network: nn.Module, x: Tensor, y: Tensor, attack: PGD
 ) -> tuple[Picture.Image, list[int]]:
     """The first images under attack, and the classes that the network then reads.
 
@@ -416,6 +416,6 @@ def attack_pictures(
         sum), and a class per image.
     """
     x, y = x[:IMAGES_SHOWN], y[:IMAGES_SHOWN]
-    attacked = pgd.perturb(network, x, y, attack, trainer.generator(0, "tour"))
+    attacked = perturb(network, x, y, attack, trainer.generator(0, "tour"))
     change = 0.5 + (attacked - x) / max(2 * attack.eps, 1e-9)
     return image_grid(x, change, attacked), network(attacked).argmax(1).tolist()

@@ -30,6 +30,9 @@ FEW = {
     "count": 20,
     "pgd_steps": 3,
     "pgd_restarts": 2,
+    "apgd_steps": 4,
+    "apgd_targets": 1,
+    "square_queries": 5,
     "eps_factors": [0.0, 1.0, 4.0],
     "curve_steps": [1, 3],
 }
@@ -53,7 +56,10 @@ def test_every_accuracy_is_the_mean_of_its_bits_and_the_worst_case_is_below_each
         ticket = store.outcomes(spec.transfer)
         own = {name: right for name, right in store.outcomes(spec).items() if name != "worst"}
         worst = store.outcomes(spec)["worst"]
-        assert own.keys() == {"PGD-3x2"} and len(worst) == record.metrics["images_used"] == 20
+        assert (
+            own.keys() == {"PGD-3x2", "APGD-CE", "APGD-T", "Square"}
+            and len(worst) == record.metrics["images_used"] == 20
+        )
         for name, right in own.items():
             assert record.metrics[name] == right.mean() and not (worst & ~right).any()
         for name in ("SA", "RA"):

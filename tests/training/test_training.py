@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from conftest import without_kinks
 from seeds import torch_rng
 
-from dwlt_lib.attacks import pgd
+from dwlt_lib import attacks
 from dwlt_lib.attacks.pgd import PGD
 from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.models import architectures
@@ -589,5 +589,5 @@ def test_an_attack_on_parts_is_the_attack_on_each(net, digits):
     _, (x, _) = parts_step(net, digits, 6, PGD2)
     model, clean = without_kinks(net()).train(), digits.floats()[:12]
     start = 0.1 * torch.randn(clean.shape, generator=torch_rng())
-    alone = pgd.perturb(model, clean[:6], digits.y[:6], PGD2, None, start[:6])
+    alone = attacks.perturb(model, clean[:6], digits.y[:6], PGD2, None, start[:6])
     assert torch.equal(x[:6], alone)

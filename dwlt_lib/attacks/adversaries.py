@@ -1,0 +1,79 @@
+"""One batch of images under any attack: PGD, APGD or Square, as its description says."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dwlt_lib.attacks import apgd, pgd, square
+from dwlt_lib.config.recipes import APGD, PGD, Attack
+
+
+def perturb(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: Attack,
+    rng: torch.Generator | None,
+    start: Tensor | None = None,
+) -> Tensor:
+    """The images x + delta that an adversary makes of x within the l-infinity ball (equation 2).
+
+    The model's mode, its gradients and, in eval mode, its buffers are left as found. PGD attacks
+    the network in the mode that it is in (`pgd.perturb_unchecked`), the others in eval mode; they
+    attack no image further that is misclassified once.
+
+        moved = perturb(model, x, y, PGD(8 / 255, 2 / 255, 20), torch.Generator().manual_seed(0))
+
+    Args:
+        model: a network that normalises its input by itself.
+        x: images (B,C,H,W), float in [0,1].
+        y: their classes (B,), int64.
+        attack: the adversary: a `PGD`, `APGD` or `Square`.
+        rng: where random starts and squares are drawn from, on the CPU or on x's device; None for a
+            PGD without a random start.
+        start: a first delta of x's shape, in place of the random one; for PGD.
+
+    Returns:
+        Images (B,C,H,W) within eps of x and within [0,1].
+
+    Raises:
+        ValueError: one line, before anything is attacked (see `pgd.check`). The check reads values,
+            so it waits for a GPU and cannot be captured in a CUDA graph, as
+            `pgd.perturb_unchecked` can.
+    """
+    pgd.check(model, x, y)
+    if start is not None:
+        if not isinstance(attack, PGD):
+            raise ValueError(f"start with {attack}: want it for PGD alone")
+        if not bool(start.isfinite().all()):
+            raise ValueError("start holds a NaN or an infinity: want a finite first delta")
+        return pgd.perturb_unchecked(model, x, y, attack, rng, start)
+    return perturb_unchecked(model, x, y, attack, rng)
+
+
+def perturb_unchecked(
+    model: nn.Module, x: Tensor, y: Tensor, attack: Attack, rng: torch.Generator | None
+) -> Tensor:
+    """What `perturb` computes, of images and labels that are known to be good.
+
+    Args:
+        model: the network.
+        x: images (B,C,H,W), float in [0,1].
+        y: their classes (B,), int64.
+        attack: the adversary.
+        rng: where it draws from.
+
+    Returns:
+        Images (B,C,H,W) within eps of x and within [0,1].
+
+    Raises:
+        ValueError: the attack draws at random and there is no rng.
+    """
+    if isinstance(attack, PGD):
+        return pgd.perturb_unchecked(model, x, y, attack, rng)
+    if rng is None:
+        raise ValueError(f"rng=None with {attack}: want a torch.Generator that it draws from")
+    perturbed = apgd.perturb if isinstance(attack, APGD) else square.perturb
+    with pgd.eval_mode(model):
+        return perturbed(model, x.detach(), y, attack, rng)
