@@ -20,6 +20,7 @@ from dwlt_lib.plotting.style import (
     percent,
 )
 
+NOTHING = "No sparse ticket has been transferred yet."
 COLORS = {
     noninferiority.MATCHES: "#2a7f4f",
     noninferiority.UNDECIDED: "#b8b8b8",
@@ -90,7 +91,7 @@ def caption(verdicts: pd.DataFrame, margins: Margins) -> str:
         How many levels match, fall short or are undecided, and each curve's certified sparsity.
     """
     if verdicts.empty:
-        return "No sparse ticket has been transferred yet."
+        return NOTHING
     counts = verdicts["status"].value_counts()
     counted = ", ".join(
         f"{counts[status]} {status}" for status in noninferiority.STATUSES if status in counts
@@ -104,12 +105,43 @@ def caption(verdicts: pd.DataFrame, margins: Margins) -> str:
         f" {dataset_name(row['dataset'])}: {row['text']}"
         for row in curves
     ]
-    unit = "% of what dense reaches above chance" if margins.relative else "points"
     return (
-        f"Of {len(verdicts)} levels {counted} (dotted: the margins, SA {100 * margins.SA:g} and RA"
-        f" {100 * margins.RA:g} {unit}; bars: one-sided 95 % bounds over seeds and test images)."
+        f"Of {len(verdicts)} levels {counted} (dotted: the margins, {_in_words(margins)}; bars:"
+        " one-sided 95 % bounds over seeds and test images)."
         f" Double-win sparsity, {'; '.join(texts)}."
     )
+
+
+def headline(verdicts: pd.DataFrame, margins: Margins) -> str:
+    """A study's answer in a sentence: how sparse double-win tickets of IMP-ST are, and how sure.
+
+    Args:
+        verdicts: of `noninferiority.noninferiority`.
+        margins: of the verdicts.
+
+    Returns:
+        One sentence, which names every data set and theta_p, at its largest share of the data.
+    """
+    chosen = verdicts[verdicts["method"] == "IMP-ST"]
+    if chosen.empty:
+        return NOTHING
+    chosen = chosen[chosen["fraction"] == chosen["fraction"].max()]
+    found = noninferiority.certified(chosen).to_dict("records")
+    by_dataset: dict[str, list[str]] = {}
+    for row in sorted(found, key=lambda row: _rank(tuple(row[name] for name in GROUP))):
+        text = f"{row['pretraining']} {row['text']}"
+        by_dataset.setdefault(dataset_name(row["dataset"]), []).append(text)
+    parts = [f"on {name} {', '.join(texts)}" for name, texts in by_dataset.items()]
+    start = "No sparse ticket is known to match"
+    if (chosen["status"] == noninferiority.MATCHES).any():
+        start = "Some sparse tickets match"
+    return f"{start} their dense network within {_in_words(margins)}: {'; '.join(parts)}."
+
+
+def _in_words(margins: Margins) -> str:
+    """Margins: "2 points of SA and 3 of RA"."""
+    unit = "% of what it reaches above chance in" if margins.relative else "points of"
+    return f"{100 * margins.SA:g} {unit} SA and {100 * margins.RA:g} of RA"
 
 
 @figure

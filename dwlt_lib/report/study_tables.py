@@ -11,7 +11,7 @@ import yaml
 
 from dwlt_lib.analysis import double_win, noninferiority, paper_results, statistics, tables
 from dwlt_lib.config.studies import Margins
-from dwlt_lib.plotting import captions, study_overview
+from dwlt_lib.plotting import captions, study_overview, verdicts
 from dwlt_lib.plotting.style import (
     CRITERION_NAMES,
     METHODS,
@@ -43,14 +43,15 @@ def verdict(
     paper = pd.Series(paper_results.PAPER_EXTREMES).map("{:.2%}".format).unstack(sort=False)
     paper = paper.rename(columns=dataset_name).rename_axis(["theta_p", "method"]).reset_index()
     paper.insert(0, "method", paper.pop("method"))
-    shown = {"headline": captions.headline(transfers), "paper": paper, "extremes": None}
+    shown = {"headline": captions.NOTHING, "paper": paper, "extremes": None}
     if transfers.empty:
         return shown
+    by_level = noninferiority.noninferiority(transfers, outcomes, margins)
+    shown["headline"] = verdicts.headline(by_level, margins)
     extremes = double_win.verdict(transfers)
     if extremes.empty:
         return shown
     levels, readings = double_win.criteria(transfers), double_win.alternatives(transfers)
-    by_level = noninferiority.noninferiority(transfers, outcomes, margins)
     unit = "% of what dense reaches above chance" if margins.relative else "points"
     return shown | {
         "certified": _certified(noninferiority.certified(by_level)),

@@ -121,7 +121,7 @@ def test_every_figure_and_its_sentence_say_it(halves):
         assert not {"20.0", "36.0", "48.8"} & set(ticks)
     assert "50.0 to 87.5 %" in " ".join(texts(study_overview.paradigm(params)))
     assert "87.5" in figures.transfer_attack(attacks).to_html()
-    for said in (captions.existence(table), captions.methods(table), captions.headline(table)):
+    for said in (captions.existence(table), captions.methods(table)):
         says(said)
     says(captions.data_limited(table), "50.0 %", "75.0 %", "87.5 %", " at 0.0 %")
     for said in (captions.overlap(pairs), captions.zeros(kernels), captions.blocks(kernels)):

@@ -13,8 +13,10 @@ from figure_tables import landscape_records, transfers
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from dwlt_lib import report
+from dwlt_lib.analysis import noninferiority
 from dwlt_lib.config import planning
-from dwlt_lib.plotting import captions, figures, landscapes, style
+from dwlt_lib.config.studies import Margins
+from dwlt_lib.plotting import captions, figures, landscapes, style, verdicts
 from dwlt_lib.records import store
 from dwlt_lib.report import chapters, study_tables
 
@@ -93,9 +95,8 @@ def figures_of(study):
 def test_the_verdict_comes_first_and_says_the_headline(outputs, toy):
     page = report.build(finished(toy())).read_text()
     first = re.search(r"<h2[^>]*>(.*?)</h2>\s*<p class=\"headline\">(.*?)</p>", page)
-    assert first[1] == "Verdict" and first[2] == captions.headline(
-        store.table("transfer", study="toy")
-    )
+    by_level = noninferiority.noninferiority(store.table("transfer", study="toy"))
+    assert first[1] == "Verdict" and first[2] == verdicts.headline(by_level, Margins())
     parts = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     assert parts == [
         "Verdict",

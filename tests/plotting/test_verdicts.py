@@ -1,0 +1,48 @@
+"""Theorems on figures and sentences of verdicts."""
+
+import numpy as np
+import pandas as pd
+from figure_tables import transfers
+
+from dwlt_lib.analysis import noninferiority
+from dwlt_lib.config.studies import Margins
+from dwlt_lib.plotting import verdicts
+
+
+def by_level(rounds=6, **which):
+    """Verdicts on one data set whose tickets match dense down to `rounds` and fall beyond."""
+    table = transfers(sets=("digits",), fractions=(1.0,), **which)
+    table[["SA", "RA"]] = np.where(table[["rounds"]] <= rounds, [0.9, 0.6], [0.6, 0.3])
+    table[["SA", "RA"]] += 0.002 * np.sin(np.arange(len(table)))[:, None]
+    return noninferiority.noninferiority(table)
+
+
+def test_the_headline_names_every_pre_training_and_what_is_certified():
+    said = verdicts.headline(by_level(), Margins())
+    assert said.startswith("Some sparse tickets match their dense network within 2 points of SA")
+    assert said.count("at least 73.8, below ") == 3 and "nan" not in said
+    nothing = verdicts.headline(by_level(0), Margins())
+    assert nothing.startswith("No sparse ticket is known to match") and "at least" not in nothing
+
+
+def test_the_caption_counts_levels_and_the_figure_has_a_panel_per_curve_and_criterion():
+    found = by_level()
+    said = verdicts.caption(found, Margins())
+    counts = found["status"].value_counts()
+    assert f"{counts['matches']} matches" in said and f"{counts['falls short']} falls short" in said
+    curves = found.groupby(noninferiority.GROUP).ngroups
+    assert len(verdicts.levels(found).axes) == 3 * curves
+
+
+def test_without_levels_there_is_a_sentence_and_an_empty_figure():
+    none = by_level().iloc[:0]
+    assert verdicts.headline(none, Margins()) == verdicts.caption(none, Margins())
+    assert not verdicts.levels(none).axes[0].collections
+
+
+def test_simulated_studies_are_drawn_as_shares_that_sum_to_all():
+    rates = pd.DataFrame(
+        [dict(truth="equal", n=3, n_dense=8, matches=0.7, undecided=0.2, falls_short=0.1)]
+    )
+    ax = verdicts.simulated(rates).axes[0]
+    assert sum(bar.get_width() for bar in ax.patches) == 100
