@@ -1,4 +1,6 @@
 from . import (
+    claims,
+    contrasts,
     double_win,
     loss_landscape,
     mask_patterns,
@@ -18,6 +20,8 @@ from .statistics import spread
 __all__ = [
     "alternatives",
     "chance_similarity",
+    "claims",
+    "contrasts",
     "criteria",
     "direction",
     "double_win",

@@ -144,7 +144,9 @@ def base_seeds(table: pd.DataFrame) -> pd.DataFrame:
             if column == "mask_seed":  # the dense network, one for all methods, has no mask
                 keys.append(table["method"].mask(table["rounds"] == 0, "dense"))
             seeds = table[column].fillna(0)
-            table = table[seeds == seeds.groupby(keys, observed=True).transform("min")]
+            table = table[
+                seeds == seeds.groupby(keys, observed=True, dropna=False).transform("min")
+            ]
     return table
 
 

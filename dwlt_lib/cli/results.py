@@ -1,4 +1,4 @@
-"""The commands that read a study: results, verdict, verify."""
+"""The commands that read a study: results, verdict, claims, verify."""
 
 from __future__ import annotations
 
@@ -87,6 +87,24 @@ def verdict(
     study = read_study(params)
     _warn_of_changes(study, params)
     all_read = print_verdict(study, rule.value, ddof, extreme.value)
+    raise typer.Exit(0 if all_read else 1)
+
+
+@app.command(epilog="Example: dwlt claims params/tour_full.yaml --markdown")
+def claims(
+    params: Params,
+    markdown: Annotated[bool, typer.Option("--markdown", help="as a table for README")] = False,
+) -> None:
+    """Print what a study says of the paper's claims: first what is decided, then what is not."""
+    study = read_study(params)
+    _warn_of_changes(study, params)
+    from dwlt_lib import report
+    from dwlt_lib.analysis.claims import as_markdown, as_text
+
+    table, all_read = read_table(study.name)
+    with refusing():
+        found = report.judge_claims(table)
+    print(as_markdown(found) if markdown else as_text(found))
     raise typer.Exit(0 if all_read else 1)
 
 

@@ -67,11 +67,13 @@ def test_a_repeated_option_and_one_with_commas_ask_for_the_same(tasks, monkeypat
 
 def test_every_command_has_an_example():
     making = ("run", "plan", "status", "report", "publish")
-    for command in (*making, "results", "verdict", "verify", "lab", "browse", "bench"):
+    for command in (*making, "results", "verdict", "claims", "verify", "lab", "browse", "bench"):
         assert f"Example: dwlt {command}" in invoke(command, "--help").stdout
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "results", "verdict", "report"])
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "status", "results", "verdict", "claims", "report"]
+)
 def test_a_missing_parameter_file_is_one_line_and_status_2(command, tmp_path, empty_outputs):
     found = invoke(command, tmp_path / "none.yaml")
     assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "none.yaml" in found.stderr
@@ -103,7 +105,7 @@ def test_results_of_a_study_never_run_say_so(request, empty_outputs):
     assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "dwlt run" in found.stderr
 
 
-@pytest.mark.parametrize("command", ["verdict", "results"])
+@pytest.mark.parametrize("command", ["verdict", "claims", "results"])
 def test_a_committed_study_that_stands_in_is_named(command, toy, tmp_path, empty_outputs):
     study = toy(
         grid=[
@@ -230,7 +232,7 @@ def planned(toy, tmp_path):
     return path, write
 
 
-@pytest.mark.parametrize("command", ["verdict", "results"])
+@pytest.mark.parametrize("command", ["verdict", "claims", "results"])
 def test_a_table_of_former_parameters_says_that_it_is(command, planned):
     path, write = planned
     assert "changed" not in invoke(command, path).stderr
@@ -240,7 +242,7 @@ def test_a_table_of_former_parameters_says_that_it_is(command, planned):
     assert invoke("status", path).exit_code == 75
 
 
-@pytest.mark.parametrize("command", ["verdict", "results", "verify"])
+@pytest.mark.parametrize("command", ["verdict", "claims", "results", "verify"])
 def test_a_damaged_record_is_one_line_and_status_1_and_the_rest_is_shown(command, planned):
     path, _ = planned
     whole = invoke(command, path) if command != "verify" else invoke(command)

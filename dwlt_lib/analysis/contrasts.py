@@ -1,0 +1,675 @@
+"""Contrasts of means over a study's records, with their errors.
+
+The unit of replication is the seed: levels of one seed share its luck and count as one. Contrasts
+between curves (theta_p or method) average each curve over its levels first, and their error is the
+interaction of curve and seed; those within a curve have the interaction of level and seed as error
+(a split plot; Cox and Reid 2000, section 6.4). Both are pooled over all curves of a task, since
+three seeds tell little of one curve alone. Such an interval speaks for further training seeds of
+these tickets. It speaks for theta_p drawn anew only where both curves have several theta_seeds,
+which are then the unit.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtr, stdtrit
+
+from dwlt_lib.analysis.double_win import CRITERIA
+from dwlt_lib.analysis.paper_results import PAPER_EXTREMES
+from dwlt_lib.analysis.tables import TOLERANCE, base_seeds, replicates
+
+Levels = tuple[float, float]
+"""Sparsities from above the first up to the second, in [0, 1]."""
+
+SPARSE: Levels = (0.0, 1.0)
+DENSE: Levels = (-1.0, 0.0)
+EXAMPLE: Levels = (0.70, 0.78)
+"""73.79 %, the level that sections 5 and 6 take as their example."""
+
+Curve = tuple[str, str]
+"""(pretraining, method)."""
+
+Data = Literal["all", "limited", "further"]
+"""All of a main data set, a part of one, or all of a further data set. The main ones are the
+paper's three; of a study without them, the one of most records."""
+
+Outcomes = Mapping[str, Mapping[str, np.ndarray]]
+"""{id of a transfer: {SA, RA: which test images are right, bool (N,)}}, as `records.outcomes`."""
+
+SEEDS = "further training seeds and test images, of these theta_p and masks"
+THETAS = "theta_p, masks and training seeds drawn anew, and further test images"
+THESE_IMAGES = "further training seeds of these theta_p and masks, on these test images"
+NETWORKS = "further networks like these, with one draw of directions each"
+MASKS = "the masks that are there, exactly"
+
+
+class Term(NamedTuple):
+    """One contrast."""
+
+    effect: float
+    """A difference of means, as a fraction of 1."""
+    error: float
+    """Its standard error; NaN: not known, 0: exact."""
+    df: float
+    """Degrees of freedom of the error."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The largest of one or more contrasts, with what is known of it."""
+
+    where: str
+    """The data, in words; empty for what is not about downstream data."""
+    what: str
+    """The contrast, in words."""
+    terms: tuple[Term, ...]
+    """The contrasts."""
+    n: int
+    """How many units of replication there are."""
+    speaks_for: str
+    """The population that the interval is about."""
+
+    @property
+    def effect(self) -> float:
+        """The largest of the effects."""
+        return max(term.effect for term in self.terms)
+
+    @property
+    def error(self) -> float:
+        """The largest of the errors."""
+        return float(np.max([term.error for term in self.terms]))
+
+    def low(self, alpha: float) -> float:
+        """The lower bound at a one-sided error of alpha, divided among the contrasts.
+
+        Args:
+            alpha: in (0, 0.5).
+
+        Returns:
+            The bound, NaN where the error is not known.
+        """
+        each = 1 - alpha / len(self.terms)
+        return float(np.max([e - stdtrit(df, each) * error for e, error, df in self.terms]))
+
+    def high(self, alpha: float) -> float:
+        """The upper bound at a one-sided error of alpha: every contrast's own lies below it.
+
+        Args:
+            alpha: in (0, 0.5).
+
+        Returns:
+            The bound, NaN where the error is not known.
+        """
+        return float(np.max([e + stdtrit(df, 1 - alpha) * error for e, error, df in self.terms]))
+
+    def p_above(self, threshold: float) -> float:
+        """How surely one of the contrasts lies above a threshold.
+
+        Args:
+            threshold: a fraction of 1.
+
+        Returns:
+            The one-sided p-value (Bonferroni).
+        """
+        return min(1.0, len(self.terms) * float(np.min(self._p_values(threshold))))
+
+    def p_below(self, threshold: float) -> float:
+        """How surely all contrasts lie below a threshold.
+
+        Args:
+            threshold: a fraction of 1.
+
+        Returns:
+            The one-sided p-value (intersection-union test).
+        """
+        return 1.0 - float(np.min(self._p_values(threshold)))
+
+    def _p_values(self, threshold: float) -> list[float]:
+        """Of each contrast: it lies above the threshold."""
+        return [stdtr(df, (threshold - e) / max(err, TOLERANCE)) for e, err, df in self.terms]
+
+
+# ------------------------------------------------------------------------------------------
+# accuracies
+
+
+@dataclass(frozen=True)
+class Task:
+    """The accuracies by one criterion on one share of a data set."""
+
+    where: str
+    """The data, in words."""
+    data: Data
+    """Which kind they are."""
+    criterion: str
+    """Of `CRITERIA`."""
+    by_seed: dict[Curve, pd.DataFrame]
+    """(rounds, seeds) accuracies of each curve with the base theta_p; the dense network, of rounds
+    0, is in each."""
+    by_theta: dict[Curve, pd.DataFrame]
+    """The same, (rounds, theta_seeds): means over training seeds."""
+    sparsity: dict[int, float]
+    """Of each level, by rounds."""
+    images: float
+    """How many test images there are; NaN: not known."""
+    bits: dict[tuple[str, str, int, int], np.ndarray]
+    """Which test images are right, by (*curve, rounds, seed), where that was stored."""
+
+    def matrix(
+        self, cells: dict[Curve, pd.DataFrame], curve: Curve, levels: Levels
+    ) -> pd.DataFrame:
+        """The accuracies of some of a curve's levels.
+
+        Args:
+            cells: `by_seed` or `by_theta`.
+            curve: the curve; one that is not there has no levels.
+            levels: which of them.
+
+        Returns:
+            (rounds, units), without units that lack one of these levels.
+        """
+        own = cells.get(curve, pd.DataFrame())
+        sparsity = own.index.map(self.sparsity).to_numpy(float)
+        own = own.loc[(sparsity > levels[0]) & (sparsity <= levels[1])]
+        return own.dropna(how="all").dropna(axis="columns")
+
+    def image_variance(
+        self, high: tuple[Curve, pd.DataFrame], low: tuple[Curve, pd.DataFrame]
+    ) -> float:
+        """The variance of the difference of two means by the draw of test images.
+
+        With bits it is the variance over images of the mean difference, less what the seeds add to
+        that, which the seeds' error holds already; else p (1 - p) / N of both means, as if they
+        were tested on different images.
+
+        Args:
+            high: a curve, and the (rounds, seeds) accuracies over which the mean is taken.
+            low: the same of the mean that is subtracted, with the same seeds.
+
+        Returns:
+            The variance; 0 where the number of test images is not known.
+        """
+        try:
+            a, b = (self._right(*side) for side in (high, low))
+        except KeyError:
+            means = [own.to_numpy().mean() for _, own in (high, low)]
+            variance = sum(mean * (1 - mean) for mean in means) / self.images
+            return 0.0 if np.isnan(variance) else variance
+        n, images = (a - b).shape
+        of_seeds = (a - b).var(axis=0, ddof=1).mean() / n if n > 1 else 0.0
+        return max((a - b).mean(axis=0).var(ddof=1) - of_seeds, 0.0) / images
+
+    def _right(self, curve: Curve, cells: pd.DataFrame) -> np.ndarray:
+        """(seeds, images) the share of the levels at which an image is right."""
+        names = {r: curve if r else (curve[0], "dense") for r in cells.index}
+        return np.array(
+            [np.mean([self.bits[*names[r], r, s] for r in names], axis=0) for s in cells]
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a study's records say, as far as it has them."""
+
+    tasks: list[Task]
+    """Accuracies of transfers."""
+    attacks: pd.DataFrame
+    """Transfer attacks (Table A2)."""
+    pairs: pd.DataFrame | None = None
+    """The similarity of IMP-ST's masks, of `mask_patterns.similarity_table`."""
+    kernels: pd.DataFrame | None = None
+    """The zero kernels of IMP-ST's masks, of `mask_patterns.zero_kernel_table`."""
+    areas: pd.DataFrame | None = None
+    """The basins on clean images, of `plotting.landscapes.basin_area`."""
+
+
+Contrast = Callable[[Evidence], Iterator[Estimate]]
+"""Yields an estimate for each task that has its records."""
+
+
+def tasks(table: pd.DataFrame, outcomes: Outcomes) -> list[Task]:
+    """Everything that a table of transfers says of accuracies.
+
+    Args:
+        table: transfers, as `tables.replicates` takes them.
+        outcomes: the correctness per image, of as many of them as have it.
+
+    Returns:
+        A task for each criterion and share of a data set.
+
+    Raises:
+        ValueError: one line, as `tables.replicates`.
+    """
+    rows = replicates(table)
+    if rows.empty:
+        return []
+    drawn = []  # the same of each theta_seed, which is then the unit
+    if "theta_seed" in table.columns and table["theta_seed"].nunique() > 1:
+        drawn = [replicates(own).assign(seed=theta) for theta, own in table.groupby("theta_seed")]
+    by_theta = pd.concat(drawn) if drawn else rows.iloc[:0]
+    right: dict[tuple, dict[tuple[str, str, int, int], Mapping[str, np.ndarray]]] = {}
+    for row in base_seeds(table).to_dict("records"):
+        if row.get("id") in outcomes:
+            method = row["method"] if row["rounds"] else "dense"
+            run = (row["pretraining"], method, row["rounds"], row["seed"])
+            where = (row["dataset"], row["fraction"], row["regime"])
+            right.setdefault(where, {})[run] = outcomes[row["id"]]
+    counts = rows["dataset"].value_counts()
+    figure_3 = {dataset for _, _, dataset in PAPER_EXTREMES}
+    main = [name for name in counts.index if name in figure_3] or [counts.index[0]]
+    most = rows.groupby("dataset")["fraction"].max()
+    found = []
+    for (dataset, fraction), own in rows.groupby(["dataset", "fraction"]):
+        kind: Data = "all" if dataset in main else "further"
+        if fraction < most[dataset]:
+            kind = "limited"
+        share = "" if fraction == 1 else f"{100 * fraction:g} % of "
+        thetas = by_theta[(by_theta["dataset"] == dataset) & (by_theta["fraction"] == fraction)]
+        for criterion, (regime, metric) in CRITERIA.items():
+            if regime not in set(own["regime"]):
+                continue
+            bits = right.get((dataset, fraction, regime), {})
+            found.append(
+                Task(
+                    where=f"{share}{dataset}",
+                    data=kind,
+                    criterion=criterion,
+                    by_seed=_curves(own[own["regime"] == regime], metric),
+                    by_theta=_curves(thetas[thetas["regime"] == regime], metric),
+                    sparsity=own.groupby("rounds")["sparsity"].median().to_dict(),
+                    images=own["test_images"].median(),
+                    bits={run: each[metric] for run, each in bits.items()},
+                )
+            )
+    return found
+
+
+def _curves(rows: pd.DataFrame, metric: str) -> dict[Curve, pd.DataFrame]:
+    """{curve: (rounds, units) means}, the dense network of its pre-training in each."""
+    found = {}
+    for pretraining, own in rows.groupby("pretraining"):
+        for method in own["method"].unique():
+            if method != "dense":
+                curve = own[own["method"].isin(["dense", method])]
+                wide = curve.pivot_table(index="rounds", columns="seed", values=metric)
+                found[str(pretraining), method] = wide
+    return found
+
+
+def between(
+    high: Curve, low: Curve, criterion: str, levels: Levels = SPARSE, data: Data = "all"
+) -> Contrast:
+    """One curve less another, each averaged over the levels that both have.
+
+    var = 2 s^2 / n + s_img^2 / N: s^2 is the mean square of the residuals of curve + unit, fitted
+    to the level means of every curve of the task, on (curves - 1) (n - 1) degrees of freedom.
+
+    Args:
+        high: the curve that a claim puts above.
+        low: the other.
+        criterion: of `CRITERIA`.
+        levels: over which each is averaged.
+        data: which tasks.
+
+    Returns:
+        The contrast.
+    """
+
+    def contrast(evidence: Evidence) -> Iterator[Estimate]:
+        for task in _chosen(evidence, criterion, data):
+            cells, speaks_for = task.by_seed, SEEDS
+            a, b = _shared(task, task.by_theta, high, low, levels)
+            if high[0] != low[0] and a.shape[1] > 1:
+                cells, speaks_for = task.by_theta, THETAS
+            else:
+                a, b = _shared(task, cells, high, low, levels)
+            if a.empty:
+                continue
+            means = {}
+            for curve in cells:
+                own = task.matrix(cells, curve, levels)
+                own = own.loc[own.index.isin(a.index), own.columns.isin(a.columns)]
+                if len(own) and own.shape[1] == a.shape[1]:
+                    means[curve] = own.mean()
+            square, df = _interaction([pd.DataFrame(means)])
+            # bits are those of seeds, not of theta_seeds
+            tested = task if speaks_for == SEEDS else replace(task, bits={})
+            seeds, images = 2 * square / a.shape[1], tested.image_variance((high, a), (low, b))
+            compared = f"{high[0]} less {low[0]}"
+            if high[0] == low[0]:
+                compared = f"{high[1]} less {low[1]}"
+            yield Estimate(
+                where=task.where,
+                what=f"{_name(criterion)}, {compared}, {_sparsities(task, a.index)}",
+                terms=(_term(float((a - b).to_numpy().mean()), seeds, df, images, task.images),),
+                n=a.shape[1],
+                speaks_for=speaks_for,
+            )
+
+    return contrast
+
+
+def _shared(
+    task: Task, cells: dict[Curve, pd.DataFrame], a: Curve, b: Curve, levels: Levels
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The levels and units that two curves share."""
+    one, other = (task.matrix(cells, curve, levels) for curve in (a, b))
+    rounds, units = one.index.intersection(other.index), one.columns.intersection(other.columns)
+    return one.loc[rounds, units], other.loc[rounds, units]
+
+
+def within(curve: Curve, criterion: str, high: Levels, low: Levels, data: Data = "all") -> Contrast:
+    """The mean over some levels of a curve less that over others.
+
+    var = s^2 (1 / k + 1 / l) / n + s_img^2 / N for k and l levels: s^2 is the mean square of the
+    residuals of level + seed within every curve of the task, pooled.
+
+    Args:
+        curve: the curve; the levels `DENSE` are its dense network.
+        criterion: of `CRITERIA`.
+        high: the levels that a claim puts above.
+        low: the others.
+        data: which tasks.
+
+    Returns:
+        The contrast.
+    """
+
+    def contrast(evidence: Evidence) -> Iterator[Estimate]:
+        for task in _chosen(evidence, criterion, data):
+            a, b = (task.matrix(task.by_seed, curve, levels) for levels in (high, low))
+            seeds = a.columns.intersection(b.columns)
+            if a.empty or b.empty or seeds.empty:
+                continue
+            what = f"{_sparsities(task, a.index)} less {_sparsities(task, b.index)}"
+            terms = (_level_contrast(task, curve, a[seeds], b[seeds]),)
+            what = f"{_name(criterion)} of {' by '.join(curve)}, {what}"
+            yield Estimate(task.where, what, terms, len(seeds), SEEDS)
+
+    return contrast
+
+
+def best_over_dense(pretrainings: tuple[str, ...], criterion: str, data: Data) -> Contrast:
+    """The sparse level of IMP-ST that is furthest above its own dense network, of any theta_p.
+
+    Its error is that of `within`; that it is the best of several is counted against it
+    (Bonferroni).
+
+    Args:
+        pretrainings: p of theta_p.
+        criterion: of `CRITERIA`.
+        data: which tasks.
+
+    Returns:
+        The contrast.
+    """
+
+    def contrast(evidence: Evidence) -> Iterator[Estimate]:
+        for task in _chosen(evidence, criterion, data):
+            found, n = {}, 0
+            for curve in ((pretraining, "IMP-ST") for pretraining in pretrainings):
+                own = task.matrix(task.by_seed, curve, (DENSE[0], SPARSE[1]))
+                for rounds in own.index.drop(0) if 0 in own.index and own.size else []:
+                    gap = _level_contrast(task, curve, own.loc[[rounds]], own.loc[[0]])
+                    found[curve[0], rounds], n = gap, own.shape[1]
+            if found:
+                (best, rounds), _ = max(found.items(), key=lambda level: level[1].effect)
+                which = f"best of {len(found)} levels ({best}, {_sparsities(task, [rounds])})"
+                what = f"{_name(criterion)} less dense, {which}"
+                yield Estimate(task.where, what, tuple(found.values()), n, SEEDS)
+
+    return contrast
+
+
+def _chosen(evidence: Evidence, criterion: str, data: Data) -> list[Task]:
+    return [t for t in evidence.tasks if (t.criterion, t.data) == (criterion, data)]
+
+
+def _level_contrast(task: Task, curve: Curve, a: pd.DataFrame, b: pd.DataFrame) -> Term:
+    """The mean of some levels of a curve less that of others."""
+    matrices = [task.matrix(task.by_seed, each, SPARSE) for each in task.by_seed]
+    square, df = _interaction(matrices)
+    seeds = square * (1 / len(a) + 1 / len(b)) / a.shape[1]
+    images = task.image_variance((curve, a), (curve, b))
+    return _term(float((a.mean() - b.mean()).mean()), seeds, df, images, task.images)
+
+
+def _term(effect: float, seeds: float, df: float, images: float, count: float) -> Term:
+    """A contrast from the seeds' part of its variance, on df, and that of `count` images.
+
+    The degrees of freedom of the sum are Satterthwaite's.
+    """
+    total = seeds + images
+    if images > 0:
+        df = total**2 / (seeds**2 / df + images**2 / max(count - 1, 1))
+    return Term(effect, float(np.sqrt(total)), df)
+
+
+def _interaction(matrices: list[pd.DataFrame]) -> tuple[float, float]:
+    """The pooled mean square of the residuals of row + column, and its degrees of freedom.
+
+    NaN where no matrix has two rows and two columns.
+    """
+    squares, df = 0.0, 0
+    for matrix in matrices:
+        y = matrix.to_numpy(float)
+        if min(y.shape) > 1:
+            y = y - y.mean(axis=0) - y.mean(axis=1, keepdims=True) + y.mean()
+            squares += (y**2).sum()
+            df += (y.shape[0] - 1) * (y.shape[1] - 1)
+    return (squares / df, df) if df else (np.nan, 1)
+
+
+def _name(criterion: str) -> str:
+    regime, metric = CRITERIA[criterion]
+    return f"{metric} after {regime}"
+
+
+def _sparsities(task: Task, rounds: Iterable[int]) -> str:
+    """Levels in words: "dense", "73.8 %" or "mean of 8 levels, 20.0 to 97.2 %"."""
+    shown = [f"{100 * task.sparsity[r]:.1f}" for r in sorted(rounds)]
+    if shown == ["0.0"]:
+        return "dense"
+    if len(shown) == 1:
+        return f"{shown[0]} %"
+    return f"mean of {len(shown)} levels, {shown[0]} to {shown[-1]} %"
+
+
+# ------------------------------------------------------------------------------------------
+# contrasts of other records
+
+
+def _over_units(where: str, what: str, by_unit: pd.DataFrame, speaks_for: str) -> Estimate:
+    """Means of contrasts over units; rows are units, columns contrasts.
+
+    The variance over units is pooled over the contrasts. Masks of one unit are known exactly.
+    """
+    n = len(by_unit)
+    if n == 1 and speaks_for == MASKS:
+        error, df = 0.0, 1
+    else:
+        error, df = np.sqrt(by_unit.var(ddof=1).mean() / n), max(by_unit.shape[1] * (n - 1), 1)
+    terms = tuple(Term(float(effect), float(error), df) for effect in by_unit.mean())
+    return Estimate(where, what, terms, n, speaks_for)
+
+
+def _attacked(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Transfer attacks on theta_AT by IMP-ST and its dense network, task by task."""
+    table = base_seeds(evidence.attacks) if len(evidence.attacks) else evidence.attacks
+    table = table[(table["pretraining"] == "AT") & table["method"].isin(["dense", "IMP-ST"])]
+    for (dataset, fraction), own in table.groupby(["dataset", "fraction"]):
+        share = "" if fraction == 1 else f"{100 * fraction:g} % of "
+        yield f"{share}{dataset}", own
+
+
+def dense_over_sparse_attacked(evidence: Evidence) -> Iterator[Estimate]:
+    """The most by which dense exceeds a sparse ticket on an unseen model's images.
+
+    Args:
+        evidence: its transfer attacks.
+
+    Yields:
+        One estimate per task.
+    """
+    for where, own in _attacked(evidence):
+        accuracy = own.pivot_table(index="seed", columns="rounds", values="transfer_accuracy")
+        accuracy = accuracy.dropna()
+        if 0 in accuracy and len(accuracy.columns) > 1 and len(accuracy):
+            gaps = -accuracy.drop(columns=0).sub(accuracy[0], axis=0)
+            what = f"transfer-attack accuracy, dense less the worst of {gaps.shape[1]} levels"
+            yield _over_units(where, what, gaps, THESE_IMAGES)
+
+
+def own_over_transfer_attack(evidence: Evidence) -> Iterator[Estimate]:
+    """The most by which a network withstands its own PGD better than an unseen model's images.
+
+    Args:
+        evidence: its transfer attacks.
+
+    Yields:
+        One estimate per task.
+    """
+    for where, own in _attacked(evidence):
+        own = own.assign(gap=own["RA"] - own["transfer_accuracy"])
+        gaps = own.pivot_table(index="seed", columns="rounds", values="gap").dropna()
+        if len(gaps):
+            what = f"RA less transfer-attack accuracy, most of {gaps.shape[1]} networks"
+            yield _over_units(where, what, gaps, THESE_IMAGES)
+
+
+def widest_over_fat(evidence: Evidence) -> Iterator[Estimate]:
+    """The most by which another basin is wider than FAT's, over theta_p and levels of loss.
+
+    Args:
+        evidence: its basins.
+
+    Yields:
+        One estimate; its units are the data that the networks were trained on.
+    """
+    table = evidence.areas
+    if table is None or table.empty or "FAT" not in set(table["pretraining"]):
+        return
+    areas = table.pivot_table(index="where", columns=["pretraining", "level"], values="area")
+    areas = areas.dropna()
+    others = areas.drop(columns="FAT", level="pretraining")
+    if len(areas) and len(others.columns):
+        gaps = pd.DataFrame({key: others[key] - areas["FAT", key[1]] for key in others})
+        what = "share of the plane below its minimum + a level, widest of the others less FAT"
+        yield _over_units("", what, gaps, NETWORKS)
+
+
+def _mask_levels(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of masks by a role of their level: "example" (73.79 %) and "last"."""
+    sparsity = table["sparsity"]
+    example = table[(sparsity > EXAMPLE[0]) & (sparsity <= EXAMPLE[1])].assign(level="example")
+    last = table[table["rounds"] == table["rounds"].max()].assign(level="last")
+    return pd.concat([example, last])
+
+
+def similarity_at_example(evidence: Evidence) -> Iterator[Estimate]:
+    """The similarity of the two pre-trainings whose masks are the most alike, at 73.79 %.
+
+    Args:
+        evidence: its pairs of masks.
+
+    Yields:
+        One estimate.
+    """
+    yield from _similarities(evidence, "relative similarity at 73.8 %, most alike pair", "example")
+
+
+def similarity_gained(evidence: Evidence) -> Iterator[Estimate]:
+    """How much more alike masks are at the sparsest level than at 73.79 %.
+
+    Args:
+        evidence: its pairs of masks.
+
+    Yields:
+        One estimate.
+    """
+    what = "relative similarity, the sparsest level less 73.8 %, pair that gains most"
+    yield from _similarities(evidence, what, "last", "example")
+
+
+def _similarities(
+    evidence: Evidence, what: str, level: str, less: str | None = None
+) -> Iterator[Estimate]:
+    if evidence.pairs is None or evidence.pairs.empty:
+        return
+    pairs = evidence.pairs.astype({"sparsity": float})
+    table = _mask_levels(pairs).pivot_table(
+        index="seed", columns=["level", "pair"], values="similarity"
+    )
+    table = table.dropna()
+    if table.empty or not {level, less or level} <= set(table.columns.get_level_values("level")):
+        return
+    found = table[level] - table[less] if less else table[level]
+    yield _over_units("", what, found, MASKS)
+
+
+def _zero_shares(evidence: Evidence, blocks: dict[str, str]) -> pd.DataFrame:
+    """Shares of zero kernels above 1x1 in the sparsest masks.
+
+    Rows are seeds, columns (pretraining, group of blocks); blocks names each block's group.
+    """
+    if evidence.kernels is None or evidence.kernels.empty:
+        return pd.DataFrame()
+    table = evidence.kernels
+    table = table[(table["kernel"] > 1) & (table["rounds"] == table["rounds"].max())]
+    table = table.assign(blocks=table["block"].map(blocks)).dropna(subset="blocks")
+    counts = table.groupby(["seed", "pretraining", "blocks"])[["zero", "kernels"]].sum()
+    shares = counts["zero"].astype(float) / counts["kernels"].astype(float)
+    return shares.unstack(["pretraining", "blocks"]).dropna()
+
+
+_ALL = dict.fromkeys(("stem", "B1", "B2", "B3", "B4"), "all")
+_HALVES = {"B1": "front", "B2": "front", "B3": "later", "B4": "later"}
+
+
+def zero_kernels_over(pretraining: str, sign: int) -> Contrast:
+    """The most (sign 1) or least by which another theta_p's masks have more zero kernels.
+
+    Args:
+        pretraining: the one that the claim puts at one end.
+        sign: 1 if it shall have the most: the largest lead of another; -1 if the fewest: the
+            largest lead over another.
+
+    Returns:
+        The contrast.
+    """
+
+    def contrast(evidence: Evidence) -> Iterator[Estimate]:
+        shares = _zero_shares(evidence, _ALL)
+        if pretraining not in shares or shares.shape[1] < 2:
+            return
+        shares = shares.droplevel("blocks", axis="columns")
+        gaps = sign * shares.drop(columns=pretraining).sub(shares[pretraining], axis=0)
+        pair = f"another less {pretraining}" if sign > 0 else f"{pretraining} less another"
+        yield _over_units("", f"zero kernels above 1x1, sparsest masks, {pair}", gaps, MASKS)
+
+    return contrast
+
+
+def zero_kernels_in(pretraining: str, more: str, fewer: str) -> Contrast:
+    """The share of zero kernels in one half of the residual blocks less that in the other.
+
+    Args:
+        pretraining: whose masks.
+        more: "front" (B1, B2) or "later" (B3, B4).
+        fewer: the other.
+
+    Returns:
+        The contrast.
+    """
+
+    def contrast(evidence: Evidence) -> Iterator[Estimate]:
+        shares = _zero_shares(evidence, _HALVES)
+        if {(pretraining, more), (pretraining, fewer)} <= set(shares.columns):
+            gap = shares[pretraining][more] - shares[pretraining][fewer]
+            what = f"zero kernels above 1x1 of {pretraining}, {more} blocks less {fewer}"
+            yield _over_units("", what, gap.to_frame(), MASKS)
+
+    return contrast

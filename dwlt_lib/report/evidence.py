@@ -1,0 +1,37 @@
+"""What a study's records say of the paper's claims: its tables, brought to `analysis.claims`."""
+
+import pandas as pd
+
+from dwlt_lib import pruning
+from dwlt_lib.analysis import claims, contrasts, mask_patterns, tables
+from dwlt_lib.plotting import landscapes
+from dwlt_lib.records import store
+
+
+def judge_claims(table: pd.DataFrame) -> pd.DataFrame:
+    """Every claim of the paper, judged by the records of a study.
+
+    Args:
+        table: all of them, of `records.table`.
+
+    Returns:
+        The table of `claims.claims`.
+
+    Raises:
+        KeyError, ValueError: one line, as `records.read`, or as `tables.replicates`.
+
+    Example:
+        >>> judge_claims(records.table(study="tour_full"))[["number", "verdict"]]
+    """
+    masks = tables.base_seeds(table[(table["kind"] == "mask") & (table["method"] == "IMP-ST")])
+    low, high = contrasts.EXAMPLE
+    is_example = (masks["sparsity"] > low) & (masks["sparsity"] <= high)
+    masks = masks[is_example | (masks["rounds"] == masks["rounds"].max())]
+    surfaces = table[(table["kind"] == "surface") & (table["images"] == "clean")]
+    return claims.claims(
+        table,
+        store.outcomes_of(table[table["kind"] == "transfer"]),
+        pairs=mask_patterns.similarity_table(masks, pruning.read_mask),
+        kernels=mask_patterns.zero_kernel_table(masks, pruning.read_mask),
+        areas=landscapes.basin_area(landscapes.panels(surfaces, store.read)),
+    )
