@@ -20,12 +20,11 @@ from dwlt_lib.analysis.contrasts import (
     Contrast,
     Estimate,
     Evidence,
-    Outcomes,
     best_over_dense,
     between,
     within,
 )
-from dwlt_lib.analysis.double_win import CRITERIA
+from dwlt_lib.analysis.statistics import CRITERIA, Outcomes
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
 VERDICTS = (HOLDS, FAILS, OPEN)
@@ -420,7 +419,7 @@ def _judge(found: list[tuple[Claim, Estimate | None]], alpha: float) -> list[tup
     uncertain = [i for i, (_, estimate) in enumerate(found) if estimate and estimate.error > 0]
     uncertain.sort(key=lambda i: min(sides[i]))
     level, decided = dict.fromkeys(range(len(found)), alpha), set()
-    stopped = False
+    stopped, current = False, alpha
     for k, i in enumerate(uncertain):
         if not stopped:
             current = alpha / (len(uncertain) - k)
@@ -432,10 +431,14 @@ def _judge(found: list[tuple[Claim, Estimate | None]], alpha: float) -> list[tup
     verdicts = [OPEN] * len(found)
     for i in decided:
         verdicts[i] = HOLDS if sides[i][0] < sides[i][1] else FAILS
-    holding = {(c.name, e.where) for (c, e), v in zip(found, verdicts, strict=True) if v == HOLDS}
-    for i, (claim, estimate) in enumerate(found):
-        needed = (claim.provided, estimate.where if estimate else "")
-        if claim.provided and verdicts[i] == HOLDS and needed not in holding:
+    places = [(claim.name, estimate.where if estimate else "") for claim, estimate in found]
+    holding = {place for place, verdict in zip(places, verdicts, strict=True) if verdict == HOLDS}
+    for i, (claim, _) in enumerate(found):
+        if (
+            claim.provided
+            and verdicts[i] == HOLDS
+            and (claim.provided, places[i][1]) not in holding
+        ):
             verdicts[i] = OPEN
     return [(verdict, level[i]) for i, verdict in enumerate(verdicts)]
 

@@ -11,15 +11,15 @@ which are then the unit.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from dwlt_lib.analysis.double_win import CRITERIA
 from dwlt_lib.analysis.paper_results import PAPER_EXTREMES
-from dwlt_lib.analysis.tables import TOLERANCE, base_seeds, replicates
+from dwlt_lib.analysis.statistics import CRITERIA, Outcomes
+from dwlt_lib.analysis.tables import TOLERANCE, base_seeds, replicates, sparsities
 
 Levels = tuple[float, float]
 """Sparsities from above the first up to the second, in [0, 1]."""
@@ -35,9 +35,6 @@ Curve = tuple[str, str]
 Data = Literal["all", "limited", "further"]
 """All of a main data set, a part of one, or all of a further data set. The main ones are the
 paper's three; of a study without them, the one of most records."""
-
-Outcomes = Mapping[str, Mapping[str, np.ndarray]]
-"""{id of a transfer: {SA, RA: which test images are right, bool (N,)}}, as `records.outcomes`."""
 
 SEEDS = "further training seeds and test images, of these theta_p and masks"
 THETAS = "theta_p, masks and training seeds drawn anew, and further test images"
@@ -155,7 +152,7 @@ class Task:
     """Of each level, by rounds."""
     images: float
     """How many test images there are; NaN: not known."""
-    bits: dict[tuple[str, str, int, int], np.ndarray]
+    bits: Mapping[tuple, np.ndarray]
     """Which test images are right, by (*curve, rounds, seed), where that was stored."""
 
     def matrix(
@@ -250,7 +247,7 @@ def tasks(table: pd.DataFrame, outcomes: Outcomes) -> list[Task]:
     if "theta_seed" in table.columns and table["theta_seed"].nunique() > 1:
         drawn = [replicates(own).assign(seed=theta) for theta, own in table.groupby("theta_seed")]
     by_theta = pd.concat(drawn) if drawn else rows.iloc[:0]
-    right: dict[tuple, dict[tuple[str, str, int, int], Mapping[str, np.ndarray]]] = {}
+    right: dict[tuple, dict[tuple, Mapping[str, np.ndarray]]] = {}
     for row in base_seeds(table).to_dict("records"):
         if row.get("id") in outcomes:
             method = row["method"] if row["rounds"] else "dense"
@@ -260,13 +257,14 @@ def tasks(table: pd.DataFrame, outcomes: Outcomes) -> list[Task]:
     counts = rows["dataset"].value_counts()
     figure_3 = {dataset for _, _, dataset in PAPER_EXTREMES}
     main = [name for name in counts.index if name in figure_3] or [counts.index[0]]
-    most = rows.groupby("dataset")["fraction"].max()
+    most = rows.groupby("dataset")["fraction"].max().to_dict()
     found = []
     for (dataset, fraction), own in rows.groupby(["dataset", "fraction"]):
         kind: Data = "all" if dataset in main else "further"
-        if fraction < most[dataset]:
+        if fraction != most[dataset]:
+            if dataset not in main:
+                continue
             kind = "limited"
-        share = "" if fraction == 1 else f"{100 * fraction:g} % of "
         thetas = by_theta[(by_theta["dataset"] == dataset) & (by_theta["fraction"] == fraction)]
         for criterion, (regime, metric) in CRITERIA.items():
             if regime not in set(own["regime"]):
@@ -274,12 +272,12 @@ def tasks(table: pd.DataFrame, outcomes: Outcomes) -> list[Task]:
             bits = right.get((dataset, fraction, regime), {})
             found.append(
                 Task(
-                    where=f"{share}{dataset}",
+                    where=_where(dataset, fraction),
                     data=kind,
                     criterion=criterion,
                     by_seed=_curves(own[own["regime"] == regime], metric),
                     by_theta=_curves(thetas[thetas["regime"] == regime], metric),
-                    sparsity=own.groupby("rounds")["sparsity"].median().to_dict(),
+                    sparsity=sparsities(own),
                     images=own["test_images"].median(),
                     bits={run: each[metric] for run, each in bits.items()},
                 )
@@ -412,7 +410,7 @@ def best_over_dense(pretrainings: tuple[str, ...], criterion: str, data: Data) -
             found, n = {}, 0
             for curve in ((pretraining, "IMP-ST") for pretraining in pretrainings):
                 own = task.matrix(task.by_seed, curve, (DENSE[0], SPARSE[1]))
-                for rounds in own.index.drop(0) if 0 in own.index and own.size else []:
+                for rounds in own.index[own.index > 0] if 0 in own.index and own.size else []:
                     gap = _level_contrast(task, curve, own.loc[[rounds]], own.loc[[0]])
                     found[curve[0], rounds], n = gap, own.shape[1]
             if found:
@@ -468,6 +466,11 @@ def _name(criterion: str) -> str:
     return f"{metric} after {regime}"
 
 
+def _where(dataset: Any, fraction: Any) -> str:
+    """Data in words: "digits", "10 % of digits"."""
+    return f"{dataset}" if fraction == 1 else f"{100 * fraction:g} % of {dataset}"
+
+
 def _sparsities(task: Task, rounds: Iterable[int]) -> str:
     """Levels in words: "dense", "73.8 %" or "mean of 8 levels, 20.0 to 97.2 %"."""
     shown = [f"{100 * task.sparsity[r]:.1f}" for r in sorted(rounds)]
@@ -501,8 +504,7 @@ def _attacked(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
     table = base_seeds(evidence.attacks) if len(evidence.attacks) else evidence.attacks
     table = table[(table["pretraining"] == "AT") & table["method"].isin(["dense", "IMP-ST"])]
     for (dataset, fraction), own in table.groupby(["dataset", "fraction"]):
-        share = "" if fraction == 1 else f"{100 * fraction:g} % of "
-        yield f"{share}{dataset}", own
+        yield _where(dataset, fraction), own
 
 
 def dense_over_sparse_attacked(evidence: Evidence) -> Iterator[Estimate]:
@@ -556,7 +558,7 @@ def widest_over_fat(evidence: Evidence) -> Iterator[Estimate]:
     areas = areas.dropna()
     others = areas.drop(columns="FAT", level="pretraining")
     if len(areas) and len(others.columns):
-        gaps = pd.DataFrame({key: others[key] - areas["FAT", key[1]] for key in others})
+        gaps = pd.DataFrame({(p, at): others[p, at] - areas["FAT", at] for p, at in others.columns})
         what = "share of the plane below its minimum + a level, widest of the others less FAT"
         yield _over_units("", what, gaps, NETWORKS)
 
@@ -606,7 +608,9 @@ def _similarities(
     table = table.dropna()
     if table.empty or not {level, less or level} <= set(table.columns.get_level_values("level")):
         return
-    found = table[level] - table[less] if less else table[level]
+    found = table.xs(level, axis="columns", level="level")
+    if less:
+        found = found - table.xs(less, axis="columns", level="level")
     yield _over_units("", what, found, MASKS)
 
 
@@ -625,7 +629,7 @@ def _zero_shares(evidence: Evidence, blocks: dict[str, str]) -> pd.DataFrame:
     return shares.unstack(["pretraining", "blocks"]).dropna()
 
 
-_ALL = dict.fromkeys(("stem", "B1", "B2", "B3", "B4"), "all")
+_ALL = {block: "all" for block in ("stem", "B1", "B2", "B3", "B4")}
 _HALVES = {"B1": "front", "B2": "front", "B3": "later", "B4": "later"}
 
 
@@ -668,8 +672,8 @@ def zero_kernels_in(pretraining: str, more: str, fewer: str) -> Contrast:
     def contrast(evidence: Evidence) -> Iterator[Estimate]:
         shares = _zero_shares(evidence, _HALVES)
         if {(pretraining, more), (pretraining, fewer)} <= set(shares.columns):
-            gap = shares[pretraining][more] - shares[pretraining][fewer]
+            gap = shares[pretraining, more] - shares[pretraining, fewer]
             what = f"zero kernels above 1x1 of {pretraining}, {more} blocks less {fewer}"
-            yield _over_units("", what, gap.to_frame(), MASKS)
+            yield _over_units("", what, pd.DataFrame({"gap": gap}), MASKS)
 
     return contrast
