@@ -25,6 +25,7 @@ from dwlt_lib.analysis.contrasts import (
     within,
 )
 from dwlt_lib.analysis.statistics import CRITERIA, Outcomes
+from dwlt_lib.config.studies import Margins
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
 VERDICTS = (HOLDS, FAILS, OPEN)
@@ -62,7 +63,7 @@ class Claim:
     """Of the paper: "4.1", "A2"."""
     number: str
     """The claim's number there, with a letter where it takes several contrasts: "2a"."""
-    about: Literal["pre-training", "method", "sparsity", "attack", "landscape", "mask"]
+    about: Literal["ticket", "pre-training", "method", "sparsity", "attack", "landscape", "mask"]
     """What the contrast compares."""
     text: str
     """What the paper says, in our words."""
@@ -98,9 +99,21 @@ _KERNELS = "masks by IMP-ST from theta_STD, theta_FAT and theta_AT"
 _ATTACKS = "transfer attacks on theta_AT by IMP-ST"
 
 CLAIMS = (
+    *(
+        Claim(
+            "4.1",
+            number,
+            "ticket",
+            f"double-win tickets of {pretraining} exist at 73.8 % sparsity",
+            f"transfers by ST and AT {_BY_IMP}{pretraining} at 73.8 % sparsity, and dense",
+            contrasts.beyond_margin(pretraining),
+            "below",
+        )
+        for number, pretraining in (("1a", "STD"), ("1b", "FAT"), ("1c", "AT"))
+    ),
     Claim(
         "4.1",
-        "1b",
+        "1d",
         "method",
         "tickets surpass random masks by far in RA",
         "transfers by AT from theta_AT by IMP-ST and RP",
@@ -188,11 +201,11 @@ CLAIMS = (
         "a",
         "method",
         "standard and adversarial retraining find tickets that are alike in RA",
-        "transfers by AT from theta_AT by IMP-AT and IMP-ST, and claim 4.1 (1b)",
+        "transfers by AT from theta_AT by IMP-AT and IMP-ST, and claim 4.1 (1d)",
         between(_IMP_AT, _IMP, _AT_RA),
         "alike",
         SAME_RA,
-        provided="4.1 (1b)",
+        provided="4.1 (1d)",
     ),
     Claim(
         "4.2",
@@ -229,10 +242,10 @@ CLAIMS = (
     Claim(
         "5",
         "2",
-        "sparsity",
+        "ticket",
         "with little data some sparse ticket of FAT or AT exceeds its dense network in RA",
         f"transfers by AT of a part of the data {_BY_IMP}FAT or AT, and dense",
-        best_over_dense(("FAT", "AT"), _AT_RA, "limited"),
+        best_over_dense(["FAT", "AT"], _AT_RA, "limited"),
     ),
     Claim(
         "5",
@@ -360,9 +373,8 @@ def claims(
     table: pd.DataFrame,
     outcomes: Outcomes | None = None,
     confidence: float = CONFIDENCE,
-    pairs: pd.DataFrame | None = None,
-    kernels: pd.DataFrame | None = None,
-    areas: pd.DataFrame | None = None,
+    margins: Margins | None = None,
+    **tables: pd.DataFrame,
 ) -> pd.DataFrame:
     """What a study's records say of every claim of the paper.
 
@@ -371,22 +383,21 @@ def claims(
         outcomes: the correctness per test image (`records.outcomes`); without it the images' part
             of an error is that of networks tested on different images, which is larger.
         confidence: that no verdict of the list is wrong on its side.
-        pairs: of `mask_patterns.similarity_table`, of masks by IMP-ST.
-        kernels: of `mask_patterns.zero_kernel_table`, of masks by IMP-ST.
-        areas: of `plotting.landscapes.basin_area`, on clean images.
+        margins: how much worse than dense a ticket still matches; None: the default of a study.
+        **tables: pairs, kernels and areas, as `contrasts.Evidence` has them.
 
     Returns:
         A row per claim and task, those first that are decided: number, section, about, claim (its
-        text), where (the data), what (the contrast), effect, low, high (fractions; Holm-adjusted,
-        one-sided on each side), n (units of replication), speaks_for, verdict, measured (effect and
-        interval in words) and sentence. Effect and bounds are NaN where they are not known.
+        text), side and threshold (fraction); where (the data), what (the contrast); effect, low and
+        high (fractions; Holm-adjusted, one-sided on each side; NaN where not known); n (units of
+        replication), speaks_for, verdict, measured (effect and interval in words) and sentence.
 
     Raises:
         ValueError: one line, as `tables.replicates`.
     """
     kinds = table["kind"] if "kind" in table.columns else pd.Series("transfer", table.index)
-    tasks = contrasts.tasks(table[kinds == "transfer"], outcomes or {})
-    evidence = Evidence(tasks, table[kinds == "attack"], pairs, kernels, areas)
+    transfers, attacks = table[kinds == "transfer"], table[kinds == "attack"]
+    evidence = Evidence(transfers, outcomes or {}, margins, attacks, **tables)
     found: list[tuple[Claim, Estimate | None]] = []
     for claim in CLAIMS:
         estimates: list[Estimate | None] = list(claim.contrast(evidence))
@@ -396,6 +407,7 @@ def claims(
     for (claim, estimate), (verdict, alpha) in zip(found, decisions, strict=True):
         row = {"number": claim.name, "section": claim.section, "about": claim.about}
         row |= {"claim": claim.text, "where": "", "what": "", "effect": np.nan}
+        row |= {"side": claim.side, "threshold": claim.threshold}
         row |= {"low": np.nan, "high": np.nan, "n": 0, "speaks_for": "", "verdict": verdict}
         row |= {"measured": ""}
         if estimate:

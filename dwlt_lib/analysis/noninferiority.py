@@ -49,7 +49,7 @@ def noninferiority(
     Returns:
         One row per (pretraining, method, dataset, fraction, rounds > 0): sparsity; for each
         criterion c (ST_SA, AT_SA, AT_RA and, where further attacks were tried, AT_worst, which has
-        no part in the verdict): c_difference, c_se, c_low, c_high (one-sided bounds at
+        no part in the verdict): c_difference, c_se, c_df, c_low, c_high (one-sided bounds at
         `confidence`), c_margin and c_status; and status.
 
     Raises:
@@ -73,12 +73,12 @@ def noninferiority(
             margin = _margin(margins, metric, dense, chances.get((level["dataset"]), 0.0))
             row[f"{name}_margin"] = margin
             known = own is not None and level.get(f"{name}_status") != UNKNOWN
-            for column in ("difference", "se", "low", "high"):
+            for column in ("difference", "se", "df", "low", "high"):
                 row[f"{name}_{column}"] = own[column] if own and known else np.nan
             row[f"{name}_status"] = _status(own if known else None, margin, confidence)
         row["status"] = _joint(row[f"{name}_status"] for name in CRITERIA)
         rows.append(row)
-    measures = ("difference", "se", "low", "high", "margin", "status")
+    measures = ("difference", "se", "df", "low", "high", "margin", "status")
     columns = [f"{name}_{measure}" for name in CRITERIA | STRONG for measure in measures]
     return pd.DataFrame(rows, columns=[*GROUP, "rounds", "sparsity", *columns, "status"])
 

@@ -103,7 +103,7 @@ def claims(
 
     table, all_read = read_table(study.name)
     with refusing():
-        found = report.judge_claims(table)
+        found = report.judge_claims(table, study.margins)
     print(as_markdown(found) if markdown else as_text(found))
     raise typer.Exit(0 if all_read else 1)
 

@@ -4,15 +4,17 @@ import pandas as pd
 
 from dwlt_lib import pruning
 from dwlt_lib.analysis import claims, contrasts, mask_patterns, tables
+from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import landscapes
 from dwlt_lib.records import store
 
 
-def judge_claims(table: pd.DataFrame) -> pd.DataFrame:
+def judge_claims(table: pd.DataFrame, margins: Margins | None = None) -> pd.DataFrame:
     """Every claim of the paper, judged by the records of a study.
 
     Args:
         table: all of them, of `records.table`.
+        margins: the study's; None: the default of a study.
 
     Returns:
         The table of `claims.claims`.
@@ -34,4 +36,5 @@ def judge_claims(table: pd.DataFrame) -> pd.DataFrame:
         pairs=mask_patterns.similarity_table(masks, pruning.read_mask),
         kernels=mask_patterns.zero_kernel_table(masks, pruning.read_mask),
         areas=landscapes.basin_area(landscapes.panels(surfaces, store.read)),
+        margins=margins,
     )
