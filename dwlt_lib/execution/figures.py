@@ -23,6 +23,7 @@ FIGURES = (
     "15_mask_patterns",
     "16_transfer_attack",
     "17_more_tasks",
+    "18_claims",
 )
 SLOWEST = ("00_tour", "14_landscapes")  # they start first
 

@@ -1,12 +1,15 @@
-"""Figures of verdicts: which tickets match their dense networks, and how often verdicts err."""
+"""Figures of verdicts: which tickets match dense, which claims hold, how often verdicts err."""
 
 from __future__ import annotations
+
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from dwlt_lib.analysis import noninferiority
+from dwlt_lib.analysis import claims, noninferiority
 from dwlt_lib.analysis.statistics import CRITERIA
 from dwlt_lib.analysis.tables import GROUP, sparsities
 from dwlt_lib.config.studies import Margins
@@ -14,6 +17,7 @@ from dwlt_lib.plotting.style import (
     COLUMN,
     CRITERION_NAMES,
     METHODS,
+    PAGE,
     PRETRAININGS,
     dataset_name,
     figure,
@@ -28,6 +32,13 @@ COLORS = {
     noninferiority.UNKNOWN: "#e8e8e8",
 }
 """A colour for each status: green matches, red falls short, grey is not decided."""
+
+
+CLAIM_COLORS = {
+    claims.HOLDS: COLORS[noninferiority.MATCHES],
+    claims.FAILS: COLORS[noninferiority.FALLS_SHORT],
+    claims.OPEN: COLORS[noninferiority.UNDECIDED],
+}
 
 
 @figure
@@ -142,6 +153,72 @@ def _in_words(margins: Margins) -> str:
     """Margins: "2 points of SA and 3 of RA"."""
     unit = "% of what it reaches above chance in" if margins.relative else "points of"
     return f"{100 * margins.SA:g} {unit} SA and {100 * margins.RA:g} of RA"
+
+
+@figure
+def forest(found: pd.DataFrame) -> Figure | None:
+    """Every claim's effect with its interval, first what is decided; what it is held against.
+
+    Args:
+        found: of `claims.claims`.
+
+    Returns:
+        A line per claim and task whose interval is known. To the right lies what the paper claims:
+        beyond the tick or, where it says alike, within the band.
+    """
+    found = found[found["low"] < found["high"]]
+    if found.empty:
+        return None
+    names = found["number"] + " " + found["claim"]
+    names += np.where(found["where"] == "", "", ", on " + found["where"])
+    fig = Figure((PAGE, 0.7 + 0.27 * len(found)), layout="constrained")
+    ax = fig.subplots()
+    at = np.arange(len(found))[::-1]
+    for y, row in zip(at, found.to_dict("records"), strict=True):
+        sign = -100 if row["side"] == "below" else 100
+        effect, threshold = sign * row["effect"], sign * row["threshold"]
+        if row["side"] == "alike":
+            ax.barh(y, 2 * threshold, 0.8, -threshold, color="0.92", zorder=0)
+        else:
+            ax.plot([threshold] * 2, [y - 0.4, y + 0.4], color="black", linewidth=0.8)
+        color = CLAIM_COLORS[row["verdict"]]
+        ax.hlines(y, sign * row["low"], sign * row["high"], color=color, linewidth=2)
+        ax.scatter(effect, y, color=color, s=12, zorder=3)
+    decided = found.loc[found["verdict"] != claims.OPEN, ["low", "high"]]
+    widest = max(1.5 * found["effect"].abs().max(), decided.abs().max(axis=None), 0.05)
+    ax.set_yticks(at, [fill(name, 68) for name in names], fontsize=6)
+    ax.set(xlim=(-102 * widest, 102 * widest), ylim=(-0.7, len(found) - 0.3))
+    ax.set_xlabel("effect in the direction of the claim (points)")
+    handles = [
+        Line2D([], [], color=color, marker="o", markersize=3, linewidth=2, label=verdict)
+        for verdict, color in CLAIM_COLORS.items()
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    return fig
+
+
+def count_claims(found: pd.DataFrame) -> str:
+    """The caption of `forest`: how many of the paper's claims are decided, and which.
+
+    Args:
+        found: of `claims.claims`.
+
+    Returns:
+        Two sentences.
+    """
+    numbers = {
+        verdict: list(dict.fromkeys(found.loc[found["verdict"] == verdict, "number"]))
+        for verdict in claims.VERDICTS
+    }
+    counts = found["verdict"].value_counts()
+    holds, fails, is_open = (int(counts.get(verdict, 0)) for verdict in claims.VERDICTS)
+    text = (
+        f"Of the paper's claims, each on the data that it is about, {holds} hold here, {fails} do"
+        f" not and {is_open} cannot be told from these records"
+    )
+    named = {"hold": numbers[claims.HOLDS], "do not hold": numbers[claims.FAILS]}
+    listed = [f"{', '.join(own)} {verb}" for verb, own in named.items() if own]
+    return f"{text}. {'; '.join(listed)}." if listed else f"{text}."
 
 
 @figure

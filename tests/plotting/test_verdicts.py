@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 from figure_tables import transfers
+from matplotlib.collections import PathCollection
 
-from dwlt_lib.analysis import noninferiority
+from dwlt_lib.analysis import claims, noninferiority
 from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import verdicts
 
@@ -46,3 +47,34 @@ def test_simulated_studies_are_drawn_as_shares_that_sum_to_all():
     )
     ax = verdicts.simulated(rates).axes[0]
     assert sum(bar.get_width() for bar in ax.patches) == 100
+
+
+def some_claims():
+    """Claims on transfers whose means are known: FAT's and AT's RA is 10 points above STD's."""
+    table = transfers(seeds=(0, 1, 2), sets=("digits",), fractions=(1.0,))
+    table["RA"] += 0.1 * (table["pretraining"] != "STD") + 0.002 * np.sin(np.arange(len(table)))
+    return claims.claims(table)
+
+
+def test_claims_lie_to_the_right_of_their_tick_where_they_hold():
+    found = some_claims()
+    known = found[found["low"] < found["high"]].to_dict("records")
+    ax = verdicts.forest(found).axes[0]
+    dots = [own.get_offsets()[0] for own in ax.collections if isinstance(own, PathCollection)]
+    texts = [" ".join(label.get_text().split()) for label in ax.get_yticklabels()]
+    labels = dict(zip(ax.get_yticks(), texts, strict=True))
+    for row, (x, y) in zip(known, dots, strict=True):
+        assert labels[y].startswith(f"{row['number']} {row['claim']}")
+        if row["verdict"] == claims.HOLDS and row["side"] != "alike":
+            assert x > 100 * row["threshold"] * (-1 if row["side"] == "below" else 1)
+
+
+def test_the_sentence_on_claims_counts_them_and_names_those_that_are_decided():
+    found = some_claims()
+    said = verdicts.count_claims(found)
+    counts = found["verdict"].value_counts()
+    assert f"{counts[claims.HOLDS]} hold here" in said and "4.1 (2a)" in said
+    assert f"{counts[claims.OPEN]} cannot be told" in said
+    none = claims.claims(transfers().iloc[:0])
+    assert "0 hold here, 0 do not" in verdicts.count_claims(none)
+    assert not verdicts.forest(none).axes[0].collections
