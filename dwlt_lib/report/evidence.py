@@ -29,12 +29,14 @@ def judge_claims(table: pd.DataFrame, margins: Margins | None = None) -> pd.Data
     low, high = contrasts.EXAMPLE
     is_example = (masks["sparsity"] > low) & (masks["sparsity"] <= high)
     masks = masks[is_example | (masks["rounds"] == masks["rounds"].max())]
-    surfaces = table[(table["kind"] == "surface") & (table["images"] == "clean")]
+    surfaces, panels = table[table["kind"] == "surface"], []
+    if len(surfaces):  # a table without any has no column images
+        panels = landscapes.panels(surfaces[surfaces["images"] == "clean"], store.read)
     return claims.claims(
         table,
         store.outcomes_of(table[table["kind"] == "transfer"]),
         pairs=mask_patterns.similarity_table(masks, pruning.read_mask),
         kernels=mask_patterns.zero_kernel_table(masks, pruning.read_mask),
-        areas=landscapes.basin_area(landscapes.panels(surfaces, store.read)),
+        areas=landscapes.basin_area(panels),
         margins=margins,
     )
