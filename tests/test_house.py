@@ -58,6 +58,7 @@ WITHOUT_TORCH = (
     "analysis/claims",
     "analysis/contrasts",
     "analysis/double_win",
+    "analysis/masked_gradients",
     "analysis/statistics",
     "analysis/tables",
     "records/store",

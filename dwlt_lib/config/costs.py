@@ -103,7 +103,7 @@ def work(spec: Spec) -> dict[Work, float]:
     count = min(spec.count, data.test_images)
     if isinstance(spec, RobustnessSpec):
         curves = [*spec.eps_curve(attack), *spec.steps_curve(attack)]
-        every = [*spec.by_name(attack).values(), *curves]
+        every = [*spec.by_name(attack).values(), *curves, *spec.probes(attack).values()]
         return _sum(*(_scoring(arch, data, count, one) for one in every))
     moved = _attacking(arch, data, count, attack) if spec.images == "attacked" else {}
     return _sum(_passes(arch, data, spec.points**2 * count), moved)

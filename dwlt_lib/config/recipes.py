@@ -311,6 +311,19 @@ class StrongAttacks(Frozen):
         """
         return [replace(evaluation, steps=steps) for steps in self.curve_steps]
 
+    def probes(self, evaluation: PGD) -> dict[str, PGD]:
+        """What signs of masked gradients are looked for with, beside the attacks and curves.
+
+        Args:
+            evaluation: the adversary of RA.
+
+        Returns:
+            FGSM (one step of eps from the image itself), and grey: RA's steps at radius 0.5, where
+            all images can be made the same grey, each long enough to cross the ball twice in 20.
+        """
+        fgsm = replace(evaluation, alpha=evaluation.eps, steps=1, random_start=False, restarts=1)
+        return {"FGSM": fgsm, "grey": replace(evaluation, eps=0.5, alpha=0.1)}
+
 
 def _optional_fields(model: type[Frozen], left_out: set[str]) -> type[Frozen]:
     """A class with the fields of `model`, all of which may be left out, but those named."""

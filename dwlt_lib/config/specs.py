@@ -51,7 +51,7 @@ FORMAT = {
     "surface": 3,
     "trajectory": 3,
     "attack": 4,
-    "robustness": 2,
+    "robustness": 3,
 }
 
 

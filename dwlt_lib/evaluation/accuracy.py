@@ -46,7 +46,7 @@ def correct(
     _check(x, y, model, source)
     with eval_mode(model, source):
         hits = []
-        for images, labels in _batches(x, y):
+        for images, labels in batches(x, y):
             if attack is not None:
                 images = perturb_unchecked(source or model, images, labels, attack, rng)
             with torch.no_grad():
@@ -107,7 +107,7 @@ def correct_throughout(
     with eval_mode(model):
         hits = [
             correct_at_every_step(model, images, labels, attack, rng)
-            for images, labels in _batches(x, y)
+            for images, labels in batches(x, y)
         ]
     return torch.cat(hits)
 
@@ -131,7 +131,7 @@ def attacked(
     with eval_mode(model):
         moved = [
             perturb_unchecked(model, images, labels, attack, rng)
-            for images, labels in _batches(x, y)
+            for images, labels in batches(x, y)
         ]
     return torch.cat(moved)
 
@@ -150,7 +150,7 @@ def mean_loss(model: nn.Module, x: Tensor | LazyBatches, y: Tensor) -> float:
     """
     _check(x, y, model)
     total = 0.0
-    for images, labels in _batches(x, y):
+    for images, labels in batches(x, y):
         total += F.cross_entropy(model(images), labels, reduction="none").double().sum().item()
     return total / len(y)
 
@@ -164,6 +164,15 @@ def _check(x: Tensor | LazyBatches, y: Tensor, *models: nn.Module | None) -> Non
             check(model, x, y)
 
 
-def _batches(x: Tensor | LazyBatches, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(x: Tensor | LazyBatches, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels in batches whose size depends on the images alone.
+
+    Args:
+        x: images (N,C,H,W), whole or made batch by batch.
+        y: their classes (N,).
+
+    Returns:
+        Images (B,C,H,W) and their classes (B,), batch by batch.
+    """
     size = max(32, min(BATCH, BATCH * 64 * 64 // (x.shape[-1] * x.shape[-2])))
     return zip(x.split(size), y.split(size), strict=True)

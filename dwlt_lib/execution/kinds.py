@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dwlt_lib.analysis import loss_landscape
+from dwlt_lib.analysis import loss_landscape, masked_gradients
 from dwlt_lib.config.recipes import PGD
 from dwlt_lib.config.specs import (
     SHUFFLED,
@@ -42,6 +42,7 @@ from dwlt_lib.evaluation.accuracy import (
     mean_loss,
     standard_accuracy,
 )
+from dwlt_lib.evaluation.loss_directions import gradient_above_random
 from dwlt_lib.execution.inputs import Budget, split_budget, verified_images
 from dwlt_lib.execution.networks import (
     cpu_state,
@@ -355,7 +356,7 @@ def make_robustness(
 
     Returns:
         The accuracy under each attack and in the worst case beside SA and RA, their outcomes per
-        image, and the two curves.
+        image, the numbers of `masked_gradients.signs`, and the two curves.
 
     Raises:
         OutOfTime: the deadline would pass within the next attack.
@@ -370,6 +371,7 @@ def make_robustness(
         **attacks,
         **{f"eps {i}": attack for i, attack in enumerate(spec.eps_curve(evaluation))},
         **{f"steps {attack.steps}": attack for attack in spec.steps_curve(evaluation)},
+        **spec.probes(evaluation),
     }
     checkpoint, deadline, longest = _checkpoint(spec), _deadline(), 0.0
     found: dict[str, Tensor] = unfinished.load(checkpoint, device) or {}
@@ -390,6 +392,13 @@ def make_robustness(
     outcomes["worst"] = np.logical_and.reduce([*known.values(), *outcomes.values()])
     metrics = {name: float(right.mean()) for name, right in {**known, **outcomes}.items()}
     metrics |= {"chance": y.bincount().max().item() / len(y), "images_used": len(y)}
+    rng = generator(spec.transfer.seed, "robustness directions", device=device)
+    above = gradient_above_random(model, x, y, evaluation.eps, rng)
+    many = bits[f"steps {max(spec.curve_steps)}"]
+    metrics |= {
+        "gradient_above_random": above.double().mean().item(),
+        **masked_gradients.numbers({**known, **outcomes}, bits["FGSM"], many, bits["grey"]),
+    }
     curves = {
         "eps_factors": np.array(spec.eps_factors),
         "eps_RA": np.array([bits[f"eps {i}"].mean() for i in range(len(spec.eps_factors))]),

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dwlt_lib.analysis import double_win, statistics, tables
+from dwlt_lib.analysis import masked_gradients as masking
 from dwlt_lib.config.specs import CONTROLS
 from dwlt_lib.plotting import figures
 from dwlt_lib.plotting.study_overview import (
@@ -692,6 +693,49 @@ def security_curves(table: pd.DataFrame, read: Callable[[str], Any]) -> str:
         f" {percent(table['chance'].max())} %); from {steps[0]} to {steps[-1]} steps it falls by"
         f" {percent(fall)} points at most."
     )
+
+
+def masked_gradients(
+    table: pd.DataFrame,
+    attacks: pd.DataFrame,
+    read: Callable[[str], Any],
+    outcomes: Callable[[str], Any],
+) -> str:
+    """The signs of masked gradients that strong attacks and transfer attacks give.
+
+    Args:
+        table: robustness records.
+        attacks: transfer attacks, of which those on the same networks count.
+        read: gives the record of an id (`records.read`).
+        outcomes: gives which images are right by the id of a record (`records.outcomes`).
+
+    Returns:
+        One sentence, and one for each network with a sign.
+    """
+    if "gradient_above_random" not in table:  # none, or made by a former version
+        return NOTHING
+    table = table.dropna(subset="gradient_above_random")
+    tickets = {id: read(id).upstream[0] for id in table["id"]}
+    through_unseen = {}
+    for id in attacks.get("id", []):
+        attack = read(id)
+        ticket = attack.upstream[0]
+        if ticket in tickets.values() and attack.has("outcomes.safetensors"):
+            right = outcomes(ticket)
+            through_unseen[ticket] = masking.compare(right, outcomes(id)["transfer"])
+    found = []
+    for row in table.to_dict("records"):
+        signs = masking.signs(row, through_unseen.get(tickets[row["id"]]))
+        if signs:
+            network = f"{row['pretraining']}, {row['method']}, {dataset_name(row['dataset'])}"
+            sparsity = percent(tables.sparsity_of(row), " %")
+            found.append(f"{network}, {sparsity}, seed {row['seed']}: {_and(signs)}.")
+    tests = "Square, one step against many, radius 0.5 and the loss along gradients"
+    if through_unseen:
+        tests += f"; {_count(len(through_unseen), 'transfer attack')} on them"
+    count = f"{len(found)} of" if found else "None of"
+    text = f"{count} {_count(len(table), 'network')} shows signs of masked gradients (by {tests})."
+    return " ".join([text, *found])
 
 
 def paradigm(params: Parameters) -> str:

@@ -173,6 +173,24 @@ def test_apgd_is_no_weaker_than_pgd_of_as_many_steps(network):
         assert accuracy.correct(model, x, y, attack, rng()).sum() <= pgd + len(y) // 40
 
 
+def test_apgd_breaks_as_many_images_as_autoattacks_own(network):
+    theirs = pytest.importorskip("pyautoattack.autopgd_base")
+    model, x, y = network
+    settings = dict(n_iter=30, eps=0.1, seed=0, device="cpu")
+    for ours, oracle in (
+        (APGD(0.1, steps=30), theirs.APGDAttack(model, loss="ce", **settings)),
+        (
+            APGD(0.1, "DLR", 30, targets=3),
+            theirs.APGDAttack_targeted(model, n_target_classes=3, **settings),
+        ),
+    ):
+        right = accuracy.correct(model, x, y, ours, rng())
+        with torch.no_grad():
+            their_right = model(oracle.perturb(x, y)).argmax(1) == y
+        assert 0 < right.sum() < accuracy.correct(model, x, y).sum()
+        assert abs(right.sum() - their_right.sum()) <= len(y) // 40
+
+
 def test_bad_attacks_are_refused_with_the_remedy():
     for kind in (APGD, Square):
         with pytest.raises(ValueError, match="8/255"):

@@ -118,5 +118,5 @@ def test_right_after_every_step_is_never_more_than_right_after_the_last(trained,
 def test_large_images_come_in_smaller_batches_and_none_is_lost():
     for side, largest in ((8, 512), (64, 512), (224, 41)):
         x = torch.zeros(700, 1, side, side)
-        sizes = [len(part) for part, _ in accuracy._batches(x, torch.zeros(700))]
+        sizes = [len(part) for part, _ in accuracy.batches(x, torch.zeros(700))]
         assert sum(sizes) == 700 and max(sizes) == largest

@@ -9,7 +9,7 @@ import torch
 from generate import records_of
 from made_records import under_way, weights
 
-from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis import double_win, masked_gradients
 from dwlt_lib.config import planning
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id
@@ -64,6 +64,11 @@ def test_every_accuracy_is_the_mean_of_its_bits_and_the_worst_case_is_below_each
             assert record.metrics[name] == right.mean() and not (worst & ~right).any()
         for name in ("SA", "RA"):
             assert record.metrics[name] == ticket[name][:20].mean()
+        counts = masked_gradients.compare(
+            {"SA": ticket["SA"], "RA": ticket["RA"], **own}, own["Square"]
+        )
+        found = [record.metrics[name] for name in ("square_only", "gradients_only")]
+        assert found == list(counts) and 0 <= record.metrics["gradient_above_random"] <= 1
         every = [*own.values(), ticket["SA"][:20], ticket["RA"][:20]]
         assert np.array_equal(worst, np.logical_and.reduce(every))
         assert np.array_equal(worst, ticket["worst"])

@@ -107,6 +107,9 @@ def texts(fig):
     return [text.get_text() for text in fig.findobj(lambda artist: hasattr(artist, "get_text"))]
 
 
+COUNTS = ["square_only", "gradients_only", "fgsm_only", "many_steps_only"]
+
+
 def robustness_records(pretrainings=("STD", "AT"), methods=("IMP-ST", "RP"), rounds=(6, 14)):
     """Records of strong attacks: a table and what reads their curves."""
     rows = [
@@ -121,6 +124,8 @@ def robustness_records(pretrainings=("STD", "AT"), methods=("IMP-ST", "RP"), rou
     table = table.assign(dataset="digits", fraction=1.0, SA=0.9, RA=ra, chance=0.12)
     lower = {"PGD-50x10": 0.02, "APGD-CE": 0.03, "APGD-T": 0.05, "Square": 0.01, "worst": 0.06}
     table = table.assign(**{name: ra - by for name, by in lower.items()}, images_used=1000)
+    table = table.assign(**{name: 0 for name in COUNTS}, RA_fgsm=ra + 0.1, RA_grey=0.0)
+    table["gradient_above_random"] = 0.99
     table["id"] = [f"{i:020x}" for i in range(len(table))]
     of = dict(zip(table["id"], table["RA"], strict=True))
 
@@ -128,6 +133,6 @@ def robustness_records(pretrainings=("STD", "AT"), methods=("IMP-ST", "RP"), rou
         eps, steps = np.array([0.0, 0.5, 1, 2, 4]), np.array([1, 10, 100])
         curves = dict(eps_factors=eps, eps_RA=of[id] - 0.15 * (eps - 1), steps=steps)
         curves["steps_RA"] = of[id] + np.array([0.1, 0.01, -0.01])
-        return SimpleNamespace(arrays=lambda: curves)
+        return SimpleNamespace(arrays=lambda: curves, upstream=[f"transfer {id}"])
 
     return table, read

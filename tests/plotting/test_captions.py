@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -273,6 +274,31 @@ def test_the_worst_case_is_told_beside_ra_and_by_what_it_moves_a_tickets_differe
     nothing = table.iloc[:0]
     assert captions.strong_attacks(nothing) == captions.NOTHING
     assert captions.security_curves(nothing, read) == captions.NOTHING
+
+
+def test_signs_of_masked_gradients_are_told_for_each_network_with_those_of_transfer_attacks():
+    table, read = robustness_records(["AT"], ["IMP-ST"], rounds=(6,))
+    attacks = pd.DataFrame({"id": ["attack", "of a former version", "elsewhere"]})
+    ticket = read(table["id"].iloc[1]).upstream[0]
+    right = {"SA": np.ones(100, bool), "RA": np.ones(100, bool)}
+    outcomes = {ticket: right, "attack": {"transfer": np.arange(100) >= 40}}
+    upstream = {"attack": ticket, "of a former version": ticket, "elsewhere": "another"}
+
+    def reads(id):
+        if id not in upstream:
+            return read(id)
+        return SimpleNamespace(upstream=[upstream[id]], has=lambda name: id == "attack")
+
+    said = captions.masked_gradients(table, attacks.iloc[:0], reads, outcomes.get)
+    assert said.startswith("None of 4 networks shows signs") and "transfer" not in said
+    said = captions.masked_gradients(table, attacks, reads, outcomes.__getitem__)
+    assert said.startswith("1 of 4 networks shows signs") and "1 transfer attack on them" in said
+    assert "AT, dense, digits, 0.0 %, seed 1: sign of useless gradients (a transfer" in said
+    table.loc[2, "RA_grey"] = 0.5
+    said = captions.masked_gradients(table, attacks, reads, outcomes.__getitem__)
+    assert said.startswith("2 of 4 networks") and "seed 0: sign of an attack that fails" in said
+    for nothing in (pd.DataFrame(), table.drop(columns="gradient_above_random")):
+        assert captions.masked_gradients(nothing, attacks, read, len) == captions.NOTHING
 
 
 def test_the_paradigm_counts_what_is_asked_for():

@@ -1,0 +1,124 @@
+"""Signs that a network looks robust because its gradients mislead the attacker.
+
+From Athalye, Carlini & Wagner (Obfuscated Gradients, ICML 2018), section 3.1, each as a test. Where
+none is found that is less than a proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+LEVEL = 0.01
+"""A sign is one at this level of a one-sided exact test."""
+BY_GRADIENTS = ("RA", "PGD-", "APGD-")
+"""How the names of the attacks that follow a network's own gradients begin."""
+GREY = 0.5
+"""The radius at which every image of [0,1] pixels can be made the same grey."""
+
+Outcomes = Mapping[str, np.ndarray]
+"""Which images are classified rightly, (N,) bool by the name of the attack."""
+
+
+def compare(right: Outcomes, other: np.ndarray) -> tuple[int, int]:
+    """How many images an attack breaks that no attack by gradients does, and the other way round.
+
+    Args:
+        right: bool (N,) by name: SA, and attacks by gradients among others; the first images of
+            the test set, so many as the shortest of these has.
+        other: bool (N,), which images are right under the other attack.
+
+    Returns:
+        (broken by the other attack alone, broken by some attack by gradients but not by the other),
+        of the images that are right as they are.
+    """
+    known = [bits for name, bits in right.items() if name.startswith(BY_GRADIENTS)]
+    n = min(map(len, (right["SA"], other, *known)))
+    clean, other = right["SA"][:n], other[:n]
+    withstood = np.logical_and.reduce([clean, *(bits[:n] for bits in known)])
+    return int((withstood & ~other).sum()), int((clean & other & ~withstood).sum())
+
+
+def numbers(
+    right: Outcomes, fgsm: np.ndarray, many: np.ndarray, grey: np.ndarray
+) -> dict[str, float]:
+    """What the signs of one network are read from, as its record stores it.
+
+    Args:
+        right: bool (N,) by name: SA, RA and each strong attack.
+        fgsm: under one step of eps from the image itself, bool (N,).
+        many: under PGD of the most steps.
+        grey: under RA's attack of the radius `GREY`.
+
+    Returns:
+        Counts of images by name: square_only and gradients_only (`compare`, where Square was run),
+        fgsm_only and many_steps_only. RA_fgsm: the share that is right as it is and under FGSM;
+        RA_grey: the share that is right under `grey`.
+    """
+    clean = right["SA"]
+    found: dict[str, float] = {
+        "fgsm_only": int((clean & many & ~fgsm).sum()),
+        "many_steps_only": int((clean & fgsm & ~many).sum()),
+        "RA_fgsm": float((clean & fgsm).mean()),
+        "RA_grey": float(grey.mean()),
+    }
+    if "Square" in right:
+        found["square_only"], found["gradients_only"] = compare(right, right["Square"])
+    return found
+
+
+def signs(row: Mapping[Any, float], transfer: tuple[int, int] | None = None) -> list[str]:
+    """The signs of masked gradients of one network.
+
+    Args:
+        row: of a table of robustness records, or a record's metrics: SA, images_used, chance,
+            `numbers` and gradient_above_random, the share of images whose loss is higher along its
+            gradient than along random directions. What is missing or NaN is no sign.
+        transfer: `compare` of an attack through an unseen model, where there is one.
+
+    Returns:
+        Sentences "sign of ..." without a full stop; none where there is no sign.
+    """
+    n = int(row["images_used"])
+    found = []
+    pairs = [("a transfer attack", "attacks by gradients", transfer or (0, 0))]
+    for one, other, first, second in (
+        ("Square", "attacks by gradients", "square_only", "gradients_only"),
+        ("one step", "many steps", "fgsm_only", "many_steps_only"),
+    ):
+        if not np.isnan(row.get(first, np.nan)):
+            pairs.append((one, other, (int(row[first]), int(row[second]))))
+    for one, other, (alone, rest) in pairs:
+        if _more(alone, alone + rest, 0.5):
+            found.append(
+                f"sign of useless gradients ({one} breaks {alone:,} images that {other} do not,"
+                f" against {rest:,} the other way round)"
+            )
+    fgsm, broken = row.get("RA_fgsm", np.nan), row.get("many_steps_only", np.nan)
+    if fgsm > row["SA"] / 2 and _more(int(broken), round(fgsm * n), 0.5):
+        found.append(
+            f"sign of catastrophic overfitting (one step leaves {100 * fgsm:.1f} % of the images,"
+            f" and of these many steps break {100 * broken / (fgsm * n):.0f} %)"
+        )
+    grey = row.get("RA_grey", np.nan)
+    if not np.isnan(grey) and _more(round(grey * n), n, row["chance"]):
+        found.append(
+            f"sign of an attack that fails (RA is {100 * grey:.1f} % at radius {GREY}, where all"
+            f" images can be made the same grey and a constant answer has"
+            f" {100 * row['chance']:.1f} %)"
+        )
+    above = row.get("gradient_above_random", np.nan)
+    if not np.isnan(above) and not _more(round(above * n), n, 0.5):
+        found.append(
+            "sign of gradients that point nowhere (the loss along them is above that along random"
+            f" directions for {100 * above:.0f} % of the images)"
+        )
+    return found
+
+
+def _more(count: int, total: int, share: float) -> bool:
+    """Whether `count` of `total` is more than that share, beyond chance."""
+    return total > 0 and bool(binomtest(count, total, share, "greater").pvalue < LEVEL)
