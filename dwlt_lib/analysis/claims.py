@@ -520,7 +520,7 @@ def as_markdown(table: pd.DataFrame) -> str:
     """The same as a table for a page.
 
     Args:
-        table: of `claims`; those that lack records are left out.
+        table: of `claims`; what lacks records is left out.
 
     Returns:
         Markdown, a row per claim and task.
@@ -528,6 +528,6 @@ def as_markdown(table: pd.DataFrame) -> str:
     lines = ["| the paper says | here | effect [interval] |", "|---|---|---|"]
     for row in table[table["what"] != ""].to_dict("records"):
         where = f", on {row['where']}" if row["where"] else ""
-        measured = f"{row['what']}: {row['measured']}"
-        lines.append(f"| {row['number']} {row['claim']}{where} | {row['verdict']} | {measured} |")
+        said = f"{row['number']} {row['claim']}{where}"
+        lines.append(f"| {said} | {row['verdict']} | {row['measured']} |")
     return "\n".join(lines)

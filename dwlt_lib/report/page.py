@@ -14,8 +14,10 @@ from markupsafe import Markup
 
 from dwlt_lib import files
 from dwlt_lib.config.studies import Margins
+from dwlt_lib.plotting import verdicts
 from dwlt_lib.records import store
 from dwlt_lib.report import chapters, study_tables
+from dwlt_lib.report.evidence import judge_claims
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -53,6 +55,10 @@ def build(study: str) -> Path:
     with warnings.catch_warnings(action="ignore"):  # the page says it
         margins = Margins(**params.get("margins", {}))
         verdict = study_tables.verdict(transfers, store.outcomes_of(transfers), margins)
+        try:
+            claims = verdicts.count_claims(judge_claims(records, margins))
+        except (KeyError, ValueError) as error:  # a file of a record is damaged
+            claims = f"The paper's claims are not judged: {error.args[0]}"
     page = TEMPLATES.get_template("report.html.j2").render(
         title=params.get("title") or f"Study {study}",
         study=study,
@@ -61,6 +67,7 @@ def build(study: str) -> Path:
         missing=missing,
         where=store.published_source(study),
         verdict=verdict,
+        claims=claims,
         chapters=[part for part in parts if part],
         requested=study_tables.requested(params),
         parameters=study_tables.as_yaml(params),

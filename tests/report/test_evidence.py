@@ -1,0 +1,56 @@
+"""Theorems on the paper's claims as a study's records, its report and the pages tell them."""
+
+import html
+
+import pytest
+from generate import records_of
+
+from dwlt_lib import report
+from dwlt_lib.analysis import claims
+from dwlt_lib.config.studies import Margins
+from dwlt_lib.plotting import verdicts
+from dwlt_lib.records import store
+
+
+@pytest.fixture
+def committed(tmp_path, monkeypatch):
+    """The claims of the committed study, whatever has been made here."""
+    reference = tmp_path / "outputs" / "reference"
+    reference.mkdir(parents=True)
+    (reference / "tour_full.zip").symlink_to(
+        store.checkout() / "outputs" / "reference" / "tour_full.zip"
+    )
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
+    margins = Margins(**store.study("tour_full")["params"].get("margins", {}))
+    return report.judge_claims(store.table(study="tour_full"), margins)
+
+
+def test_readme_and_the_findings_have_the_claims_of_the_committed_study(committed):
+    remedy = "put what this prints there: dwlt claims params/tour_full.yaml --markdown"
+    decided = committed[committed["verdict"] != claims.OPEN]
+    readme = (store.checkout() / "README.md").read_text(encoding="utf-8")
+    assert claims.as_markdown(decided) in readme, remedy
+    findings = store.checkout() / "docs" / "explanation" / "findings.md"
+    assert claims.as_markdown(committed) in findings.read_text(encoding="utf-8"), remedy
+
+
+def test_masks_basins_and_transfer_attacks_of_a_study_reach_their_claims(committed):
+    told = committed.groupby("about")["n"].max()
+    assert (told[["landscape", "mask", "attack", "pre-training", "method"]] > 0).all()
+
+
+def test_the_report_counts_the_claims(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+    records_of(toy())
+    page = html.unescape(report.build("toy").read_text(encoding="utf-8"))
+    found = report.judge_claims(store.table(study="toy"))
+    assert f"<p>{verdicts.count_claims(found)}</p>" in page
+
+
+def test_a_damaged_mask_leaves_a_report_that_says_so(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+    records_of(toy())
+    for file in tmp_path.glob("records/mask/*/mask.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    page = html.unescape(report.build("toy").read_text(encoding="utf-8"))
+    assert "The paper's claims are not judged: " in page and "mask.safetensors" in page
