@@ -18,14 +18,15 @@ def attack(
     params: Params,
     tickets: Annotated[
         list[str],
-        typer.Option(help="extreme, or ids of transfers; repeated, or with commas"),
+        typer.Option(help="extreme, undecided, or ids of transfers; repeated, or with commas"),
     ] = ["extreme"],  # noqa: B006  typer copies it
     device: Annotated[Device, typer.Option(help="where to attack")] = Device.auto,
 ) -> None:
     """Attack tickets of a study by its strong attacks.
 
-    extreme: those at the verdict's extreme sparsities and their dense networks. The results belong
-    to the study from then on. Exit status 75: interrupted; the same command goes on from there.
+    extreme: those at the verdict's extreme sparsities; undecided: those at levels that it leaves
+    undecided; both with their dense networks. The results belong to the study from then on. Exit
+    status 75: interrupted; the same command goes on from there.
     """
     study = read_study(params)
     from dwlt_lib.execution import run_folders, runner

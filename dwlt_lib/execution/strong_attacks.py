@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pandas as pd
 
 from dwlt_lib.analysis import double_win
+from dwlt_lib.analysis.noninferiority import UNDECIDED, certified, noninferiority
 from dwlt_lib.analysis.tables import GROUP, base_seeds
 from dwlt_lib.config.planning import plan, robustness
 from dwlt_lib.config.specs import RobustnessSpec, TransferSpec, label
@@ -15,6 +16,8 @@ from dwlt_lib.config.studies import DENSE, Study
 from dwlt_lib.records import store
 
 EXTREME = "extreme"
+KEYWORDS = {EXTREME, UNDECIDED}
+"""What stands for tickets besides their ids."""
 
 
 def robustness_specs(study: Study, tickets: Iterable[str]) -> list[RobustnessSpec]:
@@ -22,8 +25,9 @@ def robustness_specs(study: Study, tickets: Iterable[str]) -> list[RobustnessSpe
 
     Args:
         study: the study.
-        tickets: ids of its transfers; or "extreme": what AT made of the tickets at the verdict's
-            extreme sparsities and of the dense networks that they are compared with.
+        tickets: ids of its transfers; "extreme": what AT made of the tickets at each curve's
+            extreme sparsity, by the paper's rule and as it is certified, and of the dense networks
+            that they are compared with; "undecided": the same of the levels that are undecided.
 
     Returns:
         Descriptions of records, there or not, in the order of the plan.
@@ -34,14 +38,13 @@ def robustness_specs(study: Study, tickets: Iterable[str]) -> list[RobustnessSpe
     """
     asked = list(dict.fromkeys(tickets))
     planned = {id: spec for id, spec in plan(study).items() if isinstance(spec, TransferSpec)}
-    unknown = [id for id in asked if id not in planned and id != EXTREME]
+    unknown = [id for id in asked if id not in planned and id not in KEYWORDS]
     if unknown:
         raise ValueError(
-            f"--tickets {unknown[0]}: no transfer of {study.name}; want {EXTREME}, or ids as"
-            " dwlt results prints them"
+            f"--tickets {unknown[0]}: no transfer of {study.name}; want {EXTREME}, {UNDECIDED}, or"
+            " ids as dwlt results prints them"
         )
-    table = store.table("transfer", study=study.name) if EXTREME in asked else pd.DataFrame()
-    chosen = {*asked, *_extremes(table)}
+    chosen = {*asked, *_ids(study, asked)}
     found = {id: spec for id, spec in planned.items() if id in chosen}
     if lost := [spec for spec in found.values() if spec.keep == "none"]:
         raise ValueError(
@@ -57,17 +60,24 @@ def robustness_specs(study: Study, tickets: Iterable[str]) -> list[RobustnessSpe
     return [robustness(study, spec) for spec in found.values()]
 
 
-def _extremes(table: pd.DataFrame) -> set[str]:
-    """Ids of AT's transfers at the extremes of all curves, and of their dense networks."""
-    if table.empty:
+def _ids(study: Study, asked: Collection[str]) -> set[str]:
+    """Ids of AT's transfers at the levels that are named by words, and of their dense networks."""
+    if not KEYWORDS.intersection(asked):
         return set()
-    with warnings.catch_warnings(action="ignore"):
-        verdict = double_win.verdict(table)
-    curves = verdict[[*GROUP, "extreme_rounds"]].dropna()
+    table = store.table("transfer", study=study.name)
+    levels = noninferiority(table, store.outcomes_of(table), study.margins)
+    named = []
+    if EXTREME in asked:
+        with warnings.catch_warnings(action="ignore"):
+            named.append(double_win.verdict(table).rename(columns={"extreme_rounds": "level"}))
+        named.append(certified(levels).rename(columns={"at_least_rounds": "level"}))
+    if UNDECIDED in asked:
+        named.append(levels[levels["status"] == UNDECIDED].rename(columns={"rounds": "level"}))
+    wanted = pd.concat([rows[[*GROUP, "level"]].dropna() for rows in named]).drop_duplicates()
     same = [column for column in GROUP if column != "method"]
     pairs = base_seeds(table[table["regime"] == "AT"]).merge(
-        curves, on=same, suffixes=("", "_of_curve")
+        wanted, on=same, suffixes=("", "_of_curve")
     )
     own = pairs["method"] == pairs["method_of_curve"]
-    at_extreme = own & (pairs["rounds"] == pairs["extreme_rounds"])
-    return set(pairs.loc[at_extreme | (pairs["rounds"] == DENSE), "id"])
+    at_level = own & (pairs["rounds"] == pairs["level"])
+    return set(pairs.loc[at_level | (pairs["rounds"] == DENSE), "id"])

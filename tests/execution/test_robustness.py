@@ -10,11 +10,12 @@ from generate import records_of
 from made_records import under_way, weights
 
 from dwlt_lib.analysis import double_win, masked_gradients
+from dwlt_lib.analysis.noninferiority import noninferiority
 from dwlt_lib.config import planning
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id
 from dwlt_lib.evaluation import accuracy
-from dwlt_lib.execution import kinds, make, networks, runner
+from dwlt_lib.execution import kinds, make, networks, runner, strong_attacks
 from dwlt_lib.execution.strong_attacks import robustness_specs
 from dwlt_lib.records import store
 from dwlt_lib.training import trainer
@@ -132,27 +133,33 @@ def test_a_study_keeps_the_weights_of_what_it_attacks_or_of_all(toy):
     assert planning.robustness(study, spec.transfer) == spec
 
 
-def test_extreme_tickets_are_ats_at_the_verdicts_extremes_and_their_dense_networks(
+def test_extreme_and_undecided_tickets_are_ats_of_every_seed_with_their_dense_networks(
     toy, outputs, monkeypatch
 ):
     grid = {**TICKETS, "method": ["IMP-ST", "RP"], "rounds": [1, 4, 8], "seeds": [0, 1, 2]}
     others = {**grid, "rounds": [8], "mask_seeds": [0, 1]}  # of which only the first are judged
     study = toy(grid=[grid, others], landscapes=[], transfer_attacks=[], keep_weights=True)
-    records_of(study, same={"SA": 0.9, "RA": 0.5})
+    records_of(study, same={"SA": 0.9, "RA": 0.5, "chance": 0.1, "test_images": 60})
 
-    def asked_for():
-        found = [spec.transfer for spec in robustness_specs(study, ["extreme"])]
+    def asked_for(*words):
+        found = [spec.transfer for spec in robustness_specs(study, words)]
         levels = [(s.mask.method, s.mask.rounds) if s.mask else ("dense", 0) for s in found]
-        assert {spec.regime for spec in found} == {"AT"}
+        assert {spec.regime for spec in found} <= {"AT"}
         assert all(levels.count(level) == 3 for level in levels)  # every seed
         return set(levels)
 
-    assert asked_for() == {("dense", 0), ("IMP-ST", 8), ("RP", 8)}
-    verdict = double_win.verdict(store.table("transfer", study="toy")).sort_values("method")
-    for rounds, want in (([4, None], {("dense", 0), ("IMP-ST", 4)}), ([0, 0], {("dense", 0)})):
-        changed = verdict.assign(extreme_rounds=pd.array(rounds, "Int64"))
-        monkeypatch.setattr(double_win, "verdict", lambda table, changed=changed: changed)
-        assert asked_for() == want
+    assert asked_for("extreme") >= {("dense", 0), ("IMP-ST", 8), ("RP", 8)}
+    table = store.table("transfer", study="toy")
+    rows = double_win.verdict(table).sort_values("method")
+    rows = rows.assign(extreme_rounds=pd.array([4, None], "Int64"))
+    status = ["matches", "undecided", "falls short", "undecided", "falls short", "falls short"]
+    levels = noninferiority(table).sort_values(["method", "rounds"]).assign(status=status)
+    monkeypatch.setattr(double_win, "verdict", lambda table: rows)
+    monkeypatch.setattr(strong_attacks, "noninferiority", lambda *_: levels)
+    assert asked_for("extreme") == {("dense", 0), ("IMP-ST", 1), ("IMP-ST", 4)}
+    assert asked_for("undecided") == {("dense", 0), ("IMP-ST", 4), ("RP", 1)}
+    levels["status"] = "matches"
+    assert asked_for("undecided") == set()
 
 
 def test_tickets_that_cannot_be_attacked_are_refused_in_a_line(toy, outputs):
