@@ -6,13 +6,14 @@ how much, and how large the noise is. It says where the records cannot tell; wit
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from dwlt_lib.analysis import double_win, statistics, tables
+from dwlt_lib.analysis import contrasts, double_win, statistics, tables
 from dwlt_lib.analysis import masked_gradients as masking
+from dwlt_lib.analysis.contrasts import Curve, Estimate, Evidence
+from dwlt_lib.analysis.statistics import Outcomes
 from dwlt_lib.config.specs import CONTROLS
 from dwlt_lib.plotting import figures
 from dwlt_lib.plotting.study_overview import (
@@ -54,12 +55,23 @@ def _points(difference: float) -> str:
     return f"{round(100 * difference, 1) + 0.0:+.1f} points"
 
 
-def _with_noise(difference: float, std: float) -> str:
-    """A difference in points beside the noise: one standard deviation over seeds."""
-    if pd.isna(std):
-        return f"{_points(difference)} (one seed: noise not known)"
-    relation = "within" if abs(difference) <= std else "beyond"
-    return f"{_points(difference)}, {relation} one std ({100 * std:.1f})"
+def _bounded(found: Estimate) -> str:
+    """An effect in points with its bounds, by itself: the claims' are Holm-adjusted and wider."""
+    if pd.isna(found.error):
+        return f"{_points(found.effect)} (one seed: noise not known)"
+    low, high = (_points(bound(0.05)).split()[0] for bound in (found.low, found.high))
+    return f"{_points(found.effect)} (95 % bounds {low}, {high})"
+
+
+def _compare(evidence: Evidence, high: Curve, low: Curve, criterion: str) -> Estimate | None:
+    """One curve less another over the levels that both have; evidence is on one data set."""
+    return next(contrasts.between(high, low, criterion)(evidence), None)
+
+
+def _difference(evidence: Evidence, high: Curve, low: Curve) -> str:
+    """How two curves differ in RA after AT, in words; empty where they share no level."""
+    found = _compare(evidence, high, low, "AT_RA")
+    return f"{found.what}: {_bounded(found)}" if found else ""
 
 
 def _share_of(fraction: float, dataset: str) -> str:
@@ -135,11 +147,12 @@ def _furthest(verdicts: pd.DataFrame) -> str:
     return text
 
 
-def existence(table: pd.DataFrame, **reading: Any) -> str:
-    """Figure 3's caption: which theta_p reaches furthest, beside random masks and dense RA.
+def existence(table: pd.DataFrame, outcomes: Outcomes | None = None, **reading: Any) -> str:
+    """Figure 3's caption: which theta_p reaches furthest, beside random masks, and leads in RA.
 
     Args:
         table: transfers.
+        outcomes: their correctness per image (`records.outcomes_of`), which narrows bounds.
         **reading: rule, ddof and extreme of `double_win.verdict`.
 
     Returns:
@@ -157,45 +170,45 @@ def existence(table: pd.DataFrame, **reading: Any) -> str:
         if dataset in random_extremes.index:
             extreme = random_extremes[dataset]
             text += f"; random masks of AT: {percent(extreme, ' %') if extreme else 'none'}"
-        lead = _lead_in_dense_ra(chosen[chosen["dataset"] == dataset])
-        sentences.append(f"{text}; {lead}" if lead else text)
+        evidence = Evidence(table[table["dataset"] == dataset], outcomes or {})
+        leads = [_difference(evidence, (p, "IMP-ST"), ("STD", "IMP-ST")) for p in ROBUST]
+        sentences.append("; ".join(filter(None, [text, *leads])))
     return f"{'. '.join(sentences)}." if sentences else _no_sparse_ticket(chosen)
 
 
-def _lead_in_dense_ra(table: pd.DataFrame) -> str:
-    """By how much the better robust pre-training leads STD in dense RA after AT, and the noise."""
-    dense = table[(table["rounds"] == 0) & (table["regime"] == "AT")]
-    dense = statistics.spread(dense).set_index("pretraining")
-    robust = [p for p in ROBUST if p in dense.index]
-    if "STD" not in dense.index or not robust or dense.loc[["STD", *robust], "RA"].isna().any():
-        return ""
-    best = str(dense.loc[robust, "RA"].idxmax())
-    difference = dense["RA"][best] - dense["RA"]["STD"]
-    std = dense.loc[["STD", best], "RA_std"].max(skipna=False)
-    return f"dense RA after AT, {best} less STD: {_with_noise(difference, std)}"
-
-
-def methods(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> str:
+def methods(
+    table: pd.DataFrame,
+    pretraining: str = "AT",
+    outcomes: Outcomes | None = None,
+    **reading: Any,
+) -> str:
     """Figure 4's caption: which pruning method reaches furthest, and who differs from IMP-ST in RA.
 
     Args:
         table: transfers.
         pretraining: STD, FAT or AT.
+        outcomes: their correctness per image (`records.outcomes_of`), which narrows bounds.
         **reading: rule, ddof and extreme of `double_win.verdict`.
 
     Returns:
         One sentence per data set.
     """
     names = [method for method in METHODS if method not in CONTROLS]
-    return _by_method(table, pretraining, names, ["IMP-AT", "RP"], reading)
+    return _by_method(table, pretraining, names, ["IMP-AT", "RP"], outcomes, reading)
 
 
-def controls(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> str:
+def controls(
+    table: pd.DataFrame,
+    pretraining: str = "AT",
+    outcomes: Outcomes | None = None,
+    **reading: Any,
+) -> str:
     """The caption of the controls: how far each reaches, and how it differs from IMP-ST in RA.
 
     Args:
         table: transfers.
         pretraining: STD, FAT or AT.
+        outcomes: their correctness per image (`records.outcomes_of`), which narrows bounds.
         **reading: rule, ddof and extreme of `double_win.verdict`.
 
     Returns:
@@ -203,51 +216,39 @@ def controls(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> st
     """
     is_control = table["method"].isin(CONTROLS) & (table["pretraining"] == pretraining)
     table = table[table["dataset"].isin(table.loc[is_control, "dataset"])]
-    return _by_method(table, pretraining, ["IMP-ST", *CONTROLS], CONTROLS, reading)
+    return _by_method(table, pretraining, ["IMP-ST", *CONTROLS], CONTROLS, outcomes, reading)
 
 
-def _by_method(
+def _by_method(  # noqa: PLR0913 - a sentence has these parts
     table: pd.DataFrame,
     pretraining: str,
     names: Sequence[str],
     compared: Sequence[str],
+    outcomes: Outcomes | None,
     reading: Mapping[str, Any],
 ) -> str:
     """A sentence per data set: which of these methods reach furthest, and how some differ."""
     table = _at_most_data(table)
-    table = table[(table["pretraining"] == pretraining) & table["method"].isin(["dense", *names])]
+    own = table[(table["pretraining"] == pretraining) & table["method"].isin(["dense", *names])]
     sentences = []
-    for dataset, verdicts in _verdicts_by_dataset(table, "method", names, reading).items():
+    for dataset, verdicts in _verdicts_by_dataset(own, "method", names, reading).items():
         start = f"From theta_{pretraining} on {dataset_name(dataset)}"
-        parts = [f"{start} ({_count_seeds(table, dataset)}) {_furthest(verdicts)}"]
-        own = table[table["dataset"] == dataset]
-        parts += [_difference_to_imp_st(own, method) for method in compared]
+        parts = [f"{start} ({_count_seeds(own, dataset)}) {_furthest(verdicts)}"]
+        evidence, imp_st = Evidence(table[table["dataset"] == dataset], outcomes or {}), "IMP-ST"
+        parts += [
+            _difference(evidence, (pretraining, method), (pretraining, imp_st))
+            for method in compared
+        ]
         sentences.append("; ".join(filter(None, parts)))
-    return f"{'. '.join(sentences)}." if sentences else _no_sparse_ticket(table)
+    return f"{'. '.join(sentences)}." if sentences else _no_sparse_ticket(own)
 
 
-def _difference_to_imp_st(table: pd.DataFrame, method: str) -> str:
-    """Mean difference to IMP-ST in RA after AT over shared levels, beside their mean std."""
-    levels = statistics.spread(table[table["regime"] == "AT"]).set_index(["method", "rounds"])
-    if not {method, "IMP-ST"} <= set(levels.index.get_level_values("method")):
-        return ""
-    shared = levels.loc[method].join(levels.loc["IMP-ST"], how="inner", rsuffix="_ST")
-    shared = shared.dropna(subset=["RA", "RA_ST"])
-    if shared.empty:
-        return ""
-    difference = (shared["RA"] - shared["RA_ST"]).mean()
-    std = shared[["RA_std", "RA_std_ST"]].to_numpy().mean()
-    where = "at the one shared level"
-    if len(shared) > 1:
-        where = f"mean over {len(shared)} shared levels"
-    return f"RA after AT, {method} less IMP-ST ({where}): {_with_noise(difference, std)}"
-
-
-def data_limited(table: pd.DataFrame) -> str:
+def data_limited(table: pd.DataFrame, outcomes: Outcomes | None = None) -> str:
     """Figure 5's caption: the best RA after AT by theta_p, and the ticket furthest above its dense.
 
     Args:
         table: transfers.
+        outcomes: their correctness per image (`records.outcomes_of`), which narrows bounds.
 
     Returns:
         One sentence on the best RA, and one on the ticket furthest above its dense network.
@@ -264,26 +265,17 @@ def data_limited(table: pd.DataFrame) -> str:
             if p in best.index
         )
         data = _share_of(rows["fraction"].iloc[0], rows["dataset"].iloc[0])
-        parts.append(f"with {data} {listed}{_lead_over_std(best['RA'])}")
+        parts.append(f"with {data} {listed}")
     if not parts:
         return NOTHING
-    above = _furthest_above_dense(chosen)
+    above = _furthest_above_dense(chosen, outcomes)
     text = f"The best mean RA after AT, at its sparsity: {'; '.join(parts)}."
     return f"{text} {above}" if above else text
 
 
-def _lead_over_std(best: pd.Series) -> str:
-    """The lead of the better robust pre-training. best: RA by pre-training."""
-    robust = [p for p in ROBUST if p in best.index]
-    if "STD" not in best.index or not robust:
-        return ""
-    leader = str(best[robust].idxmax())
-    return f" ({leader} less STD: {_points(best[leader] - best['STD'])})"
-
-
-def _furthest_above_dense(chosen: pd.DataFrame) -> str:
+def _furthest_above_dense(chosen: pd.DataFrame, outcomes: Outcomes | None) -> str:
     """The sparse ticket whose RA after AT is furthest above its own dense network's, and noise."""
-    found = statistics.differences(chosen)
+    found = statistics.differences(chosen, outcomes)
     found = found[found["criterion"] == "AT_RA"]
     if found.empty:
         return ""
@@ -338,53 +330,43 @@ def overfitting(table: pd.DataFrame) -> str:
     return f"Validation RA falls from its best epoch to its last {'; '.join(parts)}. {on_test}."
 
 
-def more_tasks(table: pd.DataFrame) -> str:
+def more_tasks(table: pd.DataFrame, outcomes: Outcomes | None = None) -> str:
     """Figure A10's caption: is robust pre-training ahead of STD on each further task?
-
-    Differences are means over the sparse levels that both have.
 
     Args:
         table: transfers.
+        outcomes: their correctness per image (`records.outcomes_of`), which narrows bounds.
 
     Returns:
-        In how many comparisons robust pre-training is ahead, then each of them with its noise.
+        In how many comparisons robust pre-training is ahead, then each of them with its bounds.
     """
     table = figures.further_tasks(table)
-    levels = statistics.spread(table[table["rounds"] > 0])
-    parts, differences = [], []
-    for dataset, own in levels.groupby("dataset"):
-        by_criterion: dict[str, list[str]] = {}
-        for (criterion, (regime, metric)), p in product(double_win.CRITERIA.items(), ROBUST):
-            difference, std = _difference_to_std(own[own["regime"] == regime], p, metric)
-            if pd.notna(difference):
-                differences.append(difference)
-                text = f"{p} {_with_noise(difference, std)}"
-                by_criterion.setdefault(CRITERION_NAMES[criterion], []).append(text)
-        if by_criterion:
+    sparse = table[table["rounds"] > 0]
+    parts, effects = [], []
+    for dataset, own in sparse.groupby("dataset"):
+        evidence = Evidence(table[table["dataset"] == dataset], outcomes or {})
+        texts = []
+        for criterion in double_win.CRITERIA:
+            found = {
+                p: _compare(evidence, (p, "IMP-ST"), ("STD", "IMP-ST"), criterion) for p in ROBUST
+            }
+            listed = [f"{p} {_bounded(each)}" for p, each in found.items() if each]
+            effects += [each.effect for each in found.values() if each]
+            if listed:
+                texts.append(f"{CRITERION_NAMES[criterion]} {', '.join(listed)}")
+        if texts:
             name = str(dataset)
             counts = f"{_count_seeds(table, name)}, {_count(own['rounds'].nunique(), 'level')}"
-            texts = [f"{criterion} {', '.join(each)}" for criterion, each in by_criterion.items()]
             parts.append(f"on {dataset_name(name)} ({counts}) {'; '.join(texts)}")
     if not parts:
-        if levels.empty:
+        if sparse.empty:
             return _no_sparse_ticket(table)
         return "STD and robust pre-training share no level yet."
-    ahead = sum(difference > 0 for difference in differences)
+    ahead = sum(effect > 0 for effect in effects)
     return (
-        f"Robust pre-training is ahead in {ahead} of {_count(len(differences), 'mean')} over shared"
+        f"Robust pre-training is ahead in {ahead} of {_count(len(effects), 'mean')} over shared"
         f" sparse levels. Less STD, {'. And '.join(parts)}."
     )
-
-
-def _difference_to_std(levels: pd.DataFrame, pretraining: str, metric: str) -> tuple[float, float]:
-    """A pre-training's mean difference to STD over shared levels, and their mean std; else NaN."""
-    levels = levels.dropna(subset=metric).set_index(["pretraining", "rounds"])
-    if not {"STD", pretraining} <= set(levels.index.get_level_values("pretraining")):
-        return float("nan"), float("nan")
-    shared = levels.loc[pretraining].join(levels.loc["STD"], how="inner", rsuffix="_STD")
-    difference = (shared[metric] - shared[f"{metric}_STD"]).mean()
-    stds = shared[[f"{metric}_std", f"{metric}_std_STD"]].to_numpy()
-    return difference, stds.mean() if len(shared) else float("nan")
 
 
 # ------------------------------------------------------------------------------------------
