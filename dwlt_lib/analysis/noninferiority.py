@@ -87,7 +87,8 @@ def _chances(table: pd.DataFrame) -> dict[str, float]:
     """{data set: accuracy of naming always the commonest class}; 0 where a table has none."""
     if "chance" not in table.columns or table.empty:
         return {}
-    return table.groupby("dataset")["chance"].median().fillna(0.0).to_dict()
+    chances = table.groupby("dataset")["chance"].median().fillna(0.0)
+    return {str(dataset): float(chance) for dataset, chance in chances.items()}
 
 
 def _margin(margins: Margins, metric: str, dense: float, chance: float) -> float:

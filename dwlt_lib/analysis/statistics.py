@@ -75,7 +75,7 @@ def fit_noise(cells: list[dict[int, float]]) -> Noise:
         seeds_df = within_df - residual_df
         of_seeds = (within * within_df - residual * residual_df) / max(seeds_df, 1)
         if of_seeds > residual * fdtri(seeds_df, residual_df, 0.95):
-            return Noise(residual, 1 - residual / within, residual_df)
+            return Noise(residual, 1 - residual / within, float(residual_df))
     return Noise(within, 0.0, within_df)
 
 
@@ -175,14 +175,14 @@ def _image_variance(runs: dict[str, Runs], weights: dict[tuple[str, int], float]
         own = np.array([key[0] == which for key in weights])
         if own.sum() > 1:
             flips += (w[own] ** 2).sum() * bits[own].var(axis=0, ddof=1).mean()
-    return max(per_image.var(ddof=1) - flips, 0.0) / bits.shape[1]
+    return float(max(per_image.var(ddof=1) - flips, 0.0) / bits.shape[1])
 
 
 def _unpaired(runs: dict[str, Runs]) -> float:
     """The images' part of the variance where it is not known which of them are right."""
     total = 0.0
     for own in runs.values():
-        p = np.mean(list(own.values.values()))
+        p = float(np.mean(list(own.values.values())))
         total += p * (1 - p) / own.images if own.images == own.images else 0.0
     return total
 
@@ -249,23 +249,23 @@ def runs_by_cell(
         for criterion, (regime, metric) in (CRITERIA | STRONG).items():
             cells: dict[tuple[str, int], Runs] = {}
             regime_rows = own[own["regime"] == regime]
-            for (method, rounds), runs in regime_rows.groupby(["method", "rounds"]):
-                key = (*group, method, rounds, regime)
-                found = {s: bits[metric].get((*key, s)) for s in runs["seed"]}
-                complete = all(value is not None for value in found.values())
+            for _, runs in regime_rows.groupby(["method", "rounds"]):
+                method, rounds = str(runs["method"].iloc[0]), int(runs["rounds"].iloc[0])
+                of_cell, seeds = bits[metric], [int(seed) for seed in runs["seed"]]
+                keys = {seed: (*group, method, rounds, regime, seed) for seed in seeds}
+                own_bits = {s: of_cell[key] for s, key in keys.items() if key in of_cell}
+                if len(own_bits) < len(seeds):
+                    own_bits = {}
+                images = float(runs["test_images"].iloc[0])
+                if own_bits:
+                    images = len(own_bits[seeds[0]])
                 if metric == "worst":
-                    values = {s: float(np.mean(v)) for s, v in found.items() if v is not None}
-                    if not complete:
-                        continue
+                    values = {s: float(right.mean()) for s, right in own_bits.items()}
                 else:
-                    values = runs.set_index("seed")[metric].dropna().to_dict()
-                images = (
-                    len(next(iter(found.values()))) if complete else runs["test_images"].iloc[0]
-                )
+                    pairs = zip(seeds, runs[metric], strict=True)
+                    values = {s: float(value) for s, value in pairs if pd.notna(value)}
                 if values:
-                    cells[str(method), int(rounds)] = Runs(
-                        values, found if complete else {}, images
-                    )
+                    cells[method, rounds] = Runs(values, own_bits, images)
             if cells:
                 yield group, criterion, cells
 

@@ -74,6 +74,7 @@ def perturb_unchecked(
         return pgd.perturb_unchecked(model, x, y, attack, rng)
     if rng is None:
         raise ValueError(f"rng=None with {attack}: want a torch.Generator that it draws from")
-    perturbed = apgd.perturb if isinstance(attack, APGD) else square.perturb
     with pgd.eval_mode(model):
-        return perturbed(model, x.detach(), y, attack, rng)
+        if isinstance(attack, APGD):
+            return apgd.perturb(model, x.detach(), y, attack, rng)
+        return square.perturb(model, x.detach(), y, attack, rng)

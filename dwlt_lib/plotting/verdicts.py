@@ -70,10 +70,9 @@ def levels(verdicts: pd.DataFrame) -> Figure | None:
             ax.scatter(at, d, c=colors, s=12, zorder=3)
             ax.axhline(0, color="0.8", linewidth=0.6, zorder=0)
             ax.axhline(-100 * own[f"{criterion}_margin"].iloc[0], color="0.3", linestyle=":")
-        pretraining, method, dataset, fraction = curve
-        name = (
-            f"$\\theta_{{{pretraining}}}$, {method}\n{dataset_name(dataset)} {percent(fraction)} %"
-        )
+        pretraining, method, dataset, _ = curve
+        data = f"{dataset_name(str(dataset))} {percent(own['fraction'].iloc[0])} %"
+        name = f"$\\theta_{{{pretraining}}}$, {method}\n{data}"
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     for ax, criterion in zip(axes[0], CRITERIA, strict=True):
         ax.set_title(f"{CRITERION_NAMES[criterion]}, less dense (points)", fontsize=8)
