@@ -57,7 +57,7 @@ def levels(verdicts: pd.DataFrame) -> Figure | None:
         return None
     curves = sorted(verdicts.groupby(GROUP), key=lambda item: _rank(item[0]))
     fig = Figure((2 * COLUMN, 0.35 + 0.62 * len(curves)), layout="constrained")
-    axes = fig.subplots(len(curves), len(CRITERIA), sharex=True, sharey="col", squeeze=False)
+    axes = fig.subplots(len(curves), len(CRITERIA), sharex=True, sharey="row", squeeze=False)
     rounds = sorted(verdicts["rounds"].unique())
     for row, (curve, own) in zip(axes, curves, strict=True):
         for ax, criterion in zip(row, CRITERIA, strict=True):
@@ -69,9 +69,10 @@ def levels(verdicts: pd.DataFrame) -> Figure | None:
             ax.vlines(at, low, high, colors=colors, linewidth=2)
             ax.scatter(at, d, c=colors, s=12, zorder=3)
             ax.axhline(0, color="0.8", linewidth=0.6, zorder=0)
-            ax.axhline(-100 * own[f"{criterion}_margin"].iloc[0], color="0.3", linestyle=":")
+            margin = 100 * own[f"{criterion}_margin"].iloc[0]
+            ax.axhline(-margin, color="0.3", linestyle=":", linewidth=1)
         pretraining, method, dataset, _ = curve
-        data = f"{dataset_name(str(dataset))} {percent(own['fraction'].iloc[0])} %"
+        data = f"{dataset_name(str(dataset))} {100 * own['fraction'].iloc[0]:g} %"
         name = f"$\\theta_{{{pretraining}}}$, {method}\n{data}"
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     for ax, criterion in zip(axes[0], CRITERIA, strict=True):
@@ -111,7 +112,7 @@ def caption(verdicts: pd.DataFrame, margins: Margins) -> str:
         found.to_dict("records"), key=lambda row: _rank(tuple(row[name] for name in GROUP))
     )
     texts = [
-        f"theta_{row['pretraining']} by {row['method']} on {percent(row['fraction'])} % of"
+        f"theta_{row['pretraining']} by {row['method']} on {100 * row['fraction']:g} % of"
         f" {dataset_name(row['dataset'])}: {row['text']}"
         for row in curves
     ]
