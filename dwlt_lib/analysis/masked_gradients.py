@@ -6,10 +6,11 @@ none is found that is less than a proof.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
 
 LEVEL = 0.01
@@ -116,6 +117,73 @@ def signs(row: Mapping[Any, float], transfer: tuple[int, int] | None = None) -> 
             "sign of gradients that point nowhere (the loss along them is above that along random"
             f" directions for {100 * above:.0f} % of the images)"
         )
+    return found
+
+
+def of_networks(
+    table: pd.DataFrame,
+    attacks: pd.DataFrame,
+    read: Callable[[str], Any],
+    outcomes: Callable[[str], Any],
+) -> pd.DataFrame:
+    """The signs of each network that strong attacks were tried on.
+
+    Args:
+        table: robustness records.
+        attacks: transfer attacks, of which those on the same networks count.
+        read: gives the record of an id (`records.read`).
+        outcomes: gives which images are right by the id of a record (`records.outcomes`).
+
+    Returns:
+        The rows of `table`, without those of former versions that hold no `numbers`, and the
+        columns signs (a list of sentences, of `signs`) and through_unseen (whether a transfer
+        attack is among the tests).
+    """
+    if "gradient_above_random" not in table:
+        return table.iloc[:0].assign(signs=[], through_unseen=[])
+    table = table.dropna(subset="gradient_above_random")
+    tickets = [read(id).upstream[0] for id in table["id"]]
+    through_unseen = {}
+    for id in attacks.get("id", []):
+        attack = read(id)
+        ticket = attack.upstream[0]
+        if ticket in tickets and attack.has("outcomes.safetensors"):
+            through_unseen[ticket] = compare(outcomes(ticket), outcomes(id)["transfer"])
+    rows = zip(table.to_dict("records"), tickets, strict=True)
+    found = [signs(row, through_unseen.get(ticket)) for row, ticket in rows]
+    borrowed = [ticket in through_unseen for ticket in tickets]
+    return table.assign(signs=pd.Series(found, table.index), through_unseen=borrowed)
+
+
+def by_curve(curves: pd.DataFrame, networks: pd.DataFrame) -> list[str]:
+    """What was seen on the networks of each curve, in words, to be shown beside its verdict.
+
+    Args:
+        curves: has the columns pretraining, method, dataset and fraction.
+        networks: of `of_networks`.
+
+    Returns:
+        For each row of `curves` "not tested", "no sign (3 networks)", or which signs there are;
+        where a ticket of a curve was tested, its dense network counts, too.
+    """
+    same = ["pretraining", "dataset", "fraction"]
+    found = []
+    for curve in curves.to_dict("records"):
+        own = networks[networks["method"].isin(["dense", curve["method"]])]
+        for column in same:
+            own = own[own[column] == curve[column]]
+        if (own["method"] == "dense").all():  # no ticket of the curve, or none at all
+            found.append("not tested")
+            continue
+        count = f"{len(own)} network" + ("s" if len(own) > 1 else "")
+        shown = [one for one in own["signs"] if one]
+        kinds = dict.fromkeys(
+            sign.partition(" (")[0].removeprefix("sign of ") for one in shown for sign in one
+        )
+        text = f"no sign ({count})"
+        if shown:
+            text = f"sign of {', '.join(kinds)} ({len(shown)} of {count})"
+        found.append(text)
     return found
 
 

@@ -212,9 +212,10 @@ def print_verdict(
     """
     from dwlt_lib.analysis import double_win
 
-    table, all_read = read_table(study.name, "transfer")
+    records, all_read = read_table(study.name)
+    table = records[records["kind"] == "transfer"]
     with refusing(), warnings.catch_warnings(action="ignore"):
-        certified = _certified(study, table)
+        certified = _certified(study, records)
         paper = double_win.verdict(table, rule=rule, ddof=ddof, extreme=extreme)
         probabilities = double_win.extreme_probabilities(table, rule, ddof, extreme)
         lines = double_win.chance_warnings(double_win.criteria(table, rule, ddof))
@@ -250,8 +251,8 @@ def verdict_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
         table: its records.
 
     Returns:
-        The columns of `noninferiority.certified`, and paper_extreme_rounds and
-        paper_extreme_sparsity.
+        The columns of `noninferiority.certified`, masked gradients (in words), and
+        paper_extreme_rounds and paper_extreme_sparsity.
     """
     from dwlt_lib.analysis import double_win
 
@@ -261,15 +262,19 @@ def verdict_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             [*double_win.GROUP, "extreme_rounds", "extreme_sparsity"]
         ]
     names = {name: f"paper_{name}" for name in ("extreme_rounds", "extreme_sparsity")}
-    return _certified(study, transfers).merge(paper.rename(columns=names), on=double_win.GROUP)
+    return _certified(study, table).merge(paper.rename(columns=names), on=double_win.GROUP)
 
 
-def _certified(study: Study, transfers: pd.DataFrame) -> pd.DataFrame:
-    from dwlt_lib.analysis import noninferiority
+def _certified(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    from dwlt_lib.analysis import masked_gradients, noninferiority
     from dwlt_lib.records import store
+    from dwlt_lib.report.evidence import attacked_networks
 
+    transfers = table[table["kind"] == "transfer"]
     levels = noninferiority.noninferiority(transfers, store.outcomes_of(transfers), study.margins)
-    return noninferiority.certified(levels)
+    found = noninferiority.certified(levels)
+    seen = masked_gradients.by_curve(found, attacked_networks(table))
+    return found.assign(**{"masked gradients": seen})
 
 
 def print_power(study: Study) -> None:

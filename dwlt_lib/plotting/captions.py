@@ -694,29 +694,21 @@ def masked_gradients(
     Returns:
         One sentence, and one for each network with a sign.
     """
-    if "gradient_above_random" not in table:  # none, or made by a former version
+    networks = masking.of_networks(table, attacks, read, outcomes)
+    if networks.empty:
         return NOTHING
-    table = table.dropna(subset="gradient_above_random")
-    tickets = {id: read(id).upstream[0] for id in table["id"]}
-    through_unseen = {}
-    for id in attacks.get("id", []):
-        attack = read(id)
-        ticket = attack.upstream[0]
-        if ticket in tickets.values() and attack.has("outcomes.safetensors"):
-            right = outcomes(ticket)
-            through_unseen[ticket] = masking.compare(right, outcomes(id)["transfer"])
     found = []
-    for row in table.to_dict("records"):
-        signs = masking.signs(row, through_unseen.get(tickets[row["id"]]))
-        if signs:
+    for row in networks.to_dict("records"):
+        if row["signs"]:
             network = f"{row['pretraining']}, {row['method']}, {dataset_name(row['dataset'])}"
             sparsity = percent(tables.sparsity_of(row), " %")
-            found.append(f"{network}, {sparsity}, seed {row['seed']}: {_and(signs)}.")
+            found.append(f"{network}, {sparsity}, seed {row['seed']}: {_and(row['signs'])}.")
     tests = "Square, one step against many, radius 0.5 and the loss along gradients"
-    if through_unseen:
-        tests += f"; {_count(len(through_unseen), 'transfer attack')} on them"
+    if borrowed := int(networks["through_unseen"].sum()):
+        tests += f"; {_count(borrowed, 'transfer attack')} on them"
     count = f"{len(found)} of" if found else "None of"
-    text = f"{count} {_count(len(table), 'network')} shows signs of masked gradients (by {tests})."
+    nouns = _count(len(networks), "network")
+    text = f"{count} {nouns} shows signs of masked gradients (by {tests})."
     return " ".join([text, *found])
 
 

@@ -1,9 +1,9 @@
-"""What a study's records say of the paper's claims: its tables, brought to `analysis.claims`."""
+"""What a study's records say of the paper's claims and of masked gradients."""
 
 import pandas as pd
 
 from dwlt_lib import pruning
-from dwlt_lib.analysis import claims, contrasts, mask_patterns, tables
+from dwlt_lib.analysis import claims, contrasts, mask_patterns, masked_gradients, tables
 from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import landscapes
 from dwlt_lib.records import store
@@ -40,3 +40,19 @@ def judge_claims(table: pd.DataFrame, margins: Margins | None = None) -> pd.Data
         areas=landscapes.basin_area(panels),
         margins=margins,
     )
+
+
+def attacked_networks(table: pd.DataFrame) -> pd.DataFrame:
+    """The networks of a study that strong attacks were tried on, with signs of masked gradients.
+
+    Args:
+        table: all of its records, of `records.table`.
+
+    Returns:
+        The table of `masked_gradients.of_networks`.
+
+    Raises:
+        KeyError, ValueError: one line, as `records.read` and `records.outcomes`.
+    """
+    attacked, transferred = table[table["kind"] == "robustness"], table[table["kind"] == "attack"]
+    return masked_gradients.of_networks(attacked, transferred, store.read, store.outcomes)

@@ -17,7 +17,7 @@ from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import verdicts
 from dwlt_lib.records import store
 from dwlt_lib.report import chapters, study_tables
-from dwlt_lib.report.evidence import judge_claims
+from dwlt_lib.report.evidence import attacked_networks, judge_claims
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -54,11 +54,14 @@ def build(study: str) -> Path:
     parts = [chapters.chapter(path, folder / "figures") for path in shown]
     with warnings.catch_warnings(action="ignore"):  # the page says it
         margins = Margins(**params.get("margins", {}))
-        verdict = study_tables.verdict(transfers, store.outcomes_of(transfers), margins)
+        networks = None
         try:
             claims = verdicts.count_claims(judge_claims(records, margins))
+            networks = attacked_networks(records)
         except (KeyError, ValueError) as error:  # a file of a record is damaged
             claims = f"The paper's claims are not judged: {error.args[0]}"
+        outcomes = store.outcomes_of(transfers)
+        verdict = study_tables.verdict(transfers, outcomes, margins, networks)
     page = TEMPLATES.get_template("report.html.j2").render(
         title=params.get("title") or f"Study {study}",
         study=study,

@@ -9,7 +9,14 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from dwlt_lib.analysis import double_win, noninferiority, paper_results, statistics, tables
+from dwlt_lib.analysis import (
+    double_win,
+    masked_gradients,
+    noninferiority,
+    paper_results,
+    statistics,
+    tables,
+)
 from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import captions, study_overview, verdicts
 from dwlt_lib.plotting.style import (
@@ -26,7 +33,10 @@ ORIGIN = ["code", "torch", "python", "device", "threads"]
 
 
 def verdict(
-    transfers: pd.DataFrame, outcomes: statistics.Outcomes, margins: Margins
+    transfers: pd.DataFrame,
+    outcomes: statistics.Outcomes,
+    margins: Margins,
+    networks: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """What is certified of double-win sparsities, what the paper's rule says, and the paper's own.
 
@@ -34,6 +44,7 @@ def verdict(
         transfers: of `records.table("transfer")`.
         outcomes: their correctness per image (`records.outcomes_of`).
         margins: of the study.
+        networks: of `masked_gradients.of_networks`; None: nothing is said of them.
 
     Returns:
         headline (a sentence), paper (a table) and extremes: a table, or None where there is nothing
@@ -54,7 +65,7 @@ def verdict(
     levels, readings = double_win.criteria(transfers), double_win.alternatives(transfers)
     unit = "% of what dense reaches above chance" if margins.relative else "points"
     return shown | {
-        "certified": _certified(noninferiority.certified(by_level)),
+        "certified": _certified(noninferiority.certified(by_level), networks),
         "margins": f"{100 * margins.SA:g} (SA) and {100 * margins.RA:g} (RA) {unit}",
         "extremes": _extremes(extremes, readings),
         "levels": _levels(by_level),
@@ -78,11 +89,14 @@ def _extremes(extremes: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _certified(certified: pd.DataFrame) -> pd.DataFrame:
+def _certified(certified: pd.DataFrame, networks: pd.DataFrame | None) -> pd.DataFrame:
     """A row per (data, method, theta_p): between which sparsities its extreme lies."""
     rows = _ordered(certified)
-    counts = {name: rows[name.replace(" ", "_")] for name in noninferiority.STATUSES}
-    return pd.DataFrame({**_ticket_columns(rows), "double win": rows["text"], **counts})
+    shown = {**_ticket_columns(rows), "double win": rows["text"]}
+    shown |= {name: rows[name.replace(" ", "_")] for name in noninferiority.STATUSES}
+    if networks is not None:
+        shown["masked gradients"] = masked_gradients.by_curve(rows, networks)
+    return pd.DataFrame(shown)
 
 
 def _levels(levels: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Signs of masked gradients: what fires them, on counts and on networks."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from seeds import of, set_global
@@ -165,3 +166,23 @@ def test_an_input_stage_with_next_to_no_gradient_shows():
 def test_a_network_that_has_overfitted_to_one_step_shows():
     collapsed = trained(0.3, PGD(0.3, 0.3, 1, random_start=False), 20, lr=0.2)
     assert "catastrophic overfitting" in signs_of(collapsed, 0.3)
+
+
+def test_each_curve_says_what_was_seen_on_its_networks_and_on_its_dense_one():
+    task = {"pretraining": "AT", "dataset": "digits", "fraction": 1.0}
+    sign = "sign of a broken gradient (12 of 100 images)"
+    networks = pd.DataFrame(
+        [
+            {**task, "method": "dense", "signs": []},
+            {**task, "method": "IMP-ST", "signs": []},
+            {**task, "method": "RP", "signs": [sign]},
+        ]
+    )
+    curves = pd.DataFrame([{**task, "method": m} for m in ("IMP-ST", "RP")])
+    other = pd.DataFrame([{**task, "pretraining": "STD", "method": "IMP-ST"}])
+    said = masked_gradients.by_curve(pd.concat([curves, other]), networks)
+    assert said == [
+        "no sign (2 networks)",
+        "sign of a broken gradient (1 of 2 networks)",
+        "not tested",
+    ]
