@@ -251,7 +251,7 @@ def verdict_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
         table: its records.
 
     Returns:
-        The columns of `noninferiority.certified`, masked gradients (in words), and
+        The columns of `noninferiority.certified`, masked_gradients (in words), and
         paper_extreme_rounds and paper_extreme_sparsity.
     """
     from dwlt_lib.analysis import double_win
@@ -274,7 +274,7 @@ def _certified(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     levels = noninferiority.noninferiority(transfers, store.outcomes_of(transfers), study.margins)
     found = noninferiority.certified(levels)
     seen = masked_gradients.by_curve(found, attacked_networks(table))
-    return found.assign(**{"masked gradients": seen})
+    return found.assign(masked_gradients=seen)
 
 
 def print_power(study: Study) -> None:
