@@ -100,7 +100,7 @@ def _margin(margins: Margins, metric: str, dense: float, chance: float) -> float
 def _status(row: dict | None, margin: float, confidence: float) -> str:
     if row is None or np.isnan(row["se"]):
         return UNKNOWN
-    d = Difference(row["difference"], row["se"], row["df"], row["seed_se"], row["image_se"])
+    d = Difference(**{name: row[name] for name in Difference.__dataclass_fields__})
     if d.low(confidence) > -margin:
         return MATCHES
     if d.high(1 - (1 - confidence) / len(CRITERIA)) < -margin:

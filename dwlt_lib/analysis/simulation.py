@@ -17,6 +17,7 @@ from dwlt_lib.analysis.statistics import (
     CRITERIA,
     Difference,
     Runs,
+    bootstrap_bounds,
     difference,
     fit_noise,
     seeds_needed,
@@ -24,7 +25,8 @@ from dwlt_lib.analysis.statistics import (
 from dwlt_lib.config.studies import Margins
 
 STUDIES = 2000
-_SPREAD = 0.25  # how far pruning moves the chance of a contested image, up or down
+_SPREAD = 0.25  # how far pruning moves the chance of a contested image, up or down, at most
+_LUCK = 3.5  # so many standard deviations of luck must leave chances within [0, 1]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Setting:
     """Standard deviation of a seed's luck."""
     shared: float = 0.3
     """Share of that variance that all networks of one seed have in common, in [0, 1)."""
+    noisier: float = 1.0
+    """How much larger the first level's luck is than that of the others and of dense."""
 
 
 def contested(accuracy: float) -> float:
@@ -61,8 +65,8 @@ def contested(accuracy: float) -> float:
     return min(0.2, 2 * (1 - accuracy))
 
 
-def simulated_difference(setting: Setting, criterion: int, rng: np.random.Generator) -> Difference:
-    """The first level of one simulated study less dense, by one criterion, as it is estimated.
+def simulated_runs(setting: Setting, criterion: int, rng: np.random.Generator) -> list[Runs]:
+    """The runs of one simulated study by one criterion: dense, the first level and the others.
 
     Contested images are right with a chance of a half, others always or never. A level moves each
     contested image up or down, by the effect on average; a seed's luck moves all of them.
@@ -73,29 +77,64 @@ def simulated_difference(setting: Setting, criterion: int, rng: np.random.Genera
         rng: of all draws.
 
     Returns:
-        The difference with its standard error.
+        Of each cell.
     """
     accuracy, sd = setting.accuracies[criterion], setting.seed_sds[criterion]
     effect, share = setting.effects[criterion], contested(accuracy)
     is_contested = rng.random(setting.images) < share
     is_easy = rng.random(setting.images) < (accuracy - share / 2) / (1 - share)
     common = rng.normal(0, sd * np.sqrt(setting.shared), max(setting.n, setting.n_dense))
+    room = 0.5 - _LUCK * sd * setting.noisier / share
 
-    def runs(count: int, moved: np.ndarray) -> Runs:
-        luck = common[:count] + rng.normal(0, sd * np.sqrt(1 - setting.shared), count)
+    def runs(count: int, moved: np.ndarray, scale: float = 1.0) -> Runs:
+        luck = scale * (common[:count] + rng.normal(0, sd * np.sqrt(1 - setting.shared), count))
         chance = 0.5 + moved + luck[:, None] / share  # the luck is one of all images
         right = np.where(is_contested, rng.random((count, setting.images)) < chance, is_easy)
         values = dict(enumerate(right.mean(axis=1)))
         return Runs(values, dict(enumerate(right)), setting.images)
 
     def moves(shift: float) -> np.ndarray:
-        spread = min(_SPREAD, 0.45 - abs(shift))  # so that no chance leaves [0, 1]
+        spread = min(_SPREAD, max(room - abs(shift), 0.0))
         return shift + rng.choice([-spread, spread], setting.images)
 
-    dense, level = runs(setting.n_dense, np.zeros(1)), runs(setting.n, moves(effect / share))
-    others = [runs(setting.n, moves(0.0)) for _ in range(setting.levels - 1)]
-    noise = fit_noise([own.values for own in (dense, level, *others)])
-    return difference(level, dense, noise)
+    dense = runs(setting.n_dense, np.zeros(1))
+    level = runs(setting.n, moves(effect / share), setting.noisier)
+    return [dense, level, *(runs(setting.n, moves(0.0)) for _ in range(setting.levels - 1))]
+
+
+def simulated_difference(setting: Setting, criterion: int, rng: np.random.Generator) -> Difference:
+    """The first level of one simulated study less dense, by one criterion, as it is estimated.
+
+    Args:
+        setting: what the study is like.
+        criterion: which of the three, from 0.
+        rng: of all draws.
+
+    Returns:
+        The difference with its standard error.
+    """
+    cells = simulated_runs(setting, criterion, rng)
+    return difference(cells[1], cells[0], fit_noise([own.values for own in cells]))
+
+
+def bootstrap_coverage(rng: np.random.Generator, studies: int = STUDIES // 10) -> float:
+    """How often the two-way bootstrap's one-sided bounds of RA hold the truth, as a check.
+
+    Args:
+        rng: of all draws.
+        studies: how many are simulated, of tickets that equal dense.
+
+    Returns:
+        A share in [0, 1].
+    """
+    hold = 0
+    for _ in range(studies):
+        dense, level, *_ = (
+            np.array(list(own.bits.values()), float) for own in simulated_runs(Setting(), 2, rng)
+        )
+        low, high = bootstrap_bounds(level, dense, rng, draws=400)
+        hold += (low <= 0) + (high >= 0)
+    return hold / (2 * studies)
 
 
 def proposed_seeds(setting: Setting, margins: list[float]) -> tuple[int, int] | None:
@@ -153,16 +192,19 @@ def simulate(
     base = Setting()
     proposed = proposed_seeds(base, limits)
     at_margin = tuple(-margin for margin in limits)
+    alone = replace(base, effects=(0.0, 0.0, at_margin[2]))
     settings = {
         "equal to dense": base,
         "all three at the margin": replace(base, effects=at_margin),
-        "RA alone at the margin": replace(base, effects=(0.0, 0.0, at_margin[2])),
+        "SA after ST alone at the margin": replace(base, effects=(at_margin[0], 0.0, 0.0)),
+        "RA alone at the margin": alone,
+        "the same, luck not shared by seeds": replace(alone, shared=0.0),
+        "the same, luck mostly shared": replace(alone, shared=0.9),
+        "the same, that level 1.5 times as noisy": replace(alone, noisier=1.5),
         "RA twice beyond the margin": replace(base, effects=(0.0, 0.0, 2 * at_margin[2])),
-        "equal, luck not shared": replace(base, shared=0.0),
-        "equal, luck mostly shared": replace(base, shared=0.9),
     }
     if proposed:
-        settings["equal, as many seeds as power asks for"] = replace(
+        settings["equal, with the seeds that power asks for"] = replace(
             base, n=proposed[0], n_dense=proposed[1]
         )
     return pd.DataFrame(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy.special import fdtri, ndtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 from dwlt_lib.analysis.tables import GROUP, base_seeds, replicates
 
@@ -34,24 +34,36 @@ CONFIDENCE = 0.95
 """Of each one-sided bound."""
 
 
+MIN_PAIRED_DF = 5
+"""Below so many degrees of freedom, seeds are not paired: Student's t costs more than it gains."""
+
+
 @dataclass(frozen=True)
 class Noise:
     """Variances of accuracies over seeds, pooled over the cells of one theta_p and criterion."""
 
     residual: float
-    """s_r^2, of a network's own luck; all of the variance where rho is 0."""
+    """s_r^2, of a network's own luck; all of the variance where seeds are not paired."""
     rho: float
-    """Share of the variance that the networks of one seed have in common, in [0, 1)."""
+    """Share of the variance that the networks of one seed have in common, in [0, 1]."""
     df: float
     """Degrees of freedom of `residual`; 0 where no cell has two seeds (residual is NaN)."""
+    rho_variance: float = 0.0
+    """Variance of the estimate `rho`."""
 
 
 def fit_noise(cells: list[dict[int, float]]) -> Noise:
     """Pool the variance over seeds: a two-way layout without interaction (Searle et al. 1992).
 
-    The variance within cells estimates s_b^2 + s_r^2; the residuals of the least-squares fit of
-    cell + seed estimate s_r^2. Seeds count as sharing luck where an F test says so at 5 %: taking
-    the smaller of both estimates whenever it is smaller would make bounds too narrow.
+    The residuals of the least-squares fit of cell + seed estimate s_r^2, whatever seeds share. The
+    variance of the fitted effects b of S seeds, each counted once, estimates s_b^2 + c s_r^2, where
+    c is known from the layout; so by the delta method, with total = s_b^2 + s_r^2,
+
+        var(rho) = 2 (1 / (S - 1) + 1 / df) (s_r^2 (s_b^2 + c s_r^2) / total^2)^2
+
+    Where the layout leaves fewer than MIN_PAIRED_DF degrees of freedom, nothing is taken as shared
+    and s_r^2 is the variance within cells. That hangs on the layout alone: a test of the data
+    beforehand makes bounds too narrow.
 
     Args:
         cells: {seed: accuracy} of each cell, at least one value in each.
@@ -65,18 +77,24 @@ def fit_noise(cells: list[dict[int, float]]) -> Noise:
     within_df = len(values) - len(cells)
     if within_df <= 0:
         return Noise(np.nan, 0.0, 0)
-    means = np.bincount(cell_of, values) / np.bincount(cell_of)
-    within = ((values - means[cell_of]) ** 2).sum() / within_df
     design = np.hstack([np.eye(len(cells))[cell_of], np.eye(len(seeds))[seed_of]])
-    fit, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
-    residual_df = len(values) - rank
-    if residual_df > 0:
-        residual = ((values - design @ fit) ** 2).sum() / residual_df
-        seeds_df = within_df - residual_df
-        of_seeds = (within * within_df - residual * residual_df) / max(seeds_df, 1)
-        if of_seeds > residual * fdtri(seeds_df, residual_df, 0.95):
-            return Noise(residual, 1 - residual / within, float(residual_df))
-    return Noise(within, 0.0, within_df)
+    rank = np.linalg.matrix_rank(design)
+    df = float(len(values) - rank)
+    is_connected = rank == len(cells) + len(seeds) - 1
+    if df < MIN_PAIRED_DF or not is_connected:
+        means = np.bincount(cell_of, values) / np.bincount(cell_of)
+        return Noise(((values - means[cell_of]) ** 2).sum() / within_df, 0.0, within_df)
+    solve = np.linalg.pinv(design)
+    residual = ((values - design @ (solve @ values)) ** 2).sum() / df
+    to_effects = solve[len(cells) :] - solve[len(cells) :].mean(axis=0)
+    seeds_df = len(seeds) - 1
+    of_residual = (to_effects**2).sum() / seeds_df * residual  # c s_r^2
+    shared = max(((to_effects @ values) ** 2).sum() / seeds_df - of_residual, 0.0)
+    total = shared + residual
+    if total == 0:
+        return Noise(0.0, 0.0, df)
+    scale = residual * (shared + of_residual) / total**2
+    return Noise(residual, shared / total, df, 2 * (1 / seeds_df + 1 / df) * scale**2)
 
 
 @dataclass(frozen=True)
@@ -93,20 +111,25 @@ class Difference:
     """The seeds' part of se."""
     image_se: float
     """The test images' part of se."""
+    skewness: float = 0.0
+    """Of d, which the test images bring: few of them are right for one network alone."""
 
     def low(self, confidence: float = CONFIDENCE) -> float:
         """Lower bound of the true difference, one-sided.
 
+        Student's t about d + se skewness (2 z^2 + 1) / 6, with z the normal quantile of confidence:
+        a skewed mean goes with its own standard error (Johnson 1978; Hall 1992, section 3.10).
+
         Args:
             confidence: of the bound, in (0.5, 1).
 
         Returns:
             The bound, in [-1, 1] or a little beyond; NaN where `se` is.
         """
-        return self.difference - stdtrit(self.df, confidence) * self.se
+        return self._centre(confidence) - stdtrit(self.df, confidence) * self.se
 
     def high(self, confidence: float = CONFIDENCE) -> float:
-        """Upper bound of the true difference, one-sided.
+        """Upper bound of the true difference, one-sided, as `low`.
 
         Args:
             confidence: of the bound, in (0.5, 1).
@@ -114,7 +137,10 @@ class Difference:
         Returns:
             The bound, in [-1, 1] or a little beyond; NaN where `se` is.
         """
-        return self.difference + stdtrit(self.df, confidence) * self.se
+        return self._centre(confidence) + stdtrit(self.df, confidence) * self.se
+
+    def _centre(self, confidence: float) -> float:
+        return self.difference + self.se * self.skewness * (2 * ndtri(confidence) ** 2 + 1) / 6
 
 
 @dataclass(frozen=True)
@@ -133,14 +159,16 @@ def difference(level: Runs, dense: Runs, noise: Noise) -> Difference:
     """A level less dense, paired over seeds as far as pairing helps, and over test images.
 
         d = mean_l - (1 - rho) mean_0(all its seeds) - rho mean_0(the level's seeds)
-        var(d) = s_r^2 ((1 + rho) / n_l + (1 - rho) / n_0) + s_img^2 / N
+        var(d) = s_r^2 ((1 + rho) / n_l + (1 - rho) / n_0) + var(rho) B^2 + s_img^2 / N
 
     The first line is the regression estimator of double sampling (Cochran 1977, section 12.6). With
     rho 0 it is the difference of means, with variance s_p^2 (1/n_l + 1/n_0); as rho nears 1 it
-    becomes the mean of the paired differences. s_img^2 is the variance over images of the
-    difference in the probability to be right: the variance of the images' mean differences, less
-    what the seeds' coin flips add to it, which s_r^2 holds already (crossed random effects; Brennan
-    2001, chapter 3). Without bits, images are taken as unpaired: p (1 - p) of both networks.
+    becomes the mean of the paired differences. B, by which mean_0 of the level's seeds lies off
+    mean_0 of all, is what an error of rho costs; it is 0 where both have the same seeds. s_img^2 is
+    the variance over images of the difference in the probability to be right: the variance of the
+    images' mean differences, less what the seeds' coin flips add to it, which s_r^2 holds already
+    (crossed random effects; Brennan 2001, chapter 3). Without bits, images are taken as unpaired:
+    p (1 - p) of both networks. The error of each part goes into the degrees of freedom.
 
     Args:
         level: the level's runs.
@@ -157,34 +185,55 @@ def difference(level: Runs, dense: Runs, noise: Noise) -> Difference:
         weights["dense", s] -= noise.rho / n
     runs = {"level": level, "dense": dense}
     d = sum(w * runs[which].values[s] for (which, s), w in weights.items())
+    mean_dense = sum(dense.values.values()) / n_dense
+    off = sum(dense.values[s] for s in level.values) / n - mean_dense
     seeds = noise.residual * ((1 + noise.rho) / n + (1 - noise.rho) / n_dense)
-    images = _image_variance(runs, weights) if level.bits and dense.bits else _unpaired(runs)
-    total, df = seeds + images, noise.df
-    if images > 0 and df > 0:
-        df = total**2 / (seeds**2 / df + images**2 / max(level.images - 1, 1))
-    return Difference(d, np.sqrt(total), df, np.sqrt(seeds), np.sqrt(images))
+    seeds += noise.rho_variance * off**2
+    images = _of_images(runs, weights) if level.bits and dense.bits else _of_unpaired_images(runs)
+    total, df = seeds + images.variance, noise.df
+    if images.error > 0 and df > 0:
+        df = total**2 / (seeds**2 / df + images.error / 2)
+    skewness = images.third / total**1.5 if total > 0 else 0.0
+    return Difference(d, np.sqrt(total), df, np.sqrt(seeds), np.sqrt(images.variance), skewness)
 
 
-def _image_variance(runs: dict[str, Runs], weights: dict[tuple[str, int], float]) -> float:
-    """s_img^2 / N of `difference`, from bits; at least 0."""
+@dataclass(frozen=True)
+class _Images:
+    """What the sample of test images does to a difference."""
+
+    variance: float
+    """s_img^2 / N."""
+    error: float
+    """Variance of that estimate."""
+    third: float
+    """Third central moment of the difference."""
+
+
+def _of_images(runs: dict[str, Runs], weights: dict[tuple[str, int], float]) -> _Images:
+    """The images' part of `difference`, from bits; the variance is at least 0."""
     bits = np.array([runs[which].bits[s] for which, s in weights], dtype=float)
-    w = np.array(list(weights.values()))
-    per_image = w @ bits
+    w, images = np.array(list(weights.values())), bits.shape[1]
     flips = 0.0
     for which in runs:
         own = np.array([key[0] == which for key in weights])
         if own.sum() > 1:
             flips += (w[own] ** 2).sum() * bits[own].var(axis=0, ddof=1).mean()
-    return float(max(per_image.var(ddof=1) - flips, 0.0) / bits.shape[1])
+    per_image = w @ bits
+    centred = per_image - per_image.mean()
+    second, third, fourth = (float((centred**k).mean()) for k in (2, 3, 4))
+    variance = max(second * images / max(images - 1, 1) - flips, 0.0) / images
+    return _Images(variance, (fourth - second**2) / images**3, third / images**2)
 
 
-def _unpaired(runs: dict[str, Runs]) -> float:
+def _of_unpaired_images(runs: dict[str, Runs]) -> _Images:
     """The images' part of the variance where it is not known which of them are right."""
-    total = 0.0
+    total = error = 0.0
     for own in runs.values():
         p = float(np.mean(list(own.values.values())))
-        total += p * (1 - p) / own.images if own.images == own.images else 0.0
-    return total
+        if own.images == own.images:  # NaN, not known, equals nothing
+            total += p * (1 - p) / own.images
+            error = 2 * total**2 / max(own.images - 1, 1)
+    return _Images(total, error, 0.0)
 
 
 def differences(
@@ -200,9 +249,9 @@ def differences(
 
     Returns:
         One row per (pretraining, method, dataset, fraction, rounds > 0, criterion) whose dense
-        network has all of the level's seeds: sparsity, difference, se, df, low, high, seed_se,
-        image_se, n_level, n_dense, test_images, rho. The criterion AT_worst is there where every
-        run of both has outcomes of attacks beyond RA's.
+        network has all of the level's seeds: the fields of `Difference`, low, high, rho, n_level,
+        n_dense and test_images. The criterion AT_worst is there where every run of both has
+        outcomes of attacks beyond RA's.
 
     Raises:
         ValueError: one line, as `tables.replicates`.
@@ -219,10 +268,11 @@ def differences(
             row |= {"method": method, "rounds": rounds, "criterion": criterion}
             row |= {"difference": d.difference, "se": d.se, "df": d.df}
             row |= {"low": d.low(confidence), "high": d.high(confidence)}
-            row |= {"seed_se": d.seed_se, "image_se": d.image_se, "rho": noise.rho}
+            row |= {"seed_se": d.seed_se, "image_se": d.image_se, "skewness": d.skewness}
+            row |= {"rho": noise.rho}
             row |= {"n_level": len(level.values), "n_dense": len(dense.values)}
             rows.append(row | {"test_images": level.images})
-    numbers = ["difference", "se", "df", "low", "high", "seed_se", "image_se", "rho"]
+    numbers = ["difference", "se", "df", "low", "high", "seed_se", "image_se", "skewness", "rho"]
     columns = [*GROUP, "rounds", "criterion", *numbers, "n_level", "n_dense", "test_images"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -315,13 +365,12 @@ def bootstrap_bounds(
     Returns:
         The lower and the upper bound.
     """
-    images = level.shape[1]
-    found = np.empty(draws)
-    for i in range(draws):
-        count = np.bincount(rng.integers(images, size=images), minlength=images) / images
-        of_level = level[rng.integers(len(level), size=len(level))].mean(0)
-        of_dense = dense[rng.integers(len(dense), size=len(dense))].mean(0)
-        found[i] = (of_level - of_dense) @ count
+    of_level, of_dense = (
+        rng.multinomial(len(bits), np.full(len(bits), 1 / len(bits)), size=draws) @ bits / len(bits)
+        for bits in (level, dense)
+    )
+    images = rng.integers(level.shape[1], size=(draws, level.shape[1]))
+    found = np.take_along_axis(of_level - of_dense, images, axis=1).mean(axis=1)
     low, high = np.quantile(found, [1 - confidence, confidence])
     return float(low), float(high)
 
@@ -339,8 +388,9 @@ def variance_components(table: pd.DataFrame) -> pd.DataFrame:
     """How much each seed, and the test images, move an accuracy: standard deviations.
 
     For a seed that varies: the cells that differ in it alone are compared. The variance of their
-    means over training seeds, less the training seeds' share s_r^2 / n of it, estimates its own
-    (Searle et al. 1992, section 3.6). The images' is binomial, sqrt(p (1 - p) / N).
+    means over training seeds, less the training seeds' share s_r^2 / n of it (`fit_noise`),
+    estimates its own (Searle et al. 1992, section 3.6). The images' is binomial,
+    sqrt(p (1 - p) / N).
 
     Args:
         table: transfers with a column for each seed that varies, of `SEED_COLUMNS`.
@@ -373,6 +423,8 @@ def _components(runs: pd.DataFrame, metric: str) -> dict[str, tuple[float, int]]
     by_cell = runs.groupby([*cell, *others])[metric].agg(["mean", "var", "size"])
     df = int((by_cell["size"] - 1).sum())
     training = (by_cell["var"] * (by_cell["size"] - 1)).sum() / df if df else np.nan
+    cells = runs.groupby([*cell, *others])
+    noise = fit_noise([dict(zip(own["seed"], own[metric], strict=True)) for _, own in cells])
     found: dict[str, tuple[float, int]] = {}
     for column in others:
         fixed = [*cell, *(other for other in others if other != column)]
@@ -381,7 +433,9 @@ def _components(runs: pd.DataFrame, metric: str) -> dict[str, tuple[float, int]]
         own = own[own["count"] > 1]
         between = int((own["count"] - 1).sum())
         if between and df:
-            excess = ((own["var"] - training / own["size"]) * (own["count"] - 1)).sum() / between
+            excess = (
+                (own["var"] - noise.residual / own["size"]) * (own["count"] - 1)
+            ).sum() / between
             found[SEED_COLUMNS[column]] = float(np.sqrt(max(excess, 0.0))), between
         else:
             found[SEED_COLUMNS[column]] = np.nan, 0

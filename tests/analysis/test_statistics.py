@@ -25,7 +25,7 @@ def with_bits(table, images, rng, agree=True):
 
 
 def test_luck_that_seeds_share_is_told_from_a_runs_own():
-    shared = [{0: 0.70, 1: 0.74, 2: 0.72}, {0: 0.60, 1: 0.64, 2: 0.62}]
+    shared = [{0: mean, 1: mean + 0.04, 2: mean + 0.02} for mean in (0.5, 0.6, 0.7, 0.8)]
     noise = fit_noise(shared)
     assert noise.residual == pytest.approx(0, abs=1e-12) and noise.rho == pytest.approx(1)
     rng = numpy_rng(1)
@@ -35,9 +35,30 @@ def test_luck_that_seeds_share_is_told_from_a_runs_own():
         cells.append(dict(enumerate(mean + common + rng.normal(0, sd, 400))))
     noise = fit_noise(cells)
     assert noise.df == 2 * 399
-    # four standard deviations of a variance's estimate
+    # four standard deviations of each estimate
     assert noise.residual == pytest.approx(sd**2, rel=4 * np.sqrt(2 / noise.df))
-    assert abs(noise.rho - 0.5) < 0.2
+    assert abs(noise.rho - 0.5) < 4 * np.sqrt(noise.rho_variance) < 0.2
+
+
+def test_rho_is_as_unsure_as_it_says():
+    rng, found = numpy_rng(8), []
+    for _ in range(400):
+        common = rng.normal(0, 1, 8)
+        sizes = (8, 3, 3, 3, 3, 3, 3)
+        cells = [dict(enumerate(common[:n] + rng.normal(0, 1, n))) for n in sizes]
+        found.append(fit_noise(cells))
+    assert {noise.df for noise in found} == {12}
+    rhos = np.array([noise.rho for noise in found])
+    # the delta method and the floor at 0 make it rough: within a factor of 1.5
+    said = np.mean([noise.rho_variance for noise in found])
+    assert 1 / 1.5 < np.sqrt(said) / rhos.std() < 1.5
+
+
+def test_seeds_are_paired_only_where_the_layout_can_tell_what_they_share():
+    alike = {0: 0.70, 1: 0.74, 2: 0.72}
+    for cells in ([alike, alike], [alike, {3: 0.6}], [alike, {3: 0.6, 4: 0.7}] * 4):
+        assert fit_noise(cells).rho == 0
+        assert fit_noise(cells).df == sum(len(cell) - 1 for cell in cells)
 
 
 def test_without_two_seeds_in_any_cell_no_noise_is_known():
@@ -56,6 +77,9 @@ def test_the_difference_is_that_of_means_or_of_pairs_as_seeds_share_nothing_or_a
     assert paired.difference == pytest.approx(np.mean([0.60 - 0.70, 0.66 - 0.72]))
     assert paired.seed_se == pytest.approx(np.sqrt(4e-4 * 2 / 2))
     half = difference(level, dense, Noise(4e-4, 0.5, 10))
+    unsure = difference(level, dense, Noise(4e-4, 0.5, 10, rho_variance=0.04))
+    off = np.mean([0.70, 0.72]) - 0.78
+    assert unsure.seed_se**2 - half.seed_se**2 == pytest.approx(0.04 * off**2)
     assert half.difference == pytest.approx((apart.difference + paired.difference) / 2)
 
 
@@ -80,6 +104,21 @@ def test_images_on_which_both_networks_agree_add_no_error():
     assert found.image_se == pytest.approx((same * 1.0 - other).std(ddof=1) / np.sqrt(500))
     unknown = difference(Runs({0: 0.8}, {}, 500), Runs({0: 0.8}, {}, 500), Noise(1e-4, 0.0, 9))
     assert unknown.image_se == pytest.approx(np.sqrt(2 * 0.8 * 0.2 / 500))
+
+
+def test_few_images_that_one_network_alone_has_right_shift_both_bounds_towards_them():
+    dense = np.ones(400, bool)
+    level = np.arange(400) >= 20  # wrong on 5 % of the images
+    runs = [Runs({0: bits.mean()}, {0: bits}, 400) for bits in (level, dense)]
+    found = difference(*runs, Noise(1e-6, 0.0, 50))
+    p = 0.05
+    expected = (1 - 2 * p) / np.sqrt(p * (1 - p) * 400)
+    assert found.skewness == pytest.approx(-expected, rel=0.1)
+    z = 1.6449
+    centre = -p + found.se * found.skewness * (2 * z**2 + 1) / 6
+    assert (found.low() + found.high()) / 2 == pytest.approx(centre, abs=1e-5)
+    mirrored = difference(*runs[::-1], Noise(1e-6, 0.0, 50))
+    assert mirrored.low() == pytest.approx(-found.high())
 
 
 def test_tossing_every_images_coin_anew_is_the_seeds_error_and_not_counted_twice():
