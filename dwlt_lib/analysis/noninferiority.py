@@ -9,6 +9,7 @@ an outcome that more seeds or more test images would resolve.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import pandas as pd
 from dwlt_lib.analysis import double_win, statistics
 from dwlt_lib.analysis.statistics import CONFIDENCE, CRITERIA, STRONG, Difference, Outcomes
 from dwlt_lib.analysis.tables import GROUP
+from dwlt_lib.config.specs import Pretraining
 from dwlt_lib.config.studies import Margins
 
 MATCHES, FALLS_SHORT, UNDECIDED, UNKNOWN = "matches", "falls short", "undecided", "unknown"
@@ -196,3 +198,23 @@ def _text(row: dict) -> str:
     if low > 0 and shared > 0:
         text += f"; shared with random pruning up to {100 * min(shared, low):.1f} %"
     return text
+
+
+def as_markdown(curves: pd.DataFrame) -> str:
+    """What is certified as a table for a page.
+
+    Args:
+        curves: of `certified`.
+
+    Returns:
+        Markdown, a row per curve: the most data first, pre-trainings in the paper's order.
+    """
+    order = pd.CategoricalDtype(get_args(Pretraining), ordered=True)
+    rows = curves.astype({"pretraining": order}).sort_values(
+        ["dataset", "fraction", "method", "pretraining"], ascending=[True, False, True, True]
+    )
+    lines = ["| theta_p | masks | data | double-win sparsity |", "|---|---|---|---|"]
+    for row in rows.to_dict("records"):
+        data = f"{100 * row['fraction']:g} % of {row['dataset']}"
+        lines.append(f"| {row['pretraining']} | {row['method']} | {data} | {row['text']} |")
+    return "\n".join(lines)

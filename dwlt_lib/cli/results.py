@@ -79,13 +79,24 @@ def verdict(
     extreme: Annotated[
         Extreme, typer.Option(help="the sparsest winning level, or the last without a gap")
     ] = Extreme.max,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="as a table for README, without the paper's rule")
+    ] = False,
 ) -> None:
     """Print which tickets are double-win and how sure that is, and what the paper's rule says.
 
-    One row per pre-training, method, data set and fraction. The options are the paper's rule's.
+    One row per pre-training, method, data set and fraction. --rule, --ddof and --extreme are the
+    paper's rule's.
     """
     study = read_study(params)
     _warn_of_changes(study, params)
+    if markdown:
+        from dwlt_lib.analysis import noninferiority
+
+        table, all_read = read_table(study.name)
+        with refusing():
+            print(noninferiority.as_markdown(_certified(study, table)))
+        raise typer.Exit(0 if all_read else 1)
     all_read = print_verdict(study, rule.value, ddof, extreme.value)
     raise typer.Exit(0 if all_read else 1)
 

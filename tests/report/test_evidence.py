@@ -4,25 +4,43 @@ import html
 
 import pytest
 from generate import records_of
+from typer.testing import CliRunner
 
 from dwlt_lib import report
 from dwlt_lib.analysis import claims
+from dwlt_lib.cli.main import app
 from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import verdicts
 from dwlt_lib.records import store
 
 
 @pytest.fixture
-def committed(tmp_path, monkeypatch):
-    """The claims of the committed study, whatever has been made here."""
+def reference(tmp_path, monkeypatch):
+    """The committed study alone, whatever has been made here."""
     reference = tmp_path / "outputs" / "reference"
     reference.mkdir(parents=True)
     (reference / "tour_full.zip").symlink_to(
         store.checkout() / "outputs" / "reference" / "tour_full.zip"
     )
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
+
+
+@pytest.fixture
+def committed(reference):
+    """Its claims."""
     margins = Margins(**store.study("tour_full")["params"].get("margins", {}))
     return report.judge_claims(store.table(study="tour_full"), margins)
+
+
+def test_readme_and_the_findings_have_the_verdict_of_the_committed_study(reference):
+    printed = CliRunner().invoke(app, ["verdict", "params/tour_full.yaml", "--markdown"])
+    header, rows = printed.stdout.strip().split("\n")[:2], printed.stdout.strip().split("\n")[2:]
+    remedy = "put what this prints there: dwlt verdict params/tour_full.yaml --markdown"
+    whole = [row for row in rows if "| 100 % of digits |" in row]
+    readme = (store.checkout() / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(header + whole) in readme, remedy
+    findings = store.checkout() / "docs" / "explanation" / "findings.md"
+    assert printed.stdout.strip() in findings.read_text(encoding="utf-8"), remedy
 
 
 def test_readme_and_the_findings_have_the_claims_of_the_committed_study(committed):
