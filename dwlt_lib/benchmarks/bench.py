@@ -321,7 +321,9 @@ def bench(  # noqa: PLR0913  (the command's options)
         table("prune", baselines.thresholds(device), Workload(1), {"network": "resnet50"})
     for network in networks:
         for size in sizes:
-            if (network.endswith("_32") or network in ("resnet8", "resnet20")) and size > 64:
+            if (
+                network.endswith("_32") or network in ("resnet8", "resnet20", "resnet8x2_s2")
+            ) and size > 64:
                 continue
             on = baselines.benchmark_case(network, size, batch, device)
             about = {"network": network, "size": size, "batch": batch}

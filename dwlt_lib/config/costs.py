@@ -26,6 +26,7 @@ ENOUGH = 100  # with fewer validation images there is no selection: the last epo
 GMAC = {
     "resnet8": (0.0125, 32),
     "resnet20": (0.041, 32),
+    "resnet8x2_s2": (0.0123, 32),
     "resnet18_32": (0.555, 32),
     "resnet50_32": (1.298, 32),
     "resnet18": (1.814, 224),

@@ -22,7 +22,9 @@ Method = Literal[
     "IMP-ST", "IMP-AT", "OMP", "RP", "IMP-ST-shuffled", "IMP-ST-reinit", "IMP-ST-transplant"
 ]
 Pictures = Literal["clean", "attacked"]
-Arch = Literal["resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32"]
+Arch = Literal[
+    "resnet8", "resnet20", "resnet8x2_s2", "resnet18", "resnet18_32", "resnet50", "resnet50_32"
+]
 Natural = Annotated[int, Field(ge=0)]
 UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
 

@@ -12,7 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-ARCHITECTURES = ("resnet8", "resnet20", "resnet18", "resnet18_32", "resnet50", "resnet50_32")
+_CIFAR = {"resnet8": (1, 16, 1), "resnet20": (3, 16, 1), "resnet8x2_s2": (1, 32, 2)}
+"""CIFAR ResNets: blocks of a stage, width of the first stage, stride of the stem."""
+
+ARCHITECTURES = (*_CIFAR, "resnet18", "resnet18_32", "resnet50", "resnet50_32")
 """Names of the networks that `build` knows."""
 
 MAX_CLASSES = 100_000
@@ -88,20 +91,21 @@ class _Block(nn.Module):
 class _CifarResNet(nn.Module):
     """The CIFAR ResNet of He et al. (2016), of depth 6 n + 2.
 
-    Three stages of n blocks of widths 16, 32 and 64, a 3x3 stem, 1x1 convolutions on the shortcuts.
+    Three stages of n blocks, each twice as wide as the one before, a 3x3 stem, 1x1 convolutions on
+    the shortcuts.
     """
 
-    def __init__(self, n: int, num_classes: int) -> None:
+    def __init__(self, n: int, width: int, stem_stride: int, num_classes: int) -> None:
         super().__init__()
-        self.inplanes = 16
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
+        self.inplanes = width
+        self.conv1 = nn.Conv2d(3, width, 3, stem_stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = self._stage(16, n, stride=1)
-        self.layer2 = self._stage(32, n, stride=2)
-        self.layer3 = self._stage(64, n, stride=2)
+        self.layer1 = self._stage(width, n, stride=1)
+        self.layer2 = self._stage(2 * width, n, stride=2)
+        self.layer3 = self._stage(4 * width, n, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(64, num_classes)
+        self.fc = nn.Linear(4 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -143,8 +147,10 @@ def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[floa
     channels-last in memory, where convolutions run faster; shapes and values do not depend on it.
 
     Args:
-        arch: resnet8 or resnet20 (CIFAR's), resnet18 or resnet50 (torchvision's, with ImageNet's
-            stem), resnet18_32 or resnet50_32 (torchvision's, with a 3x3 stem and no max pooling).
+        arch: resnet8 or resnet20 (CIFAR's), resnet8x2_s2 (resnet8 twice as wide, at half the
+            resolution by a stem of stride 2: four times the weights at the same cost), resnet18 or
+            resnet50 (torchvision's, with ImageNet's stem), resnet18_32 or resnet50_32
+            (torchvision's, with a 3x3 stem and no max pooling).
         num_classes: outputs of the linear head.
         mean: of the data set that the network sees, one number per channel, of pixels in [0,1].
         std: likewise.
@@ -158,8 +164,8 @@ def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[floa
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"arch={arch!r}: want one of {', '.join(ARCHITECTURES)}")
-    if arch in ("resnet8", "resnet20"):
-        model = SmallResNet(1 if arch == "resnet8" else 3, num_classes)
+    if arch in _CIFAR:
+        model = SmallResNet(*_CIFAR[arch], num_classes)
     else:
         from torchvision.models.resnet import BasicBlock, Bottleneck
 

@@ -91,14 +91,25 @@ def test_the_stem_for_small_images_keeps_their_resolution(arch, stride, pool):
 
 
 def test_resnet8_and_resnet20_have_the_depth_they_are_named_after():
-    for depth in (8, 20):
-        model = build(f"resnet{depth}")
+    for depth, arch in ((8, "resnet8"), (20, "resnet20"), (8, "resnet8x2_s2")):
+        model = build(arch)
         layers = [
             name
             for name, module in model.named_modules()
             if isinstance(module, nn.Conv2d | nn.Linear) and "downsample" not in name
         ]
         assert len(layers) == depth
+
+
+def test_twice_the_width_at_half_the_resolution_is_four_times_the_weights_of_resnet8():
+    narrow, wide = build("resnet8"), build("resnet8x2_s2")
+    for name, weight in architectures.prunable(wide).items():
+        factor = 2 if name == "conv1.weight" else 4  # the stem has three channels to read from
+        assert weight.numel() == factor * architectures.prunable(narrow)[name].numel()
+    seen = []
+    wide.layer1.register_forward_hook(lambda module, x, out: seen.append(x[0].shape[-2:]))
+    assert wide(torch.rand(2, 3, 32, 32)).shape == narrow(torch.rand(2, 3, 32, 32)).shape
+    assert seen == [(16, 16)]
 
 
 def test_a_new_head_is_a_fresh_default_linear_and_nothing_is_frozen():
