@@ -1,5 +1,6 @@
 """Small data sets on disk, in exactly the layouts that the real ones have."""
 
+import gzip
 import hashlib
 import io
 import pickle
@@ -89,6 +90,45 @@ def visda(root):
     return row("visda17", classes=3, size=28, path=str(root), train_images=12, test_images=6)
 
 
+def tiny_imagenet(root):
+    """train/WNID/images/WNID_7.JPEG with boxes beside them, val/images/val_7.JPEG with their list,
+    test/images without one.
+    """
+    lines = []
+    for label, wnid in enumerate(WNIDS):
+        for i in range(4):
+            picture(root / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", 10 * label + i, (64, 64))
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t10\t63\t58\n")
+        for i in (label, label + 3):
+            picture(root / "val" / "images" / f"val_{i}.JPEG", 1000 + i, (64, 64))
+            lines.append((i, f"val_{i}.JPEG\t{wnid}\t0\t32\t44\t62\n"))
+    (root / "val" / "val_annotations.txt").write_text("".join(line for _, line in sorted(lines)))
+    picture(root / "test" / "images" / "test_0.JPEG", 7, (64, 64))
+    return row("tiny_imagenet", classes=3, path=str(root), train_images=12, test_images=6)
+
+
+def gtsrb(root, tracks=2, frames=3):
+    """GTSRB/Training/CLASS/TRACK_FRAME.ppm, GTSRB/Final_Test/Images/NUMBER.ppm, GT-final_test.csv.
+
+    Sizes differ, as they do in GTSRB, where a track has 30 frames.
+    """
+    lines = ["Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"]
+    for label in range(3):
+        folder = root / "GTSRB" / "Training" / f"{label:05d}"
+        for track in range(tracks):
+            for frame in range(frames):
+                name = f"{track:05d}_{frame:05d}.ppm"
+                picture(folder / name, 100 * label + 10 * track + frame, (25 + frame, 27))
+        (folder / f"GT-{label:05d}.csv").write_text(lines[0] + "\n")
+    for i, label in enumerate((2, 0, 1, 1, 0, 2)):
+        name = f"{i:05d}.ppm"
+        picture(root / "GTSRB" / "Final_Test" / "Images" / name, 1000 + i, (53, 54))
+        lines.append(f"{name};53;54;6;5;48;49;{label}")
+    (root / "GT-final_test.csv").write_text("\r\n".join(lines) + "\r\n")
+    counts = {"train_images": 3 * tracks * frames, "test_images": 6}
+    return row("gtsrb", classes=3, path=str(root), **counts)
+
+
 class Python2Pickler(pickle._Pickler):
     """Writes bytes as Python 2 wrote its str, which the real batches are made of."""
 
@@ -155,4 +195,25 @@ def svhn(root, monkeypatch):
         md5 = hashlib.md5((root / f"{split}_32x32.mat").read_bytes()).hexdigest()
         table[split], wholes[split] = [*table[split][:2], md5], (x, y)
     monkeypatch.setattr(datasets.SVHN, "split_list", table)
+    return wholes
+
+
+def fashion_mnist(root, monkeypatch):
+    """FashionMNIST/raw/: images after a header of 16 bytes and labels after one of 8, packed.
+
+    torchvision's reader knows the real files' md5 sums; it is told those of these.
+    """
+    from torchvision import datasets
+
+    rng, wholes, resources = numpy_rng(2), {}, []
+    (root / "FashionMNIST" / "raw").mkdir(parents=True)
+    for split, prefix, count in (("train", "train", 30), ("test", "t10k", 20)):
+        x, y = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8), np.arange(count) % 10
+        wholes[split] = x, y
+        for kind, array in (("images-idx3", x), ("labels-idx1", y.astype(np.uint8))):
+            head = struct.pack(f">{1 + array.ndim}i", 2048 + array.ndim, *array.shape)
+            file = root / "FashionMNIST" / "raw" / f"{prefix}-{kind}-ubyte.gz"
+            file.write_bytes(gzip.compress(head + array.tobytes()))
+            resources.append((file.name, hashlib.md5(file.read_bytes()).hexdigest()))
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", resources)
     return wholes

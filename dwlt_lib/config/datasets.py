@@ -39,10 +39,20 @@ class DataSet(Frozen, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] 
     name: Name
     """What grids call it: small letters, digits and _; under `data:` the key is the name, leave
     this out."""
-    loader: Literal["embedded", "torchvision", "npz", "folder", "imagenet", "cub", "visda"]
+    loader: Literal[
+        "embedded",
+        "torchvision",
+        "npz",
+        "folder",
+        "imagenet",
+        "tiny_imagenet",
+        "gtsrb",
+        "cub",
+        "visda",
+    ]
     """What reads its images: npz, a file of arrays; folder, train/ and test/ with a folder per
-    class; imagenet, cub and visda, laid out as their own archives are; torchvision and embedded,
-    for rows of the catalogue only."""
+    class; imagenet, tiny_imagenet, gtsrb, cub and visda, laid out as their own archives are;
+    torchvision and embedded, for rows of the catalogue only."""
     classes: Annotated[int, Field(ge=2)]
     """Number of classes; what lies on the disk must have as many."""
     size: Annotated[int, Field(ge=4, le=1024)]
@@ -112,7 +122,8 @@ def data_root() -> Path:
     return Path(os.environ.get("DWLT_DATA") or default)
 
 
-LISTED = ("folder", "imagenet", "cub", "visda")  # loaders of picture files, which can be streamed
+# loaders of picture files, which can be streamed
+LISTED = ("folder", "imagenet", "tiny_imagenet", "gtsrb", "cub", "visda")
 
 NOT_IDENTITY = frozenset(
     {"path", "licence", "train_images", "test_images", "train_sha256", "test_sha256"}
@@ -204,6 +215,47 @@ CATALOGUE: dict[str, DataSet] = {
             licence="non-commercial use",
             train_images=73_257,
             test_images=26_032,
+        ),
+        DataSet(
+            name="tiny_imagenet",
+            loader="tiny_imagenet",
+            classes=200,
+            size=64,
+            mean=(0.4802, 0.4481, 0.3975),
+            std=(0.2770, 0.2691, 0.2821),
+            augment=("crop", "flip"),
+            path="tiny-imagenet-200",
+            licence="non-commercial research (ImageNet's)",
+            train_images=100_000,
+            test_images=10_000,
+        ),
+        DataSet(
+            name="gtsrb",
+            loader="gtsrb",
+            classes=43,
+            size=32,
+            mean=(0.3403, 0.3121, 0.3214),
+            std=(0.2724, 0.2608, 0.2669),
+            augment=("crop",),  # a mirrored sign is another sign
+            resize="both",
+            path="gtsrb",
+            licence="free to use, with citation",
+            train_images=26_640,
+            test_images=12_630,
+        ),
+        DataSet(
+            name="fashion_mnist",
+            loader="torchvision",
+            classes=10,
+            size=28,
+            mean=(0.2860, 0.2860, 0.2860),
+            std=(0.3530, 0.3530, 0.3530),
+            eps=0.1,
+            alpha=0.025,
+            augment=("crop", "flip"),
+            path="FashionMNIST/raw",
+            licence="MIT",
+            train_images=60_000,
         ),
         DataSet(
             name="imagenet",

@@ -8,14 +8,18 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
+import stat
 import tarfile
+import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from dwlt_lib import files
 
-READ_ERRORS = (  # what tarfile raises on damaged archives
+READ_ERRORS = (  # what tarfile and zipfile raise on damaged archives
     tarfile.TarError,
+    zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
     EOFError,
@@ -23,6 +27,9 @@ READ_ERRORS = (  # what tarfile raises on damaged archives
     RuntimeError,
     ValueError,
 )
+
+
+Archive = tarfile.TarFile | zipfile.ZipFile
 
 
 class _Refused(ValueError):
@@ -44,77 +51,74 @@ def check_sha256(path: Path, sha256: str) -> None:
         raise ValueError(f"{path}: sha256 is {found}; want {sha256}; remove it and get it anew")
 
 
-def unpack(archive: Path, folder: Path, max_files: int, max_bytes: int) -> list[Path]:
-    """Unpack a tar archive (plain, gz, bz2, xz) into a folder.
+def unpack(archive: Path, folder: Path, product: str, max_files: int, max_bytes: int) -> Path:
+    """Unpack one entry of a tar (plain, gz, bz2, xz) or zip archive into a folder.
 
-    The whole archive is read through first. It is unpacked into a scratch folder and moved from
-    there once it is whole; an entry that is in the folder already is not touched.
+    The whole archive is read through first. It is unpacked into a scratch folder, and the entry is
+    moved from there once it is whole; what is in the folder already is not touched.
 
     Args:
         archive: the file.
         folder: where to unpack it; made if it does not exist.
+        product: the folder or file in the archive that is wanted, as in "GTSRB/Training".
         max_files: the most members that it may hold.
         max_bytes: the most bytes that it may unpack to.
 
     Returns:
-        Its top-level entries in the folder.
+        `product` in the folder.
 
     Raises:
         ValueError: one line, before anything is written, for links, devices, names that are
-            absolute or climb (..), too many members or bytes, a truncated archive, and what is not
-            an archive.
+            absolute or climb (..), too many members or bytes, an archive without `product`, a
+            truncated one, and what is none.
     """
     if not archive.exists():
         raise ValueError(f"{archive} is missing; get it first")
     try:
-        with tarfile.open(archive) as opened:
-            total, names = _inspect(archive, opened, max_files, max_bytes)
+        reader = zipfile.ZipFile if zipfile.is_zipfile(archive) else tarfile.open
+        with reader(archive) as opened:
+            total = _inspect(archive, opened, product, max_files, max_bytes)
             folder.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                if (folder / name).exists():
-                    raise _Refused(
-                        f"{folder / name} is there already; remove it to unpack {archive.name} anew"
-                    )
+            if (folder / product).exists():
+                raise _Refused(
+                    f"{folder / product} is there already; remove it to unpack {archive.name} anew"
+                )
             if total > shutil.disk_usage(folder).free:
                 raise _Refused(
                     f"{archive}: unpacks to {total:,} bytes; {folder} has less free; make room"
                 )
-            _extract(opened, names, folder)
+            _extract(opened, product, folder)
     except _Refused:
         raise
     except READ_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{archive}: truncated, or no tar archive ({reason}); get it anew"
+            f"{archive}: truncated, or no tar or zip archive ({reason}); get it anew"
         ) from error
-    return [folder / name for name in names]
+    return folder / product
 
 
-def _extract(opened: tarfile.TarFile, names: list[str], folder: Path) -> None:
-    """Extract into a scratch folder, and move the top-level entries from there."""
+def _extract(opened: Archive, product: str, folder: Path) -> None:
+    """Extract into a scratch folder, and move the product from there."""
     files.collect(folder)
     scratch = files.scratch(folder / "unpacked")
     scratch.mkdir()
     try:
-        # a second check; from Python 3.11.4
-        opened.extraction_filter = getattr(tarfile, "data_filter", None)
+        if isinstance(opened, tarfile.TarFile):  # a second check; from Python 3.11.4
+            opened.extraction_filter = getattr(tarfile, "data_filter", None)
         opened.extractall(scratch)
-        for name in names:
-            os.replace(scratch / name, folder / name)
+        (folder / product).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(scratch / product, folder / product)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _inspect(
-    archive: Path, opened: tarfile.TarFile, max_files: int, max_bytes: int
-) -> tuple[int, list[str]]:
-    """(the bytes that it unpacks to, its top-level names), if there is nothing to refuse."""
-    total, count, names = 0, 0, {}
-    for member in opened:
-        name, fault = member.name, ""
-        if not (member.isreg() or member.isdir()):
-            fault = "a link, device or pipe"
-        total, count = total + member.size, count + 1
+def _inspect(archive: Path, opened: Archive, product: str, max_files: int, max_bytes: int) -> int:
+    """The bytes that it unpacks to, if there is nothing to refuse."""
+    total, count, has_product = 0, 0, False
+    for name, size, is_plain in _members(opened):
+        fault = "" if is_plain else "a link, device or pipe"
+        total, count = total + size, count + 1
         path = PureWindowsPath(name)  # which takes / and \ for separators, on every system
         if not path.parts or path.anchor or ".." in path.parts or not name.isprintable():
             fault = "a name outside the archive's own folder"
@@ -125,7 +129,18 @@ def _inspect(
                 f"{archive}: {name[:60]!r} is {fault}; nothing was unpacked; get the archive from"
                 " its own source"
             )
-        names[PurePosixPath(name).parts[0]] = None  # a dict keeps their order
-    if not names:
-        raise _Refused(f"{archive}: is empty; get it anew")
-    return total, list(names)
+        has_product = has_product or PurePosixPath(name).is_relative_to(product)
+    if not has_product:
+        raise _Refused(f"{archive}: holds no {product}; get it anew")
+    return total
+
+
+def _members(opened: Archive) -> Iterator[tuple[str, int, bool]]:
+    """(name, bytes unpacked, whether it is a file or a folder) of each member."""
+    if isinstance(opened, tarfile.TarFile):
+        for member in opened:
+            yield member.name, member.size, member.isreg() or member.isdir()
+        return
+    for info in opened.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where no Unix packed it
+        yield info.filename, info.file_size, kind in (0, stat.S_IFREG, stat.S_IFDIR)

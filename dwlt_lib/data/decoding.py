@@ -27,7 +27,7 @@ from dwlt_lib import files
 MAX_PIXELS = 64_000_000  # of an image: 192 MB decoded
 MAX_ASPECT = 50  # of the longer side to the shorter, which a resize of the shorter side enlarges
 MAX_FILE_BYTES = 2**28
-FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "PPM")
 CHUNK = 32  # images that a process decodes at a time: 5 MB of shared memory at 224 x 224
 PREFETCH = 4  # chunks that each process may be ahead
 MAX_PROCESSES = 16
@@ -112,7 +112,7 @@ def image_size(file: str | Path) -> tuple[int, int]:
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise ValueError(
-            f"{file}: not a whole image; want a whole JPEG, PNG or WebP; put the file there anew"
+            f"{file}: not a whole image; want a whole JPEG, PNG, WebP or PPM; bring it anew"
         ) from error
     if width * height > MAX_PIXELS or max(width, height) > MAX_ASPECT * min(width, height):
         raise ValueError(
@@ -124,17 +124,21 @@ def image_size(file: str | Path) -> tuple[int, int]:
 
 def _decode(file: str) -> Tensor:
     """uint8 (3,H,W)."""
+    from PIL import Image
     from torchvision.io import ImageReadMode, decode_image
 
     image_size(file)
     try:
+        if file.lower().endswith(".ppm"):  # which torchvision does not decode
+            with Image.open(file, formats=FORMATS) as image:
+                return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
         return decode_image(file, ImageReadMode.RGB)
-    except RuntimeError as error:
+    except (RuntimeError, OSError, ValueError) as error:
         # "... at FILE.cpp:LINE, REASON."
         reason = str(error).splitlines()[0].rsplit(".cpp:", 1)[-1].partition(", ")[2]
         raise ValueError(
-            f"{file}: {reason.rstrip('.') or 'cannot be read'}; want a whole JPEG, PNG or WebP; put"
-            " the file there anew"
+            f"{file}: {reason.rstrip('.') or 'cannot be read'}; want a whole JPEG, PNG, WebP or"
+            " PPM; bring it anew"
         ) from error
 
 

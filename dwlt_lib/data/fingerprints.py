@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 MAX_WHOLE_BYTES = 2**28  # of the image files of a split, all of which are then read
 NUM_SAMPLED = 1024  # files that are read of a larger split
-_CIFAR_FILES = {
+_FILES = {
     ("cifar10", "train"): [f"data_batch_{i}" for i in range(1, 6)],
     ("cifar10", "test"): ["test_batch"],
     ("cifar100", "train"): ["train"],
     ("cifar100", "test"): ["test"],
+    ("fashion_mnist", "train"): ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"],
+    ("fashion_mnist", "test"): ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"],
 }
 
 
@@ -58,7 +60,7 @@ def fingerprint(row: DataSet, split: str, root: Path | None = None) -> str | Non
             return _hash_listing(folders.list_images(row, path, split))
         if row.loader == "npz":
             return _hash_npz(path, files.stamp(path))
-        names = _CIFAR_FILES.get((row.name, split))
+        names = _FILES.get((row.name, split))
         paths = [path / name for name in names] if names else [path]
         return _hash_files(row, split, paths) if all(file.exists() for file in paths) else None
     except OSError as error:

@@ -17,11 +17,13 @@ from dwlt_lib import files
 from dwlt_lib.config.datasets import CATALOGUE, LISTED, DataSet, data_root
 from dwlt_lib.data import npz
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".ppm")
 
 _REQUIRED = {  # loader: what the training and the test split cannot be without
     "folder": ("train", "test"),
     "imagenet": ("train", "val"),
+    "tiny_imagenet": ("train", "val/val_annotations.txt"),
+    "gtsrb": ("GTSRB/Training", "GT-final_test.csv"),
     "cub": ("images.txt", "images.txt"),
     "visda": ("train/image_list.txt", "validation/image_list.txt"),
 }
@@ -265,6 +267,50 @@ def _imagenet(path: Path, split: str) -> Listing:
     return _folder(path, split, "imagenet")
 
 
+def _tiny_imagenet(path: Path, split: str) -> Listing:
+    """Tiny-ImageNet, train/WNID/images/*.JPEG; the test split is val/images/*.JPEG.
+
+    A line of val_annotations.txt has, between tabs, file, WNID and a box.
+    """
+    if split == "train":
+        return _folder(path, split, "tiny_imagenet")
+    file = path / _REQUIRED["tiny_imagenet"][1]
+    table = [line.split("\t") for line in _read_lines(file)]
+    pairs = [(row[0], row[1] if len(row) > 1 else "") for row in table]
+    return _by_class_name(file, pairs, file.parent / "images", _class_names(path / "train"))
+
+
+def _gtsrb(path: Path, split: str) -> Listing:
+    """GTSRB as torchvision has it: GTSRB/Training/CLASS/TRACK_FRAME.ppm, GTSRB/Final_Test/Images.
+
+    A track is 30 pictures of one sign. A line of GT-final_test.csv begins with a file and ends
+    with its class's number; the first line names the columns.
+    """
+    train, file = (path / name for name in _REQUIRED["gtsrb"])
+    if split == "train":
+        return _folder(path, split, "gtsrb")
+    table = [line.split(";") for line in _read_lines(file)[1:]]
+    pairs = [(row[0], row[-1].strip().zfill(5)) for row in table]
+    return _by_class_name(file, pairs, path / "GTSRB/Final_Test/Images", _class_names(train))
+
+
+def _by_class_name(
+    file: Path, pairs: Sequence[tuple[str, str]], root: Path, classes: tuple[str, ...]
+) -> Listing:
+    """The pictures in `root` that a file lists as (name, class)."""
+    labels = {name: label for label, name in enumerate(classes)}
+    for name, label in pairs:
+        if label not in labels:
+            raise ValueError(
+                f"{file}: {name[:60]!r} has class {label[:60]!r}; want a folder of the training"
+                f" split, as {classes[0]}; unpack the archive anew"
+            )
+    names = [name for name, _ in pairs]
+    listing = _listing(root, names, [labels[label] for _, label in pairs], classes)
+    _check_files(listing)
+    return listing
+
+
 def _cub(path: Path, split: str) -> Listing:
     """CUB-200-2011, by the lists of its archive.
 
@@ -323,6 +369,8 @@ def _visda(path: Path, split: str) -> Listing:
 LAYOUTS: dict[str, Callable[[Path, str], Listing]] = {
     "folder": _folder,
     "imagenet": _imagenet,
+    "tiny_imagenet": _tiny_imagenet,
+    "gtsrb": _gtsrb,
     "cub": _cub,
     "visda": _visda,
 }
@@ -332,18 +380,21 @@ LAYOUTS: dict[str, Callable[[Path, str], Listing]] = {
 # lists
 
 
-def _read_pairs(file: Path) -> list[tuple[str, str]]:
-    """Two words of each line, which its last blank separates; empty lines are skipped."""
+def _read_lines(file: Path) -> list[str]:
     try:
-        text = files.regular(file).read_text(encoding="utf-8")
+        return files.regular(file).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{file}: {error}; want it as its archive unpacks; unpack that anew"
         ) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{error} as its archive unpacks; unpack that anew") from error
+
+
+def _read_pairs(file: Path) -> list[tuple[str, str]]:
+    """Two words of each line, which its last blank separates; empty lines are skipped."""
     pairs = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_read_lines(file), 1):
         if not line.strip():
             continue
         first, blank, second = line.strip().rpartition(" ")

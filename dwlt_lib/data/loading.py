@@ -5,6 +5,7 @@ A data set is a row of `config.datasets`; its `loader` says which reader it take
 
 from __future__ import annotations
 
+import gzip
 from functools import lru_cache
 from pathlib import Path
 
@@ -121,11 +122,13 @@ def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
 
 
 def _read_torchvision(row: DataSet, split: str, root: Path) -> Arrays:
-    """CIFAR and SVHN by torchvision's readers, which check md5 sums before they open a file."""
+    """By torchvision's readers and md5 sums, which are checked before a file is opened."""
     from torchvision import datasets
 
     path = folders.split_path(row, split, root)
     try:
+        if row.name == "fashion_mnist":
+            return _read_fashion_mnist(path, split)
         if row.name == "svhn":
             svhn = datasets.SVHN(path.parent, split=split)
             return svhn.data.transpose(0, 2, 3, 1), svhn.labels.astype(np.int64)
@@ -138,6 +141,21 @@ def _read_torchvision(row: DataSet, split: str, root: Path) -> Arrays:
             f"data set {row.name}: {path}: a file is missing, or not what was published ({reason});"
             f" remove it and bring it anew with dwlt data fetch {row.name}"
         ) from error
+
+
+def _read_fashion_mnist(folder: Path, split: str) -> Arrays:
+    """The packed files as they are published; torchvision's reader wants them unpacked."""
+    from torchvision.datasets import FashionMNIST
+    from torchvision.datasets.utils import check_integrity
+
+    prefix, arrays = {"train": "train", "test": "t10k"}[split], {}
+    for name, md5 in FashionMNIST.resources:
+        if name.startswith(prefix):
+            if not check_integrity(folder / name, md5):
+                raise ValueError(f"{name} is missing or corrupted")
+            arrays[name] = np.frombuffer(gzip.decompress((folder / name).read_bytes()), np.uint8)
+    images, labels = arrays.values()  # each after its header: 16 and 8 bytes
+    return grey_to_rgb(images[16:].reshape(-1, 28, 28)), labels[8:].astype(np.int64)
 
 
 def _decode_all(row: DataSet, files: folders.Listing) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ class SourceFile:
     name: str
     """Of the file as it is published"""
     unpacks_to: str = ""
-    """The folder that appears when it is unpacked; "" for a file that is used as it is"""
+    """What of it is unpacked, a folder or a file; "" for a file that is used as it is"""
     url: str = ""
     """Where it is downloaded from; "" where its user must get it"""
     sha256: str = ""
@@ -45,6 +45,8 @@ class Source:
 
 _SVHN = "http://ufldl.stanford.edu/housenumbers"
 _CIFAR = "https://www.cs.toronto.edu/~kriz"
+_GTSRB = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
+_FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 _GB = 10**9
 
 SOURCES: dict[str, Source] = {
@@ -90,6 +92,74 @@ SOURCES: dict[str, Source] = {
                 "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
             ),
         ),
+    ),
+    "tiny_imagenet": Source(
+        "http://cs231n.stanford.edu",
+        (
+            SourceFile(
+                "tiny-imagenet-200.zip",
+                "tiny-imagenet-200",
+                "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+                "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
+                max_files=150_000,
+                max_bytes=_GB,
+            ),
+        ),
+    ),
+    "gtsrb": Source(
+        "https://benchmark.ini.rub.de",
+        (
+            SourceFile(
+                "GTSRB-Training_fixed.zip",
+                "GTSRB/Training",
+                f"{_GTSRB}/GTSRB-Training_fixed.zip",
+                "df4144942083645bd60b594de348aa6930126c3e0e5de09e39611630abf8455a",
+                max_files=50_000,
+                max_bytes=_GB,
+            ),
+            SourceFile(
+                "GTSRB_Final_Test_Images.zip",
+                "GTSRB/Final_Test",
+                f"{_GTSRB}/GTSRB_Final_Test_Images.zip",
+                "48ba6fab7e877eb64eaf8de99035b0aaecfbc279bee23e35deca4ac1d0a837fa",
+                max_files=50_000,
+                max_bytes=_GB,
+            ),
+            SourceFile(
+                "GTSRB_Final_Test_GT.zip",
+                "GT-final_test.csv",
+                f"{_GTSRB}/GTSRB_Final_Test_GT.zip",
+                "f94e5a7614d75845c74c04ddb26b8796b9e483f43541dd95dd5b726504e16d6d",
+                max_files=10,
+                max_bytes=_GB,
+            ),
+        ),
+        folder="gtsrb",
+    ),
+    "fashion_mnist": Source(
+        "https://github.com/zalandoresearch/fashion-mnist",
+        tuple(
+            SourceFile(name, "", f"{_FASHION}/{name}", sha256)
+            for name, sha256 in (
+                (
+                    "train-images-idx3-ubyte.gz",
+                    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                ),
+                (
+                    "train-labels-idx1-ubyte.gz",
+                    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                ),
+                (
+                    "t10k-images-idx3-ubyte.gz",
+                    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                ),
+                (
+                    "t10k-labels-idx1-ubyte.gz",
+                    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                ),
+            )
+        ),
+        folder="FashionMNIST/raw",
     ),
     "cub200": Source(
         "https://data.caltech.edu/records/65de6-vp158",
@@ -190,7 +260,7 @@ def fetch(
         elif file.sha256:
             archives.check_sha256(path, file.sha256)
         if file.unpacks_to:
-            archives.unpack(path, folder, file.max_files, file.max_bytes)
+            archives.unpack(path, folder, file.unpacks_to, file.max_files, file.max_bytes)
         report(f"{name}: {product} is there now")
     if not is_complete:
         report(f"{name}: {advice(name, root)}")

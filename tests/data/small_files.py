@@ -5,13 +5,19 @@ import tarfile
 
 import numpy as np
 import torch
-from layout_files import cub, imagenet, visda
+from layout_files import cub, gtsrb, imagenet, tiny_imagenet, visda
 from seeds import numpy_rng
 
 from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.data import batches, loading
 
-MAKERS = {"imagenet": imagenet, "cub200": cub, "visda17": visda}
+MAKERS = {
+    "imagenet": imagenet,
+    "tiny_imagenet": tiny_imagenet,
+    "gtsrb": gtsrb,
+    "cub200": cub,
+    "visda17": visda,
+}
 
 
 def row(**settings):

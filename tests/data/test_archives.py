@@ -2,14 +2,16 @@
 
 import hashlib
 import io
+import stat
 import tarfile
+import zipfile
 
 import pytest
 from small_files import member, one_line, tar
 
 from dwlt_lib.data import archives
 
-LIMIT = (50, 10_000_000)
+LIMIT = ("set", 50, 10_000_000)
 
 
 GOOD = member("set", tarfile.DIRTYPE), member("set/a.txt"), member("set/deep/b.txt", size=3000)
@@ -22,7 +24,7 @@ def everything(folder):
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_a_good_tar_is_unpacked_whole(tmp_path, mode):
     top = archives.unpack(tar(tmp_path / "a.tar", *GOOD, mode=mode), tmp_path / "into", *LIMIT)
-    assert top == [tmp_path / "into" / "set"]
+    assert top == tmp_path / "into" / "set"
     assert everything(tmp_path / "into") == ["set", "set/a.txt", "set/deep", "set/deep/b.txt"]
     assert (tmp_path / "into/set/deep/b.txt").read_bytes() == b"x" * 3000
 
@@ -112,3 +114,54 @@ def test_what_is_there_already_is_not_touched(tmp_path):
         archives.unpack(archive, tmp_path / "into", *LIMIT)
     one_line(error, "is there already")
     assert everything(tmp_path / "into") == ["set", "set/mine"]
+
+
+def zipped(path, names, mode=stat.S_IFREG):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            archive.writestr(info, b"" if name.endswith("/") else b"x" * 3000)
+    return path
+
+
+def test_a_good_zip_is_unpacked_as_a_tar_is_and_what_is_not_wanted_stays_in_it(tmp_path):
+    archive = zipped(tmp_path / "a.zip", ["set/", "set/a.txt", "set/deep/b.txt", "readme.txt"])
+    archives.unpack(archive, tmp_path / "into", *LIMIT)
+    assert everything(tmp_path / "into") == ["set", "set/a.txt", "set/deep", "set/deep/b.txt"]
+    archives.unpack(archive, tmp_path / "part", "set/deep", *LIMIT[1:])
+    assert everything(tmp_path / "part") == ["set", "set/deep", "set/deep/b.txt"]
+    archives.unpack(
+        archive, tmp_path / "part", "set/a.txt", *LIMIT[1:]
+    )  # into a folder that is there
+    assert (tmp_path / "part/set/a.txt").read_bytes() == b"x" * 3000
+
+
+@pytest.mark.parametrize(
+    "names, mode, words",
+    [
+        (["set/a", "../canary"], stat.S_IFREG, ("outside",)),
+        (["set/a", "/tmp/canary-of-dwlt"], stat.S_IFREG, ("outside",)),
+        (["set/a"], stat.S_IFLNK, ("a link",)),
+        ([f"set/{i}" for i in range(51)], stat.S_IFREG, ("more than 50",)),
+        (["other/a"], stat.S_IFREG, ("holds no set", "anew")),
+    ],
+)
+def test_a_hostile_or_another_zip_writes_nothing_at_all(tmp_path, names, mode, words):
+    archive = zipped(tmp_path / "a.zip", names, mode)
+    with pytest.raises(ValueError) as error:
+        archives.unpack(archive, tmp_path / "box" / "into", *LIMIT)
+    one_line(error, "a.zip", *words)
+    assert everything(tmp_path) == ["a.zip"]
+
+
+def test_a_truncated_or_damaged_zip_is_one_line_and_leaves_nothing(tmp_path):
+    archive = zipped(tmp_path / "a.zip", ["set/a", "set/b"])
+    whole = archive.read_bytes()
+    damaged = whole.replace(b"set/a", b"set/c", 1)  # its own header and the list differ
+    for content in (whole[: len(whole) // 2], damaged):
+        archive.write_bytes(content)
+        with pytest.raises(ValueError) as error:
+            archives.unpack(archive, tmp_path / "into", *LIMIT)
+        one_line(error, "a.zip", "get it anew")
+        assert not (tmp_path / "into").exists() or everything(tmp_path / "into") == []

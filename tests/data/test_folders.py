@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from hostile_files import BASE
-from layout_files import WNIDS, cub, imagenet, picture, visda
+from layout_files import WNIDS, cub, gtsrb, imagenet, picture, tiny_imagenet, visda
 from small_files import MAKERS, one_line
 
 from dwlt_lib.config import costs, planning, studies
@@ -27,10 +27,12 @@ def test_the_catalogue_says_what_the_data_sets_papers_say():
         if row.loader in LISTED
     } == {
         "imagenet": (1000, 1_281_167, 50_000),
+        "tiny_imagenet": (200, 100_000, 10_000),
+        "gtsrb": (43, 26_640, 12_630),
         "cub200": (200, 5994, 5794),
         "visda17": (12, 152_397, 55_388),
     }
-    for name in MAKERS:
+    for name in ("imagenet", "cub200", "visda17"):
         row = CATALOGUE[name]
         assert (row.size, round(row.size / row.crop)) == (224, 256) and row.augment == (
             "resized_crop",
@@ -47,7 +49,7 @@ def test_every_picture_is_listed_once_with_its_label(tmp_path, name):
         assert len(found) == getattr(row, f"{split}_images") == len(set(files(found)))
         assert all((found.root / file).is_file() for file in files(found))
         for file, label in zip(files(found), found.labels, strict=True):
-            assert file.split("/")[0] == found.classes[label]
+            assert "/" not in file or file.split("/")[0] == found.classes[label]
     assert not set(loading.listing(row, "train").names) & set(loading.listing(row, "test").names)
 
 
@@ -68,6 +70,27 @@ def test_imagenet_is_listed_as_torchvisions_imagefolder_lists_it(tmp_path, split
         for file, label in zip(files(found), found.labels, strict=True)
     ] == theirs.samples
     assert list(found.classes) == theirs.classes == sorted(WNIDS)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_gtsrb_is_listed_as_torchvision_lists_it(tmp_path, split):
+    from torchvision.datasets import GTSRB
+
+    found = loading.listing(gtsrb(tmp_path / "gtsrb"), split)
+    paths = [str(found.root / file) for file in files(found)]
+    assert list(zip(paths, found.labels, strict=True)) == GTSRB(tmp_path, split)._samples
+    assert found.classes == ("00000", "00001", "00002")
+
+
+def test_tiny_imagenets_test_split_is_its_annotated_validation(tmp_path):
+    row = tiny_imagenet(tmp_path)
+    train, test = loading.listing(row, "train"), loading.listing(row, "test")
+    assert files(train)[0] == f"{WNIDS[0]}/images/{WNIDS[0]}_0.JPEG"
+    assert files(test) == [f"val_{i}.JPEG" for i in range(6)]
+    assert test.labels.tolist() == [0, 1, 2, 0, 1, 2] and test.classes == train.classes
+    small = row.model_copy(update={"size": 32})  # as a study may ask for
+    assert loading.load(row, "test")[0].shape == (6, 3, 64, 64)
+    assert loading.load(small, "test")[0].shape == (6, 3, 32, 32)
 
 
 def test_cub_splits_and_labels_follow_its_three_lists(tmp_path):
@@ -136,6 +159,42 @@ WRONG = {  # data set, split, what is done to its files, what the line must say
         "train",
         lambda root: picture(root / "train" / "extra" / "1.JPEG", 0),
         ("4 classes", "has 3"),
+    ),
+    "a class without training pictures": (
+        "tiny_imagenet",
+        "test",
+        edit("val/val_annotations.txt", f"val_4.JPEG\t{WNIDS[1]}", "val_4.JPEG\tn00000001"),
+        ("val_4.JPEG", "n00000001", "unpack"),
+    ),
+    "an annotation cut short": (
+        "tiny_imagenet",
+        "test",
+        edit("val/val_annotations.txt", f"val_5.JPEG\t{WNIDS[2]}\t0\t32\t44\t62", "val_5.JPEG"),
+        ("val_5.JPEG", "class ''"),
+    ),
+    "no annotations": (
+        "tiny_imagenet",
+        "test",
+        remove("val/val_annotations.txt"),
+        ("val_annotations.txt is missing",),
+    ),
+    "a missing sign": (
+        "gtsrb",
+        "test",
+        remove("GTSRB/Final_Test/Images/00003.ppm"),
+        ("1 of 6", "00003.ppm"),
+    ),
+    "a sign of no class": (
+        "gtsrb",
+        "test",
+        edit("GT-final_test.csv", "49;2\n00", "49;9\n00"),
+        ("00000.ppm", "'00009'"),
+    ),
+    "no training signs": (
+        "gtsrb",
+        "test",
+        remove("GTSRB/Training"),
+        ("Training", "a folder per class"),
     ),
     "no list of splits": (
         "cub200",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from layout_files import cifar, imagenet, svhn
+from layout_files import cifar, fashion_mnist, gtsrb, imagenet, svhn
 from PIL import Image
 from small_files import one_line, pixels, row, write
 
@@ -149,6 +149,39 @@ def test_svhns_ten_is_the_digit_zero(tmp_path, monkeypatch):
             np.array_equal(x.numpy(), raw.transpose(3, 2, 0, 1))
             and y.tolist() == (labels % 10).tolist()
         )
+
+
+def test_fashion_mnist_is_grey_made_rgb_and_a_changed_file_is_refused(tmp_path, monkeypatch):
+    for split, (raw, labels) in fashion_mnist(tmp_path, monkeypatch).items():
+        x, y = loading.load("fashion_mnist", split, tmp_path)
+        assert all(np.array_equal(x[:, channel].numpy(), raw) for channel in range(3))
+        assert y.tolist() == labels.tolist() and y.dtype == torch.int64
+    file = tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
+    file.write_bytes(file.read_bytes()[:-1])
+    loading._load.cache_clear()
+    with pytest.raises(ValueError) as error:
+        loading.load("fashion_mnist", "test", tmp_path)
+    one_line(error, file.name, "corrupted", "dwlt data fetch fashion_mnist")
+
+
+def test_signs_are_whole_and_squeezed_to_a_square(tmp_path):
+    from torchvision.transforms.v2 import functional
+
+    row = gtsrb(tmp_path)
+    x, _ = loading.load(row, "train")
+    with Image.open(loading.listing(row, "train").file(2)) as image:
+        whole = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    assert whole.shape == (3, 27, 27) and len(x) == 18
+    assert torch.equal(x[2], functional.resize(whole, [32, 32], antialias=True))
+
+
+def test_a_ppm_cut_short_is_one_line(tmp_path):
+    row = gtsrb(tmp_path)
+    file = loading.listing(row, "test").file(1)
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ValueError) as error:
+        loading.load(row, "test")
+    one_line(error, file.name, "PPM", "anew")
 
 
 @pytest.mark.parametrize(

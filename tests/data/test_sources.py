@@ -2,15 +2,17 @@
 
 import hashlib
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from layout_files import gtsrb
 from small_files import member, one_line, tar
 from typer.testing import CliRunner
 
 from dwlt_lib.cli.main import app
 from dwlt_lib.config.datasets import CATALOGUE
-from dwlt_lib.data import sources
+from dwlt_lib.data import checks, sources
 
 CONTENT = hashlib.shake_128(b"a file").digest(300_000)
 
@@ -100,6 +102,23 @@ def test_fetch_downloads_checks_unpacks_and_does_nothing_twice(server, monkeypat
     assert (tmp_path / "data/cifar-10-batches-py/test_batch").read_bytes() == b"x" * 5 and len(
         server.asked
     ) == 1
+
+
+def test_gtsrbs_three_archives_share_a_folder(monkeypatch, tmp_path):
+    row, there = gtsrb(tmp_path / "made").model_copy(update={"path": "gtsrb"}), tmp_path / "there"
+
+    def download(url, target, sha256, progress):
+        product = {file.name: file.unpacks_to for file in sources.SOURCES["gtsrb"].files}
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(target, "w") as archive:
+            archive.writestr("GTSRB/Readme-Images.txt", "about them")
+            wanted = tmp_path / "made" / product[target.name]
+            for path in [wanted, *wanted.rglob("*")]:
+                archive.write(path, path.relative_to(tmp_path / "made"))
+
+    monkeypatch.setattr(sources.downloads, "download", download)
+    assert sources.fetch("gtsrb", there, lambda line: None)
+    assert checks.check(row, there)[1] == []
 
 
 def test_what_a_person_must_accept_is_not_fetched_but_unpacked_once_it_was_brought(
