@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from dwlt_lib.analysis import noninferiority
-from dwlt_lib.analysis.paper_results import PAPER_EXTREMES
+from dwlt_lib.analysis.paper_results import main_datasets
 from dwlt_lib.analysis.statistics import CRITERIA, Outcomes
 from dwlt_lib.analysis.tables import TOLERANCE, base_seeds, replicates, sparsities
 from dwlt_lib.config.studies import Margins
@@ -278,9 +278,7 @@ def tasks(table: pd.DataFrame, outcomes: Outcomes) -> list[Task]:
             run = (row["pretraining"], method, row["rounds"], row["seed"])
             where = (row["dataset"], row["fraction"], row["regime"])
             right.setdefault(where, {})[run] = outcomes[row["id"]]
-    counts = rows["dataset"].value_counts()
-    figure_3 = {dataset for _, _, dataset in PAPER_EXTREMES}
-    main = [name for name in counts.index if name in figure_3] or [counts.index[0]]
+    main = main_datasets(rows)
     most = rows.groupby("dataset")["fraction"].max().to_dict()
     found = []
     for (dataset, fraction), own in rows.groupby(["dataset", "fraction"]):

@@ -1,5 +1,7 @@
 """Numbers that the paper states, to stand beside a study's own."""
 
+import pandas as pd
+
 PAPER_EXTREMES = {
     ("STD", "IMP-ST", "cifar10"): 0.8926,
     ("FAT", "IMP-ST", "cifar10"): 0.8926,
@@ -29,3 +31,17 @@ PAPER_TABLE_A2 = {
 }
 """{sparsity: (transfer-attack accuracy, robust accuracy)}, all in [0, 1], of (theta_AT, IMP-ST) on
 CIFAR-10 (Table A2, section A2)."""
+
+
+def main_datasets(table: pd.DataFrame) -> list[str]:
+    """The tasks of Figure 3: the paper's three; of a study without them, that of most records.
+
+    Args:
+        table: transfers.
+
+    Returns:
+        Names of data sets; the others are further tasks (Figure A10).
+    """
+    figure_3 = {dataset for _, _, dataset in PAPER_EXTREMES}
+    names = list(table["dataset"].value_counts().index)
+    return [name for name in names if name in figure_3] or names[:1]

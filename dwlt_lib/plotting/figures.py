@@ -309,8 +309,8 @@ def further_tasks(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Those of its rows, dense ones included.
     """
-    figure_3 = {dataset for _, _, dataset in paper_results.PAPER_EXTREMES}
-    table = table[~table["dataset"].isin(figure_3) & table["method"].isin(["dense", "IMP-ST"])]
+    main = paper_results.main_datasets(table)
+    table = table[~table["dataset"].isin(main) & table["method"].isin(["dense", "IMP-ST"])]
     return table[table["fraction"] == table["fraction"].max()]
 
 

@@ -135,12 +135,11 @@ def test_on_further_tasks_robust_pre_training_stands_beside_std_over_shared_leve
     assert "RA after AT FAT +10.0 points (95 % bounds " in said and "CIFAR" not in said
     assert "on digits (2 seeds, 4 levels) SA after ST FAT +0.0 points" in said
     assert captions.more_tasks(table.assign(dataset="cifar10")) == captions.NOTHING
-    alone = table[table["pretraining"] == "AT"]
+    main = table.assign(dataset="cifar10")
+    alone = pd.concat([main, table[table["pretraining"] == "AT"]])
     assert captions.more_tasks(alone) == "STD and robust pre-training share no level yet."
-    assert (
-        captions.more_tasks(table[table["rounds"] == 0])
-        == "No sparse ticket has been transferred yet."
-    )
+    dense = pd.concat([main, table[table["rounds"] == 0]])
+    assert captions.more_tasks(dense) == "No sparse ticket has been transferred yet."
 
 
 def test_a_fall_of_ra_is_told_beside_its_noise_and_test_images_where_there_are_any():
