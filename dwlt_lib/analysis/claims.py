@@ -75,7 +75,7 @@ class Claim:
     """Where the contrast lies if the claim holds: beyond the threshold, or within +- of it."""
     threshold: float = 0.0
     """The least effect that counts or, for alike, the largest that does not."""
-    unit: Literal["points", "%"] = "points"
+    unit: Literal["points", "points of sparsity", "%"] = "points"
     """In which effects are told: differences in points, shares in percent."""
     provided: str = ""
     """The name of the claim that has to hold on the same data before this one can. Two means look
@@ -111,13 +111,16 @@ CLAIMS = (
         )
         for number, pretraining in (("1a", "STD"), ("1b", "FAT"), ("1c", "AT"))
     ),
-    Claim(
-        "4.1",
-        "1d",
-        "method",
-        "tickets surpass random masks by far in RA",
-        "transfers by AT from theta_AT by IMP-ST and RP",
-        between(_IMP, _RP, _AT_RA),
+    *(
+        Claim(
+            "4.1",
+            number,
+            "method",
+            f"tickets of {pretraining} surpass random masks by far in RA",
+            f"transfers by AT from theta_{pretraining} by IMP-ST and RP",
+            between((pretraining, "IMP-ST"), (pretraining, "RP"), _AT_RA),
+        )
+        for number, pretraining in (("1d", "AT"), ("1e", "STD"), ("1f", "FAT"))
     ),
     Claim(
         "4.1",
@@ -150,6 +153,18 @@ CLAIMS = (
         "tickets of AT outperform those of FAT in SA after ST",
         f"transfers by ST {_BY_IMP}AT and FAT",
         between(_AT, _FAT, _ST_SA),
+    ),
+    *(
+        Claim(
+            "4.1",
+            number,
+            "pre-training",
+            f"double-win tickets of {high[0]} reach sparser extremes than those of {low[0]}",
+            f"transfers by ST and AT {_BY_IMP}{high[0]} and {low[0]}, and dense",
+            contrasts.extremes(high, low),
+            unit="points of sparsity",
+        )
+        for number, high, low in (("2e", _AT, _STD), ("2f", _AT, _FAT), ("2g", _FAT, _STD))
     ),
     Claim(
         "4.1",
@@ -224,6 +239,37 @@ CLAIMS = (
         between(_IMP_AT, _OMP, _AT_RA),
     ),
     Claim(
+        "4.2",
+        "d",
+        "method",
+        "tickets of IMP-AT surpass random masks in RA",
+        "transfers by AT from theta_AT by IMP-AT and RP",
+        between(_IMP_AT, _RP, _AT_RA),
+    ),
+    Claim(
+        "4.2",
+        "e",
+        "method",
+        "adversarial retraining finds no tickets that are better in RA than those of standard",
+        "transfers by AT from theta_AT by IMP-AT and IMP-ST, and claim 4.1 (1d)",
+        between(_IMP_AT, _IMP, _AT_RA),
+        "below",
+        SAME_RA,
+        provided="4.1 (1d)",
+    ),
+    *(
+        Claim(
+            "4.2",
+            number,
+            "method",
+            f"double-win tickets of IMP-ST reach sparser extremes than those of {low[1]}",
+            f"transfers by ST and AT from theta_AT by IMP-ST and {low[1]}, and dense",
+            contrasts.extremes(_IMP, low),
+            unit="points of sparsity",
+        )
+        for number, low in (("f", _OMP), ("g", _RP))
+    ),
+    Claim(
         "5",
         "1a",
         "pre-training",
@@ -269,7 +315,16 @@ CLAIMS = (
         "landscape",
         "FAT's basin is the widest",
         "surfaces on clean images of theta_FAT and another theta_p, of two networks each",
-        contrasts.widest_over_fat,
+        contrasts.widest_over_fat("clean"),
+        "below",
+    ),
+    Claim(
+        "5",
+        "Fig. A9",
+        "landscape",
+        "FAT's basin is the widest on attacked images, too",
+        "surfaces on attacked images of theta_FAT and another theta_p, of two networks each",
+        contrasts.widest_over_fat("attacked"),
         "below",
     ),
     Claim(
@@ -374,7 +429,7 @@ def claims(
     outcomes: Outcomes | None = None,
     confidence: float = CONFIDENCE,
     margins: Margins | None = None,
-    **tables: pd.DataFrame,
+    **tables: pd.DataFrame | None,
 ) -> pd.DataFrame:
     """What a study's records say of every claim of the paper.
 
@@ -388,9 +443,10 @@ def claims(
 
     Returns:
         A row per claim and task, those first that are decided: number, section, about, claim (its
-        text), side and threshold (fraction); where (the data), what (the contrast); effect, low and
-        high (fractions; Holm-adjusted, one-sided on each side; NaN where not known); n (units of
-        replication), speaks_for, verdict, measured (effect and interval in words) and sentence.
+        text), unit, side and threshold (fraction); where (the data), what (the contrast); effect,
+        low and high (fractions; Holm-adjusted, one-sided on each side; NaN where not known); n
+        (units of replication), speaks_for, verdict, measured (effect and interval in words) and
+        sentence.
 
     Raises:
         ValueError: one line, as `tables.replicates`.
@@ -407,6 +463,7 @@ def claims(
     for (claim, estimate), (verdict, alpha) in zip(found, decisions, strict=True):
         row = {"number": claim.name, "section": claim.section, "about": claim.about}
         row |= {"claim": claim.text, "where": "", "what": "", "effect": np.nan}
+        row |= {"unit": claim.unit}
         row |= {"side": claim.side, "threshold": claim.threshold}
         row |= {"low": np.nan, "high": np.nan, "n": 0, "speaks_for": "", "verdict": verdict}
         row |= {"measured": ""}
@@ -423,26 +480,19 @@ def claims(
 def _judge(found: list[tuple[Claim, Estimate | None]], alpha: float) -> list[tuple[str, float]]:
     """The verdict of each claim, and the one-sided error at which its interval is taken.
 
-    Holm's procedure: from the smallest p-value on, each is compared with alpha over the number of
-    those left, until one is too large. The better of a claim's two sides is tested. What is exact
-    is not a test.
+    Holm's procedure: every interval is taken at alpha over the number of claims that are left;
+    those that it decides leave, until it decides none. What is exact is not a test.
     """
-    sides = [_p_values(claim, estimate) for claim, estimate in found]
-    uncertain = [i for i, (_, estimate) in enumerate(found) if estimate and estimate.error > 0]
-    uncertain.sort(key=lambda i: min(sides[i]))
-    level, decided = dict.fromkeys(range(len(found)), alpha), set()
-    stopped, current = False, alpha
-    for k, i in enumerate(uncertain):
-        if not stopped:
-            current = alpha / (len(uncertain) - k)
-            stopped = min(sides[i]) > current
-        level[i] = current
-        if not stopped:
-            decided.add(i)
-    decided |= {i for i, (_, e) in enumerate(found) if e and e.error == 0}
-    verdicts = [OPEN] * len(found)
-    for i in decided:
-        verdicts[i] = HOLDS if sides[i][0] < sides[i][1] else FAILS
+    verdicts = [_verdict(claim, estimate, alpha) for claim, estimate in found]
+    levels = [alpha] * len(found)
+    left = [i for i, (_, each) in enumerate(found) if each and each.error > 0]
+    decided = left
+    while left and decided:
+        current = alpha / len(left)
+        for i in left:
+            verdicts[i], levels[i] = _verdict(*found[i], current), current
+        decided = [i for i in left if verdicts[i] != OPEN]
+        left = [i for i in left if verdicts[i] == OPEN]
     places = [(claim.name, estimate.where if estimate else "") for claim, estimate in found]
     holding = {place for place, verdict in zip(places, verdicts, strict=True) if verdict == HOLDS}
     for i, (claim, _) in enumerate(found):
@@ -452,21 +502,22 @@ def _judge(found: list[tuple[Claim, Estimate | None]], alpha: float) -> list[tup
             and (claim.provided, places[i][1]) not in holding
         ):
             verdicts[i] = OPEN
-    return [(verdict, level[i]) for i, verdict in enumerate(verdicts)]
+    return list(zip(verdicts, levels, strict=True))
 
 
-def _p_values(claim: Claim, estimate: Estimate | None) -> tuple[float, float]:
-    """The p-values of: the claim holds, and it does not."""
+def _verdict(claim: Claim, estimate: Estimate | None, alpha: float) -> str:
+    """On which side of a claim's threshold the interval at a one-sided error of alpha lies."""
     if estimate is None:
-        return 1.0, 1.0
-    threshold = claim.threshold
-    if claim.side == "above":
-        return estimate.p_above(threshold), estimate.p_below(threshold)
-    if claim.side == "below":
-        return estimate.p_below(threshold), estimate.p_above(threshold)
-    inside = max(estimate.p_above(-threshold), estimate.p_below(threshold))
-    outside = min(estimate.p_above(threshold), estimate.p_below(-threshold))
-    return inside, outside
+        return OPEN
+    low, high, threshold = estimate.low(alpha), estimate.high(alpha), claim.threshold
+    holds, fails = {
+        "above": (low > threshold, high < threshold),
+        "below": (high < threshold, low > threshold),
+        "alike": (-threshold < low and high < threshold, low > threshold or high < -threshold),
+    }[claim.side]
+    if holds:
+        return HOLDS
+    return FAILS if fails or estimate.error == 0 else OPEN
 
 
 def _sentence(claim: Claim, row: Mapping[str, Any]) -> str:
@@ -493,7 +544,7 @@ def _measured(claim: Claim, row: Mapping[str, Any]) -> str:
 def _shown(fraction: float, unit: str) -> str:
     """A fraction in points, with its sign, or in percent; a rounded -0.0 is a 0.0."""
     value = round(100 * fraction, 1) + 0.0
-    return f"{value:+.1f}" if unit == "points" else f"{value:.1f}"
+    return f"{value:.1f}" if unit == "%" else f"{value:+.1f}"
 
 
 def as_text(table: pd.DataFrame) -> str:

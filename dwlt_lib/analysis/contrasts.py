@@ -9,19 +9,20 @@ these tickets. It speaks for theta_p drawn anew only where both curves have seve
 which are then the unit.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
 
 from dwlt_lib.analysis import noninferiority
+from dwlt_lib.analysis.noninferiority import leading
 from dwlt_lib.analysis.paper_results import main_datasets
-from dwlt_lib.analysis.statistics import CRITERIA, Outcomes
-from dwlt_lib.analysis.tables import TOLERANCE, base_seeds, replicates, sparsities
+from dwlt_lib.analysis.statistics import CRITERIA, Difference, Outcomes
+from dwlt_lib.analysis.tables import base_seeds, replicates, sparsities
+from dwlt_lib.config.specs import Pictures
 from dwlt_lib.config.studies import Margins
 
 Levels = tuple[float, float]
@@ -46,17 +47,6 @@ NETWORKS = "further networks like these, with one draw of directions each"
 MASKS = "the masks that are there, exactly"
 
 
-class Term(NamedTuple):
-    """One contrast."""
-
-    effect: float
-    """A difference of means, as a fraction of 1."""
-    error: float
-    """Its standard error; NaN: not known, 0: exact."""
-    df: float
-    """Degrees of freedom of the error."""
-
-
 @dataclass(frozen=True)
 class Estimate:
     """The largest of one or more contrasts, with what is known of it."""
@@ -65,8 +55,8 @@ class Estimate:
     """The data, in words; empty for what is not about downstream data."""
     what: str
     """The contrast, in words."""
-    terms: tuple[Term, ...]
-    """The contrasts."""
+    terms: tuple[Difference, ...]
+    """The contrasts, as fractions of 1; an se of NaN: not known, of 0: exact."""
     n: int
     """How many units of replication there are."""
     speaks_for: str
@@ -75,12 +65,12 @@ class Estimate:
     @property
     def effect(self) -> float:
         """The largest of the effects."""
-        return max(term.effect for term in self.terms)
+        return max(term.difference for term in self.terms)
 
     @property
     def error(self) -> float:
         """The largest of the errors."""
-        return float(np.max([term.error for term in self.terms]))
+        return float(np.max([term.se for term in self.terms]))
 
     def low(self, alpha: float) -> float:
         """The lower bound at a one-sided error of alpha, divided among the contrasts.
@@ -92,7 +82,7 @@ class Estimate:
             The bound, NaN where the error is not known.
         """
         each = 1 - alpha / len(self.terms)
-        return float(np.max([e - stdtrit(df, each) * error for e, error, df in self.terms]))
+        return float(np.max([term.low(each) for term in self.terms]))
 
     def high(self, alpha: float) -> float:
         """The upper bound at a one-sided error of alpha: every contrast's own lies below it.
@@ -103,33 +93,64 @@ class Estimate:
         Returns:
             The bound, NaN where the error is not known.
         """
-        return float(np.max([e + stdtrit(df, 1 - alpha) * error for e, error, df in self.terms]))
+        return float(np.max([term.high(1 - alpha) for term in self.terms]))
 
-    def p_above(self, threshold: float) -> float:
-        """How surely one of the contrasts lies above a threshold.
+
+@dataclass(frozen=True)
+class Order(Estimate):
+    """How far the extreme double-win sparsity of one curve lies above another's.
+
+    Both are certified as `noninferiority.certified` does, each bound at half the error, since an
+    order is wrong where either is. The upper ones are the last levels that may match.
+    """
+
+    ladders: Sequence[Sequence[Estimate | None]]
+    """Two: of the upper and of the lower curve, how much more than its margin each level is worse
+    than dense; None: not known. It has no terms."""
+    sparsity: np.ndarray
+    """(levels + 1,) of dense, 0.0, and of the levels, in [0, 1]."""
+
+    @property
+    def effect(self) -> float:
+        """The last levels up to which no estimate is beyond its margin, one less the other."""
+        (high, _), (low, _) = (self._certified(ladder, 0.5) for ladder in self.ladders)
+        return high - low
+
+    @property
+    def error(self) -> float:
+        """Infinite: its bounds are not those of a mean."""
+        return np.inf
+
+    def low(self, alpha: float) -> float:
+        """What the one certainly reaches less what the other may reach, at an error of alpha.
 
         Args:
-            threshold: a fraction of 1.
+            alpha: in (0, 0.5).
 
         Returns:
-            The one-sided p-value (Bonferroni).
+            The bound, in [-1, 1].
         """
-        return min(1.0, len(self.terms) * float(np.min(self._p_values(threshold))))
+        (at_least, _), (_, at_most) = (self._certified(own, alpha / 2) for own in self.ladders)
+        return at_least - at_most
 
-    def p_below(self, threshold: float) -> float:
-        """How surely all contrasts lie below a threshold.
+    def high(self, alpha: float) -> float:
+        """What the one may reach less what the other certainly reaches, at an error of alpha.
 
         Args:
-            threshold: a fraction of 1.
+            alpha: in (0, 0.5).
 
         Returns:
-            The one-sided p-value (intersection-union test).
+            The bound, in [-1, 1].
         """
-        return 1.0 - float(np.min(self._p_values(threshold)))
+        (_, at_most), (at_least, _) = (self._certified(own, alpha / 2) for own in self.ladders)
+        return at_most - at_least
 
-    def _p_values(self, threshold: float) -> list[float]:
-        """Of each contrast: it lies above the threshold."""
-        return [stdtr(df, (threshold - e) / max(err, TOLERANCE)) for e, err, df in self.terms]
+    def _certified(self, ladder: Sequence[Estimate | None], alpha: float) -> tuple[float, float]:
+        """The sparsities between which a curve's extreme lies, both included."""
+        matching = [bool(level and level.high(alpha) < 0) for level in ladder]
+        short = [bool(level and level.low(alpha) > 0) for level in ladder]
+        first, last = leading(matching), len(ladder) - leading(short[::-1])
+        return float(self.sparsity[first]), float(self.sparsity[last])
 
 
 # ------------------------------------------------------------------------------------------
@@ -234,7 +255,7 @@ class Evidence:
     kernels: pd.DataFrame | None = None
     """The zero kernels of IMP-ST's masks, of `mask_patterns.zero_kernel_table`."""
     areas: pd.DataFrame | None = None
-    """The basins on clean images, of `plotting.landscapes.basin_area`."""
+    """The basins, of `plotting.landscapes.basin_area`, with a column images: clean or attacked."""
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -361,18 +382,22 @@ def between(
             # bits are those of seeds, not of theta_seeds
             tested = task if speaks_for == SEEDS else replace(task, bits={})
             seeds, images = 2 * square / a.shape[1], tested.image_variance((high, a), (low, b))
-            compared = f"{high[0]} less {low[0]}"
-            if high[0] == low[0]:
-                compared = f"{high[1]} less {low[1]}"
+            levels_shown = _sparsities(task, a.index)
             yield Estimate(
                 where=task.where,
-                what=f"{_name(criterion)}, {compared}, {_sparsities(task, a.index)}",
+                what=f"{_name(criterion)}, {_compared(high, low)}, {levels_shown}",
                 terms=(_term(float((a - b).to_numpy().mean()), seeds, df, images, task.images),),
                 n=a.shape[1],
                 speaks_for=speaks_for,
             )
 
     return contrast
+
+
+def _compared(high: Curve, low: Curve) -> str:
+    """One curve less another by what differs, in words."""
+    by = 0 if high[0] != low[0] else 1
+    return f"{high[by]} less {low[by]}"
 
 
 def _shared(
@@ -427,18 +452,53 @@ def beyond_margin(pretraining: str) -> Contrast:
 
     def contrast(evidence: Evidence) -> Iterator[Estimate]:
         for task in _chosen(evidence, "AT_RA", "all"):
-            for row in _less_dense(evidence, task, [pretraining], EXAMPLE):
-                terms = [
-                    Term(
-                        -row[f"{c}_margin"] - row[f"{c}_difference"], row[f"{c}_se"], row[f"{c}_df"]
-                    )
-                    for c in CRITERIA
-                ]
-                what = (
-                    f"{pretraining} at {100 * row['sparsity']:.1f} %, dense less ticket and margin,"
-                )
-                what += " worst of three criteria"
-                yield Estimate(task.where, what, tuple(terms), row["n"], SEEDS)
+            for row in _less_dense(evidence, task, (pretraining, "IMP-ST"), EXAMPLE):
+                yield _beyond_margin(task, row)
+
+    return contrast
+
+
+def _beyond_margin(task: Task, row: dict[str, Any]) -> Estimate:
+    """How much more than its margin a level is worse than dense, of `noninferiority`'s row."""
+    terms = tuple(
+        Difference(
+            -row[f"{c}_margin"] - row[f"{c}_difference"],
+            row[f"{c}_se"],
+            row[f"{c}_df"],
+            -row[f"{c}_skewness"],
+        )
+        for c in CRITERIA
+    )
+    what = f"{row['pretraining']} at {100 * row['sparsity']:.1f} %, dense less ticket and margin,"
+    return Estimate(task.where, f"{what} worst of three criteria", terms, row["n"], SEEDS)
+
+
+def extremes(high: Curve, low: Curve) -> Contrast:
+    """The extreme double-win sparsity of one curve less another's, of the levels that both have.
+
+    Args:
+        high: the curve that a claim puts above.
+        low: the other.
+
+    Returns:
+        The contrast, of `Order`.
+    """
+
+    def contrast(evidence: Evidence) -> Iterator[Estimate]:
+        for task in _chosen(evidence, "AT_RA", "all"):
+            known = [
+                {row["rounds"]: _beyond_margin(task, row) for row in rows}
+                for rows in (_less_dense(evidence, task, curve, SPARSE) for curve in (high, low))
+            ]
+            if not all(known):
+                continue
+            a, _ = _shared(task, task.by_seed, high, low, SPARSE)
+            rounds = sorted(a.index, key=task.sparsity.__getitem__)
+            levels = _sparsities(task, rounds).removeprefix("mean of ")
+            what = f"extreme double-win sparsity, {_compared(high, low)}, of {levels}"
+            ladders = tuple([own.get(r) for r in rounds] for own in known)
+            sparsity = np.array([0.0, *(task.sparsity[r] for r in rounds)])
+            yield Order(task.where, what, (), a.shape[1], SEEDS, ladders, sparsity)
 
     return contrast
 
@@ -459,11 +519,12 @@ def best_over_dense(pretrainings: list[str], criterion: str, data: Data) -> Cont
 
     def contrast(evidence: Evidence) -> Iterator[Estimate]:
         for task in _chosen(evidence, criterion, data):
-            rows = _less_dense(evidence, task, pretrainings, SPARSE)
-            names = [f"{criterion}_{name}" for name in ("difference", "se", "df")]
-            terms = [Term(*(row[name] for name in names)) for row in rows]
+            curves = [(pretraining, "IMP-ST") for pretraining in pretrainings]
+            rows = [r for curve in curves for r in _less_dense(evidence, task, curve, SPARSE)]
+            names = [f"{criterion}_{name}" for name in ("difference", "se", "df", "skewness")]
+            terms = [Difference(*(row[name] for name in names)) for row in rows]
             if terms:
-                best = rows[max(range(len(rows)), key=lambda i: terms[i].effect)]
+                best = rows[max(range(len(rows)), key=lambda i: terms[i].difference)]
                 which = f"{best['pretraining']} at {100 * best['sparsity']:.1f} %"
                 what = f"{_name(criterion)} less dense, best of {len(rows)} levels ({which})"
                 yield Estimate(task.where, what, tuple(terms), best["n"], SEEDS)
@@ -472,19 +533,17 @@ def best_over_dense(pretrainings: list[str], criterion: str, data: Data) -> Cont
 
 
 def _less_dense(
-    evidence: Evidence, task: Task, pretrainings: list[str], levels: Levels
+    evidence: Evidence, task: Task, curve: Curve, levels: Levels
 ) -> list[dict[str, Any]]:
-    """The known levels of IMP-ST on a task's data, with the number of their seeds."""
+    """The known levels of a curve on a task's data, with the number of their seeds."""
     table = evidence.levels
-    chosen = (table["method"] == "IMP-ST") & table["pretraining"].isin(pretrainings)
+    chosen = (table["pretraining"] == curve[0]) & (table["method"] == curve[1])
     chosen &= (table["dataset"] == task.dataset) & (table["fraction"] == task.fraction)
     chosen &= (table["sparsity"] > levels[0]) & (table["sparsity"] <= levels[1])
+    seeds = task.by_seed.get(curve, pd.DataFrame()).count(axis="columns")
     table = table[chosen & (table["status"] != noninferiority.UNKNOWN)]
-    seeds = [
-        task.by_seed[p, "IMP-ST"].loc[r].count()
-        for p, r in zip(table["pretraining"], table["rounds"], strict=True)
-    ]
-    rows = table.assign(n=seeds).to_dict("records")
+    table = table[table["rounds"].isin(seeds.index)]
+    rows = table.assign(n=table["rounds"].map(seeds)).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
@@ -492,7 +551,7 @@ def _chosen(evidence: Evidence, criterion: str, data: Data) -> list[Task]:
     return [t for t in evidence.tasks if (t.criterion, t.data) == (criterion, data)]
 
 
-def _level_contrast(task: Task, curve: Curve, a: pd.DataFrame, b: pd.DataFrame) -> Term:
+def _level_contrast(task: Task, curve: Curve, a: pd.DataFrame, b: pd.DataFrame) -> Difference:
     """The mean of some levels of a curve less that of others."""
     matrices = [task.matrix(task.by_seed, each, SPARSE) for each in task.by_seed]
     square, df = _interaction(matrices)
@@ -501,7 +560,7 @@ def _level_contrast(task: Task, curve: Curve, a: pd.DataFrame, b: pd.DataFrame) 
     return _term(float((a.mean() - b.mean()).mean()), seeds, df, images, task.images)
 
 
-def _term(effect: float, seeds: float, df: float, images: float, count: float) -> Term:
+def _term(effect: float, seeds: float, df: float, images: float, count: float) -> Difference:
     """A contrast from the seeds' part of its variance, on df, and that of `count` images.
 
     The degrees of freedom of the sum are Satterthwaite's.
@@ -509,7 +568,7 @@ def _term(effect: float, seeds: float, df: float, images: float, count: float) -
     total = seeds + images
     if images > 0:
         df = total**2 / (seeds**2 / df + images**2 / max(count - 1, 1))
-    return Term(effect, float(np.sqrt(total)), df)
+    return Difference(effect, float(np.sqrt(total)), df)
 
 
 def _interaction(matrices: list[pd.DataFrame]) -> tuple[float, float]:
@@ -561,7 +620,7 @@ def _over_units(where: str, what: str, by_unit: pd.DataFrame, speaks_for: str) -
         error, df = 0.0, 1
     else:
         error, df = np.sqrt(by_unit.var(ddof=1).mean() / n), max(by_unit.shape[1] * (n - 1), 1)
-    terms = tuple(Term(float(effect), float(error), df) for effect in by_unit.mean())
+    terms = tuple(Difference(float(effect), float(error), df) for effect in by_unit.mean())
     return Estimate(where, what, terms, n, speaks_for)
 
 
@@ -611,25 +670,31 @@ def own_over_transfer_attack(evidence: Evidence) -> Iterator[Estimate]:
             yield _over_units(where, what, gaps, THESE_IMAGES)
 
 
-def widest_over_fat(evidence: Evidence) -> Iterator[Estimate]:
+def widest_over_fat(images: Pictures) -> Contrast:
     """The most by which another basin is wider than FAT's, over theta_p and levels of loss.
 
     Args:
-        evidence: its basins.
+        images: on which the loss was computed.
 
-    Yields:
-        One estimate; its units are the data that the networks were trained on.
+    Returns:
+        The contrast; its units are the data that the networks were trained on.
     """
-    table = evidence.areas
-    if table is None or table.empty or "FAT" not in set(table["pretraining"]):
-        return
-    areas = table.pivot_table(index="where", columns=["pretraining", "level"], values="area")
-    areas = areas.dropna()
-    others = areas.drop(columns="FAT", level="pretraining")
-    if len(areas) and len(others.columns):
-        gaps = pd.DataFrame({(p, at): others[p, at] - areas["FAT", at] for p, at in others.columns})
-        what = "share of the plane below its minimum + a level, widest of the others less FAT"
-        yield _over_units("", what, gaps, NETWORKS)
+
+    def contrast(evidence: Evidence) -> Iterator[Estimate]:
+        table = evidence.areas
+        if table is None or "FAT" not in set(table["pretraining"]):
+            return
+        table = table[table["images"] == images]
+        areas = table.pivot_table(index="where", columns=["pretraining", "level"], values="area")
+        areas = areas.dropna()
+        others = areas.drop(columns="FAT", level="pretraining", errors="ignore")
+        if len(areas) and len(others.columns) and "FAT" in areas:
+            gaps = {(p, at): others[p, at] - areas["FAT", at] for p, at in others.columns}
+            what = "share of the plane below its minimum + a level, widest of the others less FAT"
+            what += f", {images} images"
+            yield _over_units("", what, pd.DataFrame(gaps), NETWORKS)
+
+    return contrast
 
 
 def _mask_levels(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ an outcome that more seeds or more test images would resolve.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import get_args
 
 import numpy as np
@@ -51,8 +51,8 @@ def noninferiority(
     Returns:
         One row per (pretraining, method, dataset, fraction, rounds > 0): sparsity; for each
         criterion c (ST_SA, AT_SA, AT_RA and, where further attacks were tried, AT_worst, which has
-        no part in the verdict): c_difference, c_se, c_df, c_low, c_high (one-sided bounds at
-        `confidence`), c_margin and c_status; and status.
+        no part in the verdict): c_difference, c_se, c_df, c_skewness, c_low, c_high (one-sided
+        bounds at `confidence`), c_margin and c_status; and status.
 
     Raises:
         ValueError: one line, as `tables.replicates`.
@@ -75,12 +75,12 @@ def noninferiority(
             margin = _margin(margins, metric, dense, chances.get((level["dataset"]), 0.0))
             row[f"{name}_margin"] = margin
             known = own is not None and level.get(f"{name}_status") != UNKNOWN
-            for column in ("difference", "se", "df", "low", "high"):
+            for column in ("difference", "se", "df", "skewness", "low", "high"):
                 row[f"{name}_{column}"] = own[column] if own and known else np.nan
             row[f"{name}_status"] = _status(own if known else None, margin, confidence)
         row["status"] = _joint(row[f"{name}_status"] for name in CRITERIA)
         rows.append(row)
-    measures = ("difference", "se", "df", "low", "high", "margin", "status")
+    measures = ("difference", "se", "df", "skewness", "low", "high", "margin", "status")
     columns = [f"{name}_{measure}" for name in CRITERIA | STRONG for measure in measures]
     return pd.DataFrame(rows, columns=[*GROUP, "rounds", "sparsity", *columns, "status"])
 
@@ -142,8 +142,8 @@ def certified(levels: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for curve, own in levels.sort_values("rounds").groupby(GROUP):
         own = own.reset_index(drop=True)
-        lower = _leading(own["status"] == MATCHES)
-        upper = _leading((own["status"] == FALLS_SHORT)[::-1])
+        lower = leading(own["status"] == MATCHES)
+        upper = leading((own["status"] == FALLS_SHORT)[::-1])
         row = dict(zip(GROUP, curve, strict=True))
         row |= {"at_least_rounds": 0, "at_least_sparsity": 0.0}
         row |= {"below_rounds": None, "below_sparsity": np.nan}
@@ -173,9 +173,16 @@ def certified(levels: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _leading(flags: pd.Series) -> int:
-    """How many entries are true before the first that is not."""
-    return int(flags.cumprod().sum())
+def leading(flags: Sequence[bool] | pd.Series) -> int:
+    """How many entries are true before the first that is not.
+
+    Args:
+        flags: in order.
+
+    Returns:
+        Their number; all of them where none is false.
+    """
+    return int(np.cumprod(np.asarray(flags, dtype=int)).sum())
 
 
 def _text(row: dict) -> str:
@@ -209,7 +216,7 @@ def as_markdown(curves: pd.DataFrame) -> str:
     Returns:
         Markdown, a row per curve: the most data first, pre-trainings in the paper's order.
     """
-    order = pd.CategoricalDtype(get_args(Pretraining), ordered=True)
+    order = pd.CategoricalDtype(list(get_args(Pretraining)), ordered=True)
     rows = curves.astype({"pretraining": order}).sort_values(
         ["dataset", "fraction", "method", "pretraining"], ascending=[True, False, True, True]
     )

@@ -107,12 +107,12 @@ class Difference:
     """Standard error of d, over seeds and test images; NaN where it cannot be told."""
     df: float
     """Degrees of freedom of se (Satterthwaite)."""
-    seed_se: float
-    """The seeds' part of se."""
-    image_se: float
-    """The test images' part of se."""
     skewness: float = 0.0
     """Of d, which the test images bring: few of them are right for one network alone."""
+    seed_se: float = np.nan
+    """The seeds' part of se."""
+    image_se: float = np.nan
+    """The test images' part of se."""
 
     def low(self, confidence: float = CONFIDENCE) -> float:
         """Lower bound of the true difference, one-sided.
@@ -194,7 +194,7 @@ def difference(level: Runs, dense: Runs, noise: Noise) -> Difference:
     if images.error > 0 and df > 0:
         df = total**2 / (seeds**2 / df + images.error / 2)
     skewness = images.third / total**1.5 if total > 0 else 0.0
-    return Difference(d, np.sqrt(total), df, np.sqrt(seeds), np.sqrt(images.variance), skewness)
+    return Difference(d, np.sqrt(total), df, skewness, np.sqrt(seeds), np.sqrt(images.variance))
 
 
 @dataclass(frozen=True)

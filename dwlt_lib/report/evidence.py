@@ -29,15 +29,18 @@ def judge_claims(table: pd.DataFrame, margins: Margins | None = None) -> pd.Data
     low, high = contrasts.EXAMPLE
     is_example = (masks["sparsity"] > low) & (masks["sparsity"] <= high)
     masks = masks[is_example | (masks["rounds"] == masks["rounds"].max())]
-    surfaces, panels = table[table["kind"] == "surface"], []
+    surfaces, areas = table[table["kind"] == "surface"], []
     if len(surfaces):  # a table without any has no column images
-        panels = landscapes.panels(surfaces[surfaces["images"] == "clean"], store.read)
+        areas = [
+            landscapes.basin_area(landscapes.panels(own, store.read)).assign(images=images)
+            for images, own in surfaces.groupby("images")
+        ]
     return claims.claims(
         table,
         store.outcomes_of(table[table["kind"] == "transfer"]),
         pairs=mask_patterns.similarity_table(masks, pruning.read_mask),
         kernels=mask_patterns.zero_kernel_table(masks, pruning.read_mask),
-        areas=landscapes.basin_area(panels),
+        areas=pd.concat(areas) if areas else None,
         margins=margins,
     )
 
