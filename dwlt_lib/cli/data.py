@@ -17,16 +17,31 @@ Row = Annotated[
 ]
 
 
-@app.command(epilog="Example: dwlt data check cifar10")
-def check(name: Row) -> None:
+@app.command(epilog="Example: dwlt data check tiny_imagenet --against cifar10")
+def check(
+    name: Row,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OTHER",
+            help="also count the pictures of that data set that NAME trains on, the same or nearly;"
+            " of NAME itself, its test images",
+        ),
+    ] = None,
+) -> None:
     """Check whether a data set is there and is what the catalogue says.
 
     Exit status 1: it is not.
     """
-    row = _row(name)
+    row, other = _row(name), _row(against or name)
     from dwlt_lib.data import checks
 
     found, wrong = checks.check(row)
+    if against and not wrong:
+        try:
+            found += checks.count_duplicates(row, other)
+        except ValueError as error:
+            wrong.append(str(error))
     for line in found:
         print(line)
     for line in wrong:

@@ -77,6 +77,9 @@ class DataSet(Frozen, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] 
     scale: tuple[Fraction01, Annotated[float, Field(gt=0, le=4)]] = (0.08, 1.0)
     """A resized_crop's share of the picture's area, uniform between these two; windows that do
     not fit are drawn again."""
+    distinct: bool = False
+    """Leaves out training images that are test images, too, by the SHA-256 of their pixels or, of
+    picture files, of the files; they are still counted under train_images."""
     path: str | None = None
     """Where the images lie, absolute or beneath DWLT_DATA; in an npz file's name {split}
     becomes train or test."""
@@ -200,6 +203,7 @@ CATALOGUE: dict[str, DataSet] = {
             mean=(0.5071, 0.4867, 0.4408),
             std=(0.2675, 0.2565, 0.2761),
             augment=("crop", "flip"),
+            distinct=True,  # ten of its training images are test images
             path="cifar-100-python",
             licence="unstated; research use",
         ),

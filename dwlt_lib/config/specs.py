@@ -345,6 +345,8 @@ def _record_id(spec: Spec) -> str:
     }
     if "data" in own:
         own["data"] = {key: value for key, value in own["data"].items() if key not in NOT_IDENTITY}
+        if not own["data"]["distinct"]:
+            del own["data"]["distinct"]  # it came after the first records
     if own.get("weights") == "theta_p":
         del own["weights"]  # what all transfers began from when the first records were made
     for name in ("recipe", "retrain"):

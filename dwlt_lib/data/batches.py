@@ -17,7 +17,7 @@ from torch import Tensor
 from dwlt_lib.config.datasets import LISTED, DataSet
 from dwlt_lib.data import decoding
 from dwlt_lib.data.augmentation import augment, evaluation_view, side_before_crop
-from dwlt_lib.data.loading import dataset_row, listing, load
+from dwlt_lib.data.loading import dataset_row, groups, listing, load
 
 MAX_RESIDENT_BYTES = 2**31  # a split of image files that is larger is streamed
 
@@ -32,6 +32,8 @@ class Images:
     """int64 (N,), the labels"""
     row: DataSet
     """The data set, which says how the network sees the images"""
+    groups: Tensor | None = None
+    """int64 (N,), on the CPU: pictures of one thing have one number; None where none is known"""
 
     def __len__(self) -> int:
         """The number of images N."""
@@ -52,7 +54,8 @@ class Images:
             K images, in the order of `index`; their bytes are copied.
         """
         index = index.to(self.x.device)
-        return Images(self.x[index], self.y[index], self.row)
+        groups = None if self.groups is None else self.groups[index.cpu()]
+        return Images(self.x[index], self.y[index], self.row, groups)
 
     def batches(
         self, indices: Iterable[Tensor], rng: torch.Generator | None = None
@@ -97,6 +100,8 @@ class StreamedImages:
     """int64 (N,), the labels, on the device that batches are brought to"""
     row: DataSet
     """The data set, which says how the network sees the images"""
+    groups: Tensor | None = None
+    """int64 (N,), on the CPU: pictures of one thing have one number; None where none is known"""
 
     def __len__(self) -> int:
         """The number of images N."""
@@ -117,7 +122,8 @@ class StreamedImages:
             K images, in the order of `index`.
         """
         names, y = self.names[index.cpu().numpy()], self.y[index.to(self.device)]
-        return StreamedImages(self.root, names, y, self.row)
+        groups = None if self.groups is None else self.groups[index.cpu()]
+        return StreamedImages(self.root, names, y, self.row, groups)
 
     def batches(
         self, indices: Iterable[Tensor], rng: torch.Generator | None = None
@@ -224,9 +230,9 @@ def load_images(
         is_cropped_anew = split == "train" and "resized_crop" in row.augment
         if is_cropped_anew or len(files) * 3 * side_before_crop(row) ** 2 > MAX_RESIDENT_BYTES:
             labels = torch.from_numpy(files.labels).to(device)
-            return StreamedImages(files.root, files.names, labels, row)
+            return StreamedImages(files.root, files.names, labels, row, groups(row, split))
     x, y = load(row, split)
-    return Images(x.to(device), y.to(device), row)
+    return Images(x.to(device), y.to(device), row, groups(row, split))
 
 
 def training_batches(

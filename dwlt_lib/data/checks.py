@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from dwlt_lib.config.datasets import LISTED, DataSet, data_root
-from dwlt_lib.data import decoding, loading, sources
+from dwlt_lib.data import decoding, duplicates, loading, sources
+from dwlt_lib.data.batches import load_images
 
 NUM_OPENED = 200  # image files of a split that are decoded whole
 MAX_REPORTED = 3  # of those that fail
@@ -40,7 +41,11 @@ def check(row: DataSet, root: Path | None = None) -> tuple[list[str], list[str]]
     for split in ("train", "test"):
         try:
             check_split = _check_files if row.loader in LISTED else _check_arrays
-            labels, description, split_problems = check_split(row, split, root)
+            whole = row.model_copy(update={"distinct": False})
+            labels, description, split_problems = check_split(whole, split, root)
+            if row.distinct and split == "train":
+                num_out = len(labels) - len(check_split(row, split, root)[0])
+                description += f", {num_out:,} of them left out, which are test images"
         except ValueError as error:
             if str(error) not in problems:
                 problems.append(str(error))
@@ -56,6 +61,35 @@ def check(row: DataSet, root: Path | None = None) -> tuple[list[str], list[str]]
     if problems and row.loader != "embedded":
         problems.append(sources.advice(row.name, root))
     return facts, problems
+
+
+def count_duplicates(row: DataSet, other: DataSet) -> list[str]:
+    """Count the pictures of a data set that are among another's training images, or nearly are.
+
+    Args:
+        row: the data set whose training images count, those that `distinct` leaves out, too.
+        other: the data set whose test and training images are looked for; of `row` itself its test
+            images.
+
+    Returns:
+        A line for each split of `other`.
+
+    Raises:
+        ValueError: one line, if images are missing or wrong.
+    """
+    train = load_images(row.model_copy(update={"distinct": False}), "train")
+    lines = []
+    for split in ("test", "train"):
+        if (split, row.name) == ("train", other.name):
+            continue
+        found = load_images(other.model_copy(update={"distinct": False}), split)
+        same, near = duplicates.count(train, found)
+        lines.append(
+            f"train of {row.name} has {same:,} of the {len(found):,} {split} images of {other.name}"
+            f" and nearly {near:,} others (grey {duplicates.SIDE} x {duplicates.SIDE} thumbnails"
+            f" correlate above {duplicates.NEAR})"
+        )
+    return lines
 
 
 def _classes(labels: np.ndarray, row: DataSet) -> str:

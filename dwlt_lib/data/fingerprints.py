@@ -37,7 +37,8 @@ def fingerprint(row: DataSet, split: str, root: Path | None = None) -> str | Non
     It covers, of an npz file, the images and labels, however they are packed; of a package's files
     and those that torchvision reads, their bytes; of image folders, names, labels and sizes, and
     the bytes of all files, or of `NUM_SAMPLED` at even distances where all together have more than
-    `MAX_WHOLE_BYTES`.
+    `MAX_WHOLE_BYTES`. The training split of a row that is `distinct` depends on the test images,
+    and its fingerprint has theirs in it.
 
     Args:
         row: the data set.
@@ -50,6 +51,14 @@ def fingerprint(row: DataSet, split: str, root: Path | None = None) -> str | Non
     Raises:
         ValueError: one line, if it is there and cannot be read.
     """
+    found = _fingerprint(row, split, root)
+    if not (found and row.distinct and split == "train"):
+        return found
+    test = _fingerprint(row, "test", root)
+    return test and hashlib.sha256(f"{found} without {test}".encode()).hexdigest()
+
+
+def _fingerprint(row: DataSet, split: str, root: Path | None) -> str | None:
     if row.loader == "embedded":
         return _hash_files(row, split, bundled.package_files(row.name))
     path = folders.unchecked_path(row, split, root)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -41,6 +41,8 @@ class Listing:
     """int64 (N,)"""
     classes: tuple[str, ...]
     """The name of each class; a label is a place in it"""
+    groups: np.ndarray | None = None
+    """int64 (N,): pictures of one thing have one number; None where none is known"""
 
     def __len__(self) -> int:
         """The number of files N."""
@@ -56,6 +58,18 @@ class Listing:
             `root` and the file's name.
         """
         return self.root / os.fsdecode(self.names[index])
+
+    def take(self, chosen: np.ndarray) -> Listing:
+        """Some of the files.
+
+        Args:
+            chosen: bool (N,).
+
+        Returns:
+            Those that are chosen, in their order.
+        """
+        groups = None if self.groups is None else self.groups[chosen]
+        return replace(self, names=self.names[chosen], labels=self.labels[chosen], groups=groups)
 
 
 def list_images(row: DataSet, path: Path, split: str) -> Listing:
@@ -283,12 +297,14 @@ def _tiny_imagenet(path: Path, split: str) -> Listing:
 def _gtsrb(path: Path, split: str) -> Listing:
     """GTSRB as torchvision has it: GTSRB/Training/CLASS/TRACK_FRAME.ppm, GTSRB/Final_Test/Images.
 
-    A track is 30 pictures of one sign. A line of GT-final_test.csv begins with a file and ends
-    with its class's number; the first line names the columns.
+    A track is 30 pictures of one sign, and a group. A line of GT-final_test.csv begins with a file
+    and ends with its class's number; the first line names the columns.
     """
     train, file = (path / name for name in _REQUIRED["gtsrb"])
     if split == "train":
-        return _folder(path, split, "gtsrb")
+        listing = _folder(path, split, "gtsrb")
+        tracks = [name.rpartition(b"_")[0] for name in listing.names]
+        return replace(listing, groups=np.unique(tracks, return_inverse=True)[1])
     table = [line.split(";") for line in _read_lines(file)[1:]]
     pairs = [(row[0], row[-1].strip().zfill(5)) for row in table]
     return _by_class_name(file, pairs, path / "GTSRB/Final_Test/Images", _class_names(train))

@@ -6,6 +6,8 @@ A data set is a row of `config.datasets`; its `loader` says which reader it take
 from __future__ import annotations
 
 import gzip
+import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -66,6 +68,31 @@ def listing(name: str | DataSet, split: str, root: str | Path | None = None) -> 
     return _listing(dataset_row(name), _check_split(split), Path(root or data_root()))
 
 
+def groups(name: str | DataSet, split: str, root: str | Path | None = None) -> Tensor | None:
+    """Which images of a split show the same thing, as GTSRB's tracks of one sign do.
+
+    Args:
+        name: a data set of the catalogue, or a row of a study.
+        split: "train" or "test".
+        root: the folder that the row's path lies in; default DWLT_DATA.
+
+    Returns:
+        int64 (N,), in file order; None where none is known.
+
+    Raises:
+        ValueError: one line, for files that are missing or wrong.
+    """
+    row, root = dataset_row(name), Path(root or data_root())
+    found = None
+    if row.loader in LISTED:
+        found = _listing(row, _check_split(split), root).groups
+    elif row.loader == "npz":
+        found = npz.load_groups(folders.split_path(row, _check_split(split), root))
+        if found is not None and row.distinct and split == "train":
+            found = found[_distinct_arrays(row, root)]
+    return None if found is None else torch.from_numpy(found)
+
+
 def dataset_row(name: str | DataSet) -> DataSet:
     """The catalogue's row of that name, or the row itself.
 
@@ -97,28 +124,64 @@ def _check_split(split: str) -> str:
 @lru_cache(maxsize=8)
 def _listing(row: DataSet, split: str, root: Path) -> folders.Listing:
     try:
-        return folders.list_images(row, folders.split_path(row, split, root), split)
+        listing = folders.list_images(row, folders.split_path(row, split, root), split)
+        if row.distinct and split == "train":
+            test = _listing(row, "test", root)
+            kept = _is_none_of(row, _contents(listing), _contents(test))
+            listing = listing.take(kept)
+        return listing
     except OSError as error:
         raise ValueError(f"data set {row.name}: {error}; mend the folder's permissions") from error
+
+
+def _contents(listing: folders.Listing) -> Iterable[bytes]:
+    return (listing.file(i).read_bytes() for i in range(len(listing)))
 
 
 @lru_cache(maxsize=8)
 def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
     if row.loader in LISTED:
         return _decode_all(row, _listing(row, split, root))
-    if row.loader == "embedded":
-        x, y = EMBEDDED[row.name](split)
-    elif row.loader == "npz":
-        x, y = npz.load(folders.split_path(row, split, root))
-        x = x if x.ndim == 4 else grey_to_rgb(x)
-    else:
-        x, y = _read_torchvision(row, split, root)
+    x, y = _read_arrays(row, split, root)
+    if row.distinct and split == "train":
+        kept = _distinct_arrays(row, root)
+        x, y = x[kept], y[kept]
     folders.check_labels(row, y)
     images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
     side = side_before_crop(row)
     if images.shape[-1] > side:
         images = resize(images.float(), side).round().clamp(0, 255).to(torch.uint8)
     return images, torch.from_numpy(y)
+
+
+def _read_arrays(row: DataSet, split: str, root: Path) -> Arrays:
+    if row.loader == "embedded":
+        return EMBEDDED[row.name](split)
+    if row.loader == "npz":
+        x, y = npz.load(folders.split_path(row, split, root))
+        return (x if x.ndim == 4 else grey_to_rgb(x)), y
+    return _read_torchvision(row, split, root)
+
+
+@lru_cache(maxsize=8)
+def _distinct_arrays(row: DataSet, root: Path) -> np.ndarray:
+    """Which training images of arrays are no test images; bool (N,)."""
+    train, test = (_read_arrays(row, split, root)[0] for split in ("train", "test"))
+    return _is_none_of(
+        row, (image.tobytes() for image in train), (image.tobytes() for image in test)
+    )
+
+
+def _is_none_of(row: DataSet, images: Iterable[bytes], others: Iterable[bytes]) -> np.ndarray:
+    """Which images are none of the others, compared by SHA-256; bool (N,)."""
+    seen = {hashlib.sha256(other).digest() for other in others}
+    kept = np.array([hashlib.sha256(image).digest() not in seen for image in images])
+    if not kept.any():
+        raise ValueError(
+            f"data set {row.name}: distinct, but every training image is a test image; bring other"
+            " images for one of the splits"
+        )
+    return kept
 
 
 def _read_torchvision(row: DataSet, split: str, root: Path) -> Arrays:

@@ -19,7 +19,10 @@ from dwlt_lib import files
 MAX_BYTES = 2**35  # of the images, unpacked
 MAX_RATIO = 100  # of unpacked to packed bytes; no images compress so well
 SMALL = 2**26  # bytes up to which the ratio does not matter
-WANT = "want an .npz with images uint8 (N,S,S) or (N,S,S,3) and labels, integers (N,)"
+WANT = (
+    "want an .npz with images uint8 (N,S,S) or (N,S,S,3), labels, integers (N,), and, if any,"
+    " groups, integers (N,)"
+)
 READ_ERRORS = (
     ValueError,
     KeyError,
@@ -46,14 +49,14 @@ class Header(NamedTuple):
     """Bytes of the header, before the numbers"""
 
 
-def read_headers(path: Path) -> tuple[Header, Header]:
-    """The headers of images and labels, after a check that both are as wanted and within bounds.
+def read_headers(path: Path) -> tuple[Header, Header, Header | None]:
+    """The headers of the arrays, after a check that all are as wanted and within bounds.
 
     Args:
         path: the npz file.
 
     Returns:
-        (of images, of labels).
+        (of images, of labels, of groups or None).
 
     Raises:
         ValueError: one line, for another file, other arrays, or sizes that contradict the file's.
@@ -62,6 +65,9 @@ def read_headers(path: Path) -> tuple[Header, Header]:
     try:
         with ZipFile(path) as archive:
             x, y = _read_header(archive, "images"), _read_header(archive, "labels")
+            groups = None
+            if "groups.npy" in archive.namelist():
+                groups = _read_header(archive, "groups")
     except READ_ERRORS as error:
         raise _unreadable(path, error) from error
     shape = x.shape
@@ -69,7 +75,9 @@ def read_headers(path: Path) -> tuple[Header, Header]:
     are_images = x.dtype == np.uint8 and is_square and prod(shape) > 0
     if not are_images or y.shape != shape[:1] or y.dtype.kind not in "iu":
         raise ValueError(f"{path}: images {x.dtype} {shape}, labels {y.dtype} {y.shape}; {WANT}")
-    return x, y
+    if groups and (groups.shape != y.shape or groups.dtype.kind not in "iu"):
+        raise ValueError(f"{path}: groups {groups.dtype} {groups.shape}; {WANT}")
+    return x, y, groups
 
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -104,8 +112,25 @@ def load_labels(path: Path) -> np.ndarray:
     return _read_array(path, "labels").astype(np.int64)
 
 
+def load_groups(path: Path) -> np.ndarray | None:
+    """The groups alone.
+
+    Args:
+        path: the npz file.
+
+    Returns:
+        int64 (N,); None if the file has none.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    if read_headers(path)[2] is None:
+        return None
+    return _read_array(path, "groups").astype(np.int64)
+
+
 def sha256(path: Path) -> str:
-    """The SHA-256 of images and labels in hexadecimal, the same however they are packed.
+    """The SHA-256 of images, labels and groups in hexadecimal, the same however they are packed.
 
     Images are read a part at a time.
 
@@ -118,8 +143,8 @@ def sha256(path: Path) -> str:
     Raises:
         ValueError: as `load`.
     """
-    x, _ = read_headers(path)
-    labels = load_labels(path)
+    x, _, _ = read_headers(path)
+    labels, groups = load_labels(path), load_groups(path)
     digest = hashlib.sha256(f"{x.dtype} {x.shape};".encode())
     try:
         with ZipFile(path) as archive, archive.open("images.npy") as file:
@@ -133,6 +158,8 @@ def sha256(path: Path) -> str:
         raise _unreadable(path, error) from error
     digest.update(f"{labels.dtype} {labels.shape};".encode())
     digest.update(labels.tobytes())
+    if groups is not None:
+        digest.update(b"groups;" + groups.tobytes())
     return digest.hexdigest()
 
 

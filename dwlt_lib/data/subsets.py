@@ -17,11 +17,16 @@ def subset(
     fraction: float,
     seed: int,
     rule: str = "stratified",
+    groups: Tensor | np.ndarray | None = None,
 ) -> Tensor:
     """Indices of int(fraction * N) of N images, nested: a smaller fraction's lie in a larger one's.
 
     The stratified rule orders the images such that every prefix holds each class in proportion, to
     within about one image, and takes a prefix of that order.
+
+    With groups, the same is done with whole groups in place of images, so that what is in a subset
+    and what is not share none: the pictures of one traffic sign, of one patient. A group counts for
+    the class of its first image. A fraction with fewer groups than classes leaves classes out.
 
     Example:
         >>> _, labels = load("digits", "train")  # 1,157 images
@@ -34,9 +39,11 @@ def subset(
         seed: 0 or more; the subset is a function of it, of the labels and of the fraction alone.
         rule: "stratified", or "first_n": the first images in file order (the authors' code), for
             which the seed does not matter.
+        groups: of each image, (N,) integers; None: every image is a group.
 
     Returns:
-        int64 (max(1, int(fraction * N)),), ascending.
+        int64 (max(1, int(fraction * N)),), ascending; with groups, of the fewest groups in that
+        order that have so many images.
 
     Raises:
         ValueError: one line, for an argument that is none of these.
@@ -51,9 +58,25 @@ def subset(
         raise ValueError(f"seed={seed!r}: want an integer, 0 or more")
     y = _label_array(labels)
     size = max(1, int(round(len(y) * fraction, 6)))  # rounded: 0.29 * 100 is 28.999...
-    if rule == "first_n":
-        return torch.arange(size)
-    return torch.from_numpy(np.sort(_stratified_order(y, int(seed))[:size]))
+    group, first = _numbered(y, groups)
+    order = np.arange(len(first))
+    if rule == "stratified":
+        order = _stratified_order(y[first], int(seed))
+    num_images = np.cumsum(np.bincount(group)[order])
+    chosen = np.zeros(len(first), dtype=bool)
+    chosen[order[: np.searchsorted(num_images, size) + 1]] = True
+    return torch.from_numpy(np.flatnonzero(chosen[group]))
+
+
+def _numbered(y: np.ndarray, groups: Tensor | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The group of each image, numbered 0, 1, ... as they first appear; the first image of each."""
+    if groups is None:
+        return np.arange(len(y)), np.arange(len(y))
+    values = groups.cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
+    if values.shape != y.shape:
+        raise ValueError(f"groups {values.shape}: want one group per image, {y.shape}")
+    _, first, group = np.unique(values, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[group], np.sort(first)
 
 
 def _label_array(labels: Tensor | Sequence[int] | np.ndarray) -> np.ndarray:

@@ -70,6 +70,8 @@ def split_budget(
 ) -> tuple[Images | StreamedImages, Images | StreamedImages | None]:
     """Training and validation images, both out of the same budget (section 3).
 
+    Where images have groups, as GTSRB's tracks of one sign, both are whole groups and share none.
+
     Args:
         budget: which training images may be used.
         recipe: its `validation` says which images are held out.
@@ -89,18 +91,24 @@ def split_budget(
                 " want more than 5,000, or validation: tenth"
             )
         every = torch.arange(len(everything))
-        pool = everything.take(every[:-HELD])
-        chosen = pool.take(subset(pool.y, budget.fraction, budget.seed, budget.rule))
-        return chosen, everything.take(every[-HELD:])
-    chosen = everything.take(subset(everything.y, budget.fraction, budget.seed, budget.rule))
+        held, rest = every[-HELD:], every[:-HELD]
+        if everything.groups is not None:
+            rest = rest[~torch.isin(everything.groups[rest], everything.groups[held])]
+        return _draw(everything.take(rest), budget), everything.take(held)
+    chosen = _draw(everything, budget)
     if recipe.validation == "test":
         return chosen, verified_images(budget.row, "test", device)
-    held = subset(chosen.y, 0.1, budget.seed + 1)
-    if recipe.validation == "none" or len(held) < ENOUGH:
+    held = subset(chosen.y, 0.1, budget.seed + 1, groups=chosen.groups)
+    if recipe.validation == "none" or len(held) < ENOUGH or len(held) == len(chosen):
         return chosen, None
     training = torch.ones(len(chosen), dtype=torch.bool)
     training[held] = False
     return chosen.take(training.nonzero().squeeze(1)), chosen.take(held)
+
+
+def _draw(images: Images | StreamedImages, budget: Budget) -> Images | StreamedImages:
+    chosen = subset(images.y, budget.fraction, budget.seed, budget.rule, images.groups)
+    return images.take(chosen)
 
 
 def _check_fingerprint(row: DataSet, split: str) -> None:

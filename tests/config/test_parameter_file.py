@@ -378,6 +378,11 @@ def test_as_code_validates_ra_in_the_epochs_that_the_authors_scripts_do():
     assert transfer(big("as_paper"), "cifar10", "AT").recipe.validate_ra_from is None
 
 
+def test_as_code_trains_on_all_of_cifar100_and_as_paper_on_none_of_its_test_images():
+    rows = [transfer(big(preset), "cifar100", "ST").data for preset in ("as_code", "as_paper")]
+    assert [row.distinct for row in rows] == [False, True]
+
+
 def test_as_code_shows_visda17_as_the_authors_do_and_selects_its_st_on_the_test_images():
     study = big("as_code")
     st = transfer(study, "visda17", "ST")

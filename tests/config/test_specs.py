@@ -150,6 +150,7 @@ def test_an_id_changes_with_every_number_of_a_recipe_an_attack_and_a_data_set():
         crop=0.5,
         resize="both",
         scale=(0.2, 0.9),
+        distinct=True,
     )
     assert set(recipe) == set(TrainingConfig.model_fields)
     assert set(attack) == {field.name for field in fields(PGD)}
@@ -201,6 +202,17 @@ def test_settings_that_came_later_are_in_an_id_only_where_they_are_set(monkeypat
         assert {name for name in later if name in hashed[0]} == {
             k for k, v in settings.items() if v
         }
+
+
+def test_a_row_that_is_not_distinct_has_the_id_that_rows_had_before(monkeypatch):
+    hashed, real = [], specs.json.dumps
+    monkeypatch.setattr(
+        specs.json, "dumps", lambda *args, **kw: hashed.append(real(*args, **kw)) or hashed[-1]
+    )
+    for distinct in (False, True):
+        specs._record_id.cache_clear()
+        record_id(changed(THETA, data=changed(THETA.data, distinct=distinct)))
+    assert ["distinct" in text for text in hashed] == [False, True]
 
 
 def test_an_id_heeds_neither_the_path_nor_the_licence_nor_the_number_of_images():

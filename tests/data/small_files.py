@@ -45,7 +45,8 @@ def one_line(error, *words):
 def streamed(row, split):
     """A split of image files, streamed whatever its size."""
     found = loading.listing(row, split)
-    return batches.StreamedImages(found.root, found.names, torch.from_numpy(found.labels), row)
+    labels, groups = torch.from_numpy(found.labels), loading.groups(row, split)
+    return batches.StreamedImages(found.root, found.names, labels, row, groups)
 
 
 def resident(row, split):

@@ -5,9 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from hostile_files import BASE
 from layout_files import WNIDS, cub, gtsrb, imagenet, picture, tiny_imagenet, visda
-from small_files import MAKERS, one_line
+from small_files import MAKERS, one_line, streamed
 
 from dwlt_lib.config import costs, planning, studies
 from dwlt_lib.config.datasets import CATALOGUE, LISTED
@@ -80,6 +81,15 @@ def test_gtsrb_is_listed_as_torchvision_lists_it(tmp_path, split):
     paths = [str(found.root / file) for file in files(found)]
     assert list(zip(paths, found.labels, strict=True)) == GTSRB(tmp_path, split)._samples
     assert found.classes == ("00000", "00001", "00002")
+
+
+def test_gtsrbs_groups_are_tracks(tmp_path):
+    row = gtsrb(tmp_path, tracks=2, frames=3)
+    assert loading.groups(row, "train").tolist() == [i // 3 for i in range(18)]
+    assert loading.groups(row, "test") is None
+    some = batches.load_images(row, "train").take(torch.tensor([17, 0, 4]))
+    assert some.groups.tolist() == [5, 0, 1]
+    assert streamed(row, "train").take(torch.tensor([17, 4])).groups.tolist() == [5, 1]
 
 
 def test_tiny_imagenets_test_split_is_its_annotated_validation(tmp_path):

@@ -9,7 +9,7 @@ from small_files import one_line, pixels, row, write
 
 from dwlt_lib.config import datasets
 from dwlt_lib.config.datasets import CATALOGUE, DataSet
-from dwlt_lib.data import folders, loading
+from dwlt_lib.data import batches, checks, fingerprints, folders, loading
 
 
 def test_npz_files_are_read_grey_or_coloured_each_split_from_its_own(tmp_path):
@@ -225,3 +225,72 @@ def test_a_split_larger_than_the_memory_is_refused_as_a_whole(tmp_path, monkeypa
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
     with pytest.raises(ValueError, match="12 images of 32 x 32.*data.load_images"):
         loading.load(row, "train")
+
+
+def test_groups_of_an_npz_file_are_read_and_a_part_of_its_fingerprint(tmp_path):
+    arrays = {"images": pixels(6, 8, 8), "labels": np.arange(6) % 3}
+    mine = write(tmp_path / "mine.npz", **arrays)
+    assert loading.groups(mine, "train") is None
+    prints = [fingerprints.fingerprint(mine, "train")]
+    for groups in ([4, 4, 1, 1, 4, 2], [4, 4, 1, 1, 4, 4]):
+        write(tmp_path / "mine.npz", **arrays, groups=np.array(groups, dtype=np.uint16))
+        assert batches.load_images(mine, "train").groups.tolist() == groups
+        prints.append(fingerprints.fingerprint(mine, "train"))
+    assert len(set(prints)) == 3
+    for wrong in (np.arange(5), np.ones(6), np.array(["a"] * 6)):
+        write(tmp_path / "mine.npz", **arrays, groups=wrong)
+        with pytest.raises(ValueError) as error:
+            batches.load_images(mine, "train")
+        one_line(error, "mine.npz", "groups", "want")
+
+
+def twins(tmp_path):
+    """Ten training images in two groups, of which 3 and 8 are test images, too."""
+    x = pixels(14, 8, 8, 3)
+    test = np.concatenate([x[10:], x[[8, 3]]])
+    np.savez(
+        tmp_path / "train.npz", images=x[:10], labels=np.arange(10) % 3, groups=np.arange(10) // 5
+    )
+    np.savez(tmp_path / "test.npz", images=test, labels=np.arange(6) % 3)
+    return x, row(path=str(tmp_path / "{split}.npz"), train_images=10, test_images=6)
+
+
+def test_a_distinct_row_leaves_out_training_images_that_are_test_images(tmp_path):
+    x, mine = twins(tmp_path)
+    distinct = mine.model_copy(update={"distinct": True})
+    kept = [0, 1, 2, 4, 5, 6, 7, 9]
+    images = batches.load_images(distinct, "train")
+    assert np.array_equal(images.x.numpy(), x[kept].transpose(0, 3, 1, 2))
+    assert images.y.tolist() == [i % 3 for i in kept]
+    assert images.groups.tolist() == [i // 5 for i in kept]
+    assert len(loading.load(mine, "train")[0]) == 10 and len(loading.load(distinct, "test")[0]) == 6
+    found, wrong = checks.check(distinct)
+    assert wrong == [] and "10 images" in found[2] and "2 of them left out" in found[2]
+
+
+def test_what_a_distinct_row_trains_on_depends_on_the_test_images(tmp_path):
+    x, mine = twins(tmp_path)
+    rows = [mine, mine.model_copy(update={"distinct": True})]
+    was = [fingerprints.fingerprint(row, "train") for row in rows]
+    np.savez(tmp_path / "test.npz", images=x[10:], labels=np.arange(4) % 3)
+    now = [fingerprints.fingerprint(row, "train") for row in rows]
+    assert was[0] == now[0] and len({*was, *now}) == 3
+    (tmp_path / "test.npz").unlink()
+    assert fingerprints.fingerprint(rows[1], "train") is None
+
+
+def test_a_distinct_row_without_a_training_image_of_its_own_is_refused(tmp_path):
+    mine = write(tmp_path / "same.npz", images=pixels(6, 8, 8), labels=np.arange(6) % 3)
+    with pytest.raises(ValueError) as error:
+        loading.load(mine.model_copy(update={"distinct": True}), "train")
+    one_line(error, "mine", "every training image", "bring")
+
+
+def test_picture_files_are_distinct_by_their_bytes(tmp_path):
+    signs = gtsrb(tmp_path).model_copy(update={"distinct": True})
+    train, test = loading.listing(signs, "train"), loading.listing(signs, "test")
+    test.file(2).write_bytes(train.file(4).read_bytes())
+    loading._listing.cache_clear()
+    left = loading.listing(signs, "train")
+    assert left.names.tolist() == [n for i, n in enumerate(train.names) if i != 4]
+    assert left.groups.tolist() == [i // 3 for i in range(18) if i != 4]

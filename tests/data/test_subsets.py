@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from seeds import numpy_rng
 
 from dwlt_lib.data import subsets
 
@@ -90,3 +91,53 @@ def test_fractions_outside_0_to_1_are_refused(fraction):
         subsets.subset(LABELS["sorted"], fraction, 0)
     with pytest.raises(ValueError, match="rule"):
         subsets.subset(LABELS["sorted"], 0.1, 0, "first")
+
+
+def test_without_groups_a_subset_is_what_it_always_was():
+    assert subsets.subset(LABELS["unbalanced"], 0.02, 0).tolist() == [
+        *(9, 34, 148, 205, 227, 249, 279, 325, 373, 421),
+        *(496, 510, 612, 617, 766, 774, 834, 852, 962, 973),
+    ]
+
+
+def grouped():
+    """500 images of 2 classes in 40 groups of 5 to 20, mixed."""
+    rng = numpy_rng(0)
+    groups = np.repeat(np.arange(40), rng.permutation(np.resize([5, 10, 15, 20], 40)))
+    rng.shuffle(groups)
+    return torch.from_numpy(groups % 2), groups
+
+
+@pytest.mark.parametrize("rule", ["stratified", "first_n"])
+def test_groups_are_taken_whole_and_as_few_as_hold_the_fraction(rule):
+    labels, groups = grouped()
+    before = set()
+    for fraction in (0.01, 0.1, 0.5, 1.0):
+        chosen = subsets.subset(labels, fraction, 3, rule, groups).numpy()
+        inside = set(groups[chosen].tolist())
+        assert not inside & set(np.delete(groups, chosen).tolist()) and before <= inside
+        sizes = np.bincount(groups)[list(inside)]
+        assert sizes.sum() == len(chosen) >= fraction * len(labels) > len(chosen) - 20
+        before = inside
+
+
+def test_classes_keep_their_share_of_groups_to_within_one():
+    labels, groups = grouped()
+    chosen = subsets.subset(labels, 0.3, 1, groups=groups).numpy()
+    even, odd = (len({g for g in groups[chosen] if g % 2 == parity}) for parity in (0, 1))
+    assert abs(even - odd) <= 1 and even > 1
+
+
+@pytest.mark.parametrize("rule", ["stratified", "first_n"])
+def test_a_group_an_image_is_no_groups_and_the_names_of_groups_mean_nothing(rule):
+    labels = LABELS["unbalanced"]
+    alone = torch.arange(1000).flip(0) * 7 - 50
+    wanted = subsets.subset(labels, 0.1, 2, rule)
+    assert torch.equal(subsets.subset(labels, 0.1, 2, rule, alone), wanted)
+    labels, groups = grouped()
+    renamed = np.random.permutation(1000)[groups]
+    assert torch.equal(
+        subsets.subset(labels, 0.1, 2, rule, groups), subsets.subset(labels, 0.1, 2, rule, renamed)
+    )
+    with pytest.raises(ValueError, match="groups .499,.: want one group per image"):
+        subsets.subset(labels, 0.1, 2, rule, groups[1:])

@@ -65,3 +65,28 @@ def test_validation_on_the_test_images_leaves_the_whole_budget_to_training(made)
     train, held = inputs.split_budget(budget, recipe, "cpu")
     test = batches.load_images(spec.data, "test")
     assert len(train) == 90 and torch.equal(held.x, test.x) and torch.equal(held.y, test.y)
+
+
+@pytest.mark.parametrize("validation", ["tenth", "held_5000"])
+def test_training_and_validation_share_no_group(made, monkeypatch, validation):
+    spec = one(made, "transfer", fraction=0.5, rounds=3)
+    groups = torch.arange(6000) * 7 // 300  # of 42 or 43 images; the last 5000 begin within one
+    x = torch.zeros(6000, 3, 8, 8, dtype=torch.uint8)
+    everything = batches.Images(x, groups % 3, spec.data, groups)
+    monkeypatch.setattr(inputs, "load_images", lambda row, split, device="cpu": everything)
+    recipe = spec.recipe.model_copy(update={"validation": validation})
+    for fraction in (0.1, 1.0):
+        train, held = inputs.split_budget(inputs.Budget(spec.data, fraction), recipe, "cpu")
+        assert not set(train.groups.tolist()) & set(held.groups.tolist())
+        assert (train.y == train.groups % 3).all() and len(train) and len(held) >= 60
+    if validation == "held_5000":
+        assert 1000 - 43 < len(train) < 1000 and len(held) == 5000
+
+
+def test_one_group_alone_is_trained_on(made, monkeypatch):
+    spec = one(made, "transfer", fraction=0.5, rounds=3)
+    y = torch.arange(300) % 3
+    everything = batches.Images(torch.zeros(300, 3, 8, 8, dtype=torch.uint8), y, spec.data, y * 0)
+    monkeypatch.setattr(inputs, "load_images", lambda row, split, device="cpu": everything)
+    train, held = inputs.split_budget(inputs.Budget(spec.data), spec.recipe, "cpu")
+    assert len(train) == 300 and held is None
