@@ -64,7 +64,7 @@ def noninferiority(
         tuple(row[column] for column in [*GROUP, "rounds", "criterion"]): row
         for row in found.to_dict("records")
     }
-    chances = _chances(table)
+    chances = chances_of(table)
     rows = []
     for level in levels.to_dict("records"):
         key = tuple(level[column] for column in [*GROUP, "rounds"])
@@ -72,7 +72,7 @@ def noninferiority(
         for name, (_, metric) in (CRITERIA | STRONG).items():
             own = by_level.get((*key, name))
             dense = level.get(f"{name}_dense", level["AT_RA_dense"])
-            margin = _margin(margins, metric, dense, chances.get((level["dataset"]), 0.0))
+            margin = margin_of(margins, metric, dense, chances.get((level["dataset"]), 0.0))
             row[f"{name}_margin"] = margin
             known = own is not None and level.get(f"{name}_status") != UNKNOWN
             for column in ("difference", "se", "df", "skewness", "low", "high"):
@@ -85,16 +85,33 @@ def noninferiority(
     return pd.DataFrame(rows, columns=[*GROUP, "rounds", "sparsity", *columns, "status"])
 
 
-def _chances(table: pd.DataFrame) -> dict[str, float]:
-    """{data set: accuracy of naming always the commonest class}; 0 where a table has none."""
+def chances_of(table: pd.DataFrame) -> dict[str, float]:
+    """How often naming always the commonest class is right.
+
+    Args:
+        table: transfers, with or without a column chance.
+
+    Returns:
+        {data set: an accuracy}; empty where the table has none.
+    """
     if "chance" not in table.columns or table.empty:
         return {}
     chances = table.groupby("dataset")["chance"].median().fillna(0.0)
     return {str(dataset): float(chance) for dataset, chance in chances.items()}
 
 
-def _margin(margins: Margins, metric: str, dense: float, chance: float) -> float:
-    """How much worse than dense still matches, in [0, 1]."""
+def margin_of(margins: Margins, metric: str, dense: float, chance: float) -> float:
+    """How much worse than dense still matches.
+
+    Args:
+        margins: of the study.
+        metric: "SA" or "RA".
+        dense: the dense network's mean accuracy.
+        chance: of `chances_of`.
+
+    Returns:
+        A difference, in [0, 1]; for relative margins, NaN where dense is.
+    """
     own = margins.SA if metric == "SA" else margins.RA
     return own * max(dense - chance, 0.0) if margins.relative else own
 

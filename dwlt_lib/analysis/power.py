@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from dwlt_lib.analysis.noninferiority import chances_of, margin_of
 from dwlt_lib.analysis.statistics import (
     CRITERIA,
     Outcomes,
@@ -35,17 +36,16 @@ def proposals(
 
     Yields:
         A line per theta_p, data set and fraction, with the noise it stands on; where there are no
-        replicates, one line on an assumed noise.
+        replicates, one line on an assumed noise or, for relative margins, that they are missing.
 
     Raises:
         ValueError: one line, as `tables.replicates`.
     """
     margins = margins or Margins()
-    limits = [margins.SA if metric == "SA" else margins.RA for _, metric in CRITERIA.values()]
-    if margins.relative:
-        yield "margins are relative: taken as shares of 1 here, which asks for too few seeds"
     found = 0
     if len(table):
+        chances = chances_of(table)
+        limits: dict[tuple, list[float]] = {}
         noise: dict[tuple, dict[str, float]] = {}
         levels: dict[tuple, int] = {}
         for group, criterion, cells in runs_by_cell(table):
@@ -54,21 +54,29 @@ def proposals(
                 # both parts: new seeds bring common luck, too
                 variance = fitted.residual / max(1 - fitted.rho, 1e-9)
                 noise.setdefault(group, {})[criterion] = float(np.sqrt(variance))
+                dense = cells["dense", 0].values if ("dense", 0) in cells else {0: np.nan}
+                mean, chance = float(np.mean(list(dense.values()))), chances.get(group[1], 0.0)
+                margin = margin_of(margins, CRITERIA[criterion][1], mean, chance)
+                limits.setdefault(group, []).append(margin)
                 levels[group] = max(1, len({key for key in cells if key[1] > 0}))
         images = differences(table, outcomes)
         keys = ["pretraining", "dataset", "fraction", "criterion"]
         image_ses = images.groupby(keys)["image_se"].median().to_dict()
         for group, sds in noise.items():
-            if len(sds) < len(CRITERIA) or np.isnan(list(sds.values())).any():
+            if len(sds) < len(CRITERIA) or np.isnan([*sds.values(), *limits[group]]).any():
                 continue
             ses = [image_ses.get((*group, criterion), 0.0) for criterion in CRITERIA]
             pretraining, dataset, fraction = group
             name = f"theta_{pretraining}, {dataset} {100 * fraction:g} %"
-            yield f"{name}: {_proposal(levels[group], limits, [sds[c] for c in CRITERIA], ses)}"
+            of_seeds = [sds[criterion] for criterion in CRITERIA]
+            yield f"{name}: {_proposal(levels[group], limits[group], of_seeds, ses)}"
             found += 1
-    if not found:
-        sds = [ASSUMED_SD] * len(CRITERIA)
-        text = _proposal(ASSUMED_LEVELS, limits, sds, [0.0] * len(CRITERIA))
+    if not found and margins.relative:
+        yield "no replicates yet; relative margins need the accuracies of dense networks: run those"
+    elif not found:
+        sds, nothing = [ASSUMED_SD] * len(CRITERIA), [0.0] * len(CRITERIA)
+        assumed = [margin_of(margins, metric, 1.0, 0.0) for _, metric in CRITERIA.values()]
+        text = _proposal(ASSUMED_LEVELS, assumed, sds, nothing)
         yield f"no replicates yet; with an assumed noise: {text}"
 
 

@@ -7,8 +7,9 @@ from scipy.special import stdtrit
 from seeds import numpy_rng
 from transfer_rows import DENSE, frame, rows
 
-from dwlt_lib.analysis import statistics
+from dwlt_lib.analysis import power, statistics
 from dwlt_lib.analysis.statistics import Noise, Runs, difference, fit_noise
+from dwlt_lib.config.studies import Margins
 
 
 def with_bits(table, images, rng, agree=True):
@@ -225,6 +226,26 @@ def test_power_asks_for_more_seeds_where_noise_is_larger_and_says_when_images_ar
     assert quiet and loud and quiet[0] < loud[0]
     assert all(n_dense == np.ceil(n * np.sqrt(6)) for n, n_dense in (quiet, loud))
     assert statistics.seeds_needed(6, [0.03], [0.01], [0.03]) is None
+
+
+def test_power_takes_relative_margins_as_shares_of_what_dense_reaches_above_chance():
+    rng = numpy_rng(11)
+    table = frame(*[rows(r, 0.5 + rng.normal(0, 0.025, 8), seeds=range(8)) for r in (0, 3, 6)])
+    table = table.assign(chance=0.1)
+    dense = table[table["rounds"] == 0].groupby("regime")["SA"].mean()
+    smallest, largest = (f(dense - 0.1) / 10 for f in (min, max))
+
+    def seeds(**margins):
+        (line,) = power.proposals(table, margins=Margins(**margins))
+        return int(line.split(": ")[1].split()[0])
+
+    found = seeds(SA=0.1, RA=0.1, relative=True)
+    assert seeds(SA=largest, RA=largest) <= found <= seeds(SA=smallest, RA=smallest)
+    assert found > seeds(SA=0.1, RA=0.1)
+    (line,) = power.proposals(table[:0], margins=Margins(relative=True))
+    assert "dense" in line and "assumed" not in line
+    sparse = table[table["rounds"] > 0]
+    assert list(power.proposals(sparse, margins=Margins(relative=True))) == [line]
 
 
 def test_spread_is_the_mean_and_the_standard_deviation_over_seeds():
