@@ -300,9 +300,11 @@ def test_a_worker_killed_in_the_middle_fails_its_job_by_name_and_the_others_fini
 
 
 @pytest.mark.parametrize(
-    "words", ["", "records to make", "  start"], ids=["while it imports", "then", "at work"]
+    ("words", "is_worker_killed"),
+    [("", False), ("records to make", False), ("  start", False), ("  start", True)],
+    ids=["while it imports", "then", "at work", "at work, with a worker"],
 )
-def test_nothing_outlives_a_driver_that_is_killed(words, tmp_path):
+def test_nothing_outlives_a_driver_that_is_killed(words, is_worker_killed, tmp_path):
     process = start(tmp_path / "outputs", tmp_path, "run", SPECK, "--workers", 2)
     if words:
         until(process, words)
@@ -312,6 +314,10 @@ def test_nothing_outlives_a_driver_that_is_killed(words, tmp_path):
             len(children_of(tmp_path / "outputs")) < 3 and time.time() < late
         ):  # it, Python's tracker, and the server
             time.sleep(0.02)
-    process.kill()
+    victims = [psutil.Process(process.pid)]
+    while is_worker_killed and len(victims) == 1:
+        victims += workers_of(process)[:1]
+    for victim in reversed(victims):  # a worker ends by itself once its driver has
+        victim.kill()
     process.wait()
     assert processes_end(tmp_path / "outputs", 5 * BUSY)
