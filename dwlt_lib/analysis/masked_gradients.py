@@ -17,6 +17,8 @@ LEVEL = 0.01
 """A sign is one at this level of a one-sided exact test."""
 BY_GRADIENTS = ("RA", "PGD-", "APGD-")
 """How the names of the attacks that follow a network's own gradients begin."""
+WARNINGS = "warnings.txt"
+"""The file of a record that holds what AutoAttack warned of, a line each."""
 GREY = 0.5
 """The radius at which every image of [0,1] pixels can be made the same grey."""
 
@@ -136,13 +138,14 @@ def of_networks(
 
     Returns:
         The rows of `table`, without those of former versions that hold no `numbers`, and the
-        columns signs (a list of sentences, of `signs`) and through_unseen (whether a transfer
-        attack is among the tests).
+        columns signs (a list of sentences, of `signs` and of AutoAttack's warnings) and
+        through_unseen (whether a transfer attack is among the tests).
     """
     if "gradient_above_random" not in table:
         return table.iloc[:0].assign(signs=[], through_unseen=[])
     table = table.dropna(subset="gradient_above_random")
-    tickets = [read(id).upstream[0] for id in table["id"]]
+    records = [read(id) for id in table["id"]]
+    tickets = [record.upstream[0] for record in records]
     through_unseen = {}
     for id in attacks.get("id", []):
         attack = read(id)
@@ -151,6 +154,12 @@ def of_networks(
             through_unseen[ticket] = compare(outcomes(ticket), outcomes(id)["transfer"])
     rows = zip(table.to_dict("records"), tickets, strict=True)
     found = [signs(row, through_unseen.get(ticket)) for row, ticket in rows]
+    for own, record in zip(found, records, strict=True):
+        if record.has(WARNINGS):
+            said = record.read(WARNINGS).decode().splitlines()
+            own += [
+                f"sign of an evaluation to doubt (AutoAttack: {line.rstrip('.')})" for line in said
+            ]
     borrowed = [ticket in through_unseen for ticket in tickets]
     return table.assign(signs=pd.Series(found, table.index), through_unseen=borrowed)
 

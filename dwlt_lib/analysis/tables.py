@@ -108,7 +108,8 @@ def attack_names(table: pd.DataFrame) -> list[str]:
     Returns:
         Names such as "PGD-50x10", in the table's order.
     """
-    return [name for name in table.columns if name.startswith(("PGD-", "APGD-", "Square"))]
+    attacks = ("PGD-", "APGD-", "Square", "AutoAttack")
+    return [name for name in table.columns if name.startswith(attacks)]
 
 
 def sparsest(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,5 @@
-from . import adversaries, apgd, pgd, square
+from . import adversaries, apgd, auto, pgd, square
 from .adversaries import perturb
 from .pgd import PGD
 
-__all__ = ["PGD", "adversaries", "apgd", "perturb", "pgd", "square"]
+__all__ = ["PGD", "adversaries", "apgd", "auto", "perturb", "pgd", "square"]

@@ -1,12 +1,12 @@
-"""One batch of images under any attack: PGD, APGD or Square, as its description says."""
+"""One batch of images under any attack, as its description says."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from dwlt_lib.attacks import apgd, pgd, square
-from dwlt_lib.config.recipes import APGD, PGD, Attack
+from dwlt_lib.attacks import apgd, auto, pgd, square
+from dwlt_lib.config.recipes import APGD, PGD, Attack, AutoAttack
 
 
 def perturb(
@@ -29,7 +29,7 @@ def perturb(
         model: a network that normalises its input by itself.
         x: images (B,C,H,W), float in [0,1].
         y: their classes (B,), int64.
-        attack: the adversary: a `PGD`, `APGD` or `Square`.
+        attack: the adversary: a `PGD`, `APGD`, `Square` or `AutoAttack`.
         rng: where random starts and squares are drawn from, on the CPU or on x's device; None for a
             PGD without a random start.
         start: a first delta of x's shape, in place of the random one; for PGD.
@@ -77,4 +77,6 @@ def perturb_unchecked(
     with pgd.eval_mode(model):
         if isinstance(attack, APGD):
             return apgd.perturb(model, x.detach(), y, attack, rng)
+        if isinstance(attack, AutoAttack):
+            return auto.perturb(model, x.detach(), y, attack, rng)
         return square.perturb(model, x.detach(), y, attack, rng)

@@ -136,7 +136,31 @@ class Square:
         return self.queries
 
 
-Attack = PGD | APGD | Square
+@dataclass(frozen=True)
+class AutoAttack:
+    """The standard version of AutoAttack by its package (Croce & Hein, ICML 2020).
+
+    Its steps, queries and restarts are fixed, so that accuracies compare with published ones.
+
+    Raises:
+        ValueError: a value is out of its range; the message names it.
+    """
+
+    eps: float
+    """Radius of the l-infinity ball, in [0,1] pixels of the image that the network sees."""
+
+    def __post_init__(self) -> None:
+        """Refuses values out of their range."""
+        _check_radius("eps", self.eps)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of one image that is never fooled, a gradient being worth two."""
+        apgd, fab, targets, square = 2 * 100, 3 * 100, 9, 5000
+        return apgd + targets * (apgd + fab) + square
+
+
+Attack = PGD | APGD | Square | AutoAttack
 
 
 def _check_radius(name: str, value: float) -> None:
@@ -240,7 +264,7 @@ class TrainingConfig(Frozen):
         return self.regime == "FAT" or 2 * epoch > self.epochs or epoch % 10 == 0
 
 
-AttackName = Literal["PGD", "APGD-CE", "APGD-T", "Square"]
+AttackName = Literal["PGD", "APGD-CE", "APGD-T", "Square", "AutoAttack"]
 
 
 class StrongAttacks(Frozen):
@@ -250,7 +274,8 @@ class StrongAttacks(Frozen):
     """So many of the first test images are attacked."""
     attacks: tuple[AttackName, ...] = ("PGD", "APGD-CE", "APGD-T", "Square")
     """Which attacks; the worst case is over all of them and RA's own. Each faces all images, not
-    only those that withstood the attacks before it, so that any two can be compared by image."""
+    only those that withstood the attacks before it, so that any two can be compared by image.
+    AutoAttack is the whole of it by its package, the extra [attacks], with settings of its own."""
     pgd_steps: Positive = 50
     """Steps of PGD, of the evaluation's alpha."""
     pgd_restarts: Positive = 10
@@ -283,6 +308,7 @@ class StrongAttacks(Frozen):
             "APGD-CE": ("APGD-CE", APGD(eps, steps=steps)),
             "APGD-T": ("APGD-T", APGD(eps, "DLR", steps, self.apgd_targets)),
             "Square": ("Square", Square(eps, self.square_queries)),
+            "AutoAttack": ("AutoAttack", AutoAttack(eps)),
         }
         return dict(every[name] for name in self.attacks)
 

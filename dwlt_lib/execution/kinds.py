@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dwlt_lib.analysis import loss_landscape, masked_gradients
+from dwlt_lib.attacks import auto
 from dwlt_lib.config.recipes import PGD
 from dwlt_lib.config.specs import (
     SHUFFLED,
@@ -356,7 +357,8 @@ def make_robustness(
 
     Returns:
         The accuracy under each attack and in the worst case beside SA and RA, their outcomes per
-        image, the numbers of `masked_gradients.signs`, and the two curves.
+        image, the numbers of `masked_gradients.signs`, the two curves, and what AutoAttack warned
+        of.
 
     Raises:
         OutOfTime: the deadline would pass within the next attack.
@@ -374,7 +376,9 @@ def make_robustness(
         **spec.probes(evaluation),
     }
     checkpoint, deadline, longest = _checkpoint(spec), _deadline(), 0.0
-    found: dict[str, Tensor] = unfinished.load(checkpoint, device) or {}
+    state = unfinished.load(checkpoint, device) or {}
+    found: dict[str, Tensor] = state.get("found", {})
+    said: list[str] = state.get("said", [])
     for name, attack in runs.items():
         if name in found:
             continue
@@ -382,8 +386,10 @@ def make_robustness(
             raise OutOfTime
         began = time.time()
         rng = generator(spec.transfer.seed, f"robustness {name}", device=device)
-        found[name] = correct(model, x, y, attack, rng)
-        unfinished.save(found, checkpoint)
+        with auto.collected_warnings() as warned:
+            found[name] = correct(model, x, y, attack, rng)
+        said += warned
+        unfinished.save({"found": found, "said": said}, checkpoint)
         longest = max(longest, time.time() - began)
     bits = {name: right.cpu().numpy() for name, right in found.items()}
     own = outcome_files.unpack(transfer, transfer)
@@ -409,6 +415,8 @@ def make_robustness(
         "arrays.safetensors": save({name: torch.from_numpy(a) for name, a in curves.items()}),
         outcome_files.FILE: outcome_files.pack(outcomes),
     }
+    if said:
+        files[masked_gradients.WARNINGS] = "\n".join(said).encode()
     return Result(metrics, [], files)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dwlt_lib.config.specs import ImportedSpec, Spec, reads
+from dwlt_lib.config.specs import ImportedSpec, RobustnessSpec, Spec, reads
 from dwlt_lib.execution.devices import resolve_device_type
 from dwlt_lib.models import imported
 
@@ -21,10 +21,14 @@ def check_inputs(specs: Sequence[Spec], device: str) -> str:
 
     Raises:
         ValueError: one line; the device is not there, or a file of images or of theta_p that a
-            record reads is missing.
+            record reads, or the package of an attack, is missing.
     """
     device_type = resolve_device_type(device)
     for spec in specs:
+        if isinstance(spec, RobustnessSpec) and "AutoAttack" in spec.attacks:
+            from dwlt_lib.attacks import auto  # torch takes a while
+
+            auto.check(spec.transfer.data.classes)
         if isinstance(spec, ImportedSpec) and (problem := imported.missing_file_error(spec)):
             raise ValueError(problem)
     for row, split in dict.fromkeys(split for spec in specs for split in reads(spec)):

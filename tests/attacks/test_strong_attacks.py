@@ -1,13 +1,15 @@
 """Theorems on APGD and Square: closed forms, scales, and what they leave alone."""
 
+import logging
+
 import pytest
 import torch
 from seeds import torch_rng as rng
 from test_attacks import batch, small_net
 from torch import nn
 
-from dwlt_lib.attacks import apgd, perturb, square
-from dwlt_lib.config.recipes import APGD, PGD, Square
+from dwlt_lib.attacks import apgd, auto, perturb, square
+from dwlt_lib.config.recipes import APGD, PGD, AutoAttack, Square
 from dwlt_lib.evaluation import accuracy
 
 EVERY = [
@@ -191,8 +193,48 @@ def test_apgd_breaks_as_many_images_as_autoattacks_own(network):
         assert abs(right.sum() - their_right.sum()) <= len(y) // 40
 
 
+def test_autoattack_through_our_door_is_the_packages_own(network):
+    package = pytest.importorskip("pyautoattack")
+    model, x, y = network
+    x, y = x[:12], y[:12]
+    state = torch.random.get_rng_state()
+    right = accuracy.correct(model, x, y, AutoAttack(0.1), rng(3))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    seed = int(torch.randint(2**31, (), generator=rng(3)))
+    direct = package.AutoAttack(model, eps=0.1, seed=seed)
+    classes = model(x[:1]).shape[1]
+    direct.apgd_targeted.n_target_classes = direct.fab.n_target_classes = min(9, classes - 1)
+    moved, _ = direct.run_standard_evaluation(x, y, batch_size=12)
+    theirs = model(moved).argmax(1) == y
+    assert 0 < right.sum() < accuracy.correct(model, x, y).sum()
+    assert abs(right.sum() - theirs.sum()) <= 1  # fusing BatchNorm rounds otherwise
+    ours = accuracy.correct(model, x, y, APGD(0.1, "DLR", 100, targets=9), rng())
+    assert right.sum() <= ours.sum() + 1
+
+
+def test_autoattack_is_refused_without_its_package_and_on_few_classes(monkeypatch):
+    monkeypatch.setattr(auto, "find_spec", lambda name: None)
+    model, (x, y) = small_net(), batch()
+    with pytest.raises(ValueError, match=r"pip install 'double-win-lottery-tickets\[attacks\]'"):
+        perturb(model, x, y, AutoAttack(0.1), rng())
+    monkeypatch.setattr(auto, "find_spec", lambda name: name)
+    with pytest.raises(ValueError, match="AutoAttack on 3 classes: want 4 or more"):
+        auto.check(3)
+
+
+def test_what_autoattack_warns_of_is_collected_in_place_of_printed(caplog):
+    logger = logging.getLogger("auto-attack")
+    with auto.collected_warnings() as said:
+        for _ in range(2):
+            logger.warning("there are 3 points with zero gradient! See flags_doc.md for details.")
+        logger.info("running apgd-ce")
+    assert said == ["there are 3 points with zero gradient!"] and not caplog.records
+    logger.warning("as ever")
+    assert len(said) == 1 and len(caplog.records) == 1
+
+
 def test_bad_attacks_are_refused_with_the_remedy():
-    for kind in (APGD, Square):
+    for kind in (APGD, Square, AutoAttack):
         with pytest.raises(ValueError, match="8/255"):
             kind(8)
     for wrong in (dict(loss="MSE"), dict(targets=2), dict(steps=0), dict(restarts=0)):

@@ -1,5 +1,6 @@
 """Records of strong attacks: what they hold, and that a run that is stopped goes on."""
 
+import logging
 import shutil
 
 import numpy as np
@@ -9,13 +10,14 @@ import torch
 from generate import records_of
 from made_records import under_way, weights
 
-from dwlt_lib.analysis import double_win, masked_gradients
+from dwlt_lib.analysis import double_win, masked_gradients, tables
 from dwlt_lib.analysis.noninferiority import noninferiority
+from dwlt_lib.attacks import auto
 from dwlt_lib.config import planning
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id
 from dwlt_lib.evaluation import accuracy
-from dwlt_lib.execution import kinds, make, networks, runner, strong_attacks
+from dwlt_lib.execution import kinds, make, networks, preflight, runner, strong_attacks
 from dwlt_lib.execution.strong_attacks import robustness_specs
 from dwlt_lib.records import store
 from dwlt_lib.training import trainer
@@ -92,6 +94,30 @@ def test_the_attacks_are_those_of_the_evaluation_and_the_curves_run_through_ra(s
     assert arrays["eps_factors"].tolist() == FEW["eps_factors"]
     assert arrays["steps"].tolist() == FEW["curve_steps"]
     assert arrays["eps_RA"][0] == accuracy.standard_accuracy(model, x, y)
+
+
+def test_what_autoattack_warns_of_is_in_the_record_and_among_the_signs(study, toy, monkeypatch):
+    def doubting(model, x, y, attack, rng):
+        logging.getLogger("auto-attack").warning("it seems to be dynamic! See flags_doc.md for it.")
+        return x
+
+    monkeypatch.setattr(auto, "perturb", doubting)
+    strong = toy(strong_attacks=FEW | {"attacks": ["AutoAttack"]}, robustness=[TICKETS])
+    record = store.read(make.make(attacked(strong)[0]))
+    assert record.metrics["AutoAttack"] == record.metrics["SA"]
+    assert record.read(masked_gradients.WARNINGS) == b"it seems to be dynamic!"
+    table = store.table("robustness")
+    assert tables.attack_names(table) == ["AutoAttack"]
+    row = masked_gradients.of_networks(table, table[:0], store.read, store.outcomes).iloc[0]
+    assert "sign of an evaluation to doubt (AutoAttack: it seems to be dynamic!)" in row["signs"]
+
+
+def test_autoattack_without_its_package_is_refused_before_any_work(study, toy, monkeypatch):
+    monkeypatch.setattr(auto, "find_spec", lambda name: None)
+    assert preflight.check_inputs(attacked(study), "cpu") == "cpu"
+    strong = toy(strong_attacks=FEW | {"attacks": ["PGD", "AutoAttack"]}, robustness=[TICKETS])
+    with pytest.raises(ValueError, match="pyautoattack.*pip install"):
+        preflight.check_inputs(attacked(strong), "cpu")
 
 
 def test_a_run_that_is_stopped_between_attacks_goes_on_with_the_same_result(study, monkeypatch):
