@@ -6,6 +6,7 @@
 import re
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
 from figure_tables import texts
 from generate import records_of
@@ -108,7 +109,7 @@ def test_every_figure_and_its_sentence_say_it(halves):
         figures.existence(table),
         figures.methods(table),
         figures.data_limited(table),
-        figures.more_tasks(table),
+        figures.more_tasks(pd.concat([table, table.assign(dataset="further")])),
         figures.similarity(pairs),
         figures.zero_kernels(kernels),
         figures.transfer_attack_curve(attacks),
