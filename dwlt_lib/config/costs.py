@@ -80,7 +80,7 @@ def work(spec: Spec) -> dict[Work, float]:
     if isinstance(spec, PretrainingSpec):
         return _sum(
             _training(spec.arch, spec.data, spec.recipe, 1.0, spec.evaluation),
-            _testing(spec.arch, spec.data, spec.evaluation, spec.ra),
+            _testing(spec.arch, spec.data, spec.recipe, spec.evaluation, spec.ra),
         )
     if isinstance(spec, MaskSpec):
         if spec.retrain is None or not retrains(spec):
@@ -93,7 +93,7 @@ def work(spec: Spec) -> dict[Work, float]:
         arch = spec.theta.arch
         return _sum(
             _training(arch, spec.data, spec.recipe, spec.fraction, spec.evaluation),
-            _testing(arch, spec.data, spec.evaluation, spec.ra),
+            _testing(arch, spec.data, spec.recipe, spec.evaluation, spec.ra),
         )
     arch, data, attack = spec.transfer.theta.arch, spec.transfer.data, spec.transfer.evaluation
     if isinstance(spec, AttackSpec):
@@ -182,12 +182,14 @@ def _training(
     )
 
 
-def _testing(arch: str, data: DataSet, attack: PGD, ra: str) -> dict[Work, float]:
-    """SA and RA of the selected and of the last epoch; RA_any of the selected one."""
-    count = data.test_images
+def _testing(
+    arch: str, data: DataSet, recipe: TrainingConfig, attack: PGD, ra: str
+) -> dict[Work, float]:
+    """SA and RA of the last epoch and, where another may be selected, of that; RA_any of one."""
+    count, tests = data.test_images, 1 if recipe.selection == "last" else 2
     return _sum(
-        _passes(arch, data, 2 * count),
-        _scoring(arch, data, (3 if ra == "any" else 2) * count, attack),
+        _passes(arch, data, tests * count),
+        _scoring(arch, data, (tests + (ra == "any")) * count, attack),
     )
 
 

@@ -39,6 +39,8 @@ def test_cost_counts_forward_passes():
     assert cost(TRANSFER) == pytest.approx(
         (4 * budget * 9 + 2 * row.test_images * (sa + ra)) * forward
     )
+    unselected = changed(TRANSFER, recipe=changed(TRANSFER.recipe, selection="last"))
+    assert cost(TRANSFER) - cost(unselected) == pytest.approx(row.test_images * (sa + ra) * forward)
 
 
 @pytest.mark.parametrize("fraction, share", [(1.0, 0.10), (0.1, 0.53), (0.01, 0.92)])
