@@ -133,6 +133,8 @@ def robustness_records(pretrainings=("STD", "AT"), methods=("IMP-ST", "RP"), rou
         eps, steps = np.array([0.0, 0.5, 1, 2, 4]), np.array([1, 10, 100])
         curves = dict(eps_factors=eps, eps_RA=of[id] - 0.15 * (eps - 1), steps=steps)
         curves["steps_RA"] = of[id] + np.array([0.1, 0.01, -0.01])
-        return SimpleNamespace(arrays=lambda: curves, upstream=[f"transfer {id}"])
+        return SimpleNamespace(
+            arrays=lambda: curves, upstream=[f"transfer {id}"], has=lambda name: False
+        )
 
     return table, read
