@@ -171,7 +171,8 @@ def test_extremes_are_ordered_by_the_bounds_that_are_certified_at_half_the_error
 
 def test_extremes_that_are_far_apart_are_told_and_equal_or_unknown_ones_are_not():
     rng = numpy_rng(8)
-    table = frame(*cliff(rng, 14, "AT"), *cliff(rng, 3, "STD"), *cliff(rng, 14, "FAT"))
+    lasts = {"AT": 14, "STD": 3, "FAT": 14}
+    table = frame(*(row for p, last in lasts.items() for row in cliff(rng, last, p, 0.001)))
     fat = ("FAT", "IMP-ST")
     above, below, equal = (
         estimate(extremes(*curves), table) for curves in ((AT, STD), (STD, AT), (AT, fat))
