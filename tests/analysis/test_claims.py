@@ -54,7 +54,7 @@ def test_of_no_records_nothing_can_be_told():
 
 
 def test_what_the_means_show_is_told_on_its_side():
-    found = verdicts(study(numpy_rng(1)))
+    found = verdicts(study(numpy_rng(1), noise=0.001))
     holding = (
         "4.1 (1a)",
         "4.1 (1c)",
@@ -69,16 +69,17 @@ def test_what_the_means_show_is_told_on_its_side():
         "4.2 (e)",
     )
     assert {number: found[number] for number in holding} == dict.fromkeys(holding, {HOLDS})
-    lost = study(numpy_rng(1))
+    lost = study(numpy_rng(1), noise=0.001)
     lost["RA"] -= 0.1 * (lost["rounds"] == 6) * (lost["pretraining"] == "STD")
     found = verdicts(lost)
     assert found["4.1 (1a)"] == {FAILS} and found["4.1 (1b)"] == {HOLDS}
-    lost = study(numpy_rng(1))
+    lost = study(numpy_rng(1), noise=0.001)
     lost["RA"] -= 0.1 * (lost["rounds"] >= 10) * (lost["pretraining"] == "STD")
     found = verdicts(lost)
     assert found["4.1 (2e)"] == found["4.1 (2g)"] == found["4.2 (g)"] == {HOLDS}
     assert found["4.1 (2f)"] == {OPEN}
-    turned = verdicts(study(numpy_rng(1), {p: -lead for p, lead in LEAD.items()}))
+    turned = {p: -lead for p, lead in LEAD.items()}
+    turned = verdicts(study(numpy_rng(1), turned, noise=0.001))
     for number in ("4.1 (2a)", "4.1 (2b)", "4.1 (4a)", "5 (1a)", "5 (1b)"):
         assert turned[number] == {FAILS}, number
 

@@ -140,7 +140,7 @@ def test_adversarial_training_is_what_makes_a_network_robust(net, digits):
             digits,
             regime(name, epochs=4, weight_decay=5e-4),
             0,
-            eval_attack=PGD2,
+            eval_attack=PGD(0.15, 0.04, 10),
         ).history
         found[name] = history[-1]
     assert found["AT"]["RA"] > found["ST"]["RA"] + 0.1 and found["ST"]["SA"] > 0.5
