@@ -108,15 +108,13 @@ def plan(
     from dwlt_lib.config import planning
     from dwlt_lib.execution.study_files import provisional_inputs
 
-    planned = {path: read_study(path) for path in dict.fromkeys(params)}
-    for line in dict.fromkeys(
-        line for study in planned.values() for line in provisional_inputs(study)
-    ):
+    studies = [read_study(path) for path in params]
+    for line in dict.fromkeys(line for study in studies for line in provisional_inputs(study)):
         print(line)
+    whole = {id: spec for study in studies for id, spec in planning.plan(study).items()}
     with refusing(option="--rates"):
-        speeds = forecast.read_rates(rates) if rates else None
-    plans = {str(path): planning.plan(study) for path, study in planned.items()}
-    for line in forecast.predict(plans, devices, speeds, str(rates)):
+        speeds = forecast.read_speeds(rates) if rates else None
+    for line in forecast.predict(whole, devices, speeds):
         _say(line)
 
 
