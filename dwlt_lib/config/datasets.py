@@ -1,14 +1,16 @@
 """The catalogue of data sets.
 
-One row each, plain facts, no loading (that is `data`) and no torch.
+One row each in catalogue.yaml, plain facts, no loading (that is `data`) and no torch.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction01 = Annotated[float, Field(gt=0, le=1)]
@@ -133,163 +135,14 @@ NOT_IDENTITY = frozenset(
 )
 
 
-# Sections 3 and A1 for the paper's data sets; the statistics of CIFAR, SVHN and VisDA-17 (which are
-# ImageNet's) are those of its authors' code. It has no CUB-200 (Figure A10): ImageNet's, too, as
-# the pre-trained networks do. Of VisDA-17 the paper states no transforms, and this row has
-# ImageNet's.
-# The code differs (preset as_code): it trains on windows of 75 to 133 % of the area instead of 8 to
-# 100, shows whole test pictures squeezed to 224 x 224 instead of the middle of 256, and has ST
-# alone, which trains on every training image and selects on the test images (the folder
-# `validation`), where as_paper holds out a tenth of the training images.
-_AT_224 = {"size": 224, "crop": 0.875, "augment": ("resized_crop", "flip")}
+def _catalogue() -> dict[str, DataSet]:
+    """The rows of catalogue.yaml by name."""
+    text = (Path(__file__).parent / "catalogue.yaml").read_text(encoding="utf-8")
+    rows = yaml.safe_load(text)
+    return {
+        name: DataSet.model_validate_json(json.dumps({"name": name, **row}))
+        for name, row in rows.items()
+    }
 
-CATALOGUE: dict[str, DataSet] = {
-    row.name: row
-    for row in (
-        DataSet(
-            name="mnist5k",
-            loader="embedded",
-            classes=10,
-            size=8,
-            mean=(0.252, 0.252, 0.252),
-            std=(0.289, 0.289, 0.289),
-            eps=0.15,
-            alpha=0.0375,
-            licence="CC BY-SA 3.0 (MNIST)",
-            train_images=4000,
-            test_images=1000,
-        ),
-        DataSet(
-            name="digits",
-            loader="embedded",
-            classes=10,
-            size=8,
-            mean=(0.305, 0.305, 0.305),
-            std=(0.376, 0.376, 0.376),
-            eps=0.15,
-            alpha=0.0375,
-            licence="CC BY 4.0 (UCI optical digits)",
-            train_images=1157,
-            test_images=640,
-        ),
-        DataSet(
-            name="tiles",
-            loader="embedded",
-            classes=12,
-            size=16,
-            mean=(0.440, 0.392, 0.366),
-            std=(0.288, 0.249, 0.257),
-            augment=("flip",),
-            licence="public domain, CC0 and CC BY (pictures of scikit-image and scikit-learn)",
-            train_images=1498,
-            test_images=476,
-        ),
-        DataSet(
-            name="cifar10",
-            loader="torchvision",
-            classes=10,
-            size=32,
-            mean=(0.4914, 0.4822, 0.4465),
-            std=(0.2470, 0.2435, 0.2616),
-            augment=("crop", "flip"),
-            path="cifar-10-batches-py",
-            licence="unstated; research use",
-        ),
-        DataSet(
-            name="cifar100",
-            loader="torchvision",
-            classes=100,
-            size=32,
-            mean=(0.5071, 0.4867, 0.4408),
-            std=(0.2675, 0.2565, 0.2761),
-            augment=("crop", "flip"),
-            distinct=True,  # ten of its training images are test images
-            path="cifar-100-python",
-            licence="unstated; research use",
-        ),
-        DataSet(
-            name="svhn",
-            loader="torchvision",
-            classes=10,
-            size=32,
-            mean=(0.4377, 0.4438, 0.4728),
-            std=(0.1201, 0.1231, 0.1052),
-            augment=("crop",),
-            path="{split}_32x32.mat",
-            licence="non-commercial use",
-            train_images=73_257,
-            test_images=26_032,
-        ),
-        DataSet(
-            name="tiny_imagenet",
-            loader="tiny_imagenet",
-            classes=200,
-            size=64,
-            mean=(0.4802, 0.4481, 0.3975),
-            std=(0.2770, 0.2691, 0.2821),
-            augment=("crop", "flip"),
-            path="tiny-imagenet-200",
-            licence="non-commercial research (ImageNet's)",
-            train_images=100_000,
-            test_images=10_000,
-        ),
-        DataSet(
-            name="gtsrb",
-            loader="gtsrb",
-            classes=43,
-            size=32,
-            mean=(0.3403, 0.3121, 0.3214),
-            std=(0.2724, 0.2608, 0.2669),
-            augment=("crop",),  # a mirrored sign is another sign
-            resize="both",
-            path="gtsrb",
-            licence="free to use, with citation",
-            train_images=26_640,
-            test_images=12_630,
-        ),
-        DataSet(
-            name="fashion_mnist",
-            loader="torchvision",
-            classes=10,
-            size=28,
-            mean=(0.2860, 0.2860, 0.2860),
-            std=(0.3530, 0.3530, 0.3530),
-            eps=0.1,
-            alpha=0.025,
-            augment=("crop", "flip"),
-            path="FashionMNIST/raw",
-            licence="MIT",
-            train_images=60_000,
-        ),
-        DataSet(
-            name="imagenet",
-            loader="imagenet",
-            classes=1000,
-            path="imagenet",
-            **_AT_224,
-            licence="non-commercial research, by agreement",
-            train_images=1_281_167,
-            test_images=50_000,
-        ),
-        DataSet(
-            name="cub200",
-            loader="cub",
-            classes=200,
-            path="CUB_200_2011",
-            **_AT_224,
-            licence="non-commercial research and education",
-            train_images=5994,
-            test_images=5794,
-        ),
-        DataSet(
-            name="visda17",
-            loader="visda",
-            classes=12,
-            path="visda17",
-            **_AT_224,
-            licence="fair use and non-commercial research",
-            train_images=152_397,
-            test_images=55_388,
-        ),
-    )
-}
+
+CATALOGUE = _catalogue()
