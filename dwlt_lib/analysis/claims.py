@@ -8,23 +8,17 @@ are uncertain, so that with a chance of `confidence` none of the verdicts is wro
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from dwlt_lib.analysis import contrasts
-from dwlt_lib.analysis.contrasts import (
-    DENSE,
-    Contrast,
-    Estimate,
-    Evidence,
-    best_over_dense,
-    between,
-    within,
-)
-from dwlt_lib.analysis.statistics import CRITERIA, Outcomes
+from dwlt_lib.analysis.contrasts import Estimate, Evidence
+from dwlt_lib.analysis.statistics import Outcomes
 from dwlt_lib.config.studies import Margins
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
@@ -42,17 +36,8 @@ COUNTED = {
 CONFIDENCE = 0.95
 """That no verdict of the list is wrong."""
 
-SAME_SA, SAME_RA = 0.02, 0.03
-"""Differences of SA and RA up to which two means are alike."""
-
-RELEVANT_KERNELS = 0.01
-"""The least difference in shares of zero kernels that makes one mask more clustered."""
-
-MIDDLE, LARGE = (0.4, 0.9), (0.9, 1.0)
-"""Section 5's middle and larger sparsities; the paper gives no bounds but 73.79 %."""
-
-RISING, LAST = (0.0, 0.957), (0.957, 1.0)
-"""Up to and beyond 95.60 %, where section 4.1 sees RA decline."""
+LIST = Path(__file__).with_name("claims.yaml")
+"""All claims, in the paper's order."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +54,11 @@ class Claim:
     """What the paper says, in our words."""
     needs: str
     """The records without which it cannot be told."""
-    contrast: Contrast
-    """Yields one estimate for each share of each data set that has these records."""
+    contrast: str
+    """The function of `contrasts` that yields one estimate for each share of each data set that has
+    these records."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What it takes besides the evidence."""
     side: Literal["above", "below", "alike"] = "above"
     """Where the contrast lies if the claim holds: beyond the threshold, or within +- of it."""
     threshold: float = 0.0
@@ -87,341 +75,17 @@ class Claim:
         return f"{self.section} ({self.number})"
 
 
-# ------------------------------------------------------------------------------------------
-# the list
+def _read_claims() -> list[Claim]:
+    """The list; Python keeps YAML's sequences as tuples, since curves are keys of tables."""
+    rows = yaml.safe_load(LIST.read_text(encoding="utf-8"))
+    for row in rows:
+        for name, value in row.get("arguments", {}).items():
+            if isinstance(value, list):
+                row["arguments"][name] = tuple(value)
+    return [Claim(**row) for row in rows]
 
-_ST_SA, _AT_SA, _AT_RA = CRITERIA
-_IMP, _IMP_AT, _OMP, _RP = (("AT", method) for method in ("IMP-ST", "IMP-AT", "OMP", "RP"))
-_STD, _FAT, _AT = ((pretraining, "IMP-ST") for pretraining in ("STD", "FAT", "AT"))
-_BY_IMP = "by IMP-ST from theta_"
-_PAIRS = "masks by IMP-ST from two theta_p at 73.8 % sparsity"
-_KERNELS = "masks by IMP-ST from theta_STD, theta_FAT and theta_AT"
-_ATTACKS = "transfer attacks on theta_AT by IMP-ST"
 
-CLAIMS = (
-    *(
-        Claim(
-            "4.1",
-            number,
-            "ticket",
-            f"double-win tickets of {pretraining} exist at 73.8 % sparsity",
-            f"transfers by ST and AT {_BY_IMP}{pretraining} at 73.8 % sparsity, and dense",
-            contrasts.beyond_margin(pretraining),
-            "below",
-        )
-        for number, pretraining in (("1a", "STD"), ("1b", "FAT"), ("1c", "AT"))
-    ),
-    *(
-        Claim(
-            "4.1",
-            number,
-            "method",
-            f"tickets of {pretraining} surpass random masks by far in RA",
-            f"transfers by AT from theta_{pretraining} by IMP-ST and RP",
-            between((pretraining, "IMP-ST"), (pretraining, "RP"), _AT_RA),
-        )
-        for number, pretraining in (("1d", "AT"), ("1e", "STD"), ("1f", "FAT"))
-    ),
-    Claim(
-        "4.1",
-        "2a",
-        "pre-training",
-        "tickets of AT outperform those of STD in RA",
-        f"transfers by AT {_BY_IMP}AT and STD",
-        between(_AT, _STD, _AT_RA),
-    ),
-    Claim(
-        "4.1",
-        "2b",
-        "pre-training",
-        "tickets of AT outperform those of FAT in RA",
-        f"transfers by AT {_BY_IMP}AT and FAT",
-        between(_AT, _FAT, _AT_RA),
-    ),
-    Claim(
-        "4.1",
-        "2c",
-        "pre-training",
-        "tickets of AT outperform those of STD in SA after ST",
-        f"transfers by ST {_BY_IMP}AT and STD",
-        between(_AT, _STD, _ST_SA),
-    ),
-    Claim(
-        "4.1",
-        "2d",
-        "pre-training",
-        "tickets of AT outperform those of FAT in SA after ST",
-        f"transfers by ST {_BY_IMP}AT and FAT",
-        between(_AT, _FAT, _ST_SA),
-    ),
-    *(
-        Claim(
-            "4.1",
-            number,
-            "pre-training",
-            f"double-win tickets of {high[0]} reach sparser extremes than those of {low[0]}",
-            f"transfers by ST and AT {_BY_IMP}{high[0]} and {low[0]}, and dense",
-            contrasts.extremes(high, low),
-            unit="points of sparsity",
-        )
-        for number, high, low in (("2e", _AT, _STD), ("2f", _AT, _FAT), ("2g", _FAT, _STD))
-    ),
-    Claim(
-        "4.1",
-        "3a",
-        "sparsity",
-        "SA after ST of AT's tickets stays that of dense at extreme sparsity",
-        f"transfers by ST {_BY_IMP}AT beyond 95.6 % sparsity, and dense",
-        within(_AT, _ST_SA, LAST, DENSE),
-        "alike",
-        SAME_SA,
-    ),
-    Claim(
-        "4.1",
-        "3b",
-        "sparsity",
-        "RA of AT's tickets first rises above that of dense",
-        f"transfers by AT {_BY_IMP}AT up to 95.6 % sparsity, and dense",
-        within(_AT, _AT_RA, RISING, DENSE),
-    ),
-    Claim(
-        "4.1",
-        "3c",
-        "sparsity",
-        "RA of AT's tickets falls beyond 95.6 % sparsity",
-        f"transfers by AT {_BY_IMP}AT up to and beyond 95.6 % sparsity",
-        within(_AT, _AT_RA, RISING, LAST),
-    ),
-    Claim(
-        "4.1",
-        "4a",
-        "pre-training",
-        "tickets of FAT outperform those of STD in RA",
-        f"transfers by AT {_BY_IMP}FAT and STD",
-        between(_FAT, _STD, _AT_RA),
-    ),
-    Claim(
-        "4.1",
-        "4b",
-        "pre-training",
-        "tickets of FAT and STD are alike in SA after ST up to 95.6 % sparsity",
-        f"transfers by ST {_BY_IMP}FAT and STD, and claim 4.1 (4a)",
-        between(_FAT, _STD, _ST_SA, RISING),
-        "alike",
-        SAME_SA,
-        provided="4.1 (4a)",
-    ),
-    Claim(
-        "4.2",
-        "a",
-        "method",
-        "standard and adversarial retraining find tickets that are alike in RA",
-        "transfers by AT from theta_AT by IMP-AT and IMP-ST, and claim 4.1 (1d)",
-        between(_IMP_AT, _IMP, _AT_RA),
-        "alike",
-        SAME_RA,
-        provided="4.1 (1d)",
-    ),
-    Claim(
-        "4.2",
-        "b",
-        "method",
-        "tickets of IMP-ST outperform one-shot pruning in RA",
-        "transfers by AT from theta_AT by IMP-ST and OMP",
-        between(_IMP, _OMP, _AT_RA),
-    ),
-    Claim(
-        "4.2",
-        "c",
-        "method",
-        "tickets of IMP-AT outperform one-shot pruning in RA",
-        "transfers by AT from theta_AT by IMP-AT and OMP",
-        between(_IMP_AT, _OMP, _AT_RA),
-    ),
-    Claim(
-        "4.2",
-        "d",
-        "method",
-        "tickets of IMP-AT surpass random masks in RA",
-        "transfers by AT from theta_AT by IMP-AT and RP",
-        between(_IMP_AT, _RP, _AT_RA),
-    ),
-    Claim(
-        "4.2",
-        "e",
-        "method",
-        "adversarial retraining finds no tickets that are better in RA than those of standard",
-        "transfers by AT from theta_AT by IMP-AT and IMP-ST, and claim 4.1 (1d)",
-        between(_IMP_AT, _IMP, _AT_RA),
-        "below",
-        SAME_RA,
-        provided="4.1 (1d)",
-    ),
-    *(
-        Claim(
-            "4.2",
-            number,
-            "method",
-            f"double-win tickets of IMP-ST reach sparser extremes than those of {low[1]}",
-            f"transfers by ST and AT from theta_AT by IMP-ST and {low[1]}, and dense",
-            contrasts.extremes(_IMP, low),
-            unit="points of sparsity",
-        )
-        for number, low in (("f", _OMP), ("g", _RP))
-    ),
-    Claim(
-        "5",
-        "1a",
-        "pre-training",
-        "with little data tickets of FAT outperform those of STD in RA",
-        f"transfers by AT of a part of the data {_BY_IMP}FAT and STD",
-        between(_FAT, _STD, _AT_RA, data="limited"),
-    ),
-    Claim(
-        "5",
-        "1b",
-        "pre-training",
-        "with little data tickets of AT outperform those of STD in RA",
-        f"transfers by AT of a part of the data {_BY_IMP}AT and STD",
-        between(_AT, _STD, _AT_RA, data="limited"),
-    ),
-    Claim(
-        "5",
-        "2",
-        "ticket",
-        "with little data some sparse ticket of FAT or AT exceeds its dense network in RA",
-        f"transfers by AT of a part of the data {_BY_IMP}FAT or AT, and dense",
-        best_over_dense(["FAT", "AT"], _AT_RA, "limited"),
-    ),
-    Claim(
-        "5",
-        "3a",
-        "pre-training",
-        "with little data FAT outperforms AT in RA at middle sparsity",
-        f"transfers by AT of a part of the data {_BY_IMP}FAT and AT, 40 to 90 % sparse",
-        between(_FAT, _AT, _AT_RA, MIDDLE, "limited"),
-    ),
-    Claim(
-        "5",
-        "3b",
-        "pre-training",
-        "with little data AT overtakes FAT in RA at larger sparsity",
-        f"transfers by AT of a part of the data {_BY_IMP}AT and FAT, beyond 90 % sparsity",
-        between(_AT, _FAT, _AT_RA, LARGE, "limited"),
-    ),
-    Claim(
-        "5",
-        "Fig. 6",
-        "landscape",
-        "FAT's basin is the widest",
-        "surfaces on clean images of theta_FAT and another theta_p, of two networks each",
-        contrasts.widest_over_fat("clean"),
-        "below",
-    ),
-    Claim(
-        "5",
-        "Fig. A9",
-        "landscape",
-        "FAT's basin is the widest on attacked images, too",
-        "surfaces on attacked images of theta_FAT and another theta_p, of two networks each",
-        contrasts.widest_over_fat("attacked"),
-        "below",
-    ),
-    Claim(
-        "6",
-        "a",
-        "mask",
-        "masks of different pre-trainings overlap by less than 20 % at 73.8 % sparsity",
-        _PAIRS,
-        contrasts.similarity_at_example,
-        "below",
-        0.2,
-        "%",
-    ),
-    Claim(
-        "6",
-        "b",
-        "mask",
-        "the sparser, the less masks of different pre-trainings overlap",
-        f"{_PAIRS} and beyond",
-        contrasts.similarity_gained,
-        "below",
-    ),
-    Claim(
-        "6",
-        "c",
-        "mask",
-        "masks of STD have the most zero kernels",
-        _KERNELS,
-        contrasts.zero_kernels_over("STD", 1),
-        "below",
-        -RELEVANT_KERNELS,
-    ),
-    Claim(
-        "6",
-        "d",
-        "mask",
-        "masks of FAT have the fewest zero kernels",
-        _KERNELS,
-        contrasts.zero_kernels_over("FAT", -1),
-        "below",
-        -RELEVANT_KERNELS,
-    ),
-    Claim(
-        "6",
-        "e",
-        "mask",
-        "zero kernels of AT's masks are mainly in the front blocks",
-        "masks by IMP-ST from theta_AT",
-        contrasts.zero_kernels_in("AT", "front", "later"),
-        threshold=RELEVANT_KERNELS,
-    ),
-    Claim(
-        "6",
-        "f",
-        "mask",
-        "zero kernels of FAT's masks are mainly in the later blocks",
-        "masks by IMP-ST from theta_FAT",
-        contrasts.zero_kernels_in("FAT", "later", "front"),
-        threshold=RELEVANT_KERNELS,
-    ),
-    Claim(
-        "A2",
-        "a",
-        "attack",
-        "sparse tickets exceed dense under transfer attack at every level",
-        f"{_ATTACKS} and its dense network, of two seeds",
-        contrasts.dense_over_sparse_attacked,
-        "below",
-    ),
-    Claim(
-        "A2",
-        "b",
-        "attack",
-        "networks withstand an unseen model's images better than their own PGD's",
-        f"{_ATTACKS}, of two seeds",
-        contrasts.own_over_transfer_attack,
-        "below",
-    ),
-    Claim(
-        "A10",
-        "a",
-        "pre-training",
-        "on further tasks tickets of FAT outperform those of STD in RA",
-        f"transfers by AT to a further data set {_BY_IMP}FAT and STD",
-        between(_FAT, _STD, _AT_RA, data="further"),
-    ),
-    Claim(
-        "A10",
-        "b",
-        "pre-training",
-        "on further tasks tickets of AT outperform those of STD in RA",
-        f"transfers by AT to a further data set {_BY_IMP}AT and STD",
-        between(_AT, _STD, _AT_RA, data="further"),
-    ),
-)
-"""The paper's numbered claims, in its order. The introduction's points are among them: the first is
-4.1 (1), the second 4.1 (2), the third 5 (3), the fourth 4.2."""
+CLAIMS = _read_claims()
 
 
 def claims(
@@ -456,8 +120,9 @@ def claims(
     evidence = Evidence(transfers, outcomes or {}, margins, attacks, **tables)
     found: list[tuple[Claim, Estimate | None]] = []
     for claim in CLAIMS:
-        estimates: list[Estimate | None] = list(claim.contrast(evidence))
-        found += [(claim, estimate) for estimate in estimates or [None]]
+        contrast = getattr(contrasts, claim.contrast)
+        estimates = list(contrast(evidence, **claim.arguments)) or [None]
+        found += [(claim, estimate) for estimate in estimates]
     decisions = _judge(found, 1 - confidence)
     rows = []
     for (claim, estimate), (verdict, alpha) in zip(found, decisions, strict=True):

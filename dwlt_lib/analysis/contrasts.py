@@ -9,7 +9,7 @@ these tickets. It speaks for theta_p drawn anew only where both curves have seve
 which are then the unit.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from dwlt_lib.analysis import noninferiority
 from dwlt_lib.analysis.noninferiority import leading
 from dwlt_lib.analysis.paper_results import main_datasets
 from dwlt_lib.analysis.statistics import CRITERIA, Difference, Outcomes
-from dwlt_lib.analysis.tables import base_seeds, replicates, sparsities
+from dwlt_lib.analysis.tables import base_seeds, replicates, sparsest, sparsities
 from dwlt_lib.config.specs import Pictures
 from dwlt_lib.config.studies import Margins
 
@@ -268,10 +268,6 @@ class Evidence:
         return noninferiority.noninferiority(self.transfers, self.outcomes, self.margins)
 
 
-Contrast = Callable[[Evidence], Iterator[Estimate]]
-"""Yields an estimate for each task that has its records."""
-
-
 def tasks(table: pd.DataFrame, outcomes: Outcomes) -> list[Task]:
     """Everything that a table of transfers says of accuracies.
 
@@ -343,55 +339,57 @@ def _curves(rows: pd.DataFrame, metric: str) -> dict[Curve, pd.DataFrame]:
     return found
 
 
-def between(
-    high: Curve, low: Curve, criterion: str, levels: Levels = SPARSE, data: Data = "all"
-) -> Contrast:
+def between(  # noqa: PLR0913 - a claim names all of these
+    evidence: Evidence,
+    high: Curve,
+    low: Curve,
+    criterion: str,
+    levels: Levels = SPARSE,
+    data: Data = "all",
+) -> Iterator[Estimate]:
     """One curve less another, each averaged over the levels that both have.
 
     var = 2 s^2 / n + s_img^2 / N: s^2 is the mean square of the residuals of curve + unit, fitted
     to the level means of every curve of the task, on (curves - 1) (n - 1) degrees of freedom.
 
     Args:
+        evidence: what a study's records say.
         high: the curve that a claim puts above.
         low: the other.
         criterion: of `CRITERIA`.
         levels: over which each is averaged.
         data: which tasks.
 
-    Returns:
-        The contrast.
+    Yields:
+        An estimate for each task that has the records.
     """
-
-    def contrast(evidence: Evidence) -> Iterator[Estimate]:
-        for task in _chosen(evidence, criterion, data):
-            cells, speaks_for = task.by_seed, SEEDS
-            a, b = _shared(task, task.by_theta, high, low, levels)
-            if high[0] != low[0] and a.shape[1] > 1:
-                cells, speaks_for = task.by_theta, THETAS
-            else:
-                a, b = _shared(task, cells, high, low, levels)
-            if a.empty:
-                continue
-            means = {}
-            for curve in cells:
-                own = task.matrix(cells, curve, levels)
-                own = own.loc[own.index.isin(a.index), own.columns.isin(a.columns)]
-                if len(own) and own.shape[1] == a.shape[1]:
-                    means[curve] = own.mean()
-            square, df = _interaction([pd.DataFrame(means)])
-            # bits are those of seeds, not of theta_seeds
-            tested = task if speaks_for == SEEDS else replace(task, bits={})
-            seeds, images = 2 * square / a.shape[1], tested.image_variance((high, a), (low, b))
-            levels_shown = _sparsities(task, a.index)
-            yield Estimate(
-                where=task.where,
-                what=f"{_name(criterion)}, {_compared(high, low)}, {levels_shown}",
-                terms=(_term(float((a - b).to_numpy().mean()), seeds, df, images, task.images),),
-                n=a.shape[1],
-                speaks_for=speaks_for,
-            )
-
-    return contrast
+    for task in _chosen(evidence, criterion, data):
+        cells, speaks_for = task.by_seed, SEEDS
+        a, b = _shared(task, task.by_theta, high, low, levels)
+        if high[0] != low[0] and a.shape[1] > 1:
+            cells, speaks_for = task.by_theta, THETAS
+        else:
+            a, b = _shared(task, cells, high, low, levels)
+        if a.empty:
+            continue
+        means = {}
+        for curve in cells:
+            own = task.matrix(cells, curve, levels)
+            own = own.loc[own.index.isin(a.index), own.columns.isin(a.columns)]
+            if len(own) and own.shape[1] == a.shape[1]:
+                means[curve] = own.mean()
+        square, df = _interaction([pd.DataFrame(means)])
+        # bits are those of seeds, not of theta_seeds
+        tested = task if speaks_for == SEEDS else replace(task, bits={})
+        seeds, images = 2 * square / a.shape[1], tested.image_variance((high, a), (low, b))
+        levels_shown = _sparsities(task, a.index)
+        yield Estimate(
+            where=task.where,
+            what=f"{_name(criterion)}, {_compared(high, low)}, {levels_shown}",
+            terms=(_term(float((a - b).to_numpy().mean()), seeds, df, images, task.images),),
+            n=a.shape[1],
+            speaks_for=speaks_for,
+        )
 
 
 def _compared(high: Curve, low: Curve) -> str:
@@ -409,53 +407,48 @@ def _shared(
     return one.loc[rounds, units], other.loc[rounds, units]
 
 
-def within(curve: Curve, criterion: str, high: Levels, low: Levels, data: Data = "all") -> Contrast:
+def within(
+    evidence: Evidence, curve: Curve, criterion: str, high: Levels, low: Levels
+) -> Iterator[Estimate]:
     """The mean over some levels of a curve less that over others.
 
     var = s^2 (1 / k + 1 / l) / n + s_img^2 / N for k and l levels: s^2 is the mean square of the
     residuals of level + seed within every curve of the task, pooled.
 
     Args:
+        evidence: what a study's records say.
         curve: the curve; the levels `DENSE` are its dense network.
         criterion: of `CRITERIA`.
         high: the levels that a claim puts above.
         low: the others.
-        data: which tasks.
 
-    Returns:
-        The contrast.
+    Yields:
+        An estimate for each task that has the records.
     """
-
-    def contrast(evidence: Evidence) -> Iterator[Estimate]:
-        for task in _chosen(evidence, criterion, data):
-            a, b = (task.matrix(task.by_seed, curve, levels) for levels in (high, low))
-            seeds = a.columns.intersection(b.columns)
-            if a.empty or b.empty or seeds.empty:
-                continue
-            what = f"{_sparsities(task, a.index)} less {_sparsities(task, b.index)}"
-            terms = (_level_contrast(task, curve, a[seeds], b[seeds]),)
-            what = f"{_name(criterion)} of {' by '.join(curve)}, {what}"
-            yield Estimate(task.where, what, terms, len(seeds), SEEDS)
-
-    return contrast
+    for task in _chosen(evidence, criterion, "all"):
+        a, b = (task.matrix(task.by_seed, curve, levels) for levels in (high, low))
+        seeds = a.columns.intersection(b.columns)
+        if a.empty or b.empty or seeds.empty:
+            continue
+        what = f"{_sparsities(task, a.index)} less {_sparsities(task, b.index)}"
+        terms = (_level_contrast(task, curve, a[seeds], b[seeds]),)
+        what = f"{_name(criterion)} of {' by '.join(curve)}, {what}"
+        yield Estimate(task.where, what, terms, len(seeds), SEEDS)
 
 
-def beyond_margin(pretraining: str) -> Contrast:
+def beyond_margin(evidence: Evidence, pretraining: str) -> Iterator[Estimate]:
     """How much more than its margin a ticket of IMP-ST at 73.79 % is worse than dense.
 
     Args:
+        evidence: what a study's records say.
         pretraining: p of theta_p.
 
-    Returns:
-        The contrast, over the three criteria of a double win.
+    Yields:
+        An estimate for each task that has the records, over the three criteria of a double win.
     """
-
-    def contrast(evidence: Evidence) -> Iterator[Estimate]:
-        for task in _chosen(evidence, "AT_RA", "all"):
-            for row in _less_dense(evidence, task, (pretraining, "IMP-ST"), EXAMPLE):
-                yield _beyond_margin(task, row)
-
-    return contrast
+    for task in _chosen(evidence, "AT_RA", "all"):
+        for row in _less_dense(evidence, task, (pretraining, "IMP-ST"), EXAMPLE):
+            yield _beyond_margin(task, row)
 
 
 def _beyond_margin(task: Task, row: dict[str, Any]) -> Estimate:
@@ -473,63 +466,55 @@ def _beyond_margin(task: Task, row: dict[str, Any]) -> Estimate:
     return Estimate(task.where, f"{what} worst of three criteria", terms, row["n"], SEEDS)
 
 
-def extremes(high: Curve, low: Curve) -> Contrast:
+def extremes(evidence: Evidence, high: Curve, low: Curve) -> Iterator[Estimate]:
     """The extreme double-win sparsity of one curve less another's, of the levels that both have.
 
     Args:
+        evidence: what a study's records say.
         high: the curve that a claim puts above.
         low: the other.
 
-    Returns:
-        The contrast, of `Order`.
+    Yields:
+        An `Order` for each task that has the records.
     """
-
-    def contrast(evidence: Evidence) -> Iterator[Estimate]:
-        for task in _chosen(evidence, "AT_RA", "all"):
-            known = [
-                {row["rounds"]: _beyond_margin(task, row) for row in rows}
-                for rows in (_less_dense(evidence, task, curve, SPARSE) for curve in (high, low))
-            ]
-            if not all(known):
-                continue
-            a, _ = _shared(task, task.by_seed, high, low, SPARSE)
-            rounds = sorted(a.index, key=task.sparsity.__getitem__)
-            levels = _sparsities(task, rounds).removeprefix("mean of ")
-            what = f"extreme double-win sparsity, {_compared(high, low)}, of {levels}"
-            ladders = tuple([own.get(r) for r in rounds] for own in known)
-            sparsity = np.array([0.0, *(task.sparsity[r] for r in rounds)])
-            yield Order(task.where, what, (), a.shape[1], SEEDS, ladders, sparsity)
-
-    return contrast
+    for task in _chosen(evidence, "AT_RA", "all"):
+        known = [
+            {row["rounds"]: _beyond_margin(task, row) for row in rows}
+            for rows in (_less_dense(evidence, task, curve, SPARSE) for curve in (high, low))
+        ]
+        if not all(known):
+            continue
+        a, _ = _shared(task, task.by_seed, high, low, SPARSE)
+        rounds = sorted(a.index, key=task.sparsity.__getitem__)
+        levels = _sparsities(task, rounds).removeprefix("mean of ")
+        what = f"extreme double-win sparsity, {_compared(high, low)}, of {levels}"
+        ladders = tuple([own.get(r) for r in rounds] for own in known)
+        sparsity = np.array([0.0, *(task.sparsity[r] for r in rounds)])
+        yield Order(task.where, what, (), a.shape[1], SEEDS, ladders, sparsity)
 
 
-def best_over_dense(pretrainings: list[str], criterion: str, data: Data) -> Contrast:
-    """The sparse level of IMP-ST that is furthest above its own dense network, of any theta_p.
+def best_over_dense(evidence: Evidence, pretrainings: Sequence[str]) -> Iterator[Estimate]:
+    """The sparse level of IMP-ST that is furthest above dense in RA on little data, of any theta_p.
 
     That it is the best of several is counted against it.
 
     Args:
+        evidence: what a study's records say.
         pretrainings: p of theta_p.
-        criterion: of `CRITERIA`.
-        data: which tasks.
 
-    Returns:
-        The contrast.
+    Yields:
+        An estimate for each task that has the records.
     """
-
-    def contrast(evidence: Evidence) -> Iterator[Estimate]:
-        for task in _chosen(evidence, criterion, data):
-            curves = [(pretraining, "IMP-ST") for pretraining in pretrainings]
-            rows = [r for curve in curves for r in _less_dense(evidence, task, curve, SPARSE)]
-            names = [f"{criterion}_{name}" for name in ("difference", "se", "df", "skewness")]
-            terms = [Difference(*(row[name] for name in names)) for row in rows]
-            if terms:
-                best = rows[max(range(len(rows)), key=lambda i: terms[i].difference)]
-                which = f"{best['pretraining']} at {100 * best['sparsity']:.1f} %"
-                what = f"{_name(criterion)} less dense, best of {len(rows)} levels ({which})"
-                yield Estimate(task.where, what, tuple(terms), best["n"], SEEDS)
-
-    return contrast
+    for task in _chosen(evidence, "AT_RA", "limited"):
+        curves = [(pretraining, "IMP-ST") for pretraining in pretrainings]
+        rows = [r for curve in curves for r in _less_dense(evidence, task, curve, SPARSE)]
+        names = [f"AT_RA_{name}" for name in ("difference", "se", "df", "skewness")]
+        terms = [Difference(*(row[name] for name in names)) for row in rows]
+        if terms:
+            best = rows[max(range(len(rows)), key=lambda i: terms[i].difference)]
+            which = f"{best['pretraining']} at {100 * best['sparsity']:.1f} %"
+            what = f"RA after AT less dense, best of {len(rows)} levels ({which})"
+            yield Estimate(task.where, what, tuple(terms), best["n"], SEEDS)
 
 
 def _less_dense(
@@ -670,82 +655,56 @@ def own_over_transfer_attack(evidence: Evidence) -> Iterator[Estimate]:
             yield _over_units(where, what, gaps, THESE_IMAGES)
 
 
-def widest_over_fat(images: Pictures) -> Contrast:
+def widest_over_fat(evidence: Evidence, images: Pictures) -> Iterator[Estimate]:
     """The most by which another basin is wider than FAT's, over theta_p and levels of loss.
 
     Args:
+        evidence: what a study's records say.
         images: on which the loss was computed.
 
-    Returns:
-        The contrast; its units are the data that the networks were trained on.
+    Yields:
+        One estimate; its units are the data that the networks were trained on.
     """
-
-    def contrast(evidence: Evidence) -> Iterator[Estimate]:
-        table = evidence.areas
-        if table is None or "FAT" not in set(table["pretraining"]):
-            return
-        table = table[table["images"] == images]
-        areas = table.pivot_table(index="where", columns=["pretraining", "level"], values="area")
-        areas = areas.dropna()
-        others = areas.drop(columns="FAT", level="pretraining", errors="ignore")
-        if len(areas) and len(others.columns) and "FAT" in areas:
-            gaps = {(p, at): others[p, at] - areas["FAT", at] for p, at in others.columns}
-            what = "share of the plane below its minimum + a level, widest of the others less FAT"
-            what += f", {images} images"
-            yield _over_units("", what, pd.DataFrame(gaps), NETWORKS)
-
-    return contrast
+    table = evidence.areas
+    if table is None or "FAT" not in set(table["pretraining"]):
+        return
+    table = table[table["images"] == images]
+    areas = table.pivot_table(index="where", columns=["pretraining", "level"], values="area")
+    areas = areas.dropna()
+    others = areas.drop(columns="FAT", level="pretraining", errors="ignore")
+    if len(areas) and len(others.columns) and "FAT" in areas:
+        gaps = {(p, at): others[p, at] - areas["FAT", at] for p, at in others.columns}
+        what = "share of the plane below its minimum + a level, widest of the others less FAT"
+        what += f", {images} images"
+        yield _over_units("", what, pd.DataFrame(gaps), NETWORKS)
 
 
-def _mask_levels(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of masks by a role of their level: "example" (73.79 %) and "last"."""
-    sparsity = table["sparsity"]
-    example = table[(sparsity > EXAMPLE[0]) & (sparsity <= EXAMPLE[1])].assign(level="example")
-    last = table[table["rounds"] == table["rounds"].max()].assign(level="last")
-    return pd.concat([example, last])
-
-
-def similarity_at_example(evidence: Evidence) -> Iterator[Estimate]:
+def similarity(evidence: Evidence, gained: bool) -> Iterator[Estimate]:
     """The similarity of the two pre-trainings whose masks are the most alike, at 73.79 %.
 
     Args:
         evidence: its pairs of masks.
+        gained: instead, how much more alike masks are at the sparsest level than at 73.79 %.
 
     Yields:
         One estimate.
     """
-    yield from _similarities(evidence, "relative similarity at 73.8 %, most alike pair", "example")
-
-
-def similarity_gained(evidence: Evidence) -> Iterator[Estimate]:
-    """How much more alike masks are at the sparsest level than at 73.79 %.
-
-    Args:
-        evidence: its pairs of masks.
-
-    Yields:
-        One estimate.
-    """
-    what = "relative similarity, the sparsest level less 73.8 %, pair that gains most"
-    yield from _similarities(evidence, what, "last", "example")
-
-
-def _similarities(
-    evidence: Evidence, what: str, level: str, less: str | None = None
-) -> Iterator[Estimate]:
     if evidence.pairs is None or evidence.pairs.empty:
         return
     pairs = evidence.pairs.astype({"sparsity": float})
-    table = _mask_levels(pairs).pivot_table(
-        index="seed", columns=["level", "pair"], values="similarity"
-    )
-    table = table.dropna()
-    if table.empty or not {level, less or level} <= set(table.columns.get_level_values("level")):
+    sparsity = pairs["sparsity"]
+    example = pairs[(sparsity > EXAMPLE[0]) & (sparsity <= EXAMPLE[1])]
+    levels = pd.concat([example.assign(level="example"), sparsest(pairs).assign(level="last")])
+    found = levels.pivot_table(index="seed", columns=["level", "pair"], values="similarity")
+    found = found.dropna()
+    if found.empty or "example" not in found:
         return
-    found = table.xs(level, axis="columns", level="level")
-    if less:
-        found = found - table.xs(less, axis="columns", level="level")
-    yield _over_units("", what, pd.DataFrame(found), MASKS)
+    what = "relative similarity at 73.8 %, most alike pair"
+    alike = found["example"]
+    if gained:
+        what = "relative similarity, the sparsest level less 73.8 %, pair that gains most"
+        alike = found["last"] - alike
+    yield _over_units("", what, alike, MASKS)
 
 
 def _zero_shares(evidence: Evidence, blocks: dict[str, str]) -> pd.DataFrame:
@@ -767,47 +726,43 @@ _ALL = {block: "all" for block in ("stem", "B1", "B2", "B3", "B4")}
 _HALVES = {"B1": "front", "B2": "front", "B3": "later", "B4": "later"}
 
 
-def zero_kernels_over(pretraining: str, sign: int) -> Contrast:
+def zero_kernels_over(evidence: Evidence, pretraining: str, sign: int) -> Iterator[Estimate]:
     """The most (sign 1) or least by which another theta_p's masks have more zero kernels.
 
     Args:
+        evidence: what a study's records say.
         pretraining: the one that the claim puts at one end.
         sign: 1 if it shall have the most: the largest lead of another; -1 if the fewest: the
             largest lead over another.
 
-    Returns:
-        The contrast.
+    Yields:
+        An estimate for each task that has the records.
     """
-
-    def contrast(evidence: Evidence) -> Iterator[Estimate]:
-        shares = _zero_shares(evidence, _ALL)
-        if pretraining not in shares or shares.shape[1] < 2:
-            return
-        shares = shares.droplevel("blocks", axis="columns")
-        gaps = sign * shares.drop(columns=pretraining).sub(shares[pretraining], axis=0)
-        pair = f"another less {pretraining}" if sign > 0 else f"{pretraining} less another"
-        yield _over_units("", f"zero kernels above 1x1, sparsest masks, {pair}", gaps, MASKS)
-
-    return contrast
+    shares = _zero_shares(evidence, _ALL)
+    if pretraining not in shares or shares.shape[1] < 2:
+        return
+    shares = shares.droplevel("blocks", axis="columns")
+    gaps = sign * shares.drop(columns=pretraining).sub(shares[pretraining], axis=0)
+    pair = f"another less {pretraining}" if sign > 0 else f"{pretraining} less another"
+    yield _over_units("", f"zero kernels above 1x1, sparsest masks, {pair}", gaps, MASKS)
 
 
-def zero_kernels_in(pretraining: str, more: str, fewer: str) -> Contrast:
+def zero_kernels_in(
+    evidence: Evidence, pretraining: str, more: str, fewer: str
+) -> Iterator[Estimate]:
     """The share of zero kernels in one half of the residual blocks less that in the other.
 
     Args:
+        evidence: what a study's records say.
         pretraining: whose masks.
         more: "front" (B1, B2) or "later" (B3, B4).
         fewer: the other.
 
-    Returns:
-        The contrast.
+    Yields:
+        An estimate for each task that has the records.
     """
-
-    def contrast(evidence: Evidence) -> Iterator[Estimate]:
-        shares = _zero_shares(evidence, _HALVES)
-        if {(pretraining, more), (pretraining, fewer)} <= set(shares.columns):
-            gap = shares[pretraining, more] - shares[pretraining, fewer]
-            what = f"zero kernels above 1x1 of {pretraining}, {more} blocks less {fewer}"
-            yield _over_units("", what, pd.DataFrame({"gap": gap}), MASKS)
-
-    return contrast
+    shares = _zero_shares(evidence, _HALVES)
+    if {(pretraining, more), (pretraining, fewer)} <= set(shares.columns):
+        gap = shares[pretraining, more] - shares[pretraining, fewer]
+        what = f"zero kernels above 1x1 of {pretraining}, {more} blocks less {fewer}"
+        yield _over_units("", what, pd.DataFrame({"gap": gap}), MASKS)

@@ -65,7 +65,7 @@ def _bounded(found: Estimate) -> str:
 
 def _compare(evidence: Evidence, high: Curve, low: Curve, criterion: str) -> Estimate | None:
     """One curve less another over the levels that both have; evidence is on one data set."""
-    return next(contrasts.between(high, low, criterion)(evidence), None)
+    return next(contrasts.between(evidence, high, low, criterion), None)
 
 
 def _difference(evidence: Evidence, high: Curve, low: Curve) -> str:
