@@ -1,4 +1,4 @@
-"""What a benchmark compares: the authors' steps and other tools, re-created, and this code's own.
+"""What the benchmark compares: the authors' steps and torch's ways, and this code's own.
 
 Every variant of a case has the same weights, mask, images, labels and start noise.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,35 +30,27 @@ EPS, ALPHA = 8 / 255, 2 / 255
 ROUNDS = 6  # of pruning: 73.8 % sparsity
 
 
-Result = tuple[Tensor, float] | None
+Result = tuple[Tensor, float]
+"""The attack's delta, or what else the task finds, and the loss."""
+Run = Callable[[int], Result]
+"""Does a task once, with so many steps of its attack."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to do a task.
-
-    Attributes:
-        name: its row in the table.
-        run: does the task once; returns (delta or the like, loss), or None.
-        first: does what is compared with the first variant, `run` unless it is given (one step of
-            an attack, since rounding grows with every sign).
-        same: whether it computes what the first variant computes.
-        counted: whether its arithmetic is what the table counts.
-        tf32: whether a GPU may use TF32 for fp32.
-        note: a remark for the table.
-        times: seconds of the repetitions that are kept.
-        discarded: seconds of the repetitions during which others used the machine.
-    """
+    """One way to do a task."""
 
     name: str
+    """Its row in the table."""
     run: Callable[[], Result]
+    """Does the task once."""
     first: Callable[[], Result] | None = None
+    """Does what is compared with the first variant, `run` unless it is given: one step of an
+    attack, since rounding grows with every sign."""
     same: bool = True
-    counted: bool = True
-    tf32: bool = False
-    note: str = ""
-    times: list[float] = field(default_factory=list)
-    discarded: list[float] = field(default_factory=list)
+    """Whether it computes what the first variant computes."""
+    arithmetic: Literal["fp32", "TF32", "bf16"] = "fp32"
+    """The number format of most of its products."""
 
 
 # ----------------------------------------------------------------------------------------------
@@ -119,29 +113,18 @@ def authors_attack(
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """What every variant of a task shares.
+    """What every variant of a task shares."""
 
-    Attributes:
-        network: the architecture.
-        size: the images' side in pixels.
-        model: the masked network, in train mode.
-        m: its mask.
-        x: images (B,3,H,W) in [0,1].
-        y: their classes (B,).
-        start: the attack's first delta, of x's shape.
-        gmac: 10^9 multiply-adds of the convolutions in one image's forward pass.
-        elements: how many numbers those convolutions read and write.
-    """
-
-    network: str
-    size: int
     model: nn.Module
+    """The masked network, in train mode."""
     m: masks.Mask
+    """Its mask."""
     x: Tensor
+    """Images (B,3,H,W) in [0,1]."""
     y: Tensor
+    """Their classes (B,)."""
     start: Tensor
-    gmac: float
-    elements: float
+    """The attack's first delta, of x's shape."""
 
 
 def benchmark_case(network: str, size: int, batch: int, device: torch.device) -> BenchmarkCase:
@@ -157,10 +140,9 @@ def benchmark_case(network: str, size: int, batch: int, device: torch.device) ->
         The case, with a mask of ROUNDS rounds of magnitude pruning.
     """
     row, rng = CATALOGUE["cifar10"], torch.Generator().manual_seed(0)
-    was = torch.get_rng_state()
-    torch.manual_seed(0)
-    model = architectures.build(network, row.classes, row.mean, row.std)
-    torch.set_rng_state(was)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = architectures.build(network, row.classes, row.mean, row.std)
     theta = {name: weight.detach() for name, weight in architectures.prunable(model).items()}
     m = masks.dense_mask(theta)
     for _ in range(ROUNDS):
@@ -170,35 +152,9 @@ def benchmark_case(network: str, size: int, batch: int, device: torch.device) ->
     x = F.interpolate(x, (size, size), mode="bilinear")  # smooth, as pictures are
     y = torch.randint(row.classes, (batch,), generator=rng)
     start = (x + (2 * torch.rand(x.shape, generator=rng) - 1) * EPS).clamp(0, 1) - x
-    seen = []
-    hooks = [
-        module.register_forward_hook(
-            lambda module, given, out: seen.append(
-                (
-                    out.numel() * module.get_parameter("weight")[0].numel(),
-                    given[0].numel() + out.numel(),
-                )
-            )
-        )
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    with torch.no_grad():
-        deepcopy(model).eval()(x[:1])
-    for hook in hooks:
-        hook.remove()
+    m = {name: part.to(device) for name, part in m.items()}
     model = model.to(device).train()
-    return BenchmarkCase(
-        network,
-        size,
-        model,
-        {name: part.to(device) for name, part in m.items()},
-        x.to(device),
-        y.to(device),
-        start.to(device),
-        sum(one for one, _ in seen) / 1e9,
-        sum(other for _, other in seen),
-    )
+    return BenchmarkCase(model, m, x.to(device), y.to(device), start.to(device))
 
 
 def _sgd(model: nn.Module, **options: bool) -> torch.optim.SGD:
@@ -213,99 +169,63 @@ def training_steps(on: BenchmarkCase, steps: int) -> Iterator[Variant]:
         steps: of the attack; 0 for a standard step.
 
     Yields:
-        The authors' step first, then foolbox's if it is installed, then this code's.
+        The authors' step first, then this code's.
     """
-
-    def baseline(parameters: bool) -> Callable[..., Result]:
-        model = reference_model(on.model, on.m).train()
-        optimiser = _sgd(model)
-
-        def run(steps: int = steps) -> Result:
-            delta = (
-                authors_attack(model, on.x, on.y, on.start, steps, parameters)
-                if steps
-                else 0 * on.x
-            )
-            loss = F.cross_entropy(model(on.x + delta), on.y)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            return delta, loss.item()
-
-        return run
-
-    pool = torch.cuda.graph_pool_handle() if on.x.is_cuda else None
-
-    def candidate(precision: Precision, bn: BatchNormMode = "train") -> Callable[..., Result]:
-        model, ways = deepcopy(on.model), {}
-        masked_parameters, optimiser = trainer.masked(model, on.m), _sgd(model, fused=True)
-        if on.x.is_cuda:
-            optimiser.param_groups[0]["lr"] = torch.tensor(
-                optimiser.param_groups[0]["lr"], device=on.x.device
-            )
-
-        def run(steps: int = steps) -> Result:
-            if steps not in ways:
-                attack = pgd.PGD(EPS, ALPHA, steps, precision=precision, bn=bn) if steps else None
-                ways[steps] = trainer.stepper(
-                    model, masked_parameters, optimiser, attack, len(on.x), precision, pool=pool
-                )
-            moved, loss = ways[steps](on.x, on.y, None, on.start)
-            return moved - on.x, loss.item()
-
-        return run
-
-    def foolbox(steps: int) -> Callable[..., Result] | None:
-        try:
-            import foolbox
-        except ImportError:
-            return None
-        model = reference_model(on.model, on.m).eval()
-        attack = foolbox.attacks.LinfPGD(abs_stepsize=ALPHA, steps=steps, random_start=True)
-        wrapped, optimiser = (
-            foolbox.models.pytorch.PyTorchModel(model, bounds=(0, 1), device=on.x.device),
-            _sgd(model),
-        )
-
-        def run() -> None:
-            moved = attack(wrapped, on.x, on.y, epsilons=EPS)[1]
-            loss = F.cross_entropy(model.train()(moved), on.y)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            model.eval()
-
-        return run
-
-    yield _compared("authors' step, fp32", baseline(False), steps)
+    yield _compared("authors' step, fp32", _authors_step(on), steps)
     if on.x.is_cuda:
-        yield _compared("authors' step, TF32", baseline(False), steps, tf32=True)
+        yield _compared("authors' step, TF32", _authors_step(on), steps, arithmetic="TF32")
+    pool = torch.cuda.graph_pool_handle() if on.x.is_cuda else None
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for precision in precisions:
+        run = _own_step(on, precision, "train", pool)
+        yield _compared(f"ours, exact, {precision}", run, steps, arithmetic=precision)
     if steps:
-        yield _compared("and gradients of the weights in the attack", baseline(True), steps)
-        if (run := foolbox(steps)) is not None:
-            yield Variant(
-                "foolbox's attack, eval-mode BatchNorm", run, same=False, note="its own start noise"
-            )
-    yield _compared("ours, exact, fp32", candidate("fp32"), steps)
-    yield _compared("ours, exact, bf16", candidate("bf16"), steps)
-    if steps:
-        yield _compared(
-            "ours, eval-mode BatchNorm in the attack, fp32",
-            candidate("fp32", "eval"),
-            steps,
-            same=False,
-        )
-        yield _compared(
-            "ours, eval-mode BatchNorm in the attack, bf16",
-            candidate("bf16", "eval"),
-            steps,
-            same=False,
-        )
+        for precision in precisions:
+            name = f"ours, eval-mode BatchNorm in the attack, {precision}"
+            run = _own_step(on, precision, "eval", pool)
+            yield _compared(name, run, steps, same=False, arithmetic=precision)
 
 
-def _compared(name: str, run: Callable[..., Result], steps: int, **about: Any) -> Variant:
+def _compared(name: str, run: Run, steps: int, **about: Any) -> Variant:
     """A variant that is compared after one step of its attack, from the same weights and start."""
-    return Variant(name, run, (lambda: run(1)) if steps else None, **about)
+    return Variant(name, lambda: run(steps), lambda: run(min(steps, 1)), **about)
+
+
+def _authors_step(on: BenchmarkCase) -> Run:
+    model = reference_model(on.model, on.m).train()
+    optimiser = _sgd(model)
+
+    def run(steps: int) -> Result:
+        delta = torch.zeros_like(on.x)
+        if steps:
+            delta = authors_attack(model, on.x, on.y, on.start, steps, parameters=False)
+        loss = F.cross_entropy(model(on.x + delta), on.y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return delta, loss.item()
+
+    return run
+
+
+def _own_step(on: BenchmarkCase, precision: Precision, bn: BatchNormMode, pool: Any) -> Run:
+    """This code's step. pool: the memory that captured CUDA graphs share, or None."""
+    model, steppers = deepcopy(on.model), {}
+    masked_parameters, optimiser = trainer.masked(model, on.m), _sgd(model, fused=True)
+    if on.x.is_cuda:  # a captured graph reads the rate from memory
+        group = optimiser.param_groups[0]
+        group["lr"] = torch.tensor(group["lr"], device=on.x.device)
+
+    def run(steps: int) -> Result:
+        if steps not in steppers:
+            attack = pgd.PGD(EPS, ALPHA, steps, precision=precision, bn=bn) if steps else None
+            steppers[steps] = trainer.stepper(
+                model, masked_parameters, optimiser, attack, len(on.x), precision, pool=pool
+            )
+        moved, loss = steppers[steps](on.x, on.y, None, on.start)
+        return moved - on.x, loss.item()
+
+    return run
 
 
 def evaluations(on: BenchmarkCase, steps: int = 20) -> Iterator[Variant]:
@@ -318,40 +238,25 @@ def evaluations(on: BenchmarkCase, steps: int = 20) -> Iterator[Variant]:
     Yields:
         The authors' evaluation first, then this code's.
     """
+    reference, own = reference_model(on.model, on.m).eval(), deepcopy(on.model).eval()
 
-    def baseline(parameters: bool) -> Callable[..., Result]:
-        model = reference_model(on.model, on.m).eval()
+    def authors(steps: int) -> Result:
+        delta = authors_attack(reference, on.x, on.y, on.start, steps, parameters=True)
+        with torch.no_grad():
+            return delta, F.cross_entropy(reference(on.x + delta), on.y).item()
 
-        def run(steps: int = steps) -> Result:
-            delta = authors_attack(model, on.x, on.y, on.start, steps, parameters)
-            with torch.no_grad():
-                return delta, F.cross_entropy(model(on.x + delta), on.y).item()
+    def ours(steps: int, precision: Precision) -> Result:
+        attack = pgd.PGD(EPS, ALPHA, steps, precision=precision)
+        moved = pgd.perturb_unchecked(own, on.x, on.y, attack, None, on.start)
+        with torch.no_grad():
+            return moved - on.x, F.cross_entropy(own(moved), on.y).item()
 
-        return run
-
-    def candidate(precision: Precision) -> Callable[..., Result]:
-        model = deepcopy(on.model).eval()
-
-        def run(steps: int = steps) -> Result:
-            attack = pgd.PGD(EPS, ALPHA, steps, precision=precision)
-            moved = pgd.perturb_unchecked(model, on.x, on.y, attack, None, on.start)
-            with torch.no_grad():
-                return moved - on.x, F.cross_entropy(model(moved), on.y).item()
-
-        return run
-
-    yield _compared("authors' evaluation, fp32", baseline(True), steps)
+    yield _compared("authors' evaluation, fp32", authors, steps)
     if on.x.is_cuda:
-        yield _compared("authors' evaluation, TF32", baseline(True), steps, tf32=True)
-    yield _compared("and no gradients of the weights", baseline(False), steps)
-    yield _compared("ours, fp32", candidate("fp32"), steps)
-    yield _compared("ours, attack in bf16, score in fp32", candidate("bf16"), steps)
-    model, attack = deepcopy(on.model).eval(), pgd.PGD(EPS, ALPHA, steps)
-
-    def any_step() -> None:
-        pgd.correct_at_every_step(model, on.x, on.y, attack, torch.Generator().manual_seed(0))
-
-    yield Variant("ours, broken at any step, fp32", any_step, same=False, counted=False)
+        yield _compared("authors' evaluation, TF32", authors, steps, arithmetic="TF32")
+    yield _compared("ours, fp32", partial(ours, precision="fp32"), steps)
+    name = "ours, attack in bf16, score in fp32"
+    yield _compared(name, partial(ours, precision="bf16"), steps, arithmetic="bf16")
 
 
 def thresholds(device: torch.device) -> Iterator[Variant]:
@@ -384,31 +289,21 @@ def surfaces(on: BenchmarkCase) -> Iterator[Variant]:
         loss_landscape.direction(on.model, on.m, torch.Generator().manual_seed(i)) for i in (1, 2)
     )
     grid = torch.linspace(-1, 1, 3)
-    candidate, baseline = deepcopy(on.model).eval(), reference_model(on.model, {}).eval()
-    parts = list(zip(on.x.split(128), on.y.split(128), strict=True))
+    own, reference = deepcopy(on.model).eval(), reference_model(on.model, {}).eval()
+    home = deepcopy(on.model.state_dict())
 
-    def naive() -> tuple[Tensor, float]:
-        home, found = deepcopy(baseline.state_dict()), []
-        for a in grid.tolist():
-            for b in grid.tolist():
-                baseline.load_state_dict(
-                    {
-                        name: value + a * d1[name] + b * d2[name] if name in d1 else value
-                        for name, value in home.items()
-                    }
-                )
-                with torch.no_grad():
-                    found.append(
-                        sum(
-                            F.cross_entropy(baseline(x), y, reduction="sum").item()
-                            for x, y in parts
-                        )
-                    )
-        baseline.load_state_dict(home)
-        return torch.tensor(found) / len(on.y), 0.0
+    def point_by_point() -> Result:
+        losses = []
+        for a, b in product(grid.tolist(), repeat=2):
+            moved = {name: home[name] + a * d1[name] + b * d2[name] for name in d1}
+            reference.load_state_dict(moved, strict=False)
+            with torch.no_grad():
+                losses.append(F.cross_entropy(reference(on.x), on.y).item())
+        return torch.tensor(losses), 0.0
 
-    yield Variant("weights loaded point by point, batch 128, fp32", naive)
-    yield Variant(
-        "ours, fp32",
-        lambda: (loss_landscape.surface(candidate, on.m, d1, d2, on.x, on.y, grid).flatten(), 0.0),
-    )
+    def ours() -> Result:
+        losses = loss_landscape.surface(own, on.m, d1, d2, on.x, on.y, grid)
+        return losses.flatten(), 0.0
+
+    yield Variant("weights loaded point by point, fp32", point_by_point)
+    yield Variant("ours, fp32", ours)

@@ -20,7 +20,7 @@ def bench(  # noqa: PLR0913 - each is an option
     device: Annotated[Device, typer.Option(help="where to measure")] = Device.auto,
     task: Annotated[
         list[str],
-        typer.Option(help="of at, st, pgd20, prune, surface, precision; repeated, or with commas"),
+        typer.Option(help="of at, st, pgd20, prune, surface; repeated, or with commas"),
     ] = TASKS,
     network: Annotated[
         list[str], typer.Option(help="architectures; repeated, or with commas")
@@ -32,10 +32,7 @@ def bench(  # noqa: PLR0913 - each is an option
     seconds: Annotated[float, typer.Option(min=1, help="for each table")] = 60,
     json: Annotated[Path | None, typer.Option(help="write the tables to this file, too")] = None,
 ) -> None:
-    """Time this code's steps beside the authors' on this machine.
-
-    Task precision compares bf16 with fp32 on trained networks.
-    """
+    """Time this code's steps beside the authors' on this machine."""
     from dwlt_lib import files
     from dwlt_lib.benchmarks import bench
     from dwlt_lib.execution.devices import resolve_device
