@@ -20,7 +20,7 @@ import pandas as pd
 from dwlt_lib.analysis import noninferiority
 from dwlt_lib.analysis.noninferiority import leading
 from dwlt_lib.analysis.paper_results import main_datasets
-from dwlt_lib.analysis.statistics import CRITERIA, Difference, Outcomes
+from dwlt_lib.analysis.statistics import CRITERIA, Difference, Outcomes, right_images
 from dwlt_lib.analysis.tables import base_seeds, replicates, sparsest, sparsities
 from dwlt_lib.config.specs import Pictures
 from dwlt_lib.config.studies import Margins
@@ -178,8 +178,8 @@ class Task:
     """Of each level, by rounds."""
     images: float
     """How many test images there are; NaN: not known."""
-    bits: Mapping[tuple, np.ndarray]
-    """Which test images are right, by (*curve, rounds, seed), where that was stored."""
+    right: Mapping[tuple, Mapping[str, np.ndarray]]
+    """Which test images are right, of `statistics.right_images`, where that was stored."""
 
     @property
     def where(self) -> str:
@@ -232,10 +232,15 @@ class Task:
 
     def _right(self, curve: Curve, cells: pd.DataFrame) -> np.ndarray:
         """(seeds, images) the share of the levels at which an image is right."""
-        names = {r: curve if r else (curve[0], "dense") for r in cells.index}
-        return np.array(
-            [np.mean([self.bits[*names[r], r, s] for r in names], axis=0) for s in cells]
-        )
+        regime, metric = CRITERIA[self.criterion]
+        pretraining, method = curve
+
+        def bits(rounds: int, seed: int) -> np.ndarray:
+            name = method if rounds else "dense"
+            run = (pretraining, name, self.dataset, self.fraction, regime, rounds, seed)
+            return self.right[run][metric]
+
+        return np.array([np.mean([bits(r, s) for r in cells.index], axis=0) for s in cells])
 
 
 @dataclass(frozen=True)
@@ -288,13 +293,7 @@ def tasks(table: pd.DataFrame, outcomes: Outcomes) -> list[Task]:
     if "theta_seed" in table.columns and table["theta_seed"].nunique() > 1:
         drawn = [replicates(own).assign(seed=theta) for theta, own in table.groupby("theta_seed")]
     by_theta = pd.concat(drawn) if drawn else rows.iloc[:0]
-    right: dict[tuple, dict[tuple, Mapping[str, np.ndarray]]] = {}
-    for row in base_seeds(table).to_dict("records"):
-        if row.get("id") in outcomes:
-            method = row["method"] if row["rounds"] else "dense"
-            run = (row["pretraining"], method, row["rounds"], row["seed"])
-            where = (row["dataset"], row["fraction"], row["regime"])
-            right.setdefault(where, {})[run] = outcomes[row["id"]]
+    right = right_images(table, outcomes)
     main = main_datasets(rows)
     most = rows.groupby("dataset")["fraction"].max().to_dict()
     found = []
@@ -308,7 +307,6 @@ def tasks(table: pd.DataFrame, outcomes: Outcomes) -> list[Task]:
         for criterion, (regime, metric) in CRITERIA.items():
             if regime not in set(own["regime"]):
                 continue
-            bits = right.get((dataset, fraction, regime), {})
             found.append(
                 Task(
                     dataset=str(dataset),
@@ -319,7 +317,7 @@ def tasks(table: pd.DataFrame, outcomes: Outcomes) -> list[Task]:
                     by_theta=_curves(thetas[thetas["regime"] == regime], metric),
                     sparsity=sparsities(own),
                     images=own["test_images"].median(),
-                    bits={run: each[metric] for run, each in bits.items()},
+                    right=right,
                 )
             )
     return found
@@ -380,7 +378,7 @@ def between(  # noqa: PLR0913 - a claim names all of these
                 means[curve] = own.mean()
         square, df = _interaction([pd.DataFrame(means)])
         # bits are those of seeds, not of theta_seeds
-        tested = task if speaks_for == SEEDS else replace(task, bits={})
+        tested = task if speaks_for == SEEDS else replace(task, right={})
         seeds, images = 2 * square / a.shape[1], tested.image_variance((high, a), (low, b))
         levels_shown = _sparsities(task, a.index)
         yield Estimate(

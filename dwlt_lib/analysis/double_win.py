@@ -18,19 +18,20 @@ accuracy is that of chance (its training collapsed) is no baseline.
 """
 
 import warnings
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from dwlt_lib.analysis.statistics import CRITERIA, Runs, runs_by_cell
+from dwlt_lib.analysis.statistics import CRITERIA, runs_by_cell
 from dwlt_lib.analysis.tables import GROUP, TOLERANCE, replicates, sparsities
 
 Rule = Literal["one_std", "eq3"]
 Extreme = Literal["max", "prefix"]
 
-RULES, DDOFS, EXTREMES = get_args(Rule), (0, 1), get_args(Extreme)
+EXTREMES = get_args(Extreme)
+READINGS = {"rule": get_args(Rule), "ddof": (0, 1), "extreme": EXTREMES}
+"""What the paper leaves open, and how it can be read."""
 
 MEASURES = ("mean", "dense", "threshold", "difference", "status", "at_chance")
 """What `criteria` tells of each criterion."""
@@ -39,83 +40,53 @@ CHANCE_STDS = 3
 """Within so many binomial standard deviations above chance, an accuracy is not told from chance."""
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One reading of what it means to match the dense network."""
-
-    rule: Rule
-    ddof: int
-
-    def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(
-                f"rule={self.rule!r}: want one of {RULES}; 'one_std' is section 4.1's, 'eq3'"
-                " equation 3's"
-            )
-        if self.ddof not in DDOFS:
-            raise ValueError(
-                f"ddof={self.ddof!r}: want one of {DDOFS}; 1 is the sample's standard deviation, 0"
-                " the population's"
-            )
-
-    def threshold(self, dense: np.ndarray) -> float:
-        """The least mean accuracy that wins: mean(dense) - std(dense), or mean(dense) for "eq3".
-
-        dense: (seeds,) accuracies. NaN where the standard deviation is undefined.
-        """
-        if self.rule == "eq3":
-            return dense.mean()
-        if len(dense) <= self.ddof:
-            return np.nan
-        return dense.mean() - dense.std(ddof=self.ddof)
+def _refuse_unknown_readings(**chosen: str | int) -> None:
+    for name, value in chosen.items():
+        if value not in READINGS[name]:
+            raise ValueError(f"{name}={value!r}: want one of {READINGS[name]}, see section 4.1")
 
 
-def _criterion(
+def _threshold(dense: np.ndarray, rule: Rule, ddof: int) -> np.ndarray | float:
+    """The least mean accuracy that wins: mean(dense) - std(dense), or mean(dense) for "eq3".
+
+    dense: (..., seeds) accuracies. NaN where the standard deviation is undefined.
+    """
+    if rule == "eq3":
+        return dense.mean(axis=-1)
+    if dense.shape[-1] <= ddof:
+        return np.nan
+    return dense.mean(axis=-1) - dense.std(axis=-1, ddof=ddof)
+
+
+def _compare(  # noqa: PLR0913 - a level, its baseline, and how they are read
     level: dict[int, float],
     dense: dict[int, float],
     chance_bounds: dict[int, float],
     seeds: set[int],
-    reading: _Reading,
-) -> dict[str, object]:
-    """Compares one level with its dense network by one criterion.
+    rule: Rule,
+    ddof: int,
+) -> tuple:
+    """What `MEASURES` names, of one level and its dense network by one criterion.
 
     level, dense: {seed: accuracy}; chance_bounds: {seed of dense: accuracy up to which dense is at
     chance}; seeds: those that the level should have. Dense may have more, and all of them count.
     """
+    own = np.array([level.get(seed, np.nan) for seed in sorted(seeds)])
+    baseline = np.array([dense[seed] for seed in sorted(dense)])
     at_chance = sum(accuracy <= chance_bounds[seed] for seed, accuracy in dense.items())
-    ticket_accuracies = np.array([level.get(seed, np.nan) for seed in sorted(seeds)])
-    dense_accuracies = np.array([dense[seed] for seed in sorted(dense)])
-    baseline_is_known = seeds <= dense.keys() and not np.isnan(dense_accuracies).any()
     threshold = np.nan
-    if baseline_is_known and not at_chance:
-        threshold = reading.threshold(dense_accuracies)
-    level_is_complete = not np.isnan(ticket_accuracies).any()
-
-    ticket_accuracies = ticket_accuracies[~np.isnan(ticket_accuracies)]
-    dense_accuracies = dense_accuracies[~np.isnan(dense_accuracies)]
-    mean = ticket_accuracies.mean() if len(ticket_accuracies) else np.nan
-    dense_mean = dense_accuracies.mean() if len(dense_accuracies) else np.nan
-    if not level_is_complete or np.isnan(threshold):
+    if seeds <= dense.keys() and not np.isnan(baseline).any() and not at_chance:
+        threshold = _threshold(baseline, rule, ddof)
+    mean, dense_mean = (
+        values.mean() if len(values) else np.nan
+        for values in (own[~np.isnan(own)], baseline[~np.isnan(baseline)])
+    )
+    status = "miss"
+    if np.isnan(own).any() or np.isnan(threshold):
         status = "unknown"
     elif mean >= threshold - TOLERANCE:
         status = "win"
-    else:
-        status = "miss"
-    return dict(
-        mean=mean,
-        dense=dense_mean,
-        threshold=threshold,
-        difference=mean - dense_mean,
-        status=status,
-        at_chance=at_chance,
-    )
-
-
-def _double_win(statuses: set[str]) -> str:
-    """A ticket is a double win if it wins by every criterion; unknown if one is unknown."""
-    if "unknown" in statuses:
-        return "unknown"
-    return "win" if statuses == {"win"} else "miss"
+    return mean, dense_mean, threshold, mean - dense_mean, status, at_chance
 
 
 def _by_seed(transfers: pd.DataFrame, column: str) -> dict[tuple, dict[int, float]]:
@@ -159,13 +130,13 @@ def criteria(table: pd.DataFrame, rule: Rule = "one_std", ddof: int = 1) -> pd.D
     Raises:
         ValueError: one line, for another rule or ddof, and as `tables.replicates`.
     """
-    reading = _Reading(rule, ddof)
+    _refuse_unknown_readings(rule=rule, ddof=ddof)
     transfers = replicates(table)
     transfers = transfers[transfers["regime"].isin(["ST", "AT"])]
     chance = transfers["chance"]
     chance_std = np.sqrt(chance * (1 - chance) / transfers["test_images"]).fillna(0.0)
     transfers = transfers.assign(chance_bound=chance + CHANCE_STDS * chance_std)
-    values = {column: _by_seed(transfers, column) for column in ("SA", "RA", "chance_bound")}
+    by_seed = {column: _by_seed(transfers, column) for column in ("SA", "RA", "chance_bound")}
     seeds_of_curve = {key: set(seeds) for key, seeds in transfers.groupby(GROUP)["seed"]}
     pruned = transfers[transfers["rounds"] > 0]
     levels = pruned.groupby([*GROUP, "rounds"])["sparsity"].first().reset_index()
@@ -175,15 +146,19 @@ def criteria(table: pd.DataFrame, rule: Rule = "one_std", ddof: int = 1) -> pd.D
         dense_curve = (row["pretraining"], "dense", row["dataset"], row["fraction"])
         for name, (regime, metric) in CRITERIA.items():
             dense = (*dense_curve, 0, regime)
-            compared = _criterion(
-                values[metric].get((*curve, row["rounds"], regime), {}),
-                values[metric].get(dense, {}),
-                values["chance_bound"].get(dense, {}),
+            found = _compare(
+                by_seed[metric].get((*curve, row["rounds"], regime), {}),
+                by_seed[metric].get(dense, {}),
+                by_seed["chance_bound"].get(dense, {}),
                 seeds_of_curve[curve],
-                reading,
+                rule,
+                ddof,
             )
-            row |= {f"{name}_{key}": value for key, value in compared.items()}
-        row["double_win"] = _double_win({row[f"{name}_status"] for name in CRITERIA})
+            row |= {f"{name}_{key}": value for key, value in zip(MEASURES, found, strict=True)}
+        statuses = {row[f"{name}_status"] for name in CRITERIA}
+        row["double_win"] = "win" if statuses == {"win"} else "miss"
+        if "unknown" in statuses:
+            row["double_win"] = "unknown"
         rows.append(row)
     columns = [f"{name}_{measure}" for name in CRITERIA for measure in MEASURES]
     return pd.DataFrame(rows, columns=[*GROUP, "rounds", "sparsity", *columns, "double_win"])
@@ -245,10 +220,7 @@ def verdict(
     Example:
         >>> verdict(records.table("transfer", study="tour_full"), rule="eq3", extreme="prefix")
     """
-    if extreme not in EXTREMES:
-        raise ValueError(
-            f"extreme={extreme!r}: want one of {EXTREMES}; 'max' is the largest winning level"
-        )
+    _refuse_unknown_readings(extreme=extreme)
     levels = criteria(table, rule, ddof)
     for line in chance_warnings(levels):
         warnings.warn(line, stacklevel=2)
@@ -352,29 +324,34 @@ def extreme_probabilities(
     Raises:
         ValueError: one line, as `verdict`.
     """
-    reading = _Reading(rule, ddof)
+    _refuse_unknown_readings(rule=rule, ddof=ddof, extreme=extreme)
     rng = np.random.default_rng(0)
-    wins: dict[tuple, dict[str, dict[int, np.ndarray]]] = {}
+    passes: dict[tuple, dict[int, list[np.ndarray]]] = {}  # by curve and rounds, each criterion's
     for (pretraining, dataset, fraction), criterion, cells in runs_by_cell(table):
-        if criterion not in CRITERIA or len(getattr(cells.get(("dense", 0)), "values", ())) < 2:
+        values = {cell: np.array(list(runs.values.values())) for cell, runs in cells.items()}
+        if criterion not in CRITERIA or len(values.get(("dense", 0), ())) < 2:
             continue
-        residuals = _residuals(cells)
-        again = {key: _redrawn(runs, residuals, rng, draws) for key, runs in cells.items()}
-        dense = again.pop(("dense", 0))
-        threshold = dense.mean(axis=1)
-        if reading.rule == "one_std":
-            threshold = threshold - dense.std(axis=1, ddof=ddof)
-        for (method, rounds), values in again.items():
-            curve = wins.setdefault((pretraining, method, dataset, fraction), {})
-            passes = values.mean(axis=1) >= threshold - TOLERANCE
-            curve.setdefault(criterion, {})[rounds] = passes
+        residuals = np.concatenate(
+            [
+                (own - own.mean()) * np.sqrt(len(own) / (len(own) - 1))
+                for own in values.values()
+                if len(own) > 1
+            ]
+        )
+        again = {
+            cell: own.mean() + rng.choice(residuals, size=(draws, len(own)))
+            for cell, own in values.items()
+        }
+        threshold = _threshold(again.pop(("dense", 0)), rule, ddof)
+        for (method, rounds), own in again.items():
+            curve = passes.setdefault((pretraining, method, dataset, fraction), {})
+            curve.setdefault(rounds, []).append(own.mean(axis=1) >= threshold - TOLERANCE)
     rows = []
-    for curve, by_criterion in wins.items():
-        ladders = {tuple(sorted(levels)) for levels in by_criterion.values()}
-        if len(by_criterion) < len(CRITERIA) or len(ladders) > 1:
+    for curve, levels in passes.items():
+        if any(len(by_criterion) < len(CRITERIA) for by_criterion in levels.values()):
             continue
-        ladder = sorted(ladders.pop())
-        won = np.all([[levels[r] for r in ladder] for levels in by_criterion.values()], axis=0)
+        ladder = sorted(levels)
+        won = np.array([np.all(levels[rounds], axis=0) for rounds in ladder])
         if extreme == "prefix":
             won = np.logical_and.accumulate(won, axis=0)
         reached = np.where(won, np.array(ladder)[:, None], 0).max(axis=0)
@@ -407,19 +384,3 @@ def chances_in_words(
         words.setdefault(curve, []).append(f"{level}: {100 * row['probability']:.0f} %")
     keys = curves[GROUP].itertuples(index=False, name=None)
     return [", ".join(words.get(key, [])) for key in keys]
-
-
-def _residuals(cells: dict[tuple[str, int], Runs]) -> np.ndarray:
-    """What single runs deviate from their cells' means, pooled and scaled to full variance."""
-    found = [np.zeros(1)]
-    for runs in cells.values():
-        values = np.array(list(runs.values.values()))
-        if len(values) > 1:
-            found.append((values - values.mean()) * np.sqrt(len(values) / (len(values) - 1)))
-    return np.concatenate(found[1:] or found)
-
-
-def _redrawn(runs: Runs, residuals: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
-    """(draws, seeds) accuracies of a cell, as if its networks had been trained again."""
-    values = np.array(list(runs.values.values()))
-    return values.mean() + rng.choice(residuals, size=(draws, len(values)))

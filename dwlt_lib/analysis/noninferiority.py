@@ -8,20 +8,23 @@ an outcome that more seeds or more test images would resolve.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from dwlt_lib.analysis import double_win, statistics
 from dwlt_lib.analysis.statistics import CONFIDENCE, CRITERIA, STRONG, Difference, Outcomes
-from dwlt_lib.analysis.tables import GROUP
+from dwlt_lib.analysis.tables import GROUP, TASK
 from dwlt_lib.config.specs import Pretraining
 from dwlt_lib.config.studies import Margins
 
 MATCHES, FALLS_SHORT, UNDECIDED, UNKNOWN = "matches", "falls short", "undecided", "unknown"
 STATUSES = (MATCHES, FALLS_SHORT, UNDECIDED, UNKNOWN)
+
+MEASURES = ("difference", "se", "df", "skewness", "low", "high")
+"""What is told of each criterion, of `statistics.differences`."""
 
 
 def noninferiority(
@@ -58,29 +61,29 @@ def noninferiority(
         ValueError: one line, as `tables.replicates`.
     """
     margins = margins or Margins()
-    levels = double_win.criteria(table, rule="eq3")
     found = statistics.differences(table, outcomes, confidence)
     by_level = {
         tuple(row[column] for column in [*GROUP, "rounds", "criterion"]): row
         for row in found.to_dict("records")
     }
+    nothing = dict.fromkeys(MEASURES, np.nan)
     chances = chances_of(table)
     rows = []
-    for level in levels.to_dict("records"):
-        key = tuple(level[column] for column in [*GROUP, "rounds"])
+    for level in double_win.criteria(table, rule="eq3").to_dict("records"):
         row = {column: level[column] for column in [*GROUP, "rounds", "sparsity"]}
+        key = tuple(level[column] for column in [*GROUP, "rounds"])
         for name, (_, metric) in (CRITERIA | STRONG).items():
-            own = by_level.get((*key, name))
+            own = by_level.get((*key, name), nothing)
+            if level.get(f"{name}_status") == UNKNOWN:
+                own = nothing
             dense = level.get(f"{name}_dense", level["AT_RA_dense"])
-            margin = margin_of(margins, metric, dense, chances.get((level["dataset"]), 0.0))
+            margin = margin_of(margins, metric, dense, chances.get(level["dataset"], 0.0))
+            row |= {f"{name}_{measure}": own[measure] for measure in MEASURES}
             row[f"{name}_margin"] = margin
-            known = own is not None and level.get(f"{name}_status") != UNKNOWN
-            for column in ("difference", "se", "df", "skewness", "low", "high"):
-                row[f"{name}_{column}"] = own[column] if own and known else np.nan
-            row[f"{name}_status"] = _status(own if known else None, margin, confidence)
+            row[f"{name}_status"] = _status(own, margin, confidence)
         row["status"] = _joint(row[f"{name}_status"] for name in CRITERIA)
         rows.append(row)
-    measures = ("difference", "se", "df", "skewness", "low", "high", "margin", "status")
+    measures = (*MEASURES, "margin", "status")
     columns = [f"{name}_{measure}" for name in CRITERIA | STRONG for measure in measures]
     return pd.DataFrame(rows, columns=[*GROUP, "rounds", "sparsity", *columns, "status"])
 
@@ -116,10 +119,10 @@ def margin_of(margins: Margins, metric: str, dense: float, chance: float) -> flo
     return own * max(dense - chance, 0.0) if margins.relative else own
 
 
-def _status(row: dict | None, margin: float, confidence: float) -> str:
-    if row is None or np.isnan(row["se"]):
+def _status(row: Mapping[Any, Any], margin: float, confidence: float) -> str:
+    if np.isnan(row["se"]):
         return UNKNOWN
-    d = Difference(**{name: row[name] for name in Difference.__dataclass_fields__})
+    d = Difference(row["difference"], row["se"], row["df"], row["skewness"])
     if d.low(confidence) > -margin:
         return MATCHES
     if d.high(1 - (1 - confidence) / len(CRITERIA)) < -margin:
@@ -158,36 +161,27 @@ def certified(levels: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for curve, own in levels.sort_values("rounds").groupby(GROUP):
-        own = own.reset_index(drop=True)
-        lower = leading(own["status"] == MATCHES)
-        upper = leading((own["status"] == FALLS_SHORT)[::-1])
+        status = own["status"].to_numpy()
+        rounds, sparsity = [0, *own["rounds"], None], [0.0, *own["sparsity"], np.nan]
+        last = leading(status == MATCHES)
+        first = len(own) + 1 - leading(status[::-1] == FALLS_SHORT)
         row = dict(zip(GROUP, curve, strict=True))
-        row |= {"at_least_rounds": 0, "at_least_sparsity": 0.0}
-        row |= {"below_rounds": None, "below_sparsity": np.nan}
-        if lower:
-            level = own.iloc[lower - 1]
-            row |= {"at_least_rounds": level["rounds"], "at_least_sparsity": level["sparsity"]}
-        if upper:
-            level = own.iloc[len(own) - upper]
-            row |= {"below_rounds": level["rounds"], "below_sparsity": level["sparsity"]}
-        counts = own["status"].value_counts()
+        row |= {"at_least_rounds": rounds[last], "at_least_sparsity": sparsity[last]}
+        row |= {"below_rounds": rounds[first], "below_sparsity": sparsity[first]}
         row |= {"levels": len(own)}
-        row |= {status.replace(" ", "_"): int(counts.get(status, 0)) for status in STATUSES}
-        rows.append(row)
-    names = [status.replace(" ", "_") for status in STATUSES]
+        rows.append(row | {_column(one): int((status == one).sum()) for one in STATUSES})
     columns = ["at_least_rounds", "at_least_sparsity", "below_rounds", "below_sparsity", "levels"]
-    found = pd.DataFrame(rows, columns=[*GROUP, *columns, *names])
+    found = pd.DataFrame(rows, columns=[*GROUP, *columns, *map(_column, STATUSES)])
     found = found.astype({"at_least_rounds": "Int64", "below_rounds": "Int64"})
-    task = ["pretraining", "dataset", "fraction"]
-    random = found[found["method"] == "RP"].set_index(task)["at_least_sparsity"]
-    found["shared_with_random"] = [
-        random.get(key, np.nan) if method != "RP" else np.nan
-        for method, key in zip(
-            found["method"], found[task].itertuples(index=False, name=None), strict=True
-        )
-    ]
+    random = found[found["method"] == "RP"].set_index(TASK)["at_least_sparsity"]
+    found = found.join(random.rename("shared_with_random"), on=TASK)
+    found["shared_with_random"] = found["shared_with_random"].mask(found["method"] == "RP")
     found["text"] = [_text(row) for row in found.to_dict("records")]
     return found
+
+
+def _column(status: str) -> str:
+    return status.replace(" ", "_")
 
 
 def leading(flags: Sequence[bool] | pd.Series) -> int:

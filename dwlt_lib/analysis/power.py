@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from dwlt_lib.analysis.statistics import (
     runs_by_cell,
     seeds_needed,
 )
+from dwlt_lib.analysis.tables import TASK
 from dwlt_lib.config.studies import Margins
 
 ASSUMED_SD = 0.015
@@ -42,40 +44,38 @@ def proposals(
         ValueError: one line, as `tables.replicates`.
     """
     margins = margins or Margins()
+    metrics = [metric for _, metric in CRITERIA.values()]
     found = 0
     if len(table):
         chances = chances_of(table)
-        limits: dict[tuple, list[float]] = {}
-        noise: dict[tuple, dict[str, float]] = {}
-        levels: dict[tuple, int] = {}
-        for group, criterion, cells in runs_by_cell(table):
-            if criterion in CRITERIA:
-                fitted = fit_noise([runs.values for runs in cells.values()])
-                # both parts: new seeds bring common luck, too
-                variance = fitted.residual / max(1 - fitted.rho, 1e-9)
-                noise.setdefault(group, {})[criterion] = float(np.sqrt(variance))
-                dense = cells["dense", 0].values if ("dense", 0) in cells else {0: np.nan}
-                mean, chance = float(np.mean(list(dense.values()))), chances.get(group[1], 0.0)
-                margin = margin_of(margins, CRITERIA[criterion][1], mean, chance)
-                limits.setdefault(group, []).append(margin)
-                levels[group] = max(1, len({key for key in cells if key[1] > 0}))
-        images = differences(table, outcomes)
-        keys = ["pretraining", "dataset", "fraction", "criterion"]
-        image_ses = images.groupby(keys)["image_se"].median().to_dict()
-        for group, sds in noise.items():
-            if len(sds) < len(CRITERIA) or np.isnan([*sds.values(), *limits[group]]).any():
+        images = differences(table, outcomes).groupby([*TASK, "criterion"])["image_se"].median()
+        for group, of_group in groupby(runs_by_cell(table), key=lambda found: found[0]):
+            of_group = {criterion: cells for _, criterion, cells in of_group}
+            if not of_group.keys() >= CRITERIA.keys():
                 continue
-            ses = [image_ses.get((*group, criterion), 0.0) for criterion in CRITERIA]
-            pretraining, dataset, fraction = group
-            name = f"theta_{pretraining}, {dataset} {100 * fraction:g} %"
-            of_seeds = [sds[criterion] for criterion in CRITERIA]
-            yield f"{name}: {_proposal(levels[group], limits[group], of_seeds, ses)}"
+            cells = [of_group[criterion] for criterion in CRITERIA]
+            noise = [fit_noise([runs.values for runs in own.values()]) for own in cells]
+            # both parts: new seeds bring common luck, too
+            sds = [float(np.sqrt(own.residual / max(1 - own.rho, 1e-9))) for own in noise]
+            dense = [
+                own["dense", 0].values if ("dense", 0) in own else {0: np.nan} for own in cells
+            ]
+            limits = [
+                margin_of(margins, metric, np.mean(list(own.values())), chances.get(group[1], 0.0))
+                for metric, own in zip(metrics, dense, strict=True)
+            ]
+            if np.isnan([*sds, *limits]).any():
+                continue
+            levels = max(1, len({cell for cell in cells[-1] if cell[1] > 0}))
+            image_ses = [images.get((*group, criterion), 0.0) for criterion in CRITERIA]
+            name = f"theta_{group[0]}, {group[1]} {100 * group[2]:g} %"
+            yield f"{name}: {_proposal(levels, limits, sds, image_ses)}"
             found += 1
     if not found and margins.relative:
         yield "no replicates yet; relative margins need the accuracies of dense networks: run those"
     elif not found:
         sds, nothing = [ASSUMED_SD] * len(CRITERIA), [0.0] * len(CRITERIA)
-        assumed = [margin_of(margins, metric, 1.0, 0.0) for _, metric in CRITERIA.values()]
+        assumed = [margin_of(margins, metric, 1.0, 0.0) for metric in metrics]
         text = _proposal(ASSUMED_LEVELS, assumed, sds, nothing)
         yield f"no replicates yet; with an assumed noise: {text}"
 

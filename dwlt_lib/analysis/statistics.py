@@ -12,13 +12,13 @@ tell little of one, and rho = s_b^2 / (s_b^2 + s_r^2) says how much pairing by s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri, stdtrit
 
-from dwlt_lib.analysis.tables import GROUP, base_seeds, replicates
+from dwlt_lib.analysis.tables import GROUP, RUN, TASK, base_seeds, replicates
 
 Outcomes = Mapping[str, Mapping[str, np.ndarray]]
 """{id of a transfer: {SA, RA or worst: which test images are right, bool (N,)}}, as
@@ -189,28 +189,26 @@ def difference(level: Runs, dense: Runs, noise: Noise) -> Difference:
     off = sum(dense.values[s] for s in level.values) / n - mean_dense
     seeds = noise.residual * ((1 + noise.rho) / n + (1 - noise.rho) / n_dense)
     seeds += noise.rho_variance * off**2
-    images = _of_images(runs, weights) if level.bits and dense.bits else _of_unpaired_images(runs)
-    total, df = seeds + images.variance, noise.df
-    if images.error > 0 and df > 0:
-        df = total**2 / (seeds**2 / df + images.error / 2)
-    skewness = images.third / total**1.5 if total > 0 else 0.0
-    return Difference(d, np.sqrt(total), df, skewness, np.sqrt(seeds), np.sqrt(images.variance))
+    if level.bits and dense.bits:
+        images, images_error, third = _of_images(runs, weights)
+    else:
+        images, images_error = _of_unpaired_images(runs)
+        third = 0.0
+    total, df = seeds + images, noise.df
+    if images_error > 0 and df > 0:
+        df = total**2 / (seeds**2 / df + images_error / 2)
+    skewness = third / total**1.5 if total > 0 else 0.0
+    return Difference(d, np.sqrt(total), df, skewness, np.sqrt(seeds), np.sqrt(images))
 
 
-@dataclass(frozen=True)
-class _Images:
-    """What the sample of test images does to a difference."""
+def _of_images(
+    runs: dict[str, Runs], weights: dict[tuple[str, int], float]
+) -> tuple[float, float, float]:
+    """What the sample of images does to a difference, from bits.
 
-    variance: float
-    """s_img^2 / N."""
-    error: float
-    """Variance of that estimate."""
-    third: float
-    """Third central moment of the difference."""
-
-
-def _of_images(runs: dict[str, Runs], weights: dict[tuple[str, int], float]) -> _Images:
-    """The images' part of `difference`, from bits; the variance is at least 0."""
+    Returns s_img^2 / N, at least 0; the variance of that; and the difference's third central
+    moment.
+    """
     bits = np.array([runs[which].bits[s] for which, s in weights], dtype=float)
     w, images = np.array(list(weights.values())), bits.shape[1]
     flips = 0.0
@@ -222,18 +220,18 @@ def _of_images(runs: dict[str, Runs], weights: dict[tuple[str, int], float]) -> 
     centred = per_image - per_image.mean()
     second, third, fourth = (float((centred**k).mean()) for k in (2, 3, 4))
     variance = max(second * images / max(images - 1, 1) - flips, 0.0) / images
-    return _Images(variance, (fourth - second**2) / images**3, third / images**2)
+    return variance, (fourth - second**2) / images**3, third / images**2
 
 
-def _of_unpaired_images(runs: dict[str, Runs]) -> _Images:
-    """The images' part of the variance where it is not known which of them are right."""
+def _of_unpaired_images(runs: dict[str, Runs]) -> tuple[float, float]:
+    """The same variance, and that of it, where it is not known which images are right."""
     total = error = 0.0
     for own in runs.values():
         p = float(np.mean(list(own.values.values())))
         if own.images == own.images:  # NaN, not known, equals nothing
             total += p * (1 - p) / own.images
             error = 2 * total**2 / max(own.images - 1, 1)
-    return _Images(total, error, 0.0)
+    return total, error
 
 
 def differences(
@@ -264,15 +262,12 @@ def differences(
             if rounds == 0 or dense is None or not level.values.keys() <= dense.values.keys():
                 continue
             d = difference(level, dense, noise)
-            row = dict(zip(["pretraining", "dataset", "fraction"], group, strict=True))
-            row |= {"method": method, "rounds": rounds, "criterion": criterion}
-            row |= {"difference": d.difference, "se": d.se, "df": d.df}
+            row = dict(zip(TASK, group, strict=True)) | asdict(d)
+            row |= {"method": method, "rounds": rounds, "criterion": criterion, "rho": noise.rho}
             row |= {"low": d.low(confidence), "high": d.high(confidence)}
-            row |= {"seed_se": d.seed_se, "image_se": d.image_se, "skewness": d.skewness}
-            row |= {"rho": noise.rho}
             row |= {"n_level": len(level.values), "n_dense": len(dense.values)}
             rows.append(row | {"test_images": level.images})
-    numbers = ["difference", "se", "df", "low", "high", "seed_se", "image_se", "skewness", "rho"]
+    numbers = [*(each.name for each in fields(Difference)), "low", "high", "rho"]
     columns = [*GROUP, "rounds", "criterion", *numbers, "n_level", "n_dense", "test_images"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -294,52 +289,57 @@ def runs_by_cell(
         ValueError: one line, as `tables.replicates`.
     """
     rows = replicates(table)
-    bits = _bits(table, outcomes or {})
-    for group, own in rows.groupby(["pretraining", "dataset", "fraction"]):
+    right = right_images(table, outcomes or {})
+    for group, own in rows.groupby(TASK):
         for criterion, (regime, metric) in (CRITERIA | STRONG).items():
             cells: dict[tuple[str, int], Runs] = {}
-            regime_rows = own[own["regime"] == regime]
-            for _, runs in regime_rows.groupby(["method", "rounds"]):
-                method, rounds = str(runs["method"].iloc[0]), int(runs["rounds"].iloc[0])
-                of_cell, seeds = bits[metric], [int(seed) for seed in runs["seed"]]
-                keys = {seed: (*group, method, rounds, regime, seed) for seed in seeds}
-                own_bits = {s: of_cell[key] for s, key in keys.items() if key in of_cell}
-                if len(own_bits) < len(seeds):
-                    own_bits = {}
-                images = float(runs["test_images"].iloc[0])
-                if own_bits:
-                    images = len(own_bits[seeds[0]])
+            for cell, runs in own[own["regime"] == regime].groupby(["method", "rounds"]):
+                tested = {
+                    run["seed"]: right.get(tuple(run[key] for key in RUN), {})
+                    for run in runs.to_dict("records")
+                }
+                bits = {seed: found[metric] for seed, found in tested.items() if metric in found}
+                if len(bits) < len(tested):
+                    bits = {}
+                images = runs["test_images"].iloc[0]
+                if bits:
+                    images = len(next(iter(bits.values())))
                 if metric == "worst":
-                    values = {s: float(right.mean()) for s, right in own_bits.items()}
+                    values = {seed: float(own_bits.mean()) for seed, own_bits in bits.items()}
                 else:
-                    pairs = zip(seeds, runs[metric], strict=True)
-                    values = {s: float(value) for s, value in pairs if pd.notna(value)}
+                    values = runs.set_index("seed")[metric].dropna().to_dict()
                 if values:
-                    cells[method, rounds] = Runs(values, own_bits, images)
+                    cells[cell] = Runs(values, bits, float(images))
             if cells:
                 yield group, criterion, cells
 
 
-def _bits(table: pd.DataFrame, outcomes: Outcomes) -> dict[str, dict[tuple, np.ndarray]]:
-    """{metric: {(pretraining, dataset, fraction, method, rounds, regime, seed): (N,) in [0, 1]}}.
+def right_images(table: pd.DataFrame, outcomes: Outcomes) -> dict[tuple, dict[str, np.ndarray]]:
+    """The correctness per image of each row of `tables.replicates`.
 
-    Rows that share a seed are averaged, as their accuracies are.
+    Args:
+        table: transfers.
+        outcomes: of as many of them as have it.
+
+    Returns:
+        {`tables.RUN` of a run: {SA, RA or worst: (N,) in [0, 1]}}. Rows that share a seed are
+        averaged, as their accuracies are; worst is there where it says more than RA, since a
+        further attack was tried.
     """
-    found: dict[str, dict[tuple, list[np.ndarray]]] = {"SA": {}, "RA": {}, "worst": {}}
-    if not outcomes:
-        return {metric: {} for metric in found}
+    found: dict[tuple, list[Mapping[str, np.ndarray]]] = {}
     for row in base_seeds(table).to_dict("records"):
-        own = outcomes.get(row["id"], {})
-        method = "dense" if row["rounds"] == 0 else row["method"]
-        key = (row["pretraining"], row["dataset"], row["fraction"], method, row["rounds"])
-        key = (*key, row["regime"], row["seed"])
-        for metric in found:
-            # worst says more than RA only where a further attack was tried
-            if metric in own and (metric != "worst" or own.keys() > {"SA", "RA", "worst"}):
-                found[metric].setdefault(key, []).append(own[metric])
+        if row.get("id") in outcomes:
+            method = row["method"] if row["rounds"] else "dense"
+            key = tuple((row | {"method": method})[column] for column in RUN)
+            found.setdefault(key, []).append(outcomes[row["id"]])
     return {
-        metric: {key: np.mean(values, axis=0) for key, values in by_key.items()}
-        for metric, by_key in found.items()
+        key: {
+            metric: np.mean([own[metric] for own in runs], axis=0)
+            for metric in ("SA", "RA", "worst")
+            if all(metric in own for own in runs)
+            and (metric != "worst" or runs[0].keys() > {"SA", "RA", "worst"})
+        }
+        for key, runs in found.items()
     }
 
 

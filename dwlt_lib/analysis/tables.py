@@ -5,7 +5,6 @@ of the network, counted in pruning rounds; the level with 0 rounds is the dense 
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,20 +24,14 @@ SAME_SPARSITY = 1e-3
 TASK = ["pretraining", "dataset", "fraction"]
 """Columns that name what tickets are compared on: theta_p and a share of a data set."""
 
+RUN = [*GROUP, "regime", "rounds", "seed"]
+"""Columns that name one transfer: a level under one regime, with one training seed."""
+
 SEEDS = ["theta_seed", "subset_seed", "mask_seed"]
 """Columns of the seeds besides that of training."""
 
 OPTIONAL = ["sparsity", "chance", "test_images"]
 _ONE_STUDY = "want one study: records.table('transfer', study=...)"
-
-
-@dataclass(frozen=True)
-class _NumberColumn:
-    """What a column of numbers may hold."""
-
-    expected: str
-    is_valid: Callable[[pd.Series], pd.Series]
-    may_be_missing: bool = True
 
 
 def _is_whole_number(values: pd.Series) -> pd.Series:
@@ -49,24 +42,22 @@ def _is_share(values: pd.Series) -> pd.Series:
     return (values >= -TOLERANCE) & (values <= 1 + TOLERANCE)
 
 
-_WHOLE_NUMBER = _NumberColumn("a whole number, 0 or more", _is_whole_number, may_be_missing=False)
-_SEED = _NumberColumn("a whole number, 0 or more", _is_whole_number)
-_ACCURACY = _NumberColumn("an accuracy as a fraction in [0, 1], not in percent", _is_share)
-NUMBERS = {
+_WHOLE_NUMBER = ("a whole number, 0 or more", _is_whole_number)
+_ACCURACY = ("an accuracy as a fraction in [0, 1], not in percent", _is_share)
+NUMBERS: dict[str, tuple[str, Callable[[pd.Series], pd.Series]]] = {
     "rounds": _WHOLE_NUMBER,
     "seed": _WHOLE_NUMBER,
-    **dict.fromkeys(SEEDS, _SEED),
-    "fraction": _NumberColumn(
-        "a share of the images in (0, 1]", lambda v: (v > 0) & (v <= 1), may_be_missing=False
-    ),
+    **dict.fromkeys(SEEDS, _WHOLE_NUMBER),
+    "fraction": ("a share of the images in (0, 1]", lambda v: (v > 0) & (v <= 1)),
     "SA": _ACCURACY,
     "RA": _ACCURACY,
-    "sparsity": _NumberColumn("a share of the weights in [0, 1]", _is_share),
+    "sparsity": ("a share of the weights in [0, 1]", _is_share),
     "chance": _ACCURACY,
-    "test_images": _NumberColumn(
-        "a number of images, 1 or more", lambda v: (v >= 1) & (v < np.inf)
-    ),
+    "test_images": ("a number of images, 1 or more", lambda v: (v >= 1) & (v < np.inf)),
 }
+"""What each column of numbers may hold, in words and as a test."""
+
+NEVER_MISSING = ("rounds", "seed", "fraction")
 
 
 def sparsities(table: pd.DataFrame) -> dict[int, float]:
@@ -82,8 +73,7 @@ def sparsities(table: pd.DataFrame) -> dict[int, float]:
     rounds = table["rounds"].astype(int)
     recorded = table.get("sparsity", pd.Series(np.nan, table.index))
     medians = pd.to_numeric(recorded).groupby(rounds).median()
-    levels = pd.DataFrame({"rounds": medians.index, "sparsity": medians.to_numpy()})
-    return {row["rounds"]: sparsity_of(row) for row in levels.to_dict("records")}
+    return {r: sparsity_of({"rounds": r, "sparsity": own}) for r, own in medians.items()}
 
 
 def sparsity_of(row: Mapping[Hashable, Any]) -> float:
@@ -188,11 +178,14 @@ def replicates(table: pd.DataFrame) -> pd.DataFrame:
             column `id`), or records of one level that differ in sparsity.
     """
     table = base_seeds(_checked(table))
-    keys = [*GROUP, "regime", "rounds", "seed"]
-    _refuse_two_records_for_one_setting(table, keys)
-    table = table.reindex(columns=[*keys, "SA", "RA", *OPTIONAL])
+    if "id" in table.columns:
+        counts = table.groupby(RUN, observed=True)["id"].nunique()
+        if (counts > 1).any():
+            setting = _named(RUN, counts.index[counts > 1][0])
+            raise ValueError(f"{setting}: two records for one setting; {_ONE_STUDY}")
+    table = table.reindex(columns=[*RUN, "SA", "RA", *OPTIONAL])
     table["sparsity"] = _level_sparsity(table)
-    by_seed = table.groupby(keys)
+    by_seed = table.groupby(RUN)
     complete = by_seed[["SA", "RA"]].count().eq(by_seed.size(), axis=0)
     means = by_seed[["SA", "RA"]].mean().where(complete)
     return means.join(by_seed[OPTIONAL].median()).reset_index()
@@ -200,7 +193,7 @@ def replicates(table: pd.DataFrame) -> pd.DataFrame:
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
     """The columns of a table of transfers that verdicts are about, as numbers and names."""
-    required = [*GROUP, "regime", "rounds", "seed", "SA", "RA"]
+    required = [*RUN, "SA", "RA"]
     missing = [column for column in required if column not in table.columns]
     if missing:
         raise ValueError(
@@ -235,30 +228,20 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
 
 def _as_numbers(values: pd.Series, column: str) -> pd.Series:
     """A column as floats; a value that is not allowed there is refused in one line."""
-    allowed = NUMBERS[column]
+    expected, is_allowed = NUMBERS[column]
     is_number = np.array([not isinstance(v, str | bool | np.bool_) for v in values], bool)
     parsed = pd.to_numeric(values.where(is_number), errors="coerce").astype("Float64")
     numbers = pd.Series(parsed.to_numpy(float, na_value=np.nan), values.index)
     with np.errstate(invalid="ignore"):
-        valid = np.where(values.isna(), allowed.may_be_missing, allowed.is_valid(numbers))
+        valid = np.where(values.isna(), column not in NEVER_MISSING, is_allowed(numbers))
     bad = ~is_number | ~valid
     if bad.any():
         value = values[bad].iloc[0]
         shown = f"{value!r} (text)" if isinstance(value, str) else f"{value}"
         raise ValueError(
-            f"{column} {shown} in {int(bad.sum())} of {len(values)} rows: want {allowed.expected}"
+            f"{column} {shown} in {int(bad.sum())} of {len(values)} rows: want {expected}"
         )
     return numbers
-
-
-def _refuse_two_records_for_one_setting(table: pd.DataFrame, keys: list[str]) -> None:
-    """Raises ValueError where a table that has ids holds several records for one setting."""
-    if "id" not in table.columns:
-        return
-    counts = table.groupby(keys, observed=True)["id"].nunique()
-    if (counts > 1).any():
-        setting = _named(keys, counts.index[counts > 1][0])
-        raise ValueError(f"{setting}: two records for one setting; {_ONE_STUDY}")
 
 
 def _level_sparsity(table: pd.DataFrame) -> pd.Series:
