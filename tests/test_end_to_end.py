@@ -123,9 +123,7 @@ def test_two_runs_of_one_study_at_once_make_what_one_makes_and_leave_nothing(inl
 
 
 def test_results_are_byte_identical_however_they_were_made(inline, papermill):
-    tables = [
-        dwlt(outputs, "results", TINY, "--format", "csv").stdout for outputs in (inline, papermill)
-    ]
+    tables = [dwlt(outputs, "results", TINY).stdout for outputs in (inline, papermill)]
     assert tables[0] == tables[1] and tables[0].count("\n") > 50
     assert "seconds" not in tables[0].splitlines()[0]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dwlt_lib.cli.options import Device, Params, split_commas
+from dwlt_lib.cli.options import Device, Params
 from dwlt_lib.cli.refusal import refusing
 from dwlt_lib.cli.results import read_study
 
@@ -18,9 +18,9 @@ def attack(
     params: Params,
     tickets: Annotated[
         list[str],
-        typer.Option(help="extreme, undecided, or ids of transfers; repeated, or with commas"),
-    ] = ["extreme"],  # noqa: B006  typer copies it
-    device: Annotated[Device, typer.Option(help="where to attack")] = Device.auto,
+        typer.Option(help="extreme, undecided, or the id of a transfer; may be repeated"),
+    ] = ["extreme"],
+    device: Annotated[Device, typer.Option(help="where to attack")] = "auto",
 ) -> None:
     """Attack tickets of a study by its strong attacks.
 
@@ -35,9 +35,9 @@ def attack(
     from dwlt_lib.records import store
 
     with refusing((ValueError, KeyError)):
-        wanted = robustness_specs(study, split_commas(tickets))
+        wanted = robustness_specs(study, tickets)
         missing = [spec for spec in wanted if not store.exists(spec)]
-        settings = runner.RunSettings(check_inputs(missing, device.value), say=print)
+        settings = runner.RunSettings(check_inputs(missing, device), say=print)
     with run_folders.opened(study, workers=False):
         status = runner.make_all(missing, settings)
         store.write_study(study, params)

@@ -8,26 +8,25 @@ from typing import Annotated
 
 import typer
 
-from dwlt_lib.cli.options import Device, check_choices, split_commas
-from dwlt_lib.cli.refusal import refusing
+from dwlt_lib.cli.options import Device, say
+from dwlt_lib.cli.refusal import refuse, refusing
 
 app = typer.Typer()
-TASKS, NETWORKS, SIZES = ["at", "st", "pgd20", "prune"], ["resnet20"], ["32"]  # unless asked
 
 
 @app.command(epilog="Example: dwlt bench --task at --task pgd20 --size 32 --json speed.json")
-def bench(  # noqa: PLR0913 - each is an option
-    device: Annotated[Device, typer.Option(help="where to measure")] = Device.auto,
+def bench(
+    device: Annotated[Device, typer.Option(help="where to measure")] = "auto",
     task: Annotated[
         list[str],
-        typer.Option(help="of at, st, pgd20, prune, surface; repeated, or with commas"),
-    ] = TASKS,
-    network: Annotated[
-        list[str], typer.Option(help="architectures; repeated, or with commas")
-    ] = NETWORKS,
+        typer.Option(help="at, st, pgd20, prune or surface; may be repeated"),
+    ] = ["at", "st", "pgd20", "prune"],
+    network: Annotated[list[str], typer.Option(help="an architecture; may be repeated")] = [
+        "resnet20"
+    ],
     size: Annotated[
-        list[str], typer.Option(help="sides of images in pixels; repeated, or with commas")
-    ] = SIZES,
+        list[int], typer.Option(min=8, max=1024, help="side of images in pixels; may be repeated")
+    ] = [32],
     batch: Annotated[int, typer.Option(min=2, help="images per step")] = 128,
     seconds: Annotated[float, typer.Option(min=1, help="for each table")] = 60,
     json: Annotated[Path | None, typer.Option(help="write the tables to this file, too")] = None,
@@ -36,14 +35,12 @@ def bench(  # noqa: PLR0913 - each is an option
     from dwlt_lib import files
     from dwlt_lib.benchmarks import bench
     from dwlt_lib.execution.devices import resolve_device
-    from dwlt_lib.models import architectures
+    from dwlt_lib.models.architectures import ARCHITECTURES
 
-    tasks, networks, sizes = split_commas(task), split_commas(network), split_commas(size)
-    with refusing():
-        check_choices("--task", tasks, bench.TASKS)
-        check_choices("--network", networks, architectures.ARCHITECTURES)
-        if not all(text.isdecimal() and 8 <= int(text) <= 1024 for text in sizes):
-            raise ValueError(f"--size {','.join(sizes)}: want pixels such as 32,224")
+    choices = {"--task": (task, bench.TASKS), "--network": (network, ARCHITECTURES)}
+    for option, (asked, known) in choices.items():
+        if unknown := set(asked) - set(known):
+            refuse(f"{option} {unknown.pop()}: want one of {', '.join(known)}")
     if json is not None:
         with refusing(option="--json"):
             if json.exists():
@@ -51,17 +48,7 @@ def bench(  # noqa: PLR0913 - each is an option
         files.check(json.absolute().parent)
     with refusing():
         tables = bench.bench(
-            resolve_device(device.value),
-            tuple(tasks),
-            tuple(networks),
-            tuple(map(int, sizes)),
-            batch,
-            seconds,
-            _say,
+            resolve_device(device), tuple(task), tuple(network), tuple(size), batch, seconds, say
         )
     if json is not None:
         files.write(json, dumps(tables, indent=1))
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -38,7 +38,7 @@ def lab(
 
 
 @app.command(epilog="Example: dwlt browse --study tour_full")
-def browse(  # noqa: PLR0913 - each is an option
+def browse(
     file: Annotated[
         Path | None,
         typer.Argument(help="a study's file, as dwlt publish writes it; else what ran here"),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dwlt_lib.cli.progress_bar import advance
+from dwlt_lib.cli.options import downloading
 from dwlt_lib.cli.refusal import refuse, warn
 
 app = typer.Typer(
@@ -57,22 +57,11 @@ def fetch(name: Row) -> None:
     Exit status 1: it is not there yet.
     """
     _row(name)
-    from tqdm import tqdm
-
     from dwlt_lib.config.datasets import data_root
     from dwlt_lib.data import sources
 
-    with tqdm(unit="B", unit_scale=True, disable=None, desc=name) as bar:
-        try:
-            there = sources.fetch(
-                name,
-                data_root(),
-                bar.write,
-                advance(bar),
-            )
-        except (ValueError, OSError) as error:
-            warn(str(error))
-            raise typer.Exit(1) from error
+    with downloading(name) as (report, advance):
+        there = sources.fetch(name, data_root(), report, advance)
     raise typer.Exit(0 if there else 1)
 
 

@@ -24,7 +24,7 @@ EXAMPLES = """Examples:
 
 dwlt run params/tour.yaml --budget 9m
 
-dwlt verdict params/tour.yaml --rule eq3
+dwlt verdict params/tour.yaml
 
 dwlt browse --study tour_full"""
 

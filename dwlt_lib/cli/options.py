@@ -1,26 +1,20 @@
-"""Arguments and options that several commands take, and how they are read."""
+"""What several commands take and do: arguments and options, lines of progress, downloads."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from enum import StrEnum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from dwlt_lib.cli.refusal import warn
+
 UNITS = {"s": 1, "m": 60, "h": 3600}  # seconds
 
-
-class Device(StrEnum):
-    """Where to compute; auto: on the GPU if there is one."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
+Device = Literal["auto", "cpu", "cuda"]
 Params = Annotated[Path, typer.Argument(help="a study's parameter file, such as params/tour.yaml")]
 
 
@@ -42,30 +36,41 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def split_commas(values: Iterable[str]) -> list[str]:
-    """The values of an option that is repeated (`--task at --task st`) or has commas (`at,st`).
+def say(line: str) -> None:
+    """Print a line at once, whoever reads it.
 
     Args:
-        values: as typer gives them.
-
-    Returns:
-        One value each, without blanks around them.
+        line: to print.
     """
-    return [part.strip() for value in values for part in value.split(",")]
+    print(line, flush=True)
 
 
-def check_choices(option: str, values: Iterable[str], choices: Iterable[str]) -> None:
-    """Refuse a value that is not among the choices.
+@contextmanager
+def downloading(
+    name: str,
+) -> Iterator[tuple[Callable[[str], None], Callable[[int, int | None], None]]]:
+    """A bar beside a download; one that fails ends the command in one line.
 
     Args:
-        option: its name in the error, such as "--task".
-        values: that were given.
-        choices: that there are.
+        name: what is downloaded.
+
+    Yields:
+        A function that prints a line above the bar, and one of the bytes so far and of all bytes
+        (None if they are not known) that moves it.
 
     Raises:
-        ValueError: one line, which names the first value that is no choice.
+        Exit: with status 1, if the download failed.
     """
-    choices = list(choices)
-    for value in values:
-        if value not in choices:
-            raise ValueError(f"{option} {value}: want of {', '.join(choices)}")
+    from tqdm import tqdm
+
+    with tqdm(unit="B", unit_scale=True, disable=None, desc=name) as bar:
+
+        def advance(done: int, whole: int | None) -> None:
+            bar.reset(whole)
+            bar.update(done)
+
+        try:
+            yield bar.write, advance
+        except (ValueError, OSError) as error:
+            warn(str(error))
+            raise typer.Exit(1) from error

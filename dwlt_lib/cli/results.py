@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from enum import StrEnum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,84 +22,41 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-class Format(StrEnum):
-    """How a table is printed."""
-
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
-
-
-class Rule(StrEnum):
-    """one_std: within one standard deviation of dense; eq3: the paper's equation 3."""
-
-    one_std = "one_std"
-    eq3 = "eq3"
-
-
-class Extreme(StrEnum):
-    """max: the sparsest winning level; prefix: the last before the first that does not win."""
-
-    max = "max"
-    prefix = "prefix"
-
-
-@app.command(epilog="Example: dwlt results params/tour.yaml --format json > tour.json")
+@app.command(epilog="Example: dwlt results params/tour.yaml > tour.csv")
 def results(
     params: Params,
-    format: Annotated[Format, typer.Option("--format", help="of the table")] = Format.csv,
     variance: Annotated[
         bool, typer.Option("--variance", help="print how much each seed moves accuracies instead")
     ] = False,
 ) -> None:
-    """Print one row per record of a study, sorted; times and hosts are left out."""
+    """Print one row per record of a study as CSV, sorted; times and hosts are left out."""
     study = read_study(params)
-    _warn_of_changes(study, params)
-    if variance:
-        table, all_read = read_table(study.name, "transfer")
-        _print_variance(table)
-        raise typer.Exit(0 if all_read else 1)
-    table, all_read = read_table(study.name)
-    table = table.drop(columns="seconds")
-    if format is Format.csv:
-        table.to_csv(sys.stdout, index=False)
-    elif format is Format.json:
-        print(table.to_json(orient="records", indent=1))
-    else:
-        sys.stdout.buffer.write(table.to_parquet(index=False))
-    raise typer.Exit(0 if all_read else 1)
+    with table_of(study, params) as table:
+        if variance:
+            _print_variance(table)
+        else:
+            table.drop(columns="seconds").to_csv(sys.stdout, index=False)
 
 
-@app.command(epilog="Example: dwlt verdict params/tour.yaml --rule eq3")
+@app.command(epilog="Example: dwlt verdict params/tour.yaml")
 def verdict(
     params: Params,
-    rule: Annotated[Rule, typer.Option(help="when a ticket matches dense")] = Rule.one_std,
-    ddof: Annotated[
-        int, typer.Option(min=0, max=1, help="of the standard deviation over seeds")
-    ] = 1,
-    extreme: Annotated[
-        Extreme, typer.Option(help="the sparsest winning level, or the last without a gap")
-    ] = Extreme.max,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="as a table for README, without the paper's rule")
     ] = False,
 ) -> None:
     """Print which tickets are double-win and how sure that is, and what the paper's rule says.
 
-    One row per pre-training, method, data set and fraction. --rule, --ddof and --extreme are the
-    paper's rule's.
+    One row per pre-training, method, data set and fraction.
     """
     study = read_study(params)
-    _warn_of_changes(study, params)
-    if markdown:
-        from dwlt_lib.analysis import noninferiority
+    from dwlt_lib.analysis import noninferiority
 
-        table, all_read = read_table(study.name)
-        with refusing():
+    with table_of(study, params) as table:
+        if markdown:
             print(noninferiority.as_markdown(_certified(study, table)))
-        raise typer.Exit(0 if all_read else 1)
-    all_read = print_verdict(study, rule.value, ddof, extreme.value)
-    raise typer.Exit(0 if all_read else 1)
+        else:
+            print_verdict(study, table)
 
 
 @app.command(epilog="Example: dwlt claims params/tour_full.yaml --markdown")
@@ -108,15 +66,12 @@ def claims(
 ) -> None:
     """Print what a study says of the paper's claims: first what is decided, then what is not."""
     study = read_study(params)
-    _warn_of_changes(study, params)
     from dwlt_lib import report
     from dwlt_lib.analysis.claims import as_markdown, as_text
 
-    table, all_read = read_table(study.name)
-    with refusing():
+    with table_of(study, params) as table:
         found = report.judge_claims(table, study.margins)
-    print(as_markdown(found) if markdown else as_text(found))
-    raise typer.Exit(0 if all_read else 1)
+        print(as_markdown(found) if markdown else as_text(found))
 
 
 @app.command(epilog="Example: dwlt simulate --studies 500")
@@ -181,60 +136,61 @@ def read_study(params: Path) -> Study:
         return study_files.read_study(params)
 
 
-def read_table(study_name: str, kind: str | None = None) -> tuple[pd.DataFrame, bool]:
-    """A study's records as a table; what cannot be read is named on stderr, a line each.
+@contextmanager
+def table_of(study: Study, params: Path) -> Iterator[pd.DataFrame]:
+    """A study's records as a table, of which the block prints something.
+
+    On stderr it says where they are read from if not here, whether they are of former parameters,
+    and, a line each, what cannot be read.
 
     Args:
-        study_name: of a study that was planned here or published.
-        kind: only records of this kind; None for all.
+        study: what was planned here, or published.
+        params: its parameter file.
 
-    Returns:
-        The table, and whether all records that are there could be read.
+    Yields:
+        The table.
 
     Raises:
-        Exit: with status 2, if there is no such study.
+        Exit: with status 2, if there is no such study or the block finds its table wanting; after
+            the block with status 1, if a record could not be read.
     """
     from dwlt_lib.records import store
 
     damaged: list[str] = []
     with refusing(KeyError):
-        if line := store.published_source(study_name):
-            print(line, file=sys.stderr)
-        table = store.table(kind, study=study_name, damaged=damaged)
+        if store.has_changed(study):
+            warn(
+                f"{study.name}: {params} or its images have changed since the study was planned,"
+                f" and this is of the plan before; make what is new: dwlt run {params}"
+            )
+        if line := store.published_source(study.name):
+            warn(line)
+        table = store.table(study=study.name, damaged=damaged)
     for line in damaged:
         warn(line)
-    return table, not damaged
+    with refusing():
+        yield table
+    if damaged:
+        raise typer.Exit(1)
 
 
-def print_verdict(
-    study: Study,
-    rule: Literal["one_std", "eq3"] = "one_std",
-    ddof: int = 1,
-    extreme: Literal["max", "prefix"] = "max",
-) -> bool:
+def print_verdict(study: Study, records: pd.DataFrame) -> None:
     """Print a study's verdict, and that of the paper's rule.
 
     Args:
-        study: whose records and margins count.
-        rule: of the paper, as are the next two.
-        ddof: of its standard deviation.
-        extreme: which level it names.
-
-    Returns:
-        Whether all of the study's records that are there could be read.
+        study: whose margins count.
+        records: its table.
     """
     from dwlt_lib.analysis import double_win
 
-    records, all_read = read_table(study.name)
     table = records[records["kind"] == "transfer"]
-    with refusing(), warnings.catch_warnings(action="ignore"):
-        certified = _certified(study, records)
-        paper = double_win.verdict(table, rule=rule, ddof=ddof, extreme=extreme)
-        probabilities = double_win.extreme_probabilities(table, rule, ddof, extreme)
-        lines = double_win.chance_warnings(double_win.criteria(table, rule, ddof))
+    with warnings.catch_warnings(action="ignore"):
+        certified, paper = _certified(study, records), double_win.verdict(table)
+        probabilities = double_win.extreme_probabilities(table)
+        lines = double_win.chance_warnings(double_win.criteria(table))
     if paper.empty:
         print("no verdict yet: no ticket has been transferred under ST and AT")
-        return all_read
+        return
     own = study.margins
     points = f"SA {100 * own.SA:g} and RA {100 * own.RA:g}"
     unit = "% of what dense reaches above chance" if own.relative else "points"
@@ -244,16 +200,17 @@ def print_verdict(
     shown = certified.drop(columns=[*columns, "shared_with_random"])
     print(_named(shown).rename(columns={"text": "verdict"}).to_string(index=False))
     print(
-        f"\nby the paper's rule ({rule}, ddof {ddof}, extreme {extreme}), with the chance of each"
+        "\nby the paper's rule (within one standard deviation of dense, the sparsest level), with"
     )
-    print("level to be the extreme if all networks were trained again (bootstrap)")
+    print(
+        "the chance of each level to be the extreme if all networks were trained again (bootstrap)"
+    )
     for column in ("extreme_sparsity", "ST_SA", "AT_SA", "AT_RA"):
         paper[column] = paper[column].astype(float).map(_percent)
     paper["chances"] = double_win.chances_in_words(paper, probabilities, table)
     print(_named(paper).drop(columns="extreme_rounds").to_string(index=False))
     for line in lines:
         print(f"warning: {line}")
-    return all_read
 
 
 def verdict_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
@@ -311,8 +268,7 @@ def _print_variance(table: pd.DataFrame) -> None:
     """How much theta_p, mask, subset, training seed and test images move each criterion."""
     from dwlt_lib.analysis import statistics
 
-    with refusing():
-        found = statistics.variance_components(table)
+    found = statistics.variance_components(table[table["kind"] == "transfer"])
     points = (100 * found["sd"]).map("{:.2f}".format).str.replace("nan", "-")
     found["sd"] = points + found["df"].map(lambda df: f" ({df} df)" if df else "")
     keys = ["dataset", "fraction", "criterion"]
@@ -328,15 +284,3 @@ def _percent(value: float) -> str:
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """The table with fractions in percent, as people read them."""
     return table.assign(fraction=(100 * table["fraction"]).map("{:g} %".format))
-
-
-def _warn_of_changes(study: Study, params: Path) -> None:
-    """Say on stderr if the records are those of the study's former parameters or images."""
-    from dwlt_lib.records import store
-
-    if store.has_changed(study):
-        print(
-            f"{study.name}: {params} or its images have changed since the study was planned, and"
-            f" this is of the plan before; make what is new: dwlt run {params}",
-            file=sys.stderr,
-        )

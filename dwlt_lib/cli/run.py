@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dwlt_lib.cli.options import Device, Params, parse_duration
+from dwlt_lib.cli.options import Device, Params, parse_duration, say
 from dwlt_lib.cli.refusal import refuse, refusing
-from dwlt_lib.cli.results import (
-    print_power,
-    print_verdict,
-    read_study,
-    read_table,
-    verdict_table,
-)
+from dwlt_lib.cli.results import print_power, print_verdict, read_study, table_of, verdict_table
 
 if TYPE_CHECKING:
     from dwlt_lib.config.studies import Study
 
 app = typer.Typer()
-DEVICES = [1, 8, 64]  # numbers that dwlt plan predicts for, unless asked
-
-
-class Executor(StrEnum):
-    """papermill: notebooks in worker processes; inline: this process, without notebooks."""
-
-    papermill = "papermill"
-    inline = "inline"
 
 
 @app.command(epilog="Example: dwlt run params/tour.yaml --workers 2 --budget 9m")
@@ -45,9 +30,10 @@ def run(
         str | None, typer.Option(help="stop cleanly after this long, such as 90s, 9m or 2h")
     ] = None,
     executor: Annotated[
-        Executor, typer.Option(help="notebooks in processes, or this process without them")
-    ] = Executor.papermill,
-    device: Annotated[Device, typer.Option(help="where to train")] = Device.auto,
+        Literal["papermill", "inline"],
+        typer.Option(help="notebooks in processes, or this process without them"),
+    ] = "papermill",
+    device: Annotated[Device, typer.Option(help="where to train")] = "auto",
 ) -> None:
     """Make the missing records of a study, then its figures and report.
 
@@ -62,11 +48,11 @@ def run(
     from dwlt_lib.execution.workers import local_pool, start_server
     from dwlt_lib.records import store
 
-    missing, inline = missing_specs(study), executor is Executor.inline
+    missing, inline = missing_specs(study), executor == "inline"
     if missing and not inline:
         start_server()  # its imports run beside the checks
     with refusing():
-        settings = runner.RunSettings(check_inputs(missing, device.value), deadline, _say)
+        settings = runner.RunSettings(check_inputs(missing, device), deadline, say)
     with run_folders.opened(study, workers=not inline):
         store.write_study(study, params)
         if inline:
@@ -74,10 +60,10 @@ def run(
         with local_pool(study.name, workers, settings.device, deadline) as pool:
             status = runner.run_notebooks(study, params.resolve(), pool, settings)
         if status == runner.STOPPED:
-            _say("stopped by the budget; the same command goes on from here")
+            say("stopped by the budget; the same command goes on from here")
         else:  # figures need no GPU, but every core
             count = workers if settings.device == "cpu" else None
-            status = max(status, _report(study, count))
+            status = max(status, _report(study, params, count))
     raise typer.Exit(status)
 
 
@@ -88,7 +74,7 @@ def plan(
     ],
     devices: Annotated[
         list[int], typer.Option(min=1, help="number of devices to predict for; may be repeated")
-    ] = DEVICES,
+    ] = [1, 8, 64],
     rates: Annotated[
         Path | None, typer.Option(help="speeds that dwlt bench --json wrote elsewhere")
     ] = None,
@@ -115,7 +101,7 @@ def plan(
     with refusing(option="--rates"):
         speeds = forecast.read_speeds(rates) if rates else None
     for line in forecast.predict(whole, devices, speeds):
-        _say(line)
+        say(line)
 
 
 @app.command(epilog="Example: dwlt status params/tour.yaml")
@@ -145,7 +131,7 @@ def report(params: Params) -> None:
 
     with run_folders.opened(study, figures_only=True):
         store.write_study(study, params)
-        status = _report(study)
+        status = _report(study, params)
     raise typer.Exit(status)
 
 
@@ -166,16 +152,16 @@ def publish(params: Params) -> None:
         )
     files.check(store.outputs() / "reference")
     files.collect(store.outputs() / "reference")
-    table, _ = read_table(study.name)
-    tables = {
-        "results.csv": table.drop(columns="seconds").to_csv(index=False),
-        "verdict.csv": verdict_table(study, table).to_csv(index=False),
-    }
+    with table_of(study, params) as table:
+        tables = {
+            "results.csv": table.drop(columns="seconds").to_csv(index=False),
+            "verdict.csv": verdict_table(study, table).to_csv(index=False),
+        }
     page = store.study_dir(study.name) / "report.html"
     print(store.publish(study.name, tables, page if page.exists() else None))
 
 
-def _report(study: Study, workers: int | None = None) -> int:
+def _report(study: Study, params: Path, workers: int | None = None) -> int:
     """Draw a study's figures in workers, write its report, print its verdict; the exit status."""
     from dwlt_lib import report
     from dwlt_lib.execution.figures import run_figures
@@ -183,14 +169,11 @@ def _report(study: Study, workers: int | None = None) -> int:
     from dwlt_lib.records import store
 
     with local_pool(study.name, workers) as pool:
-        status, drawn = run_figures(study.name, pool, _say)
+        status, drawn = run_figures(study.name, pool, say)
     page = store.study_dir(study.name) / "report.html"
     if drawn or not page.exists():
         page = report.build(study.name)
-    all_read = print_verdict(study)
     print(f"report: {page}")
-    return status if all_read else max(status, 1)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    with table_of(study, params) as table:
+        print_verdict(study, table)
+    return status

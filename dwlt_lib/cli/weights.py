@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from dwlt_lib.cli.progress_bar import advance
-from dwlt_lib.cli.refusal import refuse, warn
+from dwlt_lib.cli.options import downloading
+from dwlt_lib.cli.refusal import refuse
 
 app = typer.Typer(
     no_args_is_help=True, help="Official pre-trained weights: fetch them, take them in safely."
 )
-
-
-class Source(StrEnum):
-    """Where a checkpoint comes from."""
-
-    std = "std"
-    at = "at"
-    fat = "fat"
 
 
 @app.command(
@@ -30,7 +21,8 @@ class Source(StrEnum):
 def import_(
     file: Annotated[Path, typer.Argument(help="an official checkpoint; nothing in it is ever run")],
     source: Annotated[
-        Source, typer.Option("--as", help="torchvision's, a robust one, or fast_adversarial's")
+        Literal["std", "at", "fat"],
+        typer.Option("--as", help="torchvision's, a robust one, or fast_adversarial's"),
     ],
     out: Annotated[Path, typer.Option(help="the safetensors file to write")],
 ) -> None:
@@ -41,7 +33,7 @@ def import_(
     from dwlt_lib.models import checkpoints, weight_files
 
     try:
-        checkpoint = checkpoints.read_checkpoint(file, source.value)
+        checkpoint = checkpoints.read_checkpoint(file, source)
         weight_files.write_checkpoint(checkpoint, out)
     except OSError as error:
         refuse(
@@ -63,16 +55,10 @@ def fetch(
 
     An interrupted one is continued.
     """
-    from tqdm import tqdm
-
     from dwlt_lib.models import pretrained
 
     if name not in pretrained.OFFICIAL:
         refuse(f"weights {name!r}: want one of {', '.join(pretrained.OFFICIAL)}")
-    with tqdm(unit="B", unit_scale=True, disable=None, desc=name) as bar:
-        try:
-            path, found = pretrained.fetch(name, progress=advance(bar))
-        except (OSError, ValueError) as error:
-            warn(str(error))
-            raise typer.Exit(1) from None
+    with downloading(name) as (_, advance):
+        path, found = pretrained.fetch(name, progress=advance)
     print(pretrained.describe(name, path, found))

@@ -9,29 +9,10 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any, Literal
 
+from dwlt_lib.config import specs
 from dwlt_lib.config.datasets import DataSet, Frozen
 from dwlt_lib.config.recipes import PGD, Regime, TrainingConfig, TrainingOverrides
-from dwlt_lib.config.specs import (
-    REGIME_OF,
-    REINITIALIZED,
-    SHUFFLED,
-    TRANSPLANTED,
-    UNKNOWN,
-    AttackSpec,
-    ImportedSpec,
-    MaskSpec,
-    Method,
-    Natural,
-    Pictures,
-    Pretraining,
-    PretrainingSpec,
-    RobustnessSpec,
-    Spec,
-    SurfaceSpec,
-    TrajectorySpec,
-    TransferSpec,
-    with_upstream,
-)
+from dwlt_lib.config.specs import Method, Natural, Pictures, Pretraining, Spec
 from dwlt_lib.config.studies import DENSE, Grid, Masks, Study, dataset, found_by
 
 
@@ -50,19 +31,13 @@ def _training_config(
         raise ValueError(f"a {regime} recipe lacks {', '.join(sorted(missing))}; set them")
     if settings.get("micro_batch_size", 0) >= settings["batch"]:
         del settings["micro_batch_size"]  # all of a batch
-    eps, alpha = settings.pop("eps", row.eps), settings.pop("alpha", None)
-    steps = settings.pop("steps", 1)
-    attack = None
+    eps, steps = settings.pop("eps", row.eps), settings.pop("steps", 1)
+    # Wong et al. 2020 take 1.25 eps for FAT
+    usual = min(1.0, 1.25 * eps) if regime == "FAT" and eps > 0 else row.alpha
+    alpha, attack = settings.pop("alpha", usual), None
     if regime != "ST":
-        if alpha is None:  # Wong et al. 2020 take 1.25 eps for FAT
-            alpha = min(1.0, 1.25 * eps) if regime == "FAT" and eps > 0 else row.alpha
-        attack = PGD(
-            eps=eps,
-            alpha=alpha,
-            steps=1 if regime == "FAT" else steps,
-            precision=study.precision,
-            bn=study.attack_bn,
-        )
+        steps = 1 if regime == "FAT" else steps
+        attack = PGD(eps, alpha, steps, precision=study.precision, bn=study.attack_bn)
     # where the rate ends at 0 the last epoch is as good as any, and choosing by few validation
     # images adds noise; but FAT may collapse on the way (section 3)
     ends_at_zero = settings["schedule"] in ("one_cycle", "cosine") and regime != "FAT"
@@ -74,9 +49,9 @@ def _training_config(
 
 def _evaluation(study: Study, row: DataSet) -> PGD:
     return PGD(
-        eps=row.eps,
-        alpha=row.alpha,
-        steps=study.evaluation_steps,
+        row.eps,
+        row.alpha,
+        study.evaluation_steps,
         restarts=study.evaluation_restarts,
         precision=study.evaluation_precision,
         bn="eval",
@@ -85,7 +60,7 @@ def _evaluation(study: Study, row: DataSet) -> PGD:
 
 def theta(
     study: Study, pretraining: Pretraining, seed: int | None = None
-) -> PretrainingSpec | ImportedSpec:
+) -> specs.PretrainingSpec | specs.ImportedSpec:
     """theta_p on the study's source, from its file if the study names one.
 
     Args:
@@ -99,23 +74,23 @@ def theta(
     Raises:
         ValueError: theta_p comes from a file, and another seed is asked for.
     """
-    row, regime = dataset(study, study.source), REGIME_OF[pretraining]
+    row, regime = dataset(study, study.source), specs.REGIME_OF[pretraining]
     seed = study.seed if seed is None else seed
     if given := study.weights.get(pretraining):
         if seed != study.seed:
             raise ValueError(
                 f"theta_{pretraining} comes from a file, so there is none of seed {seed}; take"
-                f" theta_seeds and {TRANSPLANTED} out, or have it trained"
+                f" theta_seeds and {specs.TRANSPLANTED} out, or have it trained"
             )
-        return ImportedSpec(
+        return specs.ImportedSpec(
             pretraining=pretraining,
             arch=study.arch,
             data=row,
             evaluation=_evaluation(study, row),
-            theta=given.theta or UNKNOWN,
+            theta=given.theta or specs.UNKNOWN,
             file=given.file,
         )
-    return PretrainingSpec(
+    return specs.PretrainingSpec(
         pretraining=pretraining,
         arch=study.arch,
         data=row,
@@ -126,7 +101,7 @@ def theta(
     )
 
 
-def surrogate(study: Study, name: str) -> PretrainingSpec:
+def surrogate(study: Study, name: str) -> specs.PretrainingSpec:
     """The unseen robust model of a transfer attack, trained on a downstream data set.
 
     Args:
@@ -137,7 +112,7 @@ def surrogate(study: Study, name: str) -> PretrainingSpec:
         Its description.
     """
     row = dataset(study, name)
-    return PretrainingSpec(
+    return specs.PretrainingSpec(
         pretraining="AT",
         arch=study.surrogate.arch,
         data=row,
@@ -158,7 +133,7 @@ def mask(  # noqa: PLR0913  the coordinates of a mask in a study, as tables have
     rounds: int,
     theta_seed: int | None = None,
     mask_seed: int | None = None,
-) -> MaskSpec | None:
+) -> specs.MaskSpec | None:
     """The mask m after `rounds` rounds of a method.
 
     Args:
@@ -177,14 +152,14 @@ def mask(  # noqa: PLR0913  the coordinates of a mask in a study, as tables have
         return None
     theta_seed = study.seed if theta_seed is None else theta_seed
     mask_seed = study.mask_seed if mask_seed is None else mask_seed
-    source = theta(study, pretraining, theta_seed + (method == TRANSPLANTED))
+    source = theta(study, pretraining, theta_seed + (method == specs.TRANSPLANTED))
     finder, retrain = found_by(method), None
     if finder in ("IMP-ST", "IMP-AT") and finder in study.retraining:
         regime, settings = _RETRAINING_REGIME[finder], study.retraining[finder]
         retrain = _training_config(study, source.data, regime, settings)
-    return MaskSpec(
+    return specs.MaskSpec(
         theta=source,
-        method=SHUFFLED if method == SHUFFLED else finder,
+        method=specs.SHUFFLED if method == specs.SHUFFLED else finder,
         rounds=rounds,
         prune_fraction=study.prune_fraction,
         retrain=retrain,
@@ -205,7 +180,7 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
     theta_seed: int | None = None,
     mask_seed: int | None = None,
     subset_seed: int | None = None,
-) -> TransferSpec:
+) -> specs.TransferSpec:
     """The transfer of a ticket (theta_p, m) to a downstream task.
 
     Weights are kept when this study's landscapes or attacks need them, or all are to be kept.
@@ -239,20 +214,29 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
         and override.regime in (None, regime)
         and override.fraction in (None, fraction)
     ]
-    coordinates = (pretraining, method, dataset_name, fraction, regime, rounds, seed)
-    seeds = (theta_seed, mask_seed, subset_seed)
-    keep = "none"
+    ticket = {
+        "pretraining": pretraining,
+        "method": method,
+        "dataset": dataset_name,
+        "fraction": fraction,
+        "regime": regime,
+        "rounds": rounds,
+        "seeds": seed,
+        "theta_seeds": theta_seed,
+        "mask_seeds": mask_seed,
+        "subset_seeds": subset_seed,
+    }
     attacked = (*study.transfer_attacks, *study.robustness)
-    is_attacked = any(_covers(study, block, coordinates, seeds) for block in attacked)
-    if study.keep_weights or is_attacked:
-        keep = "selected"
-    if any(_covers(study, block, coordinates, seeds) for block in study.landscapes):
+    keep = "none"
+    if any(_covers(study, block, ticket) for block in study.landscapes):
         keep = "trajectory"
+    elif study.keep_weights or any(_covers(study, block, ticket) for block in attacked):
+        keep = "selected"
     m = mask(study, pretraining, method, rounds, theta_seed, mask_seed)
-    return TransferSpec(
+    return specs.TransferSpec(
         theta=theta(study, pretraining, theta_seed),
         mask=m,
-        weights="reinitialized" if m and method == REINITIALIZED else "theta_p",
+        weights="reinitialized" if m and method == specs.REINITIALIZED else "theta_p",
         data=row,
         fraction=fraction,
         subset_rule=study.subset_rule,
@@ -266,46 +250,29 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
     )
 
 
-def _covers(study: Study, block: Grid, coordinates: tuple, seeds: tuple[int, int, int]) -> bool:
-    pretraining, method, name, fraction, regime, rounds, seed = coordinates
-    theta_seed, mask_seed, subset_seed = seeds
-    if rounds == DENSE:
-        is_asked_for = seed in _dense_seeds(block)
-    else:
-        is_asked_for = (
-            seed in block.seeds
-            and method in block.method
-            and mask_seed in _mask_seeds(study, block, method)
-        )
-    return (
-        is_asked_for
-        and pretraining in block.pretraining
-        and name in block.dataset
-        and fraction in block.fraction
-        and regime in block.regime
-        and rounds in block.rounds
-        and theta_seed in _theta_seeds(study, block)
-        and subset_seed in _subset_seeds(study, block)
-    )
+def _covers(study: Study, block: Grid, ticket: dict[str, Any]) -> bool:
+    """Whether a block asks for the ticket of these coordinates."""
+    asked = {name: getattr(block, name) for name in ticket}
+    asked |= _seeds(study, block, ticket["method"])
+    if ticket["rounds"] == DENSE:  # one for all methods and masks
+        asked["seeds"] = _dense_seeds(block)
+        del asked["method"], asked["mask_seeds"]
+    return all(ticket[name] in values for name, values in asked.items())
 
 
 def _dense_seeds(block: Grid) -> tuple[int, ...]:
     return block.dense_seeds or block.seeds
 
 
-def _theta_seeds(study: Study, block: Masks) -> tuple[int, ...]:
-    return block.theta_seeds or (study.seed,)
-
-
-def _mask_seeds(study: Study, block: Masks, method: Method) -> tuple[int, ...]:
-    """The seeds of a method's masks; one-shot pruning draws nothing."""
-    if method == "OMP":
-        return (study.mask_seed,)
-    return block.mask_seeds or (study.mask_seed,)
-
-
-def _subset_seeds(study: Study, block: Grid) -> tuple[int, ...]:
-    return block.subset_seeds or (study.subset_seed,)
+def _seeds(study: Study, block: Masks, method: Method) -> dict[str, tuple[int, ...]]:
+    """The seeds of theta_p, masks and subsets of a block, where it has none the study's."""
+    found = {"theta_seeds": block.theta_seeds or (study.seed,)}
+    # one-shot pruning draws nothing
+    masks = None if method == "OMP" else block.mask_seeds
+    found["mask_seeds"] = masks or (study.mask_seed,)
+    if isinstance(block, Grid):
+        found["subset_seeds"] = block.subset_seeds or (study.subset_seed,)
+    return found
 
 
 # ----------------------------------------------------------------------------------------------
@@ -357,26 +324,15 @@ class Job(Frozen, frozen=True):  # pyright: ignore[reportGeneralTypeIssues]  # s
     """Test images that losses are taken on."""
 
 
-_TRANSFER_FIELDS = (
-    "pretraining",
-    "method",
-    "dataset",
-    "fraction",
-    "regime",
-    "rounds",
-    "seeds",
-    "theta_seed",
-    "mask_seed",
-    "subset_seed",
-)
-NOTEBOOKS: dict[str, tuple[str, tuple[str, ...]]] = {
+_TICKET = tuple(name for name in Job.model_fields if name not in ("kind", "images"))
+NOTEBOOKS: dict[JobKind, tuple[str, tuple[str, ...]]] = {
     "pretrain": ("01_pretrain", ("pretraining", "dataset", "theta_seed")),
     "prune": ("02_prune", ("pretraining", "method", "rounds", "theta_seed", "mask_seed")),
-    "transfer": ("03_transfer", _TRANSFER_FIELDS),
-    "data_efficiency": ("04_data_efficiency", _TRANSFER_FIELDS),
-    "landscape": ("05_loss_landscape", (*_TRANSFER_FIELDS, "images")),
-    "transfer_attack": ("06_transfer_attack", _TRANSFER_FIELDS),
-    "robustness": ("07_robustness", _TRANSFER_FIELDS),
+    "transfer": ("03_transfer", _TICKET),
+    "data_efficiency": ("04_data_efficiency", _TICKET),
+    "landscape": ("05_loss_landscape", (*_TICKET, "images")),
+    "transfer_attack": ("06_transfer_attack", _TICKET),
+    "robustness": ("07_robustness", _TICKET),
 }
 
 
@@ -400,20 +356,10 @@ def expand(study: Study, job: Job) -> list[Spec]:
             for rounds in job.rounds
         ]
         return [m for m in masks if m is not None]
+    curve = (job.pretraining, job.method, job.dataset, job.fraction, job.regime)
+    seeds = {name: getattr(job, name) for name in ("theta_seed", "mask_seed", "subset_seed")}
     tickets = [
-        transfer(
-            study,
-            job.pretraining,
-            job.method,
-            job.dataset,
-            job.fraction,
-            job.regime,
-            rounds,
-            seed,
-            theta_seed=job.theta_seed,
-            mask_seed=job.mask_seed,
-            subset_seed=job.subset_seed,
-        )
+        transfer(study, *curve, rounds, seed, **seeds)
         for rounds, seed in product(job.rounds, job.seeds)
     ]
     if job.kind == "landscape":
@@ -425,13 +371,13 @@ def expand(study: Study, job: Job) -> list[Spec]:
         ]
     if job.kind == "transfer_attack":
         unseen = surrogate(study, job.dataset)
-        return [AttackSpec(transfer=_with_weights(ticket), surrogate=unseen) for ticket in tickets]
+        return [specs.AttackSpec(transfer=_with_weights(t), surrogate=unseen) for t in tickets]
     if job.kind == "robustness":
         return [robustness(study, _with_weights(ticket)) for ticket in tickets]
     return [*tickets]
 
 
-def robustness(study: Study, ticket: TransferSpec) -> RobustnessSpec:
+def robustness(study: Study, ticket: specs.TransferSpec) -> specs.RobustnessSpec:
     """The strong attacks of a study on a transferred ticket.
 
     Args:
@@ -441,27 +387,18 @@ def robustness(study: Study, ticket: TransferSpec) -> RobustnessSpec:
     Returns:
         Their description.
     """
-    return RobustnessSpec(transfer=ticket, **study.strong_attacks.model_dump())
+    return specs.RobustnessSpec(transfer=ticket, **study.strong_attacks.model_dump())
 
 
-def _landscape(study: Study, ticket: TransferSpec, images: Pictures) -> tuple[Spec, Spec]:
+def _landscape(study: Study, ticket: specs.TransferSpec, images: Pictures) -> tuple[Spec, Spec]:
     """The surface around a ticket and its trajectory, on clean or attacked images."""
     grid = study.landscape
-    surface = SurfaceSpec(
-        transfer=ticket,
-        images=images,
-        count=grid.count,
-        points=grid.points,
-        span=grid.span,
-        seed=grid.seed,
-    )
-    trajectory = TrajectorySpec(
-        transfer=ticket, images=images, count=grid.count, points=grid.points
-    )
-    return surface, trajectory
+    shared = {"transfer": ticket, "images": images, "count": grid.count, "points": grid.points}
+    surface = specs.SurfaceSpec(**shared, span=grid.span, seed=grid.seed)
+    return surface, specs.TrajectorySpec(**shared)
 
 
-def _with_weights(ticket: TransferSpec) -> TransferSpec:
+def _with_weights(ticket: specs.TransferSpec) -> specs.TransferSpec:
     """The transfer, of which at least the selected weights are kept."""
     if ticket.keep == "trajectory":
         return ticket
@@ -491,7 +428,8 @@ def jobs(study: Study) -> list[Job]:
 
     prune_jobs = [job for block in (*blocks, *study.masks) for job in _prune_jobs(study, block)]
     for block in (*blocks, *study.masks):
-        for pretraining, seed in product(block.pretraining, _theta_seeds(study, block)):
+        seeds = block.theta_seeds or (study.seed,)
+        for pretraining, seed in product(block.pretraining, seeds):
             ask(Job(kind="pretrain", pretraining=pretraining, theta_seed=seed))
     for job in prune_jobs:  # a transplanted mask has a theta_p of its own
         ask(Job(kind="pretrain", pretraining=job.pretraining, theta_seed=job.theta_seed))
@@ -503,15 +441,15 @@ def jobs(study: Study) -> list[Job]:
         for job in _ticket_jobs(study, block):
             kind = "transfer" if job.fraction == 1 else "data_efficiency"
             ask(job.model_copy(update={"kind": kind}))
-    for block in study.landscapes:
-        for job in _ticket_jobs(study, block):
-            ask(job.model_copy(update={"kind": "landscape", "images": block.images}))
-    for block in study.transfer_attacks:
-        for job in _ticket_jobs(study, block):
-            ask(job.model_copy(update={"kind": "transfer_attack"}))
-    for block in study.robustness:
-        for job in _ticket_jobs(study, block):
-            ask(job.model_copy(update={"kind": "robustness"}))
+    for kind, blocks in (
+        ("landscape", study.landscapes),
+        ("transfer_attack", study.transfer_attacks),
+        ("robustness", study.robustness),
+    ):
+        for block in blocks:
+            for job in _ticket_jobs(study, block):
+                images = getattr(block, "images", ())
+                ask(job.model_copy(update={"kind": kind, "images": images}))
     return [whole for job, asked in found.items() for whole in _by_seeds(job, asked)]
 
 
@@ -532,34 +470,34 @@ def _by_seeds(job: Job, asked: dict[int, set[int]]) -> Iterator[Job]:
 def _prune_jobs(study: Study, block: Masks) -> Iterator[Job]:
     """The ladders of masks that a block needs, up to its deepest level, each after its own."""
     ladder = tuple(range(1, max(block.rounds) + 1))
-    for pretraining, method, theta_seed in product(
-        block.pretraining, block.method, _theta_seeds(study, block)
-    ):
-        for mask_seed in _mask_seeds(study, block, method) if ladder else ():
+    for pretraining, method in product(block.pretraining, block.method) if ladder else ():
+        seeds = _seeds(study, block, method)
+        for theta_seed, mask_seed in product(seeds["theta_seeds"], seeds["mask_seeds"]):
             job = Job(
                 kind="prune",
                 pretraining=pretraining,
                 method=found_by(method),
                 rounds=ladder,
-                theta_seed=theta_seed + (method == TRANSPLANTED),
+                theta_seed=theta_seed + (method == specs.TRANSPLANTED),
                 mask_seed=mask_seed,
             )
             yield job
-            if method == SHUFFLED:
-                yield job.model_copy(update={"method": SHUFFLED})
+            if method == specs.SHUFFLED:
+                yield job.model_copy(update={"method": specs.SHUFFLED})
 
 
 def _ticket_jobs(study: Study, block: Grid) -> Iterator[Job]:
     """The transfers of a block, a job per curve; those of the dense network are IMP-ST's."""
     sparse = tuple(rounds for rounds in block.rounds if rounds != DENSE)
     with_dense = DENSE in block.rounds or block in study.grid
+    seeds = _seeds(study, block, "IMP-ST")
     for pretraining, name, fraction, regime, theta_seed, subset_seed in product(
         block.pretraining,
         block.dataset,
         block.fraction,
         block.regime,
-        _theta_seeds(study, block),
-        _subset_seeds(study, block),
+        seeds["theta_seeds"],
+        seeds["subset_seeds"],
     ):
         dense = Job(
             kind="transfer",
@@ -576,7 +514,7 @@ def _ticket_jobs(study: Study, block: Grid) -> Iterator[Job]:
         if with_dense:
             yield dense
         for method in block.method if sparse else ():
-            for mask_seed in _mask_seeds(study, block, method):
+            for mask_seed in _seeds(study, block, method)["mask_seeds"]:
                 own = {"method": method, "mask_seed": mask_seed}
                 yield dense.model_copy(update={**own, "rounds": sparse, "seeds": block.seeds})
 
@@ -590,4 +528,4 @@ def plan(study: Study) -> dict[str, Spec]:
     Returns:
         Descriptions by id, each after the records it builds on.
     """
-    return with_upstream(spec for job in jobs(study) for spec in expand(study, job))
+    return specs.with_upstream(spec for job in jobs(study) for spec in expand(study, job))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -301,7 +302,7 @@ def found_by(method: Method) -> Method:
 
 
 def records_asked_for(block: Masks) -> int:
-    """How many records a block asks for at most, ladders and dense networks among them.
+    """How many masks and tickets a block asks for at most, ladders and dense networks among them.
 
     By arithmetic: no description is built, however many there would be.
 
@@ -311,18 +312,7 @@ def records_asked_for(block: Masks) -> int:
     Returns:
         A bound: what blocks share is counted in each.
     """
-    curves = len(block.pretraining) * len(block.method)
-    for seeds in (block.theta_seeds, block.mask_seeds):
-        curves *= len(seeds) if seeds else 1
-    masks = curves * max(block.rounds)
-    if any(method in CONTROLS for method in block.method):
-        masks *= 2  # a control may need a ladder of IMP-ST besides
-    if not isinstance(block, Grid):
-        return masks
-    dense = max(len(block.seeds), len(block.dense_seeds or ()))
-    transfers = curves * (len(block.rounds) * len(block.seeds) + dense)
-    for values in (block.dataset, block.fraction, block.regime, block.subset_seeds or (0,)):
-        transfers *= len(values)
-    if isinstance(block, Landscapes):
-        return masks + transfers * (1 + 2 * len(block.images))
-    return masks + transfers * (2 if isinstance(block, TransferAttacks | Robustness) else 1)
+    lists = {name: len(values) for name, values in block if values and isinstance(values, tuple)}
+    lists["rounds"] = max(block.rounds) + 1
+    seeds = lists.pop("seeds", 1) + lists.pop("dense_seeds", 0)
+    return seeds * prod(lists.values())

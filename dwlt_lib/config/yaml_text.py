@@ -16,7 +16,7 @@ import yaml
 # 4 levels
 MOST_NODES = 20_000  # settings, entries and lists; an alias (*) counts as all that it stands for
 MOST_LEVELS = 20
-MOST_DIGITS = 18  # of a whole number
+MOST_CHARACTERS = {"int": 18, "float": 26}  # of a number
 
 Key = tuple[str | int, ...]  # where a setting stands: its name within the names and entries around
 
@@ -111,15 +111,6 @@ def _name(node: yaml.Node, origin: str) -> str:
     )
 
 
-class _Refused(Exception):
-    """Well-formed YAML of a kind that no study needs."""
-
-    def __init__(self, problem: str, line: int) -> None:
-        """The problem is a sentence for people, the line counts from 1."""
-        super().__init__(problem)
-        self.problem, self.line = problem, line
-
-
 class _Loader(yaml.SafeLoader):
     """Nodes, refused while they are read if too many, too deep, tagged or holding themselves."""
 
@@ -133,32 +124,23 @@ class _Loader(yaml.SafeLoader):
         event, before = self.peek_event(), self.count
         self.level, self.count = self.level + 1, self.count + 1
         if getattr(event, "tag", None) is not None:
-            _refuse(
-                f"not YAML of a parameter file (tag {event.tag[:60]!r}); take the tag out", event
-            )
+            _refuse(f"a tag, {event.tag[:60]!r}", event)
         if self.level > MOST_LEVELS:
-            _refuse(
-                f"nested more than {MOST_LEVELS} deep; want the few levels that the README shows",
-                event,
-            )
+            _refuse(f"nested more than {MOST_LEVELS} deep", event)
         node = super().compose_node(parent, index)
         if isinstance(event, yaml.AliasEvent):
             if node not in self.sizes:
-                _refuse("an anchor (&) holds itself (*); write it out", event)
+                _refuse("an anchor (&) that holds itself (*)", event)
             self.count += self.sizes[node]
         if self.count > MOST_NODES:
-            _refuse(
-                f"more than {MOST_NODES:,} settings and entries, with every alias (*) written out;"
-                " want fewer",
-                event,
-            )
+            _refuse(f"more than {MOST_NODES:,} entries, every alias (*) written out", event)
         self.sizes[node] = self.count - before
         self.level -= 1
         return node
 
 
 def _refuse(problem: str, event: yaml.Event) -> NoReturn:
-    raise _Refused(problem, event.start_mark.line + 1)
+    raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
 
 
 def _composed(text: str, origin: str) -> tuple[_Loader, yaml.MappingNode]:
@@ -166,29 +148,19 @@ def _composed(text: str, origin: str) -> tuple[_Loader, yaml.MappingNode]:
     try:
         loader = _Loader(text)
         tree = loader.get_single_node()
-    except _Refused as error:
-        raise BadStudy(f"{origin}:{error.line}: {error.problem}") from error
-    except yaml.MarkedYAMLError as error:
-        line = None if error.problem_mark is None else error.problem_mark.line
-        raise _not_yaml(origin, line, error.problem or str(error)) from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position)
-        raise _not_yaml(origin, line, error.reason) from error
-    except yaml.YAMLError as error:
-        raise _not_yaml(origin, None, str(error)) from error
-    if not isinstance(tree, yaml.MappingNode):
-        content = "a list" if isinstance(tree, yaml.SequenceNode) else "a string"
-        if tree is None:
-            content = "nothing"
+    except (yaml.MarkedYAMLError, yaml.reader.ReaderError) as error:
+        if isinstance(error, yaml.MarkedYAMLError):
+            line, problem = error.problem_mark.line, error.problem
+        else:
+            line, problem = text.count("\n", 0, error.position), error.reason
         raise BadStudy(
-            f"{origin}: holds {content}; want a mapping with name, arch, source and grid"
-        )
+            f"{origin}:{line + 1}: not YAML of a parameter file"
+            f" ({' '.join(problem.split())[:120]}); mend that line"
+        ) from error
+    if not isinstance(tree, yaml.MappingNode):
+        kind = "a list" if isinstance(tree, yaml.SequenceNode) else "no setting"
+        raise BadStudy(f"{origin}: holds {kind}; want a mapping with name, arch, source and grid")
     return loader, tree
-
-
-def _not_yaml(origin: str, line: int | None, problem: str) -> BadStudy:
-    place = origin if line is None else f"{origin}:{line + 1}"
-    return BadStudy(f"{place}: not YAML ({' '.join(problem.split())[:120]}); mend that line")
 
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -212,18 +184,13 @@ def _misread(node: yaml.ScalarNode, may_have_lines: bool) -> str | None:
     if node.style:  # quoted
         return None
     if kind not in _READ_ALIKE:
-        kind = "date" if kind == "timestamp" else kind
         return f": YAML reads {short} as a {kind}; put a word in quotes"
-    most = {"int": MOST_DIGITS, "float": MOST_DIGITS + 8}.get(kind)  # a float has a sign and e-05
-    if most is not None and len(text) > most:
-        return f": a number of {len(text):,} characters, {short}; want {MOST_DIGITS} digits at most"
-    value = yaml.safe_load(text) if kind in ("int", "float", "bool") else text
+    most = MOST_CHARACTERS.get(kind, len(text))
+    if len(text) > most:
+        return f": a number of {len(text):,} characters, {short}; want {most} digits at most"
     if not _READ_ALIKE[kind].fullmatch(text):
-        shown = str(value).lower() if kind == "bool" else repr(value)
-        return (
-            f"={value!r}: YAML reads {short} as {shown}; write {shown}, or '{short}' in quotes for"
-            " the word"
-        )
-    if most is not None and text.startswith("-") and value == 0:
+        read = str(yaml.safe_load(text)).lower()
+        return f": YAML reads {short} as {read}; write that, or put a word in quotes"
+    if kind in MOST_CHARACTERS and text.startswith("-") and yaml.safe_load(text) == 0:
         return f": {short} is a negative zero; write 0"
     return None

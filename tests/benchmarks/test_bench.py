@@ -100,7 +100,6 @@ def test_a_turn_begins_only_within_the_seconds_asked_for(monkeypatch):
     [
         (["--task", "nonsense"], "nonsense"),
         (["--network", "vgg"], "vgg"),
-        (["--size", "big"], "big"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(arguments, word):

@@ -27,7 +27,7 @@ LANDSCAPES = (
 BAD = {
     "a number as text": (swap("lr: 0.1", "lr: 5e-4"), 5, "pretraining.STD.lr='5e-4' number 0.0005"),
     "a quotient": (BASE + "data:\n  digits: {eps: 8/255}\n", 13, "data.digits.eps='8/255' 0.0313"),
-    "no for a word": (swap("name: small", "name: no"), 1, "name=False quotes"),
+    "no for a word": (swap("name: small", "name: no"), 1, "name no false quotes"),
     "bool for a whole number": (
         swap("epochs: 3", "epochs: true"),
         5,
@@ -171,7 +171,7 @@ BAD = {
     "endless nesting": ("a: " + "[" * 4000 + "]" * 4000, 1, "nested"),
     "empty file": ("", None, "mapping name, arch, source and grid"),
     "list at the top": ("- name: a\n- arch: b\n", None, "list mapping"),
-    "a word at the top": ("hello", None, "str mapping"),
+    "a word at the top": ("hello", None, "no setting mapping"),
     "wrong preset": (BASE + "preset: as_papr\n", 12, "preset='as_papr' 'as_paper' 'as_code'"),
     "missing grid": ("name: a\narch: resnet8\nsource: digits\n", None, "nothing asked grid masks"),
     "missing entry of a grid": (swap("    seeds: [0]\n", ""), 7, "grid.0.seeds is missing"),

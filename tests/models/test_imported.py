@@ -371,7 +371,6 @@ def test_what_reads_records_copes_with_a_theta_that_was_not_measured(made, home,
     for command in ("results", "verdict"):
         done = invoke(command, made)
         assert done.exit_code == 0 and done.stdout, done.output
-    assert invoke("results", made, "--format", "parquet").exit_code == 0
     page = Browser("taken")
     page.results.kind.value = "pretraining"
     page.show_record(theta["id"])
