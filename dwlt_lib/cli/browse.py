@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dwlt_lib.cli.refusal import refusing
+from dwlt_lib.cli.common import refusing
 
 app = typer.Typer()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -12,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dwlt_lib.cli import attack, bench, browse, data, results, run, weights
-from dwlt_lib.cli.refusal import refuse, warn
+from dwlt_lib.cli import browse, inputs, results, run
+from dwlt_lib.cli.common import refuse, warn
 
 INTERRUPTED = "interrupted; the same command goes on from here"
 RESUMABLE = 75  # exit status: stopped by a signal or the budget
@@ -61,11 +60,6 @@ class Commands(TyperGroup):
         except files.Unusable as error:
             refuse(str(error))
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                refuse(
-                    f"{error.filename}: {error.strerror}; want a shorter path (DWLT_OUTPUTS may"
-                    " give one)"
-                )
             full = files.is_full(error)
             if not full and error.filename is None:
                 raise
@@ -83,10 +77,10 @@ app = typer.Typer(
     epilog=EXAMPLES,
     help="Double-win lottery tickets: run a study's parameter file, read its results.",
 )
-for commands in (run, results, attack, browse, bench):
+for commands in (run, results, browse):
     app.add_typer(commands.app)
-app.add_typer(weights.app, name="weights")
-app.add_typer(data.app, name="data")
+app.add_typer(inputs.weights, name="weights")
+app.add_typer(inputs.data, name="data")
 
 
 def _print_version(asked: bool) -> None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dwlt_lib.cli.options import Params
-from dwlt_lib.cli.refusal import refusing, warn
+from dwlt_lib.cli.common import Params, refusing, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,31 +183,23 @@ def print_verdict(study: Study, records: pd.DataFrame) -> None:
     from dwlt_lib.analysis import double_win
 
     table = records[records["kind"] == "transfer"]
-    with warnings.catch_warnings(action="ignore"):
-        certified, paper = _certified(study, records), double_win.verdict(table)
-        probabilities = double_win.extreme_probabilities(table)
-        lines = double_win.chance_warnings(double_win.criteria(table))
-    if paper.empty:
+    found = verdict_table(study, records)
+    if found.empty:
         print("no verdict yet: no ticket has been transferred under ST and AT")
         return
     own = study.margins
     points = f"SA {100 * own.SA:g} and RA {100 * own.RA:g}"
     unit = "% of what dense reaches above chance" if own.relative else "points"
     print(f"double-win sparsity: not worse than dense by more than {points} {unit}")
-    print("(one-sided bounds at 95 %, over training seeds and test images)")
-    columns = ["at_least_rounds", "at_least_sparsity", "below_rounds", "below_sparsity"]
-    shown = certified.drop(columns=[*columns, "shared_with_random"])
-    print(_named(shown).rename(columns={"text": "verdict"}).to_string(index=False))
-    print(
-        "\nby the paper's rule (within one standard deviation of dense, the sparsest level), with"
-    )
-    print(
-        "the chance of each level to be the extreme if all networks were trained again (bootstrap)"
-    )
-    for column in ("extreme_sparsity", "ST_SA", "AT_SA", "AT_RA"):
-        paper[column] = paper[column].astype(float).map(_percent)
-    paper["chances"] = double_win.chances_in_words(paper, probabilities, table)
-    print(_named(paper).drop(columns="extreme_rounds").to_string(index=False))
+    print("(one-sided bounds at 95 %, over training seeds and test images); beside it that of the")
+    print("paper's rule, with the chance of each level to be it if all networks were trained again")
+    with warnings.catch_warnings(action="ignore"):
+        probabilities = double_win.extreme_probabilities(table)
+        lines = double_win.chance_warnings(double_win.criteria(table))
+    found["paper's rule"] = found["paper_extreme_sparsity"].astype(float).map(_percent)
+    found["its chances"] = double_win.chances_in_words(found, probabilities, table)
+    columns = [*double_win.GROUP, "text", "masked_gradients", "paper's rule", "its chances"]
+    print(_named(found)[columns].rename(columns={"text": "verdict"}).to_string(index=False))
     for line in lines:
         print(f"warning: {line}")
 
@@ -232,7 +223,10 @@ def verdict_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             [*double_win.GROUP, "extreme_rounds", "extreme_sparsity"]
         ]
     names = {name: f"paper_{name}" for name in ("extreme_rounds", "extreme_sparsity")}
-    return _certified(study, table).merge(paper.rename(columns=names), on=double_win.GROUP)
+    found = _certified(study, table)
+    if found.empty:
+        return found
+    return found.merge(paper.rename(columns=names), on=double_win.GROUP)
 
 
 def _certified(study: Study, table: pd.DataFrame) -> pd.DataFrame:

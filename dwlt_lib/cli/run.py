@@ -1,16 +1,16 @@
-"""The commands that make a study: run, plan, status, report, publish."""
+"""The commands that make a study: run, plan, attack, status, report, publish; and bench."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dwlt_lib.cli.options import Device, Params, parse_duration, say
-from dwlt_lib.cli.refusal import refuse, refusing
+from dwlt_lib.cli.common import Device, Params, parse_duration, refuse, refusing, say
 from dwlt_lib.cli.results import print_power, print_verdict, read_study, table_of, verdict_table
 
 if TYPE_CHECKING:
@@ -104,6 +104,38 @@ def plan(
         say(line)
 
 
+@app.command(epilog="Example: dwlt attack params/tour.yaml --tickets extreme")
+def attack(
+    params: Params,
+    tickets: Annotated[
+        list[str],
+        typer.Option(help="extreme, undecided, or the id of a transfer; may be repeated"),
+    ] = ["extreme"],
+    device: Annotated[Device, typer.Option(help="where to attack")] = "auto",
+) -> None:
+    """Attack tickets of a study by its strong attacks.
+
+    extreme: those at the verdict's extreme sparsities; undecided: those at levels that it leaves
+    undecided; both with their dense networks. The results belong to the study from then on. Exit
+    status 75: interrupted; the same command goes on from there.
+    """
+    study = read_study(params)
+    from dwlt_lib.execution import run_folders, runner
+    from dwlt_lib.execution.preflight import check_inputs
+    from dwlt_lib.execution.strong_attacks import robustness_specs
+    from dwlt_lib.records import store
+
+    with refusing((ValueError, KeyError)):
+        wanted = robustness_specs(study, tickets)
+        missing = [spec for spec in wanted if not store.exists(spec)]
+        settings = runner.RunSettings(check_inputs(missing, device), say=print)
+    with run_folders.opened(study, workers=False):
+        status = runner.make_all(missing, settings)
+        store.write_study(study, params)
+    print(f"{len(wanted)} tickets asked for, {len(missing)} attacked now")
+    raise typer.Exit(status)
+
+
 @app.command(epilog="Example: dwlt status params/tour.yaml")
 def status(params: Params) -> None:
     """Count the records of a study that are there and those that are missing.
@@ -159,6 +191,49 @@ def publish(params: Params) -> None:
         }
     page = store.study_dir(study.name) / "report.html"
     print(store.publish(study.name, tables, page if page.exists() else None))
+
+
+@app.command(epilog="Example: dwlt bench --task at --task pgd20 --size 32 --json speed.json")
+def bench(
+    device: Annotated[Device, typer.Option(help="where to measure")] = "auto",
+    task: Annotated[
+        list[str],
+        typer.Option(help="at, st, pgd20, prune, surface or precision; may be repeated"),
+    ] = ["at", "st", "pgd20", "prune"],
+    network: Annotated[list[str], typer.Option(help="an architecture; may be repeated")] = [
+        "resnet20"
+    ],
+    size: Annotated[
+        list[int], typer.Option(min=8, max=1024, help="side of images in pixels; may be repeated")
+    ] = [32],
+    batch: Annotated[int, typer.Option(min=2, help="images per step")] = 128,
+    seconds: Annotated[float, typer.Option(min=1, help="for each table")] = 60,
+    json: Annotated[Path | None, typer.Option(help="write the tables to this file, too")] = None,
+) -> None:
+    """Time this code's steps beside the authors' on this machine.
+
+    Task precision compares bf16 with fp32 on trained networks.
+    """
+    from dwlt_lib import files
+    from dwlt_lib.benchmarks import bench
+    from dwlt_lib.execution.devices import resolve_device
+    from dwlt_lib.models.architectures import ARCHITECTURES
+
+    choices = {"--task": (task, bench.TASKS), "--network": (network, ARCHITECTURES)}
+    for option, (asked, known) in choices.items():
+        if unknown := set(asked) - set(known):
+            refuse(f"{option} {unknown.pop()}: want one of {', '.join(known)}")
+    if json is not None:
+        with refusing(option="--json"):
+            if json.exists():
+                files.regular(json)
+        files.check(json.absolute().parent)
+    with refusing():
+        tables = bench.bench(
+            resolve_device(device), tuple(task), tuple(network), tuple(size), batch, seconds, say
+        )
+    if json is not None:
+        files.write(json, dumps(tables, indent=1))
 
 
 def _report(study: Study, params: Path, workers: int | None = None) -> int:

@@ -5,6 +5,7 @@ A GMAC is a thousand million multiply-accumulates.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal, NamedTuple
 
 from dwlt_lib.config.datasets import DataSet
@@ -62,7 +63,7 @@ def cost(spec: Spec) -> float:
     return sum(work(spec).values())
 
 
-def work(spec: Spec) -> dict[Work, float]:
+def work(spec: Spec) -> Counter[Work]:
     """What it takes to make one record alone; the most, where training may stop early.
 
     A backward pass to weights and input costs two forward passes, to the input alone one: a PGD-10
@@ -75,39 +76,31 @@ def work(spec: Spec) -> dict[Work, float]:
     Returns:
         GMAC by sort; empty where nothing is trained or tested.
     """
-    if isinstance(spec, ImportedSpec):
-        return {}
     if isinstance(spec, PretrainingSpec):
-        return _sum(
-            _training(spec.arch, spec.data, spec.recipe, 1.0, spec.evaluation),
-            _testing(spec.arch, spec.data, spec.recipe, spec.evaluation, spec.ra),
-        )
+        return _trained(spec, spec.arch, 1.0)
+    if isinstance(spec, TransferSpec):
+        return _trained(spec, spec.theta.arch, spec.fraction)
+    if isinstance(spec, ImportedSpec):
+        return Counter()
     if isinstance(spec, MaskSpec):
         if spec.retrain is None or not retrains(spec):
-            return {}
+            return Counter()
         arch, data = spec.theta.arch, spec.theta.data
-        return _sum(
-            _training(arch, data, spec.retrain, 1.0, None), _passes(arch, data, data.test_images)
-        )
-    if isinstance(spec, TransferSpec):
-        arch = spec.theta.arch
-        return _sum(
-            _training(arch, spec.data, spec.recipe, spec.fraction, spec.evaluation),
-            _testing(arch, spec.data, spec.recipe, spec.evaluation, spec.ra),
-        )
+        tested = _passes(arch, data, data.test_images)
+        return _training(arch, data, spec.retrain, 1.0, None) + tested
     arch, data, attack = spec.transfer.theta.arch, spec.transfer.data, spec.transfer.evaluation
     if isinstance(spec, AttackSpec):
-        return _sum(
-            _attacking(spec.surrogate.arch, data, data.test_images, attack),
-            _passes(arch, data, data.test_images),
-        )
+        attacked = _attacked(spec.surrogate.arch, data, data.test_images, attack)
+        return attacked + _passes(arch, data, data.test_images)
     count = min(spec.count, data.test_images)
     if isinstance(spec, RobustnessSpec):
         curves = [*spec.eps_curve(attack), *spec.steps_curve(attack)]
         every = [*spec.by_name(attack).values(), *curves, *spec.probes(attack).values()]
-        return _sum(*(_scoring(arch, data, count, one) for one in every))
-    moved = _attacking(arch, data, count, attack) if spec.images == "attacked" else {}
-    return _sum(_passes(arch, data, spec.points**2 * count), moved)
+        return sum((_scored(arch, data, count, one) for one in every), Counter())
+    surface = _passes(arch, data, spec.points**2 * count)
+    if spec.images == "clean":
+        return surface
+    return surface + _attacked(arch, data, count, attack)
 
 
 def forward(arch: str, size: int) -> float:
@@ -144,17 +137,24 @@ def split(data: DataSet, recipe: TrainingConfig, fraction: float) -> tuple[float
     return budget - held, held
 
 
-def _sum(*parts: dict[Work, float]) -> dict[Work, float]:
-    whole: dict[Work, float] = {}
-    for part in parts:
-        for key, gmac in part.items():
-            whole[key] = whole.get(key, 0.0) + gmac
-    return whole
+def _trained(spec: PretrainingSpec | TransferSpec, arch: str, fraction: float) -> Counter[Work]:
+    """Training; then SA and RA of the last epoch and, where another may be selected, of that, too.
+
+    RA_any is measured of one.
+    """
+    data, count, tests = spec.data, spec.data.test_images, 2
+    if spec.recipe.selection == "last":
+        tests = 1
+    scores = (tests + (spec.ra == "any")) * count
+    trained = _training(arch, data, spec.recipe, fraction, spec.evaluation)
+    return (
+        trained + _passes(arch, data, tests * count) + _scored(arch, data, scores, spec.evaluation)
+    )
 
 
 def _training(
     arch: str, data: DataSet, recipe: TrainingConfig, fraction: float, eval_attack: PGD | None
-) -> dict[Work, float]:
+) -> Counter[Work]:
     """All epochs, and their validation.
 
     With validation images they end with SA and, where an attack is trained against, some with RA by
@@ -163,50 +163,33 @@ def _training(
     """
     images, held = split(data, recipe, fraction)
     attack, epochs = recipe.attack, recipe.epochs
-    step = (
-        Work("at", arch, data.size, recipe.precision, attack.bn)
-        if attack
-        else Work("st", arch, data.size, recipe.precision)
-    )
-    passes = 3 + 2 * (attack.steps if attack else 0)
-    found = {step: epochs * images * passes * forward(arch, data.size)}
-    if probed := recipe.linear_probe_epochs * images:
-        score = _scoring(arch, data, probed, attack) if attack else _passes(arch, data, probed)
-        found = _sum(found, score)
-    if eval_attack is None or not held:
-        return found
-    times = sum(recipe.evaluates_robustly_at(epoch) for epoch in range(1, epochs + 1))
-    times = times if attack else 0  # ST is selected by SA
-    return _sum(
-        found, _passes(arch, data, epochs * held), _scoring(arch, data, times * held, eval_attack)
-    )
+    step, passes = Work("st", arch, data.size, recipe.precision), 3
+    if attack:
+        step = Work("at", arch, data.size, recipe.precision, attack.bn)
+        passes += 2 * attack.steps
+    found = Counter({step: epochs * images * passes * forward(arch, data.size)})
+    probed = recipe.linear_probe_epochs * images
+    found += _scored(arch, data, probed, attack) if attack else _passes(arch, data, probed)
+    if eval_attack and held:
+        found += _passes(arch, data, epochs * held)
+        if attack:  # ST is selected by SA
+            times = sum(recipe.evaluates_robustly_at(epoch) for epoch in range(1, epochs + 1))
+            found += _scored(arch, data, times * held, eval_attack)
+    return found
 
 
-def _testing(
-    arch: str, data: DataSet, recipe: TrainingConfig, attack: PGD, ra: str
-) -> dict[Work, float]:
-    """SA and RA of the last epoch and, where another may be selected, of that; RA_any of one."""
-    count, tests = data.test_images, 1 if recipe.selection == "last" else 2
-    return _sum(
-        _passes(arch, data, tests * count),
-        _scoring(arch, data, (tests + (ra == "any")) * count, attack),
-    )
+def _passes(arch: str, data: DataSet, count: float) -> Counter[Work]:
+    """Forward passes alone."""
+    return Counter({Work("surface", arch, data.size): count * forward(arch, data.size)})
 
 
-def _scoring(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
-    """An attack and its score."""
-    return _forward_passes(arch, data, count * (1 + attack.passes), attack)
-
-
-def _attacking(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
+def _attacked(arch: str, data: DataSet, count: float, attack: Attack) -> Counter[Work]:
     """An attack alone."""
-    return _forward_passes(arch, data, count * attack.passes, attack)
+    kind = Work("pgd20", arch, data.size, getattr(attack, "precision", "fp32"))
+    return Counter({kind: count * attack.passes * forward(arch, data.size)})
 
 
-def _forward_passes(arch: str, data: DataSet, count: float, attack: Attack) -> dict[Work, float]:
-    precision = attack.precision if isinstance(attack, PGD) else "fp32"
-    return {Work("pgd20", arch, data.size, precision): count * forward(arch, data.size)}
-
-
-def _passes(arch: str, data: DataSet, count: float) -> dict[Work, float]:
-    return {Work("surface", arch, data.size): count * forward(arch, data.size)}
+def _scored(arch: str, data: DataSet, count: float, attack: Attack) -> Counter[Work]:
+    """An attack and its score, a forward pass."""
+    kind = Work("pgd20", arch, data.size, getattr(attack, "precision", "fp32"))
+    return Counter({kind: count * (1 + attack.passes) * forward(arch, data.size)})

@@ -374,11 +374,6 @@ def ladder(rounds: Any, prune_fraction: float = PRUNE_FRACTION) -> Any:
     return 1 - (1 - prune_fraction) ** rounds
 
 
-def _sparsity(m: MaskSpec | None) -> float:
-    """What is asked of a mask; a record of it tells what came of it, whose weights are whole."""
-    return 0.0 if m is None else ladder(m.rounds, m.prune_fraction)
-
-
 def method_of(spec: TransferSpec) -> str:
     """How the ticket's mask was found, or which control it is.
 
@@ -416,28 +411,18 @@ def columns(spec: Spec) -> dict[str, Any]:
     Returns:
         Values by column; sparsity is what was asked for.
     """
-    if isinstance(spec, PretrainingSpec):
-        return {
-            "pretraining": spec.pretraining,
-            "dataset": spec.data.name,
-            "arch": spec.arch,
-            "seed": spec.seed,
-            "epochs": spec.recipe.epochs,
-        }
-    if isinstance(spec, ImportedSpec):
-        return {
-            "pretraining": spec.pretraining,
-            "dataset": spec.data.name,
-            "arch": spec.arch,
-            "theta": spec.theta[:12],
-        }
+    if isinstance(spec, PretrainingSpec | ImportedSpec):
+        row = {"pretraining": spec.pretraining, "dataset": spec.data.name, "arch": spec.arch}
+        if isinstance(spec, ImportedSpec):
+            return {**row, "theta": spec.theta[:12]}
+        return {**row, "seed": spec.seed, "epochs": spec.recipe.epochs}
     if isinstance(spec, MaskSpec):
         return {
             "pretraining": spec.theta.pretraining,
             "method": spec.method,
             "dataset": spec.theta.data.name,
             "rounds": spec.rounds,
-            "sparsity": _sparsity(spec),
+            "sparsity": ladder(spec.rounds, spec.prune_fraction),
             "seed": spec.seed,
             "theta_seed": theta_seed(spec),
         }
@@ -450,7 +435,7 @@ def columns(spec: Spec) -> dict[str, Any]:
             "fraction": spec.fraction,
             "regime": spec.regime,
             "rounds": mask.rounds if mask else 0,
-            "sparsity": _sparsity(mask),
+            "sparsity": ladder(mask.rounds, mask.prune_fraction) if mask else 0.0,
             "seed": spec.seed,
             "theta_seed": theta_seed(spec),
             "mask_seed": mask.seed if mask else 0,
@@ -458,16 +443,16 @@ def columns(spec: Spec) -> dict[str, Any]:
             "arch": spec.theta.arch,
             "epochs": spec.recipe.epochs,
         }
-    row = {name: value for name, value in columns(spec.transfer).items() if name != "epochs"}
+    row = columns(spec.transfer)
+    del row["epochs"]
     if isinstance(spec, AttackSpec):
-        return {
-            **row,
-            "surrogate": (
-                f"{spec.surrogate.arch}, {spec.surrogate.pretraining} on "
-                f"{spec.surrogate.data.name}, seed {spec.surrogate.seed}"
-            ),
-        }
-    return row if isinstance(spec, RobustnessSpec) else {**row, "images": spec.images}
+        other = spec.surrogate
+        row["surrogate"] = (
+            f"{other.arch}, {other.pretraining} on {other.data.name}, seed {other.seed}"
+        )
+    elif isinstance(spec, SurfaceSpec | TrajectorySpec):
+        row["images"] = spec.images
+    return row
 
 
 def label(spec: Spec) -> str:
@@ -480,24 +465,20 @@ def label(spec: Spec) -> str:
         One short line.
     """
     row = columns(spec)
-    if isinstance(spec, PretrainingSpec):
-        return (
-            f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, seed"
-            f" {row['seed']}"
-        )
-    if isinstance(spec, ImportedSpec):
-        which = "not there yet" if spec.theta == UNKNOWN else spec.theta[:12]
-        return (
-            f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}, imported"
-            f" ({which})"
-        )
+    if isinstance(spec, PretrainingSpec | ImportedSpec):
+        theta = f"pretraining {row['pretraining']} {row['arch']} on {row['dataset']}"
+        if isinstance(spec, PretrainingSpec):
+            return f"{theta}, seed {spec.seed}"
+        which = "not there yet" if spec.theta == UNKNOWN else row["theta"]
+        return f"{theta}, imported ({which})"
     ticket = f"{row['pretraining']} {row.get('method')} {100 * row['sparsity']:.1f} %"
     if isinstance(spec, MaskSpec):
         seeds = other_seeds({"theta_seed": row["theta_seed"], "mask_seed": row["seed"]})
         return f"mask {ticket}{seeds}"
-    rest = f"{row['dataset']} {100 * row['fraction']:g} % {row['regime']}, seed {row['seed']}"
-    rest += other_seeds(row)
-    return f"{spec.kind} {ticket} on {rest}" + (f", {row['images']}" if "images" in row else "")
+    task = f"{row['dataset']} {100 * row['fraction']:g} % {row['regime']}"
+    seeds = f"seed {row['seed']}{other_seeds(row)}"
+    images = f", {row['images']}" if "images" in row else ""
+    return f"{spec.kind} {ticket} on {task}, {seeds}{images}"
 
 
 def other_seeds(row: Mapping[str, Any], usual: Mapping[str, int] | None = None) -> str:
