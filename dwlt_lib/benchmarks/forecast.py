@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import pandas as pd
 import torch
@@ -81,19 +81,7 @@ def disk_bytes(spec: specs.Spec) -> int:
 PASSES = {"at": 23, "st": 3, "pgd20": 41, "surface": 9}
 
 
-class Timed(NamedTuple):
-    """What a benchmark times: a row of one of its tables."""
-
-    task: str
-    """A key of `PASSES`."""
-    network: str
-    """The architecture."""
-    size: int
-    """Side of the images in pixels."""
-    variant: str
-    """The row's name."""
-
-
+Timed = tuple[str, str, int, str]  # a row that a benchmark times: task, network, size, variant
 Speeds = Mapping[Timed, float]  # in GMAC a second
 
 
@@ -112,7 +100,7 @@ def timed(kind: Work) -> Timed:
     elif kind.task in ("pgd20", "surface"):
         is_bf16 = kind.precision == "bf16"
         row = "ours, attack in bf16, score in fp32" if is_bf16 else "ours, fp32"
-    return Timed(kind.task, kind.arch, kind.size, row)
+    return kind.task, kind.arch, kind.size, row
 
 
 class _Row(BaseModel, strict=True):
@@ -153,7 +141,7 @@ def read_speeds(path: Path) -> Speeds:
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path}: {place} {first['msg']}; {want}") from error
     found = {
-        Timed(table.task, table.network, table.size, row.variant): (
+        (table.task, table.network, table.size, row.variant): (
             row.speed * PASSES[table.task] * forward(table.network, table.size)
         )
         for table in tables
@@ -193,7 +181,7 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> Speeds:
             "pgd20": (baselines.evaluations(on, steps), 1 + 2 * steps),
             "surface": (baselines.surfaces(on), PASSES["surface"]),
         }[kind.task]
-        run = next(one.run for one in variants if one.name == timed(kind).variant)
+        run = next(one.run for one in variants if one.name == timed(kind)[-1])
         if device == "cuda":
             run()  # captures its graph
         best, began = math.inf, time.perf_counter()

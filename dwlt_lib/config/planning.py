@@ -123,9 +123,6 @@ def surrogate(study: Study, name: str) -> specs.PretrainingSpec:
     )
 
 
-_RETRAINING_REGIME: dict[Method, Regime] = {"IMP-ST": "ST", "IMP-AT": "AT"}
-
-
 def mask(  # noqa: PLR0913  the coordinates of a mask in a study, as tables have them
     study: Study,
     pretraining: Pretraining,
@@ -154,9 +151,9 @@ def mask(  # noqa: PLR0913  the coordinates of a mask in a study, as tables have
     mask_seed = study.mask_seed if mask_seed is None else mask_seed
     source = theta(study, pretraining, theta_seed + (method == specs.TRANSPLANTED))
     finder, retrain = found_by(method), None
-    if finder in ("IMP-ST", "IMP-AT") and finder in study.retraining:
-        regime, settings = _RETRAINING_REGIME[finder], study.retraining[finder]
-        retrain = _training_config(study, source.data, regime, settings)
+    if finder in study.retraining:
+        regime = "AT" if finder == "IMP-AT" else "ST"
+        retrain = _training_config(study, source.data, regime, study.retraining[finder])
     return specs.MaskSpec(
         theta=source,
         method=specs.SHUFFLED if method == specs.SHUFFLED else finder,

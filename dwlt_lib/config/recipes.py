@@ -7,6 +7,7 @@ described here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, create_model
@@ -48,12 +49,7 @@ class PGD:
 
     def __post_init__(self) -> None:
         """Refuses values out of their range."""
-        _check_radius("eps", self.eps)
-        _check_radius("alpha", self.alpha)
-        if self.steps < 0 or self.restarts < 1:
-            raise ValueError(
-                f"steps={self.steps}, restarts={self.restarts}: want steps >= 0 and restarts >= 1"
-            )
+        _check(self, eps=(0, 1), alpha=(0, 1), steps=(0, inf), restarts=(1, inf))
         if self.precision not in ("fp32", "bf16") or self.bn not in ("train", "eval"):
             raise ValueError(
                 f"precision={self.precision!r}, bn={self.bn!r}: want fp32 or bf16, train or eval"
@@ -92,15 +88,10 @@ class APGD:
 
     def __post_init__(self) -> None:
         """Refuses values out of their range."""
-        _check_radius("eps", self.eps)
+        _check(self, eps=(0, 1), steps=(1, inf), targets=(0, inf), restarts=(1, inf))
         if self.loss not in ("CE", "DLR") or (self.targets and self.loss == "CE"):
             raise ValueError(
                 f"loss={self.loss!r}, targets={self.targets}: want CE without targets, or DLR"
-            )
-        if self.steps < 1 or self.targets < 0 or self.restarts < 1:
-            raise ValueError(
-                f"steps={self.steps}, targets={self.targets}, restarts={self.restarts}: want"
-                " steps >= 1, targets >= 0 and restarts >= 1"
             )
 
     @property
@@ -126,9 +117,7 @@ class Square:
 
     def __post_init__(self) -> None:
         """Refuses values out of their range."""
-        _check_radius("eps", self.eps)
-        if self.queries < 1:
-            raise ValueError(f"queries={self.queries}: want 1 or more")
+        _check(self, eps=(0, 1), queries=(1, inf))
 
     @property
     def passes(self) -> int:
@@ -151,7 +140,7 @@ class AutoAttack:
 
     def __post_init__(self) -> None:
         """Refuses values out of their range."""
-        _check_radius("eps", self.eps)
+        _check(self, eps=(0, 1))
 
     @property
     def passes(self) -> int:
@@ -163,9 +152,13 @@ class AutoAttack:
 Attack = PGD | APGD | Square | AutoAttack
 
 
-def _check_radius(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}={value}: want 0..1, in [0,1] pixels (8/255 = 0.0314, not 8)")
+def _check(attack: Attack, **ranges: tuple[float, float]) -> None:
+    """Raises ValueError if a setting is out of its range."""
+    for name, (least, most) in ranges.items():
+        value = getattr(attack, name)
+        if not least <= value <= most:
+            hint = ", in [0,1] pixels (8/255 = 0.0314, not 8)" if most == 1 else ""
+            raise ValueError(f"{name}={value}: want {least} to {most}{hint}")
 
 
 class TrainingConfig(Frozen):

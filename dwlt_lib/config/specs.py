@@ -39,11 +39,8 @@ CONTROLS = (SHUFFLED, REINITIALIZED, TRANSPLANTED)
 
 PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
 
-REGIME_OF: dict[Pretraining, Regime] = {
-    "STD": "ST",
-    "FAT": "FAT",
-    "AT": "AT",
-}  # theta_p is trained so (section 3)
+# theta_p is trained so (section 3)
+REGIME_OF: dict[Pretraining, Regime] = {"STD": "ST", "FAT": "FAT", "AT": "AT"}
 
 # rises when the results of a kind would change
 FORMAT = {

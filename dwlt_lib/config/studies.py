@@ -95,27 +95,18 @@ class Grid(Masks):
     """Seeds of subsets of the training data, a subset each; left out: the study's `subset_seed`."""
 
 
-class Landscapes(Grid):
+class Attacked(Grid):
+    """Tickets to be attacked: through the study's surrogate, or by its strong attacks."""
+
+    regime: tuple[Regime, ...] = ("AT",)
+    """How the tickets were trained downstream."""
+
+
+class Landscapes(Attacked):
     """Surfaces and trajectories of transferred tickets, on clean or attacked test images."""
 
-    regime: tuple[Regime, ...] = ("AT",)
-    """How the tickets were trained downstream."""
     images: tuple[Pictures, ...] = ("clean", "attacked")
     """Test images that the loss is taken on: clean, or attacked by the evaluation's PGD."""
-
-
-class TransferAttacks(Grid):
-    """Tickets to be attacked through the study's surrogate."""
-
-    regime: tuple[Regime, ...] = ("AT",)
-    """How the tickets were trained downstream."""
-
-
-class Robustness(Grid):
-    """Tickets to be attacked by the study's strong attacks."""
-
-    regime: tuple[Regime, ...] = ("AT",)
-    """How the tickets were trained downstream."""
 
 
 class Landscape(Frozen):
@@ -220,11 +211,11 @@ class Study(Frozen):
     """Transferred tickets to draw surfaces and trajectories of."""
     surrogate: Surrogate = Surrogate()
     """The unseen robust model of the transfer attacks."""
-    transfer_attacks: tuple[TransferAttacks, ...] = ()
+    transfer_attacks: tuple[Attacked, ...] = ()
     """Transferred tickets to attack through the surrogate."""
     strong_attacks: StrongAttacks = StrongAttacks()
     """The attacks of the robustness records."""
-    robustness: tuple[Robustness, ...] = ()
+    robustness: tuple[Attacked, ...] = ()
     """Transferred tickets to attack by the strong attacks."""
     keep_weights: bool = False
     """Every transfer keeps its weights, so that `dwlt attack` can attack any of them."""
