@@ -198,7 +198,7 @@ def bench(
     device: Annotated[Device, typer.Option(help="where to measure")] = "auto",
     task: Annotated[
         list[str],
-        typer.Option(help="at, st, pgd20, prune, surface or precision; may be repeated"),
+        typer.Option(help="at, st, pgd20, prune or surface; may be repeated"),
     ] = ["at", "st", "pgd20", "prune"],
     network: Annotated[list[str], typer.Option(help="an architecture; may be repeated")] = [
         "resnet20"
@@ -210,10 +210,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=1, help="for each table")] = 60,
     json: Annotated[Path | None, typer.Option(help="write the tables to this file, too")] = None,
 ) -> None:
-    """Time this code's steps beside the authors' on this machine.
-
-    Task precision compares bf16 with fp32 on trained networks.
-    """
+    """Time this code's steps beside the authors' on this machine."""
     from dwlt_lib import files
     from dwlt_lib.benchmarks import bench
     from dwlt_lib.execution.devices import resolve_device
@@ -229,9 +226,8 @@ def bench(
                 files.regular(json)
         files.check(json.absolute().parent)
     with refusing():
-        tables = bench.bench(
-            resolve_device(device), tuple(task), tuple(network), tuple(size), batch, seconds, say
-        )
+        where = resolve_device(device)
+    tables = bench.bench(where, task, network, size, batch, seconds, say)
     if json is not None:
         files.write(json, dumps(tables, indent=1))
 
