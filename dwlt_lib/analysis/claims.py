@@ -48,6 +48,8 @@ class Claim:
     """Of the paper: "4.1", "A2"."""
     number: str
     """The claim's number there, with a letter where it takes several contrasts: "2a"."""
+    figure: str
+    """The figure, or Table A2, that shows it: "3", "A8 top", "A2"."""
     about: Literal["ticket", "pre-training", "method", "sparsity", "attack", "landscape", "mask"]
     """What the contrast compares."""
     text: str
@@ -106,11 +108,11 @@ def claims(
         **tables: pairs, kernels and areas, as `contrasts.Evidence` has them.
 
     Returns:
-        A row per claim and task, those first that are decided: number, section, about, claim (its
-        text), unit, side and threshold (fraction); where (the data), what (the contrast); effect,
-        low and high (fractions; Holm-adjusted, one-sided on each side; NaN where not known); n
-        (units of replication), speaks_for, verdict, measured (effect and interval in words) and
-        sentence.
+        A row per claim and task, those first that are decided: number, section, figure, about,
+        claim (its text), unit, side and threshold (fraction); where (the data),
+        what (the contrast); effect, low and high (fractions; Holm-adjusted, one-sided on each side;
+        NaN where not known); n (units of replication), speaks_for, verdict, measured (effect and
+        interval in words) and sentence.
 
     Raises:
         ValueError: one line, as `tables.replicates`.
@@ -126,8 +128,14 @@ def claims(
     decisions = _judge(found, 1 - confidence)
     rows = []
     for (claim, estimate), (verdict, alpha) in zip(found, decisions, strict=True):
-        row = {"number": claim.name, "section": claim.section, "about": claim.about}
-        row |= {"claim": claim.text, "where": "", "what": "", "effect": np.nan}
+        row = {"number": claim.name, "section": claim.section, "figure": claim.figure}
+        row |= {
+            "about": claim.about,
+            "claim": claim.text,
+            "where": "",
+            "what": "",
+            "effect": np.nan,
+        }
         row |= {"unit": claim.unit}
         row |= {"side": claim.side, "threshold": claim.threshold}
         row |= {"low": np.nan, "high": np.nan, "n": 0, "speaks_for": "", "verdict": verdict}
@@ -210,6 +218,25 @@ def _shown(fraction: float, unit: str) -> str:
     """A fraction in points, with its sign, or in percent; a rounded -0.0 is a 0.0."""
     value = round(100 * fraction, 1) + 0.0
     return f"{value:.1f}" if unit == "%" else f"{value:+.1f}"
+
+
+def of_figure(table: pd.DataFrame, figure: str) -> str:
+    """What the claims say of one figure: the finding that stands under it.
+
+    Args:
+        table: of `claims`.
+        figure: as `Claim.figure` has it; one that no claim speaks of has no finding.
+
+    Returns:
+        The sentence of each claim that is decided, and a line that counts and names the others.
+    """
+    own = table[table["figure"] == figure]
+    is_open = own["verdict"] == OPEN
+    lines = list(own.loc[~is_open, "sentence"])
+    if is_open.any():
+        names = ", ".join(dict.fromkeys(own.loc[is_open, "number"]))
+        lines.append(f"{is_open.sum()} of {len(own)} cannot be told from these records: {names}.")
+    return "\n".join(lines)
 
 
 def as_text(table: pd.DataFrame) -> str:

@@ -34,7 +34,7 @@ MODULES = (
     "dwlt_lib.execution.engine",
     "dwlt_lib.execution.make",
     "dwlt_lib.plotting.figures",
-    "dwlt_lib.plotting.captions",
+    "dwlt_lib.report.evidence",
     "dwlt_lib.cli.main",  # a worker runs what the main program imports
 )
 

@@ -1,6 +1,6 @@
-"""A table in, a figure and its caption out.
+"""A table in, a figure out; verdicts in words, too.
 
-Here stand figures, their style and their sentences; nothing here reads a file.
+Here stand figures and their style; nothing here reads a file.
 """
 
 import lazy_loader

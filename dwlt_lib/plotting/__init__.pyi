@@ -1,3 +1,3 @@
-from . import captions, figures, landscapes, robustness, study_overview, style
+from . import figures, landscapes, robustness, study_overview, style, verdicts
 
-__all__ = ["captions", "figures", "landscapes", "robustness", "study_overview", "style"]
+__all__ = ["figures", "landscapes", "robustness", "study_overview", "style", "verdicts"]

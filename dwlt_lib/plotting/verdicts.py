@@ -55,7 +55,7 @@ def levels(verdicts: pd.DataFrame) -> Figure | None:
     verdicts = verdicts[verdicts["status"] != noninferiority.UNKNOWN]
     if verdicts.empty:
         return None
-    curves = sorted(verdicts.groupby(GROUP), key=lambda item: _rank(item[0]))
+    curves = list(in_paper_order(verdicts).groupby(GROUP, sort=False))
     fig = Figure((2 * COLUMN, 0.35 + 0.62 * len(curves)), layout="constrained")
     axes = fig.subplots(len(curves), len(CRITERIA), sharex=True, sharey="row", squeeze=False)
     rounds = sorted(verdicts["rounds"].unique())
@@ -84,75 +84,52 @@ def levels(verdicts: pd.DataFrame) -> Figure | None:
     return fig
 
 
-def _rank(curve: tuple) -> tuple:
-    """Where a curve stands: data sets, most data first; then methods and pre-trainings."""
-    pretraining, method, dataset, fraction = curve
-    order = {name: i for i, name in enumerate((*METHODS, *PRETRAININGS))}
-    return dataset, -fraction, order.get(method, len(order)), order.get(pretraining, len(order))
-
-
-def caption(verdicts: pd.DataFrame, margins: Margins) -> str:
-    """The caption of `levels`: what is decided, and what is not.
+def in_paper_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of curves or levels by data set, the most data first, then as the paper names tickets.
 
     Args:
-        verdicts: of `noninferiority.noninferiority`.
+        table: has the columns dataset, fraction, method and pretraining; rounds, where it has them,
+            come last.
+
+    Returns:
+        The rows, ordered.
+    """
+    rank = {name: i for i, name in enumerate((*METHODS, *PRETRAININGS))}
+
+    def key(values: pd.Series) -> pd.Series:
+        if values.name not in ("method", "pretraining"):
+            return values
+        return values.map(lambda name: rank.get(str(name), len(rank)))
+
+    by = ["dataset", "fraction", "method", "pretraining", *({"rounds"} & set(table))]
+    return table.sort_values(by, ascending=[name != "fraction" for name in by], key=key)
+
+
+def in_words(verdicts: pd.DataFrame, margins: Margins) -> str:
+    """How sparse double-win tickets are and how sure that is: a study's answer, in words.
+
+    Args:
+        verdicts: of `noninferiority.noninferiority`, or a part of it.
         margins: of the verdicts.
 
     Returns:
-        How many levels match, fall short or are undecided, and each curve's certified sparsity.
+        How many levels match, fall short or are undecided; then a line per data set and fraction
+        with each curve's certified sparsity.
     """
     if verdicts.empty:
         return NOTHING
-    counts = verdicts["status"].value_counts()
-    counted = ", ".join(
-        f"{counts[status]} {status}" for status in noninferiority.STATUSES if status in counts
-    )
-    found = noninferiority.certified(verdicts)
-    curves = sorted(
-        found.to_dict("records"), key=lambda row: _rank(tuple(row[name] for name in GROUP))
-    )
-    texts = [
-        f"theta_{row['pretraining']} by {row['method']} on {100 * row['fraction']:g} % of"
-        f" {dataset_name(row['dataset'])}: {row['text']}"
-        for row in curves
-    ]
-    return (
-        f"Of {len(verdicts)} levels {counted} (dotted: the margins, {_in_words(margins)}; bars:"
-        " one-sided 95 % bounds over seeds and test images)."
-        f" Double-win sparsity, {'; '.join(texts)}."
-    )
-
-
-def headline(verdicts: pd.DataFrame, margins: Margins) -> str:
-    """A study's answer in a sentence: how sparse double-win tickets of IMP-ST are, and how sure.
-
-    Args:
-        verdicts: of `noninferiority.noninferiority`.
-        margins: of the verdicts.
-
-    Returns:
-        One sentence, which names every data set and theta_p, at its largest share of the data.
-    """
-    chosen = verdicts[verdicts["method"] == "IMP-ST"]
-    if chosen.empty:
-        return NOTHING
-    chosen = chosen[chosen["fraction"] == chosen["fraction"].max()]
-    found = noninferiority.certified(chosen).to_dict("records")
-    by_dataset: dict[str, list[str]] = {}
-    for row in sorted(found, key=lambda row: _rank(tuple(row[name] for name in GROUP))):
-        text = f"{row['pretraining']} {row['text']}"
-        by_dataset.setdefault(dataset_name(row["dataset"]), []).append(text)
-    parts = [f"on {name} {', '.join(texts)}" for name, texts in by_dataset.items()]
-    start = "No sparse ticket is known to match"
-    if (chosen["status"] == noninferiority.MATCHES).any():
-        start = "Some sparse tickets match"
-    return f"{start} their dense network within {_in_words(margins)}: {'; '.join(parts)}."
-
-
-def _in_words(margins: Margins) -> str:
-    """Margins: "2 points of SA and 3 of RA"."""
     unit = "% of what it reaches above chance in" if margins.relative else "points of"
-    return f"{100 * margins.SA:g} {unit} SA and {100 * margins.RA:g} of RA"
+    within = f"{100 * margins.SA:g} {unit} SA and {100 * margins.RA:g} of RA"
+    statuses = verdicts["status"].value_counts()
+    counted = ", ".join(
+        f"{statuses[status]} {status}" for status in noninferiority.STATUSES if status in statuses
+    )
+    lines = [f"Double-win sparsity within {within} of dense (levels: {counted})."]
+    curves = in_paper_order(noninferiority.certified(verdicts))
+    for (dataset, fraction), own in curves.groupby(["dataset", "fraction"], sort=False):
+        listed = "; ".join(own["pretraining"] + " by " + own["method"] + " " + own["text"])
+        lines.append(f"On {100 * fraction:g} % of {dataset_name(dataset)}: {listed}.")
+    return "\n".join(lines)
 
 
 @figure

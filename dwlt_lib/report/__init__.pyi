@@ -1,5 +1,14 @@
 from . import chapters, evidence, page, study_tables
-from .evidence import judge_claims
+from .evidence import Findings, findings, judge_claims
 from .page import build
 
-__all__ = ["build", "chapters", "evidence", "judge_claims", "page", "study_tables"]
+__all__ = [
+    "Findings",
+    "build",
+    "chapters",
+    "evidence",
+    "findings",
+    "judge_claims",
+    "page",
+    "study_tables",
+]

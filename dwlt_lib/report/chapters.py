@@ -26,7 +26,7 @@ Picture = tuple[str, bytes]  # media type and content
 def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
     """An executed notebook's title, and its prose and outputs.
 
-    A picture, the line that is printed next and the paper's finding above it belong together and
+    A picture, the lines that are printed next and the paper's finding above it belong together and
     become one figure.
 
     Args:
@@ -137,7 +137,7 @@ def _picture(output: Any, source: str, figures: Path) -> Picture | None:
 
 
 def _figure(picture: Picture, caption: str, title: str) -> ChapterPart:
-    """A picture with its sentence; without one, the chapter's title describes it."""
+    """A picture with the finding that stands under it; the chapter's title describes it."""
     media_type, content = picture
     width = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', content)
     narrow = width is not None and float(width[1]) < COLUMN_WIDTH
@@ -145,7 +145,7 @@ def _figure(picture: Picture, caption: str, title: str) -> ChapterPart:
         "type": media_type,
         "data": base64.b64encode(content).decode(),
         "width": "column" if narrow else "page",
-        "alt": caption or title,
+        "alt": title,
         "caption": caption,
     }
 

@@ -1,12 +1,84 @@
-"""What a study's records say of the paper's claims and of masked gradients."""
+"""What a study's records decide: verdicts, the paper's claims, signs of masked gradients."""
+
+from dataclasses import dataclass
 
 import pandas as pd
 
 from dwlt_lib import pruning
-from dwlt_lib.analysis import claims, contrasts, mask_patterns, masked_gradients, tables
+from dwlt_lib.analysis import (
+    claims,
+    contrasts,
+    mask_patterns,
+    masked_gradients,
+    noninferiority,
+    paper_results,
+    tables,
+)
+from dwlt_lib.config.specs import CONTROLS
 from dwlt_lib.config.studies import Margins
-from dwlt_lib.plotting import landscapes
+from dwlt_lib.plotting import landscapes, verdicts
 from dwlt_lib.records import store
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study decides: the one source of the sentences under its figures."""
+
+    margins: Margins
+    """How much worse than dense a ticket still matches."""
+    levels: pd.DataFrame
+    """The verdict, of `noninferiority.noninferiority`."""
+    claims: pd.DataFrame
+    """Of `claims.claims`."""
+
+    def of_figure(self, figure: str) -> str:
+        """The finding that stands under a figure.
+
+        Args:
+            figure: as `claims.Claim.figure` has it, or "controls".
+
+        Returns:
+            What is certified of the curves that it draws, if it draws accuracies, and what its
+            claims say: a line each.
+        """
+        levels = self.levels
+        whole = levels["fraction"] == levels["fraction"].max()
+        by_imp, from_at = levels["method"] == "IMP-ST", levels["pretraining"] == "AT"
+        control = levels["method"].isin(CONTROLS)
+        further = ~levels["dataset"].isin(paper_results.main_datasets(levels))
+        drawn = {
+            "3": whole & (by_imp | from_at & (levels["method"] == "RP")),
+            "4": whole & from_at & ~control,
+            "controls": whole & from_at & (by_imp | control),
+            "5": by_imp,
+            "A10": whole & by_imp & further,
+        }
+        lines = [claims.of_figure(self.claims, figure)]
+        if figure in drawn:
+            lines.insert(0, verdicts.in_words(levels[drawn[figure]], self.margins))
+        return "\n".join(filter(None, lines))
+
+
+def findings(study: str) -> Findings:
+    """What the records of a study decide.
+
+    Args:
+        study: its name.
+
+    Returns:
+        The verdict and the claims.
+
+    Raises:
+        KeyError, ValueError: one line, as `records.read`, or as `tables.replicates`.
+
+    Example:
+        >>> print(findings("tour_full").of_figure("3"))
+    """
+    margins = Margins(**store.study(study)["params"].get("margins", {}))
+    table = store.table(study=study)
+    transfers = table[table["kind"] == "transfer"]
+    levels = noninferiority.noninferiority(transfers, store.outcomes_of(transfers), margins)
+    return Findings(margins, levels, judge_claims(table, margins))
 
 
 def judge_claims(table: pd.DataFrame, margins: Margins | None = None) -> pd.DataFrame:

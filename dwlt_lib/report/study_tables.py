@@ -18,14 +18,13 @@ from dwlt_lib.analysis import (
     tables,
 )
 from dwlt_lib.config.studies import Margins
-from dwlt_lib.plotting import captions, study_overview, verdicts
+from dwlt_lib.plotting import study_overview
 from dwlt_lib.plotting.style import (
     CRITERION_NAMES,
-    METHODS,
-    PRETRAININGS,
     dataset_name,
     percent,
 )
+from dwlt_lib.plotting.verdicts import in_paper_order, in_words
 
 SETTINGS = ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds")
 SEEDS = ("dense_seeds", "theta_seeds", "mask_seeds", "subset_seeds")  # where there are several
@@ -47,18 +46,16 @@ def verdict(
         networks: of `masked_gradients.of_networks`; None: nothing is said of them.
 
     Returns:
-        headline (a sentence), paper (a table) and extremes: a table, or None where there is nothing
+        headline (lines), paper (a table) and extremes: a table, or None where there is nothing
         to judge. Where there is, also certified and levels (tables), margins (in words), warnings
         (lines), seeds and unknown (counts).
     """
     paper = pd.Series(paper_results.PAPER_EXTREMES).map("{:.2%}".format).unstack(sort=False)
     paper = paper.rename(columns=dataset_name).rename_axis(["theta_p", "method"]).reset_index()
     paper.insert(0, "method", paper.pop("method"))
-    shown = {"headline": captions.NOTHING, "paper": paper, "extremes": None}
-    if transfers.empty:
-        return shown
     by_level = noninferiority.noninferiority(transfers, outcomes, margins)
-    shown["headline"] = verdicts.headline(by_level, margins)
+    main = (by_level["method"] == "IMP-ST") & (by_level["fraction"] == by_level["fraction"].max())
+    shown = {"headline": in_words(by_level[main], margins), "paper": paper, "extremes": None}
     extremes = double_win.verdict(transfers)
     if extremes.empty:
         return shown
@@ -77,7 +74,7 @@ def verdict(
 
 def _extremes(extremes: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
     """A row per (data, method, theta_p), with two lines of headings."""
-    rows = _ordered(extremes.merge(readings.reset_index(), on=double_win.GROUP))
+    rows = in_paper_order(extremes.merge(readings.reset_index(), on=double_win.GROUP))
     columns = {("", name): values for name, values in _ticket_columns(rows).items()}
     columns["", "levels"] = rows["levels"]
     first, *others = readings.columns
@@ -91,7 +88,7 @@ def _extremes(extremes: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
 
 def _certified(certified: pd.DataFrame, networks: pd.DataFrame | None) -> pd.DataFrame:
     """A row per (data, method, theta_p): between which sparsities its extreme lies."""
-    rows = _ordered(certified)
+    rows = in_paper_order(certified)
     shown = {**_ticket_columns(rows), "double win": rows["text"]}
     shown |= {name: rows[name.replace(" ", "_")] for name in noninferiority.STATUSES}
     if networks is not None:
@@ -101,7 +98,7 @@ def _certified(certified: pd.DataFrame, networks: pd.DataFrame | None) -> pd.Dat
 
 def _levels(levels: pd.DataFrame) -> pd.DataFrame:
     """A row per level: its difference to dense in points, with its bounds, by criterion."""
-    levels = _ordered(levels, "rounds")
+    levels = in_paper_order(levels)
     shown = {**_ticket_columns(levels), "sparsity": _percent(levels["sparsity"])}
     for c in double_win.CRITERIA:
         points = 100 * levels[[f"{c}_difference", f"{c}_low", f"{c}_high"]]
@@ -109,19 +106,6 @@ def _levels(levels: pd.DataFrame) -> pd.DataFrame:
         texts = texts.str.replace("+nan", "–").str.replace("nan", "–")
         shown[CRITERION_NAMES[c]] = texts + " " + levels[f"{c}_status"]
     return pd.DataFrame({**shown, "verdict": levels["status"]})
-
-
-def _ordered(table: pd.DataFrame, *more: str) -> pd.DataFrame:
-    """Data sets, the most data first; then methods and pre-trainings in the paper's order."""
-    rank = {name: i for i, name in enumerate((*METHODS, *PRETRAININGS))}
-
-    def key(values: pd.Series) -> pd.Series:
-        if values.name not in ("method", "pretraining"):
-            return values
-        return values.map(lambda name: rank.get(str(name), len(rank)))
-
-    by = ["dataset", "fraction", "method", "pretraining", *more]
-    return table.sort_values(by, ascending=[name != "fraction" for name in by], key=key)
 
 
 def _ticket_columns(table: pd.DataFrame) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dwlt_lib.analysis import double_win, mask_patterns, tables
 from dwlt_lib.browser import app, landscapes_tab, mask_markup, plotly_traces
 from dwlt_lib.config import planning, specs
 from dwlt_lib.execution import scheduling
-from dwlt_lib.plotting import captions, figures, landscapes, study_overview
+from dwlt_lib.plotting import figures, landscapes, study_overview
 from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import store
 from dwlt_lib.tour import interactive
@@ -98,7 +98,7 @@ def test_the_verdict_says_it(halves):
     assert (double_win.alternatives(table).filter(like="eq3") == 0.75).all(axis=None)
 
 
-def test_every_figure_and_its_sentence_say_it(halves):
+def test_every_figure_and_its_finding_say_it(halves):
     table, params = store.table("transfer", study="toy"), store.study("toy")["params"]
     masks = store.table("mask", study="toy")
     masks = masks[masks["method"] == "IMP-ST"]
@@ -122,12 +122,9 @@ def test_every_figure_and_its_sentence_say_it(halves):
         assert not {"20.0", "36.0", "48.8"} & set(ticks)
     assert "50.0 to 87.5 %" in " ".join(texts(study_overview.paradigm(params)))
     assert "87.5" in figures.transfer_attack(attacks).to_html()
-    for said in (captions.existence(table), captions.methods(table)):
-        says(said)
-    says(captions.data_limited(table), "50.0 %", "75.0 %", "87.5 %", " at 0.0 %")
-    for said in (captions.overlap(pairs), captions.zeros(kernels), captions.blocks(kernels)):
-        assert said.startswith("At 87.5 % sparsity")
-    assert "3 levels of sparsity (50.0 to 87.5 %)" in captions.paradigm(params)
+    found = report.findings("toy")
+    for figure in ("3", "4", "5", "A8 top", "7"):
+        says(found.of_figure(figure))
     surfaces = store.table("surface", study="toy")
     sparse = surfaces[surfaces["rounds"] == 3]
     panels = landscapes.side_by_side(sparse, store.read, columns=2)

@@ -1,4 +1,4 @@
-"""Tables and records by hand that the tests of figures, captions and the report draw from."""
+"""Tables and records by hand that the tests of figures and the report draw from."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Theorems on figures and sentences of verdicts."""
+"""Theorems on figures and words of verdicts."""
 
 import numpy as np
 import pandas as pd
@@ -18,27 +18,33 @@ def by_level(rounds=6, **which):
     return noninferiority.noninferiority(table)
 
 
-def test_the_headline_names_every_pre_training_and_what_is_certified():
-    said = verdicts.headline(by_level(), Margins())
-    assert said.startswith("Some sparse tickets match their dense network within 2 points of SA")
-    assert said.count("at least 73.8, below ") == 3 and "nan" not in said
-    nothing = verdicts.headline(by_level(0), Margins())
-    assert nothing.startswith("No sparse ticket is known to match") and "at least" not in nothing
-
-
-def test_the_caption_counts_levels_and_the_figure_has_a_panel_per_curve_and_criterion():
+def test_words_name_every_curve_what_is_certified_of_it_and_count_levels():
     found = by_level()
-    said = verdicts.caption(found, Margins())
-    counts = found["status"].value_counts()
+    said, counts = verdicts.in_words(found, Margins()), found["status"].value_counts()
+    assert said.startswith("Double-win sparsity within 2 points of SA and 3 of RA of dense")
     assert f"{counts['matches']} matches" in said and f"{counts['falls short']} falls short" in said
+    for pretraining in ("STD", "FAT", "AT"):
+        assert f"{pretraining} by IMP-ST at least 73.8, below " in said
+    assert "On 100 % of digits: STD by IMP-ST" in said and "nan" not in said
+    assert "at least" not in verdicts.in_words(by_level(0), Margins())
+    assert verdicts.in_words(found.iloc[:0], Margins()) == verdicts.NOTHING
+
+
+def test_curves_stand_in_the_papers_order_with_the_most_data_first():
+    found = noninferiority.noninferiority(transfers().sample(frac=1, random_state=1))
+    ordered = verdicts.in_paper_order(found)[["dataset", "fraction", "method", "pretraining"]]
+    curves = ordered.drop_duplicates().values.tolist()
+    assert curves[:4] == [["digits", 1.0, "IMP-ST", p] for p in ("STD", "FAT", "AT")] + [
+        ["digits", 1.0, "OMP", "STD"]
+    ]
+    assert curves[9][:2] == ["digits", 0.1] and curves[18][:2] == ["tiles", 1.0]
+
+
+def test_a_figure_of_levels_has_a_panel_per_curve_and_criterion():
+    found = by_level()
     curves = found.groupby(noninferiority.GROUP).ngroups
     assert len(verdicts.levels(found).axes) == 3 * curves
-
-
-def test_without_levels_there_is_a_sentence_and_an_empty_figure():
-    none = by_level().iloc[:0]
-    assert verdicts.headline(none, Margins()) == verdicts.caption(none, Margins())
-    assert not verdicts.levels(none).axes[0].collections
+    assert not verdicts.levels(found.iloc[:0]).axes[0].collections
 
 
 def test_simulated_studies_are_drawn_as_shares_that_sum_to_all():

@@ -57,6 +57,26 @@ def test_masks_basins_and_transfer_attacks_of_a_study_reach_their_claims(committ
     assert (told[["landscape", "mask", "attack", "pre-training", "method"]] > 0).all()
 
 
+def test_a_figures_finding_has_its_curves_and_its_claims_and_no_others(committed):
+    found = report.findings("tour_full")
+    assert found.claims.equals(committed)
+    for figure in sorted(set(committed["figure"])):
+        own = committed[committed["figure"] == figure]
+        decided = own[own["verdict"] != claims.OPEN]
+        lines = found.of_figure(figure).splitlines()
+        assert [line for line in lines if line in set(committed["sentence"])] == list(
+            decided["sentence"]
+        )
+        left = [line for line in lines if "cannot be told from these records" in line]
+        assert len(left) == (len(decided) < len(own))
+        assert all(f"{len(own) - len(decided)} of {len(own)} " in line for line in left)
+    assert "AT by RP" in found.of_figure("3") and "STD by RP" not in found.of_figure("3")
+    assert "AT by OMP" in found.of_figure("4") and "STD" not in found.of_figure("4")
+    assert "IMP-ST-shuffled" in found.of_figure("controls")
+    assert "1 % of digits" in found.of_figure("5") and "1 % of" not in found.of_figure("3")
+    assert found.of_figure("A10").startswith(verdicts.NOTHING)
+
+
 def test_the_report_counts_the_claims(toy, tmp_path, monkeypatch):
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
     records_of(toy())

@@ -1,6 +1,6 @@
 """The report.
 
-Verdict first, a figure with its sentence and the paper's finding, nothing from records as markup.
+Verdict first, a figure with its finding and the paper's, nothing from records as markup.
 """
 
 import base64
@@ -16,7 +16,7 @@ from dwlt_lib import report
 from dwlt_lib.analysis import noninferiority
 from dwlt_lib.config import planning
 from dwlt_lib.config.studies import Margins
-from dwlt_lib.plotting import captions, figures, landscapes, style, verdicts
+from dwlt_lib.plotting import figures, landscapes, style, verdicts
 from dwlt_lib.records import store
 from dwlt_lib.report import chapters, study_tables
 
@@ -67,12 +67,12 @@ def finished(study):
 def figures_of(study):
     """Notebooks with a figure of each width, saved as notebooks save them.
 
-    Returns the sentences.
+    Returns the texts under them.
     """
     folder, table = store.study_dir(study) / "figures", transfers()
     found, read = landscape_records("surface")
     drawn = {
-        "figure_03_existence": (figures.existence(table), captions.existence(table)),
+        "figure_03_existence": (figures.existence(table), "A finding.\nIts second line."),
         "figure_03_alone": (
             figures.existence(table[table["dataset"] == "digits"]),
             "One data set.",
@@ -94,9 +94,10 @@ def figures_of(study):
 
 def test_the_verdict_comes_first_and_says_the_headline(outputs, toy):
     page = report.build(finished(toy())).read_text()
-    first = re.search(r"<h2[^>]*>(.*?)</h2>\s*<p class=\"headline\">(.*?)</p>", page)
+    first = re.search(r"<h2[^>]*>(.*?)</h2>\s*<p class=\"headline\">(.*?)</p>", page, re.S)
     by_level = noninferiority.noninferiority(store.table("transfer", study="toy"))
-    assert first[1] == "Verdict" and first[2] == verdicts.headline(by_level, Margins())
+    by_level = by_level[by_level["method"] == "IMP-ST"]
+    assert first[1] == "Verdict" and first[2] == verdicts.in_words(by_level, Margins())
     parts = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     assert parts == [
         "Verdict",
@@ -150,15 +151,13 @@ def test_nothing_from_records_or_notebooks_is_markup(outputs, toy, monkeypatch):
     )
 
 
-def test_a_figure_carries_its_sentence_and_then_the_papers_finding(outputs, toy):
+def test_a_figure_carries_its_finding_and_then_the_papers(outputs, toy):
     name = finished(toy())
-    sentences = figures_of(name)
+    texts = figures_of(name)
     page = report.build(name).read_text()
     assert page.count("<figure>") == 3
-    for text in sentences:
-        image = rf'<img class="\w+" alt="{re.escape(text)}" src="data:image/[^"]+">'
-        found = re.search(image + r'(.*?)</figure>\s*<div class="paper">', page, re.S)
-        assert found and f"<figcaption><strong>This study.</strong> {text}</figcaption>" in found[1]
+    below = r'<figcaption><strong>This study.</strong> (.*?)</figcaption>\s*</figure>\s*<div class="paper">'
+    assert re.findall(below, page, re.S) == texts
     looks = re.findall(
         r'<img class="(\w+)" alt="[^"]*" src="data:image/(\S+?);base64,([^"]+)"', page
     )
@@ -177,10 +176,27 @@ def test_a_study_without_records_has_a_report_that_says_so(outputs, toy):
     store.write_study(toy())
     page = report.build("toy").read_text()
     assert (
-        captions.NOTHING in page
+        verdicts.NOTHING in page
         and "No record has been made yet." in page
         and "are missing" in page
     )
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((store.checkout() / "notebooks").glob("1[1-8]_*.ipynb")),
+    ids=lambda path: path.stem,
+)
+def test_beside_every_figure_stands_the_papers_finding_and_only_findings_are_printed(path):
+    cells = [c for c in nbformat.read(path, 4).cells if "report" in c.metadata.get("tags", [])]
+    sources = [cell.source for cell in cells]
+    shown = [i for i, source in enumerate(sources) if "style.save" in source]
+    assert shown
+    for i in shown:
+        assert "**What the paper found**" in sources[i - 1], sources[i]
+        said = sources[i + 1] if i + 1 < len(sources) else ""
+        if said.startswith("print("):
+            assert re.search(r"of_figure|in_words|count_claims", said), said
 
 
 @pytest.mark.parametrize(
