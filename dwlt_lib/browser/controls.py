@@ -1,6 +1,6 @@
 """What the browser's tabs share: a tab's base class, rows that wrap on narrow pages, offers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dwlt_lib.browser import markup
+from dwlt_lib.plotting.style import dataset_name
 from dwlt_lib.records import store
 
 WIDE = w.Layout(width="100%")
@@ -121,6 +122,20 @@ def arrays_of(id: str) -> tuple[dict[str, np.ndarray], str]:
         return store.read(id).arrays(), ""
     except Exception as error:  # a damaged file has many faces: safetensors' own, OSError...
         return {}, markup.problem(f"record {id} cannot be read: {error}")
+
+
+def ticket_name(record: Mapping[Hashable, Any]) -> str:
+    """A ticket and what it was transferred to, as one line without its level.
+
+    Args:
+        record: a row of a table of records.
+
+    Returns:
+        Such as "θ_AT, IMP-ST, CIFAR-10 100 %, AT, seed 0".
+    """
+    data = f"{dataset_name(record['dataset'])} {100 * record['fraction']:g} %"
+    ticket = f"θ_{record['pretraining']}, {record['method']}"
+    return f"{ticket}, {data}, {record['regime']}, seed {record['seed']}"
 
 
 def dropdown(label: str, options: Any = (), **layout: str) -> Any:

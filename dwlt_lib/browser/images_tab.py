@@ -14,8 +14,9 @@ from dwlt_lib.browser.controls import (
     of_kind,
     offer,
     row,
+    ticket_name,
 )
-from dwlt_lib.plotting.style import dataset_name, percent
+from dwlt_lib.plotting.style import percent
 from dwlt_lib.records import store
 
 TICKET = ["pretraining", "method", "dataset", "fraction", "regime", "seed"]  # its ladder's columns
@@ -30,21 +31,17 @@ class ImagesTab(Tab):
         self.ticket = dropdown("ticket", width="min(560px, 100%)")
         self.level = level_slider(continuous_update=False)
         self.source = dropdown("attack", ATTACKS)
-        self.amplify = w.FloatSlider(
-            value=3, min=1, max=10, step=0.5, description="amplified", continuous_update=False
-        )
         self.picture = w.HTML(layout=WIDE)
-        controls = [row(self.ticket, self.source), row(self.level, self.amplify)]
-        super().__init__([*controls, self.picture])
+        super().__init__([row(self.ticket, self.source), self.level, self.picture])
         self.on_change(self.refill, self.ticket)
-        self.on_change(self.draw, self.level, self.source, self.amplify)
+        self.on_change(self.draw, self.level, self.source)
 
     def fill(self) -> None:
         """Offer the tickets that were attacked, and the levels of the one that is chosen."""
         table = tables.base_seeds(of_kind(self.records, "attack"))
         sparse = table[table["rounds"] > 0]
-        tickets = list(sparse[TICKET].drop_duplicates().itertuples(index=False, name=None))
-        offer(self.ticket, [(_label(ticket), ticket) for ticket in tickets])
+        tickets = sparse[TICKET].drop_duplicates().to_dict("records")
+        offer(self.ticket, [(ticket_name(ticket), tuple(ticket.values())) for ticket in tickets])
         if not self.ticket.value:
             self.levels = sparse
             return
@@ -70,16 +67,9 @@ class ImagesTab(Tab):
             if "image" in arrays:
                 label = f"{percent(tables.sparsity_of(level))} %" if level["rounds"] else "dense"
                 eps = store.read(level["id"]).spec["transfer"]["evaluation"]["eps"]
-                networks[label] = markup.Attacked(arrays, self.source.value, eps)
+                networks[label] = arrays, float(eps)
         if networks:
-            shown = markup.examples(networks, self.amplify.value)
+            shown = markup.examples(networks, self.source.value)
         else:
             shown = markup.problem("No images are kept with these records; run the study again.")
         self.picture.value = problems + shown
-
-
-def _label(ticket: tuple) -> str:
-    """A ticket, its values of TICKET, as one line."""
-    pretraining, method, dataset, fraction, regime, seed = ticket
-    data = f"{dataset_name(dataset)} {100 * fraction:g} %"
-    return f"θ_{pretraining}, {method}, {data}, {regime}, seed {seed}"

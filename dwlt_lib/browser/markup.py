@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,14 @@ import jinja2
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from dwlt_lib.analysis import double_win
 from dwlt_lib.plotting.style import CRITERION_NAMES, METHODS, PRETRAININGS, ROLES, percent, style
 from dwlt_lib.records.store import Record
 
+Arrays = Mapping[str, np.ndarray]
+ENLARGED = 3  # how many times a perturbation is drawn
 FOLDER = Path(__file__).parent
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(FOLDER),
@@ -79,12 +81,11 @@ def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity:
     Returns:
         The HTML: a row per ticket, in the paper's order, and warnings where dense is at chance.
     """
-    ticket = ["pretraining", "method"]
+    ticket = ["method", "pretraining"]
     rows = levels[levels["rounds"] == rounds]
     rows = rows.merge(extremes[[*ticket, "extreme_sparsity"]], how="left", on=ticket)
-    order = {(p, m): i for i, (m, p) in enumerate((m, p) for m in METHODS for p in PRETRAININGS)}
-    places = [order.get(pair, len(order)) for pair in zip(*(rows[c] for c in ticket), strict=True)]
-    rows = rows.assign(place=places).sort_values("place", kind="stable")
+    places = {name: place for place, name in enumerate((*METHODS, *PRETRAININGS))}
+    rows = rows.sort_values(ticket, key=lambda column: column.map(places))
     return card(
         "verdict",
         sparsity=sparsity,
@@ -95,72 +96,49 @@ def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity:
     )
 
 
-def record(found: Record, curve: str = "", executed: bool = True) -> str:
+def record(found: Record, curve: str = "", notebook: Path | None = None) -> str:
     """A record, whole: what it is, what came out, its parameters, where it was made.
 
     Args:
         found: the record.
         curve: its training curve, the address of an image; empty if there is none.
-        executed: whether its executed notebook is kept.
+        notebook: the executed notebook that made it, if it is kept.
 
     Returns:
         The HTML.
     """
     parameters = pd.json_normalize(found.spec).to_dict("records")[0]
-    return card("record", found=found, parameters=parameters, curve=curve, executed=executed)
+    return card("record", found=found, parameters=parameters, curve=curve, notebook=notebook)
 
 
-@dataclass(frozen=True)
-class Attacked:
-    """What one network is shown, and what it reads, from a record of a transfer attack."""
-
-    arrays: Mapping[str, np.ndarray]
-    """The record's: image (N,3,H,W), label (N,), clean (N,); per source, its class after the attack
-    (N,) and SOURCE_delta (N,3,H,W), int8, the perturbation in 1/127 of eps."""
-    source: str
-    """Whose images it is attacked with: its "own" or those of an "unseen" model."""
-    eps: float
-    """Radius of the perturbations, in [0,1] pixels."""
-
-    def example(self, i: int, amplify: float) -> dict[str, Any]:
-        """One image under attack.
-
-        Args:
-            i: its place among the N images.
-            amplify: how many times the perturbation is enlarged, around grey.
-
-        Returns:
-            Perturbation and attacked, images as data URIs; reads, the class that the network gives
-            the clean and the attacked image.
-        """
-        delta = self.arrays[f"{self.source}_delta"][i].astype(float) / 127 * float(self.eps)
-        attacked = self.arrays["image"][i] / 255 + delta
-        return {
-            "perturbation": _image_png(255 * (0.5 + amplify * delta)),
-            "attacked": _image_png(255 * attacked),
-            "reads": {"clean": self.arrays["clean"][i], "attacked": self.arrays[self.source][i]},
-        }
-
-
-def examples(networks: Mapping[str, Attacked], amplify: float) -> str:
+def examples(networks: Mapping[str, tuple[Arrays, float]], source: str) -> str:
     """Test images under attack.
 
     Args:
-        networks: by name, "dense" or a sparsity; all attacked on the same test images.
-        amplify: how many times a perturbation is enlarged.
+        networks: by name, "dense" or a sparsity, the arrays of a record of a transfer attack and
+            eps, the perturbations' radius in [0,1] pixels. The arrays are image (N,3,H,W), label
+            (N,), clean (N,); per source, its class after the attack (N,) and SOURCE_delta
+            (N,3,H,W), int8, the perturbation in 1/127 of eps.
+        source: whose images they are attacked with: each network's "own" or those of an "unseen"
+            model.
 
     Returns:
-        The HTML: a row per image, with what each network reads.
+        The HTML: a row per image, with what each network reads; perturbations are enlarged
+        around grey.
     """
-    first = next(iter(networks.values())).arrays
+    (first, _), *_ = networks.values()
     images = [
-        {
-            "label": label,
-            "clean": _image_png(first["image"][i]),
-            "networks": {name: shown.example(i, amplify) for name, shown in networks.items()},
-        }
-        for i, label in enumerate(first["label"])
+        {"label": label, "clean": _image_png(image), "networks": {}}
+        for label, image in zip(first["label"], first["image"], strict=True)
     ]
+    for name, (arrays, eps) in networks.items():
+        deltas = arrays[f"{source}_delta"].astype(float) / 127 * eps
+        for i, (image, delta) in enumerate(zip(images, deltas, strict=True)):
+            image["networks"][name] = {
+                "perturbation": _image_png(255 * (0.5 + ENLARGED * delta)),
+                "attacked": _image_png(arrays["image"][i] + 255 * delta),
+                "reads": {"clean": arrays["clean"][i], "attacked": arrays[source][i]},
+            }
     return card("examples", images=images)
 
 
@@ -178,11 +156,7 @@ def png(pixels: np.ndarray) -> str:
     Returns:
         A data URI.
     """
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return _data_uri(file)
+    return _data_uri(lambda file: Image.fromarray(pixels).save(file, "PNG"))
 
 
 def figure_png(figure: Figure) -> str:
@@ -194,11 +168,11 @@ def figure_png(figure: Figure) -> str:
     Returns:
         A data URI.
     """
-    file = io.BytesIO()
     with style():
-        figure.savefig(file, format="png", dpi=160)
-    return _data_uri(file)
+        return _data_uri(lambda file: figure.savefig(file, format="png", dpi=160))
 
 
-def _data_uri(file: io.BytesIO) -> str:
+def _data_uri(save: Callable[[io.BytesIO], None]) -> str:
+    file = io.BytesIO()
+    save(file)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -21,7 +21,7 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dwlt_lib import files
 from dwlt_lib.records import store
@@ -31,138 +31,134 @@ PORTS_TRIED = 50
 # a page loads faster without
 UNUSED = ["jupyterlab_pygments", "@voila-dashboards/jupyterlab-preview", "jupyterlab-plotly"]
 TOUR = "lab/tree/notebooks/00_tour.ipynb"
-ERRORS_ONLY = 40  # traitlets' log level
 
 
-def address(ip: str, token: str | None) -> str:
-    """The one address to listen on.
+class Door(NamedTuple):
+    """Where a server listens, and what opens it."""
+
+    ip: str
+    """The address, in numbers."""
+    port: int
+    """The port, 1 to 65535."""
+    token: str
+    """What a visitor has to bring."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it (127.0.0.0/8 and ::1)."""
+        return ipaddress.ip_address(self.ip).is_loopback
+
+    def url(self, path: str = "") -> str:
+        """The address of a page, with the token, as a browser takes it.
+
+        Args:
+            path: of the page, without a leading slash.
+
+        Returns:
+            An http URL; this host's name stands for "every interface".
+        """
+        host = f"[{self.ip}]" if ":" in self.ip else self.ip
+        if ipaddress.ip_address(self.ip).is_unspecified:
+            host = socket.gethostname()
+        return f"http://{host}:{self.port}/{path}?token={self.token}"
+
+
+def door(ip: str, port: int, token: str | None) -> Door:
+    """Where a server can listen, closed by a token: a fresh random one unless one was chosen.
 
     Args:
-        ip: an address or a host name; "" and "0.0.0.0" mean every interface.
-        token: the token that the user chose, if any.
+        ip: an address of this machine, in numbers.
+        port: the first to try, of PORTS_TRIED; 0 takes any.
+        token: the one that the user chose, if any.
 
     Returns:
-        The address, in numbers, of the first of its interfaces.
+        The address, the first free port, and the token.
 
     Raises:
-        ValueError: one line, if there is no such address, or if others could reach it and no token
-            was chosen.
+        ValueError: one line, if the address is none, if others could reach it and no token was
+            chosen, if the token is short or needs quoting, or if no port can be had.
     """
     try:
-        entries = socket.getaddrinfo(ip or "0.0.0.0", None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise ValueError(
-            f"--ip {ip!r}: no such address; want 127.0.0.1, or another address of this machine"
-        ) from None
-    addresses = [str(entry[4][0]) for entry in entries]
-    if token is None and not all(map(is_loopback, addresses)):
+        is_loopback = ipaddress.ip_address(ip).is_loopback
+    except ValueError:
+        raise ValueError(f"--ip {ip!r}: want an address in numbers, such as 127.0.0.1") from None
+    if token is None and not is_loopback:
         raise ValueError(
             f"--ip {ip!r}: others can reach this address, and no token was chosen; want --ip"
             f" 127.0.0.1, or --token with {MIN_TOKEN} characters or more"
         )
-    return addresses[0]
-
-
-def is_loopback(ip: str) -> bool:
-    """Whether only this machine can reach an address.
-
-    Args:
-        ip: in numbers, of version 4 or 6.
-
-    Returns:
-        True for 127.0.0.0/8 and ::1.
-    """
-    return ipaddress.ip_address(ip.split("%")[0]).is_loopback
-
-
-def secret(token: str | None) -> str:
-    """The token: a fresh random one, or the chosen one if it is long and needs no quoting.
-
-    Args:
-        token: the one that the user chose, if any.
-
-    Returns:
-        The token, of `MIN_TOKEN` characters or more.
-
-    Raises:
-        ValueError: one line, if the chosen one is short or has other characters.
-    """
     if token is None:
-        return secrets.token_urlsafe(32)
+        token = secrets.token_urlsafe(32)
     if len(token) < MIN_TOKEN or not re.fullmatch(r"[\w.~-]+", token, re.ASCII):
         raise ValueError(
             f"--token of {len(token)} characters: want {MIN_TOKEN} or more out of letters, digits"
             " and . _ ~ -, or leave it out for a random one"
         )
-    return token
+    return Door(ip, _free_port(ip, port), token)
 
 
-def free_port(ip: str, port: int) -> int:
-    """The first port that nobody listens on.
-
-    Args:
-        ip: an address of this machine.
-        port: the first to try, of PORTS_TRIED; 0 takes any.
-
-    Returns:
-        The port, 1 to 65535.
-
-    Raises:
-        ValueError: one line, if none can be had.
-    """
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    reason = ""
+def _free_port(ip: str, port: int) -> int:
+    """The first port that nobody listens on."""
+    family, reason = socket.AF_INET6 if ":" in ip else socket.AF_INET, ""
     for candidate in range(port, min(port + PORTS_TRIED, 65536)):
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind((ip, candidate))
+        try:
+            with socket.create_server((ip, candidate), family=family) as trial:
                 return trial.getsockname()[1]
-            except PermissionError:
-                raise ValueError(f"--port {port}: not permitted; want 1024 or above") from None
-            except OSError as error:
-                reason = error.strerror
+        except OSError as error:
+            reason = error.strerror
     raise ValueError(
         f"--ip {ip} --port {port}: cannot listen there ({reason}); want another port or address"
     )
 
 
-def url(ip: str, port: int, path: str, token: str) -> str:
-    """The address of a page, with the token, as a browser takes it.
+def lab(door: Door, browser: bool) -> None:
+    """Serve JupyterLab until it is interrupted.
 
     Args:
-        ip: the address that the server listens on, in numbers.
-        port: that it listens on.
-        path: of the page, without a leading slash.
-        token: of `secret`.
-
-    Returns:
-        An http URL; this host's name stands for "every interface".
+        door: of `door`.
+        browser: whether to open a browser on the tour.
     """
-    host = f"[{ip}]" if ":" in ip else ip
-    if ipaddress.ip_address(ip).is_unspecified:
-        host = socket.gethostname()
-    return f"http://{host}:{port}/{path}?token={token}"
+    with _no_configuration():
+        from jupyterlab.labapp import LabApp
+        from traitlets.config import Config
+
+        server: Any = LabApp.initialize_server([], config=Config(lab_settings(door)))
+        # called once the server listens
+        server.io_loop.add_callback(_announce, door.url(TOUR), browser)
+        server.start()
 
 
-def announce(where: str, browser: bool) -> None:
-    """Print a URL and open it.
+def browse(notebook: Path, door: Door, browser: bool) -> None:
+    """Serve a notebook as a page, its code hidden, until it is interrupted.
 
     Args:
-        where: the URL, with the token.
-        browser: whether to open it; by way of a private file, as other users can read a browser's
-            command line.
+        notebook: what to serve.
+        door: of `door`.
+        browser: whether to open a browser on the page.
     """
-    print(f"open {where}\n(Ctrl-C ends the server and its kernels)", flush=True)
+    with _no_configuration() as private:
+        from tornado.ioloop import IOLoop
+        from traitlets.config import Config
+
+        from dwlt_lib.browser.closed_voila import ClosedVoila
+
+        server = ClosedVoila.instance(config=Config(browse_settings(door, private)))
+        server.initialize([str(notebook)])
+        IOLoop.current().add_callback(_announce, door.url(), browser)
+        server.start()
+
+
+def _announce(url: str, browser: bool) -> None:
+    """Print a URL and open it, by way of a private file: others can read a command line."""
+    print(f"open {url}\n(Ctrl-C ends the server and its kernels)", flush=True)
     if browser:
-        file = Path(tempfile.mkstemp(prefix="dwlt-server-", suffix=".html")[1])
-        file.write_text(f'<meta http-equiv="refresh" content="0; url={where}">', encoding="utf-8")
-        threading.Timer(30, file.unlink, kwargs={"missing_ok": True}).start()
+        file = Path(tempfile.gettempdir()) / "open.html"
+        file.write_text(f'<meta http-equiv="refresh" content="0; url={url}">', encoding="utf-8")
         threading.Thread(target=webbrowser.open, args=(file.as_uri(),), daemon=True).start()
 
 
 @contextmanager
-def no_configuration() -> Iterator[str]:
+def _no_configuration() -> Iterator[str]:
     """Within this context Jupyter finds no configuration; JupyterLab's own settings (theme) stay.
 
     Yields:
@@ -197,131 +193,72 @@ def no_configuration() -> Iterator[str]:
         shutil.rmtree(private, ignore_errors=True)
 
 
-def kernels() -> dict[str, dict]:
-    """How kernels talk, and when they end.
+def _settings(door: Door) -> tuple[dict[str, Any], dict[str, dict]]:
+    """What both servers are told of themselves, and of their kernels, by class of traitlets.
 
-    Returns:
-        Settings by class: local sockets, not ports; an hour without work ends a kernel.
+    Kernels talk over local sockets, not ports; an hour without work ends one.
     """
+    server = {"ip": door.ip, "port": door.port, "port_retries": 0, "log_level": logging.ERROR}
     transport = {"transport": "ipc"} if os.name == "posix" else {}
-    return {"KernelManager": transport, "MappingKernelManager": {"cull_idle_timeout": 3600}}
+    kernels = {"KernelManager": transport, "MappingKernelManager": {"cull_idle_timeout": 3600}}
+    return server, kernels
 
 
-def lab_settings(ip: str, port: int, token: str) -> dict[str, dict]:
+def lab_settings(door: Door) -> dict[str, dict]:
     """JupyterLab's configuration, whose root is the checkout, with its notebooks and outputs.
 
     Args:
-        ip: the address to listen on.
-        port: that it listens on.
-        token: what a visitor has to bring.
+        door: where it listens.
 
     Returns:
         Settings by class of traitlets.
     """
-    server = {
-        "ip": ip,
-        "port": port,
-        "port_retries": 0,
+    server, kernels = _settings(door)
+    server |= {
         "root_dir": str(store.checkout()),
         "open_browser": False,
         "allow_root": True,
-        "allow_remote_access": not is_loopback(ip),
+        "allow_remote_access": not door.is_loopback,
         "allow_unauthenticated_access": False,
         "answer_yes": True,
-        "log_level": ERRORS_ONLY,
         "jpserver_extensions": {"jupyter_server_terminals": True, "jupyter_lsp": True},
     }
     lab = {
         "default_url": f"/{TOUR}",
-        "log_level": ERRORS_ONLY,
+        "log_level": logging.ERROR,
         "news_url": None,  # nothing is fetched from the network
         "check_for_updates_class": "jupyterlab.handlers.announcements.NeverCheckForUpdate",
     }
-    return {"ServerApp": server, "IdentityProvider": {"token": token}, "LabApp": lab, **kernels()}
+    return {
+        "ServerApp": server,
+        "IdentityProvider": {"token": door.token},
+        "LabApp": lab,
+        **kernels,
+    }
 
 
-def lab(ip: str, port: int, token: str, browser: bool) -> None:
-    """Serve JupyterLab until it is interrupted.
-
-    Args:
-        ip: the address to listen on, of `address`.
-        port: of `free_port`.
-        token: of `secret`.
-        browser: whether to open a browser on the tour.
-    """
-    with no_configuration():
-        from jupyterlab.labapp import LabApp
-        from traitlets.config import Config
-
-        server: Any = LabApp.initialize_server([], config=Config(lab_settings(ip, port, token)))
-        # the line below is printed once the server listens
-        server.io_loop.add_callback(announce, url(ip, port, TOUR, token), browser)
-        server.start()
-
-
-def browse_settings(ip: str, port: int, token: str, private: str) -> dict[str, dict]:
+def browse_settings(door: Door, private: str) -> dict[str, dict]:
     """Voila's configuration.
 
     Args:
-        ip: the address to listen on.
-        port: the port.
-        token: what a visitor has to bring.
+        door: where it listens.
         private: the folder for kernels' keys and sockets.
 
     Returns:
         Settings by class of traitlets.
     """
-    server = {
-        "ip": ip,
-        "port": port,
-        "port_retries": 0,
-        "token": token,
+    server, kernels = _settings(door)
+    server |= {
+        "token": door.token,
         "connection_dir_root": private,
-        "log_level": ERRORS_ONLY,
-        "tornado_settings": {"allow_remote_access": not is_loopback(ip)},
+        "open_browser": False,
+        "tornado_settings": {"allow_remote_access": not door.is_loopback},
     }
     page = {
         "show_tracebacks": False,
         "allow_template_override": "NO",
         "allow_theme_override": "NO",
         "file_allowlist": [],
-        "preheat_kernel": True,
         "extension_denylist": UNUSED,
     }
-    pool = {"fill_delay": 10}  # seconds: the page that opens comes first
-    return {"Voila": server, "VoilaConfiguration": page, "VoilaKernelManager": pool, **kernels()}
-
-
-def newest() -> float:
-    """When a record, a study or a reference last appeared.
-
-    Returns:
-        As time.time() counts; 0 if there is none.
-    """
-    folders = [store.outputs() / name for name in ("records", "studies", "reference")]
-    entries = [entry for folder in folders for entry in folder.glob("*")]
-    return max((entry.stat().st_mtime for entry in entries), default=0.0)
-
-
-def browse(notebook: Path, ip: str, port: int, token: str, browser: bool) -> None:
-    """Serve a notebook as a page, its code hidden, until it is interrupted.
-
-    Args:
-        notebook: what to serve.
-        ip: the address to listen on, of `address`.
-        port: of `free_port`.
-        token: of `secret`.
-        browser: whether to open a browser on the page.
-    """
-    with no_configuration() as private:
-        from traitlets.config import Config
-
-        from dwlt_lib.browser.closed_voila import ClosedVoila
-
-        server = ClosedVoila.instance(
-            config=Config(browse_settings(ip, port, token, private)),
-            announce=lambda: announce(url(ip, port, "", token), browser),
-            newest=newest,
-        )
-        server.initialize([str(notebook)])
-        server.start()
+    return {"Voila": server, "VoilaConfiguration": page, **kernels}

@@ -5,20 +5,19 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import ipywidgets as w
+from plotly.graph_objects import Figure
 
-from dwlt_lib.analysis import double_win, statistics, tables
-from dwlt_lib.browser import markup, plotly_traces
+from dwlt_lib.analysis import double_win, tables
+from dwlt_lib.browser import markup
 from dwlt_lib.browser.controls import WIDE, Tab, dropdown, halves, level_slider, of_kind, offer, row
-from dwlt_lib.browser.live_figure import LiveFigure
+from dwlt_lib.browser.curves import LiveFigure, curves
 from dwlt_lib.plotting.style import METHODS, dataset_name, percent
 from dwlt_lib.pruning.tickets import read_mask
 
 RULES = {
-    "within one std of dense (section 4.1)": ("one_std", 1),
-    "the same, population std": ("one_std", 0),
-    "no lower than dense (equation 3)": ("eq3", 1),
+    "within one std of dense (section 4.1)": "one_std",
+    "no lower than dense (equation 3)": "eq3",
 }
-EXTREMES = {"sparsest level that wins": "max", "last before the first miss": "prefix"}
 FIRST_ROUNDS = 6  # where the slider stands at first, if that level is there
 
 
@@ -36,16 +35,15 @@ class SparsityTab(Tab):
         """
         self.data = dropdown("data")
         self.method = dropdown("masks by")
-        self.rule = dropdown("matches", RULES, width="370px")
-        self.extreme = dropdown("extreme", EXTREMES)
+        self.rule = dropdown("matches", RULES, width="min(370px, 100%)")
         self.slider = level_slider(layout={"width": "98%"})
         self.figure = LiveFigure(show_record)
         self.verdict, self.masks = w.HTML(), w.HTML(layout=WIDE)
         self._with_masks = False
-        controls = row(self.data, self.method, self.rule, self.extreme)
         text = w.VBox([self.verdict, self.masks])
+        controls = row(self.data, self.method, self.rule)
         super().__init__([controls, self.slider, halves(self.figure, text)])
-        self.on_change(self.draw, self.data, self.rule, self.extreme)
+        self.on_change(self.draw, self.data, self.rule)
         self.on_change(self.move, self.slider, self.method)
 
     def fill(self) -> None:
@@ -71,29 +69,22 @@ class SparsityTab(Tab):
         table = table[(table["dataset"] == dataset) & (table["fraction"] == fraction)]
         self.transfers = table = tables.base_seeds(table)
         if table.empty:
-            self.figure.draw([], plotly_traces.LAYOUT | {"title": "no transfers yet"})
+            self.figure.draw(Figure(layout={"title": "no transfers yet"}))
             self.verdict.value = markup.problem(
                 "No ticket has been transferred yet, so there is nothing to judge."
             )
         else:
-            self.means = statistics.spread(table)
-            rule, ddof = self.rule.value
-            self.levels = double_win.criteria(table, rule, ddof)
+            self.levels = double_win.criteria(table, self.rule.value)
             with warnings.catch_warnings(action="ignore"):  # the card says it
-                self.extremes = double_win.verdict(table, rule, ddof, self.extreme.value)
-            self.figure.draw(*plotly_traces.curves(table, self.levels, self.slider.value))
+                self.extremes = double_win.verdict(table, self.rule.value)
+            self.figure.draw(curves(table, self.levels, self.slider.value))
         self.move()
 
     def move(self) -> None:
-        """Move rings, line, verdict and masks to the slider's level."""
+        """Move line, verdict and masks to the slider's level."""
         rounds = self.slider.value
         if len(self.transfers):
-            figure = self.figure.widget
-            with figure.batch_update():
-                rings = plotly_traces.rings_at(self.transfers, self.means, rounds)
-                for trace, ring in zip(figure.data[-len(rings) :], rings, strict=True):
-                    trace.update(ring)
-                figure.layout.shapes = [plotly_traces.line_at(rounds)]
+            self.figure.widget.update_shapes(x0=rounds, x1=rounds)
             sparsity = self.sparsities[rounds]
             self.verdict.value = markup.verdict(self.levels, self.extremes, rounds, sparsity)
         if self._with_masks:

@@ -34,7 +34,9 @@ def lab(
     """
     from dwlt_lib.browser import servers
 
-    servers.lab(*_address(ip, port, token), not no_browser)
+    with refusing():
+        door = servers.door(ip, port, token)
+    servers.lab(door, not no_browser)
 
 
 @app.command(epilog="Example: dwlt browse --study tour_full")
@@ -64,14 +66,5 @@ def browse(
             os.environ["DWLT_STUDY_FILE"] = str(file.resolve())
         if study is not None:
             os.environ["DWLT_STUDY"] = store.study(study)["name"]
-    notebook = store.checkout() / "notebooks" / "20_browse.ipynb"
-    servers.browse(notebook, *_address(ip, port, token), not no_browser)
-
-
-def _address(ip: str, port: int, token: str | None) -> tuple[str, int, str]:
-    """The address, port and token that a server gets; what cannot be used is refused."""
-    from dwlt_lib.browser import servers
-
-    with refusing():
-        chosen = servers.address(ip, token)
-        return chosen, servers.free_port(chosen, port), servers.secret(token)
+        door = servers.door(ip, port, token)
+    servers.browse(store.checkout() / "notebooks" / "20_browse.ipynb", door, not no_browser)

@@ -81,25 +81,13 @@ def test_a_start_that_would_be_open_or_cannot_be_is_refused_in_one_line(
     assert arguments[-1] == "70000" or found.stderr.count("\n") == 1, found.stderr
 
 
-def test_a_host_name_is_judged_by_every_address_it_resolves_to(monkeypatch):
-    known = {"here": ["127.0.0.1", "::1"], "both": ["127.0.0.1", "192.0.2.1"]}
-    monkeypatch.setattr(
-        servers.socket,
-        "getaddrinfo",
-        lambda name, *_, **__: [(0, 0, 0, "", (address, 0)) for address in known[name]],
-    )
-    assert servers.address("here", None) == "127.0.0.1"
-    with pytest.raises(ValueError, match="others can reach"):
-        servers.address("both", None)
-
-
 def test_a_study_that_is_not_there_is_refused(outputs):
     found = CliRunner().invoke(app, ["browse", "--study", "none"])
     assert found.exit_code == 2 and found.stderr.count("\n") == 1 and "dwlt run" in found.stderr
 
 
 def test_tokens_are_fresh_and_long():
-    tokens = {servers.secret(None) for _ in range(20)}
+    tokens = {servers.door("127.0.0.1", 0, None).token for _ in range(20)}
     assert len(tokens) == 20 and min(map(len, tokens)) >= 40
 
 
@@ -109,21 +97,23 @@ def test_tokens_are_fresh_and_long():
 
 def test_loopback_keeps_the_host_check_and_a_chosen_address_gives_it_up():
     for ip, remote in (("127.0.0.1", False), ("::1", False), ("0.0.0.0", True)):
-        assert servers.lab_settings(ip, 1, "t")["ServerApp"]["allow_remote_access"] is remote
-        page = servers.browse_settings(ip, 1, "t", "")["Voila"]
+        door = servers.Door(ip, 1, "t")
+        assert servers.lab_settings(door)["ServerApp"]["allow_remote_access"] is remote
+        page = servers.browse_settings(door, "")["Voila"]
         assert page["tornado_settings"]["allow_remote_access"] is remote and page["token"] == "t"
 
 
 def test_the_url_names_the_door_and_the_token():
-    assert servers.url("127.0.0.1", 80, "", "t") == "http://127.0.0.1:80/?token=t"
-    assert servers.url("::1", 80, "lab", "t") == "http://[::1]:80/lab?token=t"
-    assert "0.0.0.0" not in servers.url("0.0.0.0", 80, "", "t")
+    assert servers.Door("127.0.0.1", 80, "t").url() == "http://127.0.0.1:80/?token=t"
+    assert servers.Door("::1", 80, "t").url("lab") == "http://[::1]:80/lab?token=t"
+    assert "0.0.0.0" not in servers.Door("0.0.0.0", 80, "t").url()
 
 
 def test_the_next_free_port_is_taken():
     with servers.socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert port < servers.free_port("127.0.0.1", port) < port + servers.PORTS_TRIED
+        free = servers.door("127.0.0.1", port, None).port
+        assert port < free < port + servers.PORTS_TRIED
 
 
 # ------------------------------------------------------------------------------------------ what is
@@ -278,11 +268,3 @@ def test_the_study_that_is_asked_for_reaches_the_notebook(monkeypatch, request):
     monkeypatch.setenv("DWLT_OUTPUTS", str(request.config.rootpath / "outputs"))
     assert CliRunner().invoke(app, ["browse", "--study", "tour_full"]).exit_code == 0
     assert os.environ["DWLT_STUDY"] == "tour_full"
-
-
-def test_a_record_made_since_a_kernel_was_warmed_is_noticed(outputs):
-    assert servers.newest() == 0.0
-    (outputs / "records" / "mask").mkdir(parents=True)
-    before = servers.newest()
-    (outputs / "records" / "mask" / "0123").mkdir()
-    assert servers.newest() >= before > 0
