@@ -239,7 +239,7 @@ def predict(
     table["GB on disk"] /= 1e9
     table.loc["in all"] = table.sum()
     yield table.to_string(index_names=False, float_format=_number)
-    chain, whole = max(ends.values()), float(table.loc["in all", "device hours"])
+    chain, whole = max(ends.values()), sum(row[3] for row in rows)
     if whole == 0:
         return
     for n in devices:

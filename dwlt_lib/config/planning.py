@@ -76,29 +76,21 @@ def theta(
     """
     row, regime = dataset(study, study.source), specs.REGIME_OF[pretraining]
     seed = study.seed if seed is None else seed
+    shared: dict[str, Any] = {
+        "pretraining": pretraining,
+        "arch": study.arch,
+        "data": row,
+        "evaluation": _evaluation(study, row),
+    }
     if given := study.weights.get(pretraining):
         if seed != study.seed:
             raise ValueError(
                 f"theta_{pretraining} comes from a file, so there is none of seed {seed}; take"
                 f" theta_seeds and {specs.TRANSPLANTED} out, or have it trained"
             )
-        return specs.ImportedSpec(
-            pretraining=pretraining,
-            arch=study.arch,
-            data=row,
-            evaluation=_evaluation(study, row),
-            theta=given.theta or specs.UNKNOWN,
-            file=given.file,
-        )
-    return specs.PretrainingSpec(
-        pretraining=pretraining,
-        arch=study.arch,
-        data=row,
-        seed=seed,
-        recipe=_training_config(study, row, regime, study.pretraining[pretraining]),
-        evaluation=_evaluation(study, row),
-        ra=study.ra,
-    )
+        return specs.ImportedSpec(**shared, theta=given.theta or specs.UNKNOWN, file=given.file)
+    recipe = _training_config(study, row, regime, study.pretraining[pretraining])
+    return specs.PretrainingSpec(**shared, seed=seed, recipe=recipe, ra=study.ra)
 
 
 def surrogate(study: Study, name: str) -> specs.PretrainingSpec:

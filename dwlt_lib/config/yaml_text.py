@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import yaml
+from yaml.composer import ComposerError
 
 # what a parameter file may hold at most: the longest of the paper's studies has 2 kB, 200 nodes and
 # 4 levels
@@ -140,7 +141,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _refuse(problem: str, event: yaml.Event) -> NoReturn:
-    raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+    raise ComposerError(None, None, problem, event.start_mark)
 
 
 def _composed(text: str, origin: str) -> tuple[_Loader, yaml.MappingNode]:
@@ -150,7 +151,7 @@ def _composed(text: str, origin: str) -> tuple[_Loader, yaml.MappingNode]:
         tree = loader.get_single_node()
     except (yaml.MarkedYAMLError, yaml.reader.ReaderError) as error:
         if isinstance(error, yaml.MarkedYAMLError):
-            line, problem = error.problem_mark.line, error.problem
+            line, problem = getattr(error.problem_mark, "line", 0), str(error.problem)
         else:
             line, problem = text.count("\n", 0, error.position), error.reason
         raise BadStudy(
