@@ -90,17 +90,17 @@ def work(spec: Spec) -> Counter[Work]:
         return _training(arch, data, spec.retrain, 1.0, None) + tested
     arch, data, attack = spec.transfer.theta.arch, spec.transfer.data, spec.transfer.evaluation
     if isinstance(spec, AttackSpec):
-        attacked = _attacked(spec.surrogate.arch, data, data.test_images, attack)
+        attacked = _attacked(spec.surrogate.arch, data, data.test_images, attack, scores=0)
         return attacked + _passes(arch, data, data.test_images)
     count = min(spec.count, data.test_images)
     if isinstance(spec, RobustnessSpec):
         curves = [*spec.eps_curve(attack), *spec.steps_curve(attack)]
         every = [*spec.by_name(attack).values(), *curves, *spec.probes(attack).values()]
-        return sum((_scored(arch, data, count, one) for one in every), Counter())
+        return sum((_attacked(arch, data, count, one) for one in every), Counter())
     surface = _passes(arch, data, spec.points**2 * count)
     if spec.images == "clean":
         return surface
-    return surface + _attacked(arch, data, count, attack)
+    return surface + _attacked(arch, data, count, attack, scores=0)
 
 
 def forward(arch: str, size: int) -> float:
@@ -148,7 +148,9 @@ def _trained(spec: PretrainingSpec | TransferSpec, arch: str, fraction: float) -
     scores = (tests + (spec.ra == "any")) * count
     trained = _training(arch, data, spec.recipe, fraction, spec.evaluation)
     return (
-        trained + _passes(arch, data, tests * count) + _scored(arch, data, scores, spec.evaluation)
+        trained
+        + _passes(arch, data, tests * count)
+        + _attacked(arch, data, scores, spec.evaluation)
     )
 
 
@@ -169,12 +171,12 @@ def _training(
         passes += 2 * attack.steps
     found = Counter({step: epochs * images * passes * forward(arch, data.size)})
     probed = recipe.linear_probe_epochs * images
-    found += _scored(arch, data, probed, attack) if attack else _passes(arch, data, probed)
+    found += _attacked(arch, data, probed, attack) if attack else _passes(arch, data, probed)
     if eval_attack and held:
         found += _passes(arch, data, epochs * held)
         if attack:  # ST is selected by SA
             times = sum(recipe.evaluates_robustly_at(epoch) for epoch in range(1, epochs + 1))
-            found += _scored(arch, data, times * held, eval_attack)
+            found += _attacked(arch, data, times * held, eval_attack)
     return found
 
 
@@ -183,13 +185,9 @@ def _passes(arch: str, data: DataSet, count: float) -> Counter[Work]:
     return Counter({Work("surface", arch, data.size): count * forward(arch, data.size)})
 
 
-def _attacked(arch: str, data: DataSet, count: float, attack: Attack) -> Counter[Work]:
-    """An attack alone."""
+def _attacked(
+    arch: str, data: DataSet, count: float, attack: Attack, scores: int = 1
+) -> Counter[Work]:
+    """An attack and, unless `scores` is 0, its score, which is a forward pass."""
     kind = Work("pgd20", arch, data.size, getattr(attack, "precision", "fp32"))
-    return Counter({kind: count * attack.passes * forward(arch, data.size)})
-
-
-def _scored(arch: str, data: DataSet, count: float, attack: Attack) -> Counter[Work]:
-    """An attack and its score, a forward pass."""
-    kind = Work("pgd20", arch, data.size, getattr(attack, "precision", "fp32"))
-    return Counter({kind: count * (1 + attack.passes) * forward(arch, data.size)})
+    return Counter({kind: count * (scores + attack.passes) * forward(arch, data.size)})
