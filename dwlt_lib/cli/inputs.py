@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dwlt_lib.cli.common import downloading, refuse, warn
+from dwlt_lib.cli.common import downloading, refuse, refusing, warn
 
 data = typer.Typer(
     no_args_is_help=True, help="Data sets of the catalogue: what is there, and bringing it."
@@ -95,16 +95,9 @@ def import_weights(
     """
     from dwlt_lib.models import checkpoints, weight_files
 
-    try:
+    with refusing((OSError, ValueError)):
         checkpoint = checkpoints.read_checkpoint(file, source)
         weight_files.write_checkpoint(checkpoint, out)
-    except OSError as error:
-        refuse(
-            f"{error.filename}: {error.strerror}; want a checkpoint that can be read, and an --out"
-            " to write to"
-        )
-    except ValueError as error:
-        refuse(str(error))
     print(f"{out}: {weight_files.describe(checkpoint)}")
 
 

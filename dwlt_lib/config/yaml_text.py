@@ -99,12 +99,10 @@ def _check_and_number(node: yaml.Node, key: Key, lines: dict[Key, int], origin: 
 
 def _name(node: yaml.Node, origin: str) -> str:
     """A setting's name, refused if it is another kind of key."""
-    if isinstance(node, yaml.ScalarNode):
-        if node.tag.endswith(":str") and _NAME.fullmatch(node.value):
-            return node.value
-        shown = repr(node.value)[:60]
-    else:
-        shown = "a mapping" if isinstance(node, yaml.MappingNode) else "a sequence"
+    is_scalar = isinstance(node, yaml.ScalarNode)
+    if is_scalar and node.tag.endswith(":str") and _NAME.fullmatch(node.value):
+        return node.value
+    shown = repr(node.value)[:60] if is_scalar else f"a {node.id}"
     raise BadStudy(
         f"{origin}:{node.start_mark.line + 1}: {shown} as a key: YAML reads a"
         f" {node.tag.rpartition(':')[2]}; want a setting's name, of letters, digits, _ and -, each"
