@@ -102,7 +102,7 @@ def _name(node: yaml.Node, origin: str) -> str:
     is_scalar = isinstance(node, yaml.ScalarNode)
     if is_scalar and node.tag.endswith(":str") and _NAME.fullmatch(node.value):
         return node.value
-    shown = repr(node.value)[:60] if is_scalar else f"a {node.id}"
+    shown = repr(node.value)[:60] if is_scalar else "a list or a mapping"
     raise BadStudy(
         f"{origin}:{node.start_mark.line + 1}: {shown} as a key: YAML reads a"
         f" {node.tag.rpartition(':')[2]}; want a setting's name, of letters, digits, _ and -, each"
