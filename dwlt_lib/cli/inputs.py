@@ -107,10 +107,7 @@ def fetch_weights(
         str, typer.Argument(help="std, at, fat, or a variant (an unknown name lists them)")
     ],
 ) -> None:
-    """Download an official checkpoint to DWLT_DATA/weights and check its hash.
-
-    An interrupted one is continued.
-    """
+    """Download an official checkpoint to DWLT_DATA/weights and check its hash."""
     from dwlt_lib.models import pretrained
 
     if name not in pretrained.OFFICIAL:
