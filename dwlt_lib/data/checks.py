@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,6 @@ from dwlt_lib.data.batches import load_images
 
 NUM_OPENED = 200  # image files of a split that are decoded whole
 MAX_REPORTED = 3  # of those that fail
-_CHECKSUMS = {"torchvision": "md5 as published", "embedded": "as installed"}
-
-SplitCheck = tuple[np.ndarray, str, list[str]]  # labels (N,), a description, problems
 
 
 def check(row: DataSet, root: Path | None = None) -> tuple[list[str], list[str]]:
@@ -39,19 +35,22 @@ def check(row: DataSet, root: Path | None = None) -> tuple[list[str], list[str]]
     ]
     problems: list[str] = []
     for split in ("train", "test"):
+        whole = row.model_copy(update={"distinct": False})
         try:
-            check_split = _check_files if row.loader in LISTED else _check_arrays
-            whole = row.model_copy(update={"distinct": False})
-            labels, description, split_problems = check_split(whole, split, root)
-            if row.distinct and split == "train":
-                num_out = len(labels) - len(check_split(row, split, root)[0])
-                description += f", {num_out:,} of them left out, which are test images"
+            labels, unreadable = _read(whole, split, root)
+            left_out = len(labels) - len(_read(row, split, root)[0])
         except ValueError as error:
             if str(error) not in problems:
                 problems.append(str(error))
             continue
-        facts.append(f"{split}: {len(labels):,} images, {_classes(labels, row)}, {description}")
-        problems += split_problems
+        counts = np.bincount(labels, minlength=row.classes)
+        facts.append(
+            f"{split}: {len(labels):,} images, {(counts > 0).sum():,} classes of"
+            f" {counts.min():,} to {counts.max():,}"
+        )
+        if left_out:
+            facts[-1] += f", {left_out:,} of them left out, which are test images"
+        problems += unreadable
         expected = row.train_images if split == "train" else row.test_images
         if len(labels) != expected:
             problems.append(
@@ -92,44 +91,16 @@ def count_duplicates(row: DataSet, other: DataSet) -> list[str]:
     return lines
 
 
-def _classes(labels: np.ndarray, row: DataSet) -> str:
-    counts = np.bincount(labels, minlength=row.classes)
-    return f"{(counts > 0).sum():,} classes of {counts.min():,} to {counts.max():,}"
-
-
-def _check_arrays(row: DataSet, split: str, root: Path) -> SplitCheck:
-    x, y = loading.load(row, split, root)
-    checksum = _CHECKSUMS.get(row.loader, "no checksum known")
-    return y.numpy(), f"{x.shape[-2]} x {x.shape[-1]} pixels, {checksum}", []
-
-
-def _check_files(row: DataSet, split: str, root: Path) -> SplitCheck:
+def _read(row: DataSet, split: str, root: Path) -> tuple[np.ndarray, list[str]]:
+    """The labels (N,) of a split; a line for each of the first image files that are not whole."""
+    if row.loader not in LISTED:
+        return loading.load(row, split, root)[1].numpy(), []
     listing = loading.listing(row, split, root)
-    digest = hashlib.sha256(b"\n".join(listing.names.tolist()) + listing.labels.tobytes())
-    last = len(listing) - 1
-    chosen = np.unique(np.linspace(0, last, min(len(listing), NUM_OPENED)).round().astype(int))
-    sizes, problems = [], []
-    for index in chosen:
+    decoder = decoding.ImageDecoder(listing.root, listing.names, row.size)
+    problems = []
+    for index in np.linspace(0, len(listing) - 1, min(len(listing), NUM_OPENED)).round():
         try:
-            sizes.append(_check_image(listing.file(index)))
+            decoder[int(index)]
         except ValueError as error:
             problems.append(str(error))
-    ranges = [f"{min(sides):,} to {max(sides):,}" for sides in zip(*sizes, strict=True)]
-    pixels = " x ".join(ranges) or "unknown"
-    description = (
-        f"{pixels} pixels ({len(chosen):,} looked at), sha256 of the list {digest.hexdigest()[:16]}"
-    )
-    return listing.labels, description, problems[:MAX_REPORTED]
-
-
-def _check_image(file: Path) -> tuple[int, int]:
-    """Width and height of an image that can be decoded whole; else a ValueError of one line."""
-    from PIL import Image
-
-    size = decoding.image_size(file)
-    try:
-        with Image.open(file) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{file}: not a whole image; bring it anew") from error
-    return size
+    return listing.labels, problems[:MAX_REPORTED]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -61,14 +60,14 @@ def fingerprint(row: DataSet, split: str, root: Path | None = None) -> str | Non
 def _fingerprint(row: DataSet, split: str, root: Path | None) -> str | None:
     if row.loader == "embedded":
         return _hash_files(row, split, bundled.package_files(row.name))
-    path = folders.unchecked_path(row, split, root)
-    if not folders.required_path(row, path, split).exists():
+    path = folders.existing_path(row, split, root)
+    if path is None:
         return None
     try:
         if row.loader in LISTED:
             return _hash_listing(folders.list_images(row, path, split))
         if row.loader == "npz":
-            return _hash_npz(path, files.stamp(path))
+            return _sha256(path, files.stamp(path), is_npz=True)
         names = _FILES.get((row.name, split))
         paths = [path / name for name in names] if names else [path]
         return _hash_files(row, split, paths) if all(file.exists() for file in paths) else None
@@ -169,19 +168,14 @@ def _hash_files(row: DataSet, split: str, paths: Iterable[Path]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
+def _sha256(path: Path, stamp: tuple[int, ...], is_npz: bool = False) -> str:
     """The stamp is a part of the cache's key: a file that changes is read again."""
-    return files.sha256(path)
-
-
-@lru_cache(maxsize=64)
-def _hash_npz(path: Path, stamp: tuple[int, ...]) -> str:
-    return npz.sha256(path)
+    return npz.sha256(path) if is_npz else files.sha256(path)
 
 
 def _hash_listing(listing: folders.Listing) -> str:
-    root = os.fspath(listing.root)
-    sizes = np.array([_size(os.path.join(root, os.fsdecode(name))) for name in listing.names])
+    root = os.fsencode(listing.root)
+    sizes = np.array([os.path.getsize(os.path.join(root, name)) for name in listing.names])
     digest = hashlib.sha256(
         b"\n".join(listing.names.tolist()) + listing.labels.tobytes() + sizes.tobytes()
     )
@@ -193,10 +187,3 @@ def _hash_listing(listing: folders.Listing) -> str:
         image = listing.file(int(index))
         digest.update(_sha256(image, files.stamp(image)).encode())
     return digest.hexdigest()
-
-
-def _size(path: str) -> int:
-    status = os.stat(path)  # of a str: this runs a million times, and a Path is slower
-    if not stat.S_ISREG(status.st_mode):
-        files.regular(path)
-    return status.st_size

@@ -87,7 +87,8 @@ def groups(name: str | DataSet, split: str, root: str | Path | None = None) -> T
     if row.loader in LISTED:
         found = _listing(row, _check_split(split), root).groups
     elif row.loader == "npz":
-        found = npz.load_groups(folders.split_path(row, _check_split(split), root))
+        path = folders.split_path(row, _check_split(split), root)
+        found = npz.load(path, ["groups"]).get("groups")
         if found is not None and row.distinct and split == "train":
             found = found[_distinct_arrays(row, root)]
     return None if found is None else torch.from_numpy(found)
@@ -123,15 +124,11 @@ def _check_split(split: str) -> str:
 
 @lru_cache(maxsize=8)
 def _listing(row: DataSet, split: str, root: Path) -> folders.Listing:
-    try:
-        listing = folders.list_images(row, folders.split_path(row, split, root), split)
-        if row.distinct and split == "train":
-            test = _listing(row, "test", root)
-            kept = _is_none_of(row, _contents(listing), _contents(test))
-            listing = listing.take(kept)
-        return listing
-    except OSError as error:
-        raise ValueError(f"data set {row.name}: {error}; mend the folder's permissions") from error
+    listing = folders.list_images(row, folders.split_path(row, split, root), split)
+    if row.distinct and split == "train":
+        test = _listing(row, "test", root)
+        listing = listing.take(_is_none_of(row, _contents(listing), _contents(test)))
+    return listing
 
 
 def _contents(listing: folders.Listing) -> Iterable[bytes]:
@@ -158,8 +155,9 @@ def _read_arrays(row: DataSet, split: str, root: Path) -> Arrays:
     if row.loader == "embedded":
         return EMBEDDED[row.name](split)
     if row.loader == "npz":
-        x, y = npz.load(folders.split_path(row, split, root))
-        return (x if x.ndim == 4 else grey_to_rgb(x)), y
+        arrays = npz.load(folders.split_path(row, split, root), ["images", "labels"])
+        x = arrays["images"]
+        return (x if x.ndim == 4 else grey_to_rgb(x)), arrays["labels"]
     return _read_torchvision(row, split, root)
 
 

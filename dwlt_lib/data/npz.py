@@ -6,133 +6,55 @@ No torch. Every error is a ValueError of one line: the file, what is wrong, what
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
-from zlib import error as ZlibError
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
 
 from dwlt_lib import files
 
-MAX_BYTES = 2**35  # of the images, unpacked
+ARRAYS = ("images", "labels", "groups")
 MAX_RATIO = 100  # of unpacked to packed bytes; no images compress so well
 SMALL = 2**26  # bytes up to which the ratio does not matter
 WANT = (
     "want an .npz with images uint8 (N,S,S) or (N,S,S,3), labels, integers (N,), and, if any,"
     " groups, integers (N,)"
 )
-READ_ERRORS = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OSError,
-    EOFError,
-    BadZipFile,
-    ZlibError,
-    RuntimeError,
-)
 
 
-class Header(NamedTuple):
-    """What the header of an array in an npz file states."""
-
-    shape: tuple[int, ...]
-    """Of the array"""
-    dtype: np.dtype
-    """Of the array"""
-    is_fortran: bool
-    """Whether the first index varies fastest"""
-    size: int
-    """Bytes of the header, before the numbers"""
-
-
-def read_headers(path: Path) -> tuple[Header, Header, Header | None]:
-    """The headers of the arrays, after a check that all are as wanted and within bounds.
+def load(path: Path, names: Sequence[str] = ARRAYS) -> dict[str, np.ndarray]:
+    """The arrays of a file, after a check of the headers of all.
 
     Args:
         path: the npz file.
+        names: of the arrays that are wanted; the others are not unpacked.
 
     Returns:
-        (of images, of labels, of groups or None).
+        Of these names: images, uint8 (N,S,S) or (N,S,S,3); labels, int64 (N,); groups, int64 (N,),
+        only if the file has them.
 
     Raises:
-        ValueError: one line, for another file, other arrays, or sizes that contradict the file's.
+        ValueError: one line, for another file, other arrays, sizes that contradict the file's, and
+            what does not unpack.
     """
     files.regular(path)
     try:
         with ZipFile(path) as archive:
-            x, y = _read_header(archive, "images"), _read_header(archive, "labels")
-            groups = None
-            if "groups.npy" in archive.namelist():
-                groups = _read_header(archive, "groups")
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-    shape = x.shape
-    is_square = len(shape) in (3, 4) and shape[1] == shape[2] and shape[3:] in ((), (3,))
-    are_images = x.dtype == np.uint8 and is_square and prod(shape) > 0
-    if not are_images or y.shape != shape[:1] or y.dtype.kind not in "iu":
-        raise ValueError(f"{path}: images {x.dtype} {shape}, labels {y.dtype} {y.shape}; {WANT}")
-    if groups and (groups.shape != y.shape or groups.dtype.kind not in "iu"):
-        raise ValueError(f"{path}: groups {groups.dtype} {groups.shape}; {WANT}")
-    return x, y, groups
-
-
-def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels, after a check of their headers.
-
-    Args:
-        path: the npz file.
-
-    Returns:
-        Images, uint8 (N,S,S) or (N,S,S,3), and labels, int64 (N,).
-
-    Raises:
-        ValueError: as `read_headers`, and for what does not unpack.
-    """
-    read_headers(path)
-    return _read_array(path, "images"), load_labels(path)
-
-
-def load_labels(path: Path) -> np.ndarray:
-    """The labels alone; the images are not unpacked.
-
-    Args:
-        path: the npz file.
-
-    Returns:
-        int64 (N,).
-
-    Raises:
-        ValueError: as `load`.
-    """
-    read_headers(path)
-    return _read_array(path, "labels").astype(np.int64)
-
-
-def load_groups(path: Path) -> np.ndarray | None:
-    """The groups alone.
-
-    Args:
-        path: the npz file.
-
-    Returns:
-        int64 (N,); None if the file has none.
-
-    Raises:
-        ValueError: as `load`.
-    """
-    if read_headers(path)[2] is None:
-        return None
-    return _read_array(path, "groups").astype(np.int64)
+            _check_headers(archive)
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in names if name in arrays}
+    except Exception as error:  # damaged files fail in many ways
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(f"{path}: {reason}; {WANT}") from error
+    return {
+        name: array if name == "images" else array.astype(np.int64) for name, array in found.items()
+    }
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of images, labels and groups in hexadecimal, the same however they are packed.
-
-    Images are read a part at a time.
 
     Args:
         path: the npz file.
@@ -143,48 +65,36 @@ def sha256(path: Path) -> str:
     Raises:
         ValueError: as `load`.
     """
-    x, _, _ = read_headers(path)
-    labels, groups = load_labels(path), load_groups(path)
-    digest = hashlib.sha256(f"{x.dtype} {x.shape};".encode())
-    try:
-        with ZipFile(path) as archive, archive.open("images.npy") as file:
-            if x.is_fortran:
-                digest.update(_read_array(path, "images").tobytes())
-            else:
-                file.read(x.size)
-                while chunk := file.read(2**20):
-                    digest.update(chunk)
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-    digest.update(f"{labels.dtype} {labels.shape};".encode())
-    digest.update(labels.tobytes())
-    if groups is not None:
-        digest.update(b"groups;" + groups.tobytes())
+    arrays, digest = load(path), hashlib.sha256()
+    for name in ("images", "labels"):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{array.dtype} {array.shape};".encode())
+        digest.update(array.data)
+    if "groups" in arrays:
+        digest.update(b"groups;" + arrays["groups"].tobytes())
     return digest.hexdigest()
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return ValueError(f"{path}: {reason}; {WANT}")
+def _check_headers(archive: ZipFile) -> None:
+    """Refuse other arrays than are wanted, and more bytes than images can have; nothing is read."""
+    shape, dtype = _read_header(archive, "images")
+    is_square = len(shape) in (3, 4) and shape[1] == shape[2] and shape[3:] in ((), (3,))
+    if dtype != np.uint8 or not is_square or prod(shape) == 0:
+        raise ValueError(f"images {dtype} {shape}")
+    for name in ARRAYS[1:] if "groups.npy" in archive.namelist() else ("labels",):
+        numbers, dtype = _read_header(archive, name)
+        if numbers != shape[:1] or dtype.kind not in "iu":
+            raise ValueError(f"{name} {dtype} {numbers} of images {shape}")
 
 
-def _read_array(path: Path, name: str) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays[name]
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_header(archive: ZipFile, name: str) -> Header:
+def _read_header(archive: ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, which must fill its part of the file."""
     members = [member for member in archive.infolist() if member.filename == f"{name}.npy"]
     if len(members) != 1:
         raise ValueError(f"holds {len(members)} arrays named {name}")
     member = members[0]
-    if member.flag_bits & 1 or member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        raise ValueError(f"{name} are encrypted, or packed in a way that numpy does not write")
-    if member.file_size > MAX_BYTES:
-        raise ValueError(f"{name} unpack to {member.file_size:,} bytes, more than {MAX_BYTES:,}")
+    if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValueError(f"{name} are packed in a way that numpy does not write")
     if member.file_size > max(SMALL, MAX_RATIO * member.compress_size):
         raise ValueError(
             f"{name} unpack from {member.compress_size:,} to {member.file_size:,} bytes, more than "
@@ -196,7 +106,7 @@ def _read_header(archive: ZipFile, name: str) -> Header:
     }
     with archive.open(member) as file:
         try:
-            shape, is_fortran, dtype = readers[np.lib.format.read_magic(file)](file)
+            shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
         except Exception as error:  # Python's tokenizer and parser fail in many ways
             raise ValueError(
                 f"{name} begin with no header of numpy's (format 1.0 or 2.0)"
@@ -209,4 +119,4 @@ def _read_header(archive: ZipFile, name: str) -> Header:
             f"{name} of shape {str(shape)[:60]} and {str(dtype)[:20]} do not fill their "
             f"{member.file_size:,} bytes"
         )
-    return Header(shape, dtype, is_fortran, size)
+    return shape, dtype

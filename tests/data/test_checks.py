@@ -26,7 +26,7 @@ def test_a_check_counts_against_the_catalogue_and_opens_images(tmp_path):
     victim.write_bytes(victim.read_bytes()[:300])
     _, wrong = checks.check(row.model_copy(update={"train_images": 13}))
     assert any("12 images; the catalogue says 13" in line for line in wrong)
-    assert any(victim.name in line and "not a whole image" in line for line in wrong)
+    assert any(victim.name in line and "want a whole JPEG" in line for line in wrong)
 
 
 def test_the_check_of_installed_data_sets_is_complete():

@@ -150,7 +150,7 @@ def remove(file):
 
 
 WRONG = {  # data set, split, what is done to its files, what the line must say
-    "a flat val": ("imagenet", "test", flat_val, ("6 images", "no class folders")),
+    "a flat val": ("imagenet", "test", flat_val, ("no class folders",)),
     "no val": ("imagenet", "test", remove("val"), ("val is missing",)),
     "a class without test pictures": (
         "imagenet",
@@ -180,7 +180,7 @@ WRONG = {  # data set, split, what is done to its files, what the line must say
         "tiny_imagenet",
         "test",
         edit("val/val_annotations.txt", f"val_5.JPEG\t{WNIDS[2]}\t0\t32\t44\t62", "val_5.JPEG"),
-        ("val_5.JPEG", "class ''"),
+        ("val_5.JPEG", "want 6 words"),
     ),
     "no annotations": (
         "tiny_imagenet",
@@ -204,13 +204,13 @@ WRONG = {  # data set, split, what is done to its files, what the line must say
         "gtsrb",
         "test",
         remove("GTSRB/Training"),
-        ("Training", "a folder per class"),
+        ("Training", "mend the folder"),
     ),
     "no list of splits": (
         "cub200",
         "train",
         remove("train_test_split.txt"),
-        ("train_test_split.txt", "unpack"),
+        ("train_test_split.txt", "want a file"),
     ),
     "a list cut short": (
         "cub200",
@@ -222,7 +222,7 @@ WRONG = {  # data set, split, what is done to its files, what the line must say
         "cub200",
         "train",
         edit("images.txt", "3 001", "\nthree\n3 001"),
-        ("images.txt:4", "three"),
+        ("images.txt", "three"),
     ),
     "an id twice": (
         "cub200",
@@ -240,7 +240,7 @@ WRONG = {  # data set, split, what is done to its files, what the line must say
         "cub200",
         "train",
         edit("image_class_labels.txt", "15 3", "15 x"),
-        ("numbers",),
+        ("classes.txt", "'x'"),
     ),
     "a flag of 2": (
         "cub200",

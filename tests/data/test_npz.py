@@ -104,5 +104,5 @@ def test_a_hostile_npz_file_is_one_line_and_never_unpacked(what, tmp_path, monke
 def test_a_good_npz_file_passes_stored_or_deflated_large_or_all_zeros(tmp_path):
     for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         pack(tmp_path / "mine.npz", how=how)
-        x, y = npz.load(tmp_path / "mine.npz")
+        x, y = npz.load(tmp_path / "mine.npz").values()
         assert x.shape == (6, 8, 8) and y.tolist() == [0, 1, 2, 3, 4, 5] and y.dtype == np.int64
