@@ -42,11 +42,8 @@ SOURCES = {
 }
 """By the value of `dwlt weights import --as`."""
 
-NORMALISER_NAMES = {
-    f"{owner}.new_{statistic}"
-    for owner in ("normalizer", "attacker.normalize")
-    for statistic in ("mean", "std")
-}
+STATISTICS = {"normalizer.new_mean": "mean", "normalizer.new_std": "std"}
+"""What a robustness file's normaliser subtracts and divides by."""
 COUNTER = "num_batches_tracked"  # BatchNorm's; files of torch before 0.4.1 have none
 
 StoredState = dict[str, StoredTensor]
@@ -125,14 +122,14 @@ def _read_bytes(path: Path) -> bytes:
             f"{size:,} bytes, more than any checkpoint of these networks; want an official one"
         )
     with open(path, "rb") as file:
-        torch_files.check_start(file.read(512), size)
+        torch_files.check_start(file.read(512))
         file.seek(0)
         return file.read(size)
 
 
 def _checkpoint(name: str, data: bytes, source: str, arch: str | None) -> Checkpoint:
     file = torch_files.read_torch_file(data)
-    state, normalisers = _network_state(file, source)
+    state, statistics = _network_state(file, source)
     arch, layout = _matching_architecture(state, arch)
     weights = {
         name: _finite_values(file, name, state[name], dtype)
@@ -145,21 +142,17 @@ def _checkpoint(name: str, data: bytes, source: str, arch: str | None) -> Checkp
         "source": source,
         "arch": arch,
         "classes": len(weights["fc.bias"]),
-        "layout": SOURCES[source].layout,
-        "container": file.container,
         "file": name,
-        "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "counters": "in the file" if _has_counters(state) else "absent, so 0",
-        "unread": list(file.unknown_names),
-        **_normalisation(file, normalisers),
+        **{STATISTICS[name]: _per_channel(file, name, statistics[name]) for name in statistics},
         "theta": fingerprint(weights),
     }
     return Checkpoint(weights, about)
 
 
 def _network_state(file: TorchFile, source: str) -> tuple[StoredState, StoredState]:
-    """The network's tensors by torchvision's names, and the normalisers' tensors; not yet read."""
+    """The network's tensors by torchvision's names, and the normaliser's tensors; not yet read."""
     state, layout = _state_dictionary(file.value), "plain"
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): stored for name, stored in state.items()}
@@ -178,25 +171,24 @@ def _network_state(file: TorchFile, source: str) -> tuple[StoredState, StoredSta
 
 
 def _without_attacker(file: TorchFile, state: StoredState) -> tuple[StoredState, StoredState]:
-    """The network and the normalisers of a robustness file, whose attacker copies the network."""
-    network, normalisers = {}, {}
+    """The network and the normaliser of a robustness file, whose attacker copies both."""
+    network, statistics = {}, {}
     for name, stored in state.items():
-        original = state.get(name.removeprefix("attacker."))
-        if name in NORMALISER_NAMES:
-            normalisers[name] = stored
-        elif name.startswith("attacker.model.") and original is not None:
-            if original != stored and not _are_equal(file, original, stored):
-                raise CheckpointError(
-                    f"{printable(name)} differs from the weight that it should be a copy of; want"
-                    " the file from its official source"
-                )
+        original = name.removeprefix("attacker.").replace("normalize.", "normalizer.")
+        if name in STATISTICS:
+            statistics[name] = stored
         elif name.startswith("model."):
             network[name.removeprefix("model.")] = stored
-        else:
+        elif original == name or original not in state:
             raise CheckpointError(
                 f"not exactly a network and its attacker; extra: {printable(name)}"
             )
-    return network, normalisers
+        elif not _are_equal(file, state[original], stored):
+            raise CheckpointError(
+                f"{printable(name)} differs from what it should be a copy of; want the file from"
+                " its official source"
+            )
+    return network, statistics
 
 
 def _state_dictionary(value: object) -> StoredState:
@@ -207,23 +199,18 @@ def _state_dictionary(value: object) -> StoredState:
             state = value[wrapper]
     if not isinstance(state, dict) or not state:
         raise CheckpointError(
-            f"holds {_describe_type(state)}; want a state dictionary, plain or under model or"
-            " state_dict"
+            f"holds {_describe(state)}; want a state dictionary, plain or under model or state_dict"
         )
     for name, stored in state.items():
-        if type(name) is not str:
+        if type(name) is not str or not isinstance(stored, StoredTensor):
             raise CheckpointError(
-                f"a key of its state dictionary is no text ({type(name).__name__}); want names"
-            )
-        if not isinstance(stored, StoredTensor):
-            raise CheckpointError(
-                f"{printable(name)} is {_describe_type(stored)}; want tensors by name in its state"
+                f"{printable(str(name))} is {_describe(stored)}; want tensors by name in its state"
                 " dictionary"
             )
     return state
 
 
-def _describe_type(value: object) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, InertObject):
         return f"an object of {value.name}"
     return type(value).__name__
@@ -276,18 +263,9 @@ def _finite_values(file: TorchFile, name: str, stored: StoredTensor, dtype: torc
     return values
 
 
-def _normalisation(file: TorchFile, normalisers: StoredState) -> dict[str, list[float]]:
-    """The file's own mean and std, to be compared with the source data set's; empty if none."""
-    statistics: dict[str, list[float]] = {}
-    for name, stored in normalisers.items():
-        statistic = name.rsplit("new_", 1)[1]
-        if stored.shape not in ((3, 1, 1), (3,), (1, 3, 1, 1)):
-            raise CheckpointError(f"{name} {stored.shape}: want a number a channel, (3, 1, 1)")
-        tensor = _finite_values(file, name, stored, torch.float32)
-        values = [round(value, 6) for value in tensor.flatten().tolist()]
-        if statistics.setdefault(statistic, values) != values:
-            raise CheckpointError(
-                f"{name} {values} differs from the other normaliser's {statistics[statistic]}; want"
-                " one"
-            )
-    return statistics
+def _per_channel(file: TorchFile, name: str, stored: StoredTensor) -> list[float]:
+    """A normaliser's mean or std, to be compared with the source data set's."""
+    if stored.shape != (3, 1, 1):
+        raise CheckpointError(f"{name} {stored.shape}: want a number a channel, (3, 1, 1)")
+    values = _finite_values(file, name, stored, torch.float32)
+    return [round(value, 6) for value in values.flatten().tolist()]

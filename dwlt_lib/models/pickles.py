@@ -42,7 +42,6 @@ STORAGE_TYPES = {
 REBUILD_TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 ORDERED_DICT = "collections.OrderedDict"
-KNOWN_NAMES = {ORDERED_DICT, REBUILD_PARAMETER, *REBUILD_TENSOR, *STORAGE_TYPES}
 
 # Reading is safe without this list. A checkpoint that names one of these attacks other loaders, so
 # its weights are not to be trusted either.
@@ -53,8 +52,7 @@ SUSPICIOUS_NAMES = set(
 )
 
 LITERALS = set(
-    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINSTRING SHORT_BINSTRING"
-    " BINUNICODE BINUNICODE8 SHORT_BINUNICODE BINBYTES BINBYTES8 SHORT_BINBYTES BYTEARRAY8".split()
+    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINSTRING SHORT_BINSTRING BINUNICODE".split()
 )
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
@@ -119,8 +117,8 @@ def read_pickle(stream: BytesIO) -> PickleContent:
         What it holds; nothing of it was run.
 
     Raises:
-        CheckpointError: it holds what torch.save does not write: operations of protocols 0 and 1,
-            the extension registry, buffers from outside.
+        CheckpointError: it holds what torch.save does not write: operations of protocols 0 and 1
+            alone, or of protocols beyond its own, which is 2.
         Exception: any other, if the pickle is damaged.
     """
     stack: list[Any] = []
@@ -142,7 +140,7 @@ def read_pickle(stream: BytesIO) -> PickleContent:
                 f"a pickle of more than {MAX_OPERATIONS:,} operations; want a checkpoint"
             )
         match operation.name:
-            case "PROTO" | "FRAME" | "STOP":
+            case "PROTO" | "STOP":
                 pass
             case kind if kind in LITERALS:
                 stack.append(argument)
@@ -150,15 +148,13 @@ def read_pickle(stream: BytesIO) -> PickleContent:
                 stack.append(CONSTANTS[kind])
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "MARK":
                 marks.append(len(stack))
             case "POP" | "BUILD":  # BUILD: the state of an object that was not made
                 stack.pop()
-            case "POP_MARK" | "ADDITEMS":  # ADDITEMS: to a set, which has no meaning here
+            case "POP_MARK":
                 pop_to_mark()
             case "TUPLE":
                 stack.append(tuple(pop_to_mark()))
@@ -177,18 +173,9 @@ def read_pickle(stream: BytesIO) -> PickleContent:
                 items = pop_to_mark() if kind == "SETITEMS" else [stack.pop(-2), stack.pop()]
                 if type(stack[-1]) is dict:
                     _set_items(stack[-1], items)
-            case "EMPTY_SET":
-                stack.append(InertObject("set"))
-            case "FROZENSET":
-                pop_to_mark()
-                stack.append(InertObject("frozenset"))
-            case "GLOBAL" | "STACK_GLOBAL" as kind:
-                by_text = kind == "GLOBAL"
-                pair = argument.split(" ", 1) if by_text else [stack.pop(-2), stack.pop()]
-                if not all(type(part) is str for part in pair):
-                    raise CheckpointError("a name in it is no text; the file is damaged or a trap")
+            case "GLOBAL":
                 # cut first, so that a very long name costs no time
-                name = printable(".".join(part[:200] for part in pair))
+                name = printable(".".join(part[:200] for part in argument.split(" ", 1)))
                 names.add(name)
                 stack.append(InertObject(name))
             case "REDUCE" | "NEWOBJ":

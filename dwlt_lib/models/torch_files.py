@@ -11,40 +11,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
-from typing import Literal
 from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from torch import Tensor
 
 from dwlt_lib.models.messages import printable
-from dwlt_lib.models.pickles import (
-    KNOWN_NAMES,
-    SUSPICIOUS_NAMES,
-    CheckpointError,
-    StoredTensor,
-    read_pickle,
-)
+from dwlt_lib.models.pickles import SUSPICIOUS_NAMES, CheckpointError, StoredTensor, read_pickle
 
 MAX_BYTES = 2**31
 """Of a checkpoint; the official files have 98 to 205 MB."""
-MAX_MEMBERS = 20_000
-"""Of a zip."""
-MAX_UNKNOWN_NAMES = 50
-"""That are listed."""
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format begins
 
-# what other files begin with, in small letters, and what they are
-OTHER_FILES: dict[tuple[bytes, ...], str] = {
-    (b"<",): (
-        "a web page, not a checkpoint (the link is dead, or asks for a confirmation in a browser)"
-    ),
-    (b"version https://git-lfs",): (
-        "a git-lfs pointer, not the file it stands for (run git lfs pull)"
-    ),
-    (b"{", b"["): "a text, perhaps a server's error message",
-    (b"\x1f\x8b", b"bzh", b"\xfd7zxz"): "a compressed file (unpack it first)",
-}
+OTHER_FILES = (
+    (0, b"<", "a web page (the link is dead, or asks for a confirmation in a browser)"),
+    (0, b"version https://git-lfs", "a git-lfs pointer, not its file (run git lfs pull)"),
+    (0, b"{", "a text, perhaps a server's error message"),
+    (0, b"\x1f\x8b", "a compressed file (unpack it first)"),
+    (8, b"{", "a safetensors file, which needs no import"),
+    (257, b"ustar", "a tar archive (that format of torch ended in 2017)"),
+)
+"""What other files have at some place, and what they are."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +40,6 @@ class TorchFile:
 
     value: object
     """Plain values, `StoredTensor` and `InertObject`."""
-    container: Literal["zip", "legacy"]
-    """Its format."""
-    unknown_names: tuple[str, ...]
-    """The first names of classes and functions in it that mean nothing here."""
     storages: Mapping[str, bytes | memoryview]
     """Numbers by key."""
 
@@ -99,7 +82,6 @@ def read_torch_file(data: bytes) -> TorchFile:
     Raises:
         CheckpointError: one line: it is no such file, damaged, too large, or attacks its loader.
     """
-    check_start(data[:512], len(data))
     try:
         return _read_zip(data) if data.startswith(b"PK") else _read_legacy(data)
     except CheckpointError:
@@ -110,45 +92,27 @@ def read_torch_file(data: bytes) -> TorchFile:
         ) from error
 
 
-def check_start(data: bytes, size: int) -> None:
+def check_start(start: bytes) -> None:
     """Refuse a file that is plainly no checkpoint before it is read whole.
 
     Args:
-        data: its first 512 bytes.
-        size: of the whole file, in bytes.
+        start: its first 512 bytes.
 
     Raises:
         CheckpointError: one line that says what the file is.
     """
-    other = _other_file(data, size)
-    if other:
-        raise CheckpointError(f"{other}; want a checkpoint of torch.save")
-
-
-def _other_file(data: bytes, size: int) -> str | None:
-    if not data:
-        return "an empty file"
-    if data[257:262] == b"ustar":
-        return (
-            "a tar archive (that format of torch ended in 2017; a .pth.tar of later years is none)"
-        )
-    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < size:
-        return "a safetensors file, which needs no import"
-    start = data.lstrip().lower()
-    for starts, what in OTHER_FILES.items():
-        if start.startswith(starts):
-            return what
-    return None if data.startswith((b"PK", b"\x80")) else "no file of torch.save"
+    if start.startswith((b"PK", b"\x80")):
+        return
+    found = "no file of torch.save" if start else "an empty file"
+    for place, text, what in OTHER_FILES:
+        if start[place:].lstrip().startswith(text):
+            found = what
+    raise CheckpointError(f"{found}; want a checkpoint of torch.save")
 
 
 def _read_zip(data: bytes) -> TorchFile:
     archive = ZipFile(BytesIO(data))
     members = archive.infolist()
-    names = {member.filename for member in members}
-    if len(names) != len(members) or len(names) > MAX_MEMBERS:
-        raise CheckpointError(
-            f"a zip of {len(members)} members, {len(names)} names; want each once"
-        )
     if sum(member.file_size for member in members) > len(data) or any(
         member.compress_type != ZIP_STORED or member.flag_bits & 1 for member in members
     ):
@@ -156,37 +120,35 @@ def _read_zip(data: bytes) -> TorchFile:
             "a zip with compressed, encrypted or overlapping members, which torch.save does not"
             " write"
         )
+    names = {member.filename for member in members}
     roots = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
         raise CheckpointError(
             f"a zip with {len(roots)} data.pkl, so not of torch.save; if it holds one, unpack it"
             " first"
         )
-    root = roots[0].removesuffix("data.pkl")
+    content = read_pickle(BytesIO(archive.read(roots[0])))
+    _check_names(content.names)
+    prefix = roots[0].removesuffix("data.pkl") + "data/"
     # reading a member checks its CRC-32
-    contents = {name.removeprefix(root): archive.read(name) for name in names}
-    if contents.get("byteorder", b"little") != b"little":
-        raise CheckpointError("written on a big-endian machine; want little-endian numbers")
-    content = read_pickle(BytesIO(contents["data.pkl"]))
     storages = {
-        name.removeprefix("data/"): numbers
-        for name, numbers in contents.items()
-        if name.startswith("data/")
+        name.removeprefix(prefix): archive.read(name) for name in names if name.startswith(prefix)
     }
-    return TorchFile(content.value, "zip", _unknown_names(content.names), storages)
+    return TorchFile(content.value, storages)
 
 
 def _read_legacy(data: bytes) -> TorchFile:
     stream = BytesIO(data)
     if read_pickle(stream).value != LEGACY_MAGIC:
         raise CheckpointError("a pickle, but not of torch.save; want a checkpoint of torch.save")
-    version, system = read_pickle(stream).value, read_pickle(stream).value
-    is_little_endian = isinstance(system, dict) and system.get("little_endian") is True
+    version, machine = read_pickle(stream).value, read_pickle(stream).value
+    is_little_endian = isinstance(machine, dict) and machine.get("little_endian") is True
     if version != LEGACY_PROTOCOL or not is_little_endian:
         raise CheckpointError(
             f"another format of torch.save; want {LEGACY_PROTOCOL}, little-endian"
         )
     content, keys = read_pickle(stream), read_pickle(stream)
+    _check_names(content.names | keys.names)
     storages, position = {}, stream.tell()
     for key in keys.value:
         if type(key) is not str:  # hashing a nested value could take unbounded time
@@ -200,14 +162,13 @@ def _read_legacy(data: bytes) -> TorchFile:
             )
         storages[key] = memoryview(data)[start:end]
         position = end
-    return TorchFile(content.value, "legacy", _unknown_names(content.names | keys.names), storages)
+    return TorchFile(content.value, storages)
 
 
-def _unknown_names(names: set[str]) -> tuple[str, ...]:
+def _check_names(names: set[str]) -> None:
     for name in sorted(names):
         if SUSPICIOUS_NAMES & set(name.replace(" ", ".").split(".")):
             raise CheckpointError(
                 f"a trap: it names {name}, which other loaders would run (nothing was run here);"
                 " want the file from its official source"
             )
-    return tuple(sorted(names - KNOWN_NAMES)[:MAX_UNKNOWN_NAMES])

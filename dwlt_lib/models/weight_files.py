@@ -104,21 +104,14 @@ def describe(checkpoint: Checkpoint) -> str:
         checkpoint: of `checkpoints.read_checkpoint`.
 
     Returns:
-        Three lines, or four if the file mentions names that were left unread.
+        Three lines.
     """
     about = checkpoint.about
-    lines = [
-        (
-            f"theta_{about['pretraining']}, a {about['arch']} with {about['classes']} classes;"
-            f" layout {about['layout']} ({about['container']}), BatchNorm's counters"
-            f" {about['counters']}"
-        ),
-        f"sha256 of {about['file']}: {about['sha256']}",
-        f"sha256 of theta_p: {about['theta']}",
-    ]
-    if about["unread"]:
-        lines.append(f"left unread, names that the file mentions: {', '.join(about['unread'])}")
-    return "\n".join(lines)
+    return (
+        f"theta_{about['pretraining']}, a {about['arch']} with {about['classes']} classes;"
+        f" BatchNorm's counters {about['counters']}\nsha256 of {about['file']}: {about['sha256']}"
+        f"\nsha256 of theta_p: {about['theta']}"
+    )
 
 
 def _expected_header(about: Mapping[str, Any], header: Header) -> Header:
