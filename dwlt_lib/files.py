@@ -242,12 +242,21 @@ def collect(folder: Path, own: bool = False) -> list[Path]:
         if is_abandoned(path) or (own and path.name.startswith(prefix))
     ]
     for path in left:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(OSError):  # another user's, in a folder that all share
-                path.unlink()
+        remove(path)
     return left
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all in it, as far as that can be done.
+
+    Args:
+        path: what need not be there, or may be another user's.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def is_old(path: Path) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dwlt_lib import files
 from dwlt_lib.cli.common import refusing
 
 app = typer.Typer()
@@ -60,11 +64,25 @@ def browse(
     from dwlt_lib.browser import servers
     from dwlt_lib.records import archive, store
 
-    with refusing((KeyError, ValueError, OSError)):
-        if file is not None:
-            study = study or archive.study(file.resolve())["name"]
-            os.environ["DWLT_STUDY_FILE"] = str(file.resolve())
+    if file is not None:
+        file = file.resolve()
+        with refusing((ValueError, OSError)):
+            study = study or archive.opened(file).study["name"]
+    with _alone(file) if file else nullcontext():
         if study is not None:
-            os.environ["DWLT_STUDY"] = store.study(study)["name"]
-        door = servers.door(ip, port, token)
-    servers.browse(store.checkout() / "notebooks" / "20_browse.ipynb", door, not no_browser)
+            with refusing(KeyError):
+                os.environ["DWLT_STUDY"] = store.study(study)["name"]
+        with refusing():
+            door = servers.door(ip, port, token)
+        servers.browse(store.checkout() / "notebooks" / "20_browse.ipynb", door, not no_browser)
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Within the block the folder of outputs holds this study's file and nothing else."""
+    with tempfile.TemporaryDirectory(prefix=f"{files.MARK}{files.owner()}-") as outputs:
+        reference = Path(outputs, "reference")
+        reference.mkdir()
+        (reference / file.with_suffix(".zip").name).symlink_to(file)
+        os.environ["DWLT_OUTPUTS"] = outputs
+        yield

@@ -43,7 +43,7 @@ def read_study(path: str | Path) -> Study:
     except ValueError as error:
         raise BadStudy(f"{place(text, origin, 'data')}: {error}") from None
     other = Path(noted.get("file") or path)
-    if other.exists() and not other.samefile(path) and params != found.model_dump(mode="json"):
+    if other.exists() and not other.samefile(path) and store.has_changed(found):
         raise BadStudy(
             f"{place(text, origin, 'name')}: name={found.name}: {other} is a study of that name"
             " with other parameters; give this one a name of its own"

@@ -8,108 +8,54 @@ a content is unpacked than that list declares.
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from dwlt_lib import files
 
-RECORD = re.compile(r"(?P<kind>[a-z]+)/(?P<id>[0-9a-f]{20})/record\.json")
 PUBLISHED = ("mask.safetensors", "arrays.safetensors", "outcomes.safetensors")
 """The files of a record that a study is published with; weights and trajectories stay behind."""
 NAME = re.compile(
-    rf"study\.json|[a-z]+/[0-9a-f]{{20}}/({'|'.join(map(re.escape, ('record.json', *PUBLISHED)))})"
+    r"study\.json|(?P<kind>[a-z]+)/(?P<id>[0-9a-f]{20})/"
+    r"((?P<record>record\.json)|(mask|arrays|outcomes)\.safetensors)"
 )
-MOST_FILES = 500_000
 MOST_BYTES = 2**28
 """Of one content, unpacked: a ResNet-50's mask has 2.9 MB."""
-MOST_JSON_BYTES = 2**24
-"""Of one record.json or study.json."""
-MOST_BYTES_IN_ALL = 2**35
 DATE = (1980, 1, 1, 0, 0, 0)
-UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-)
-"""What zipfile raises of damaged and of unsupported files."""
+
+
+class Plan(BaseModel, strict=True):
+    """What a study.json says."""
+
+    name: str
+    """Of the study."""
+    file: str | None = None
+    """The parameter file, if it was noted on this disk."""
+    params: dict[str, Any]
+    """The study's resolved parameters."""
+    ids: list[str]
+    """Of all records that it plans."""
 
 
 @dataclass(frozen=True)
-class ZipFolder:
-    """A record's place inside a study's file (a `record.Location`).
+class StudyFile:
+    """An open study's file, of whose contents every name and size has been checked."""
 
-    Attributes:
-        file: the study's file.
-        kind: the record's kind.
-        id: the record's id.
-    """
-
-    file: Path
-    kind: str
-    id: str
-
-    @property
-    def path(self) -> Path:
-        """FILE.zip/KIND/ID, for messages; no such folder exists on the disk."""
-        return self.file / self.kind / self.id
-
-    @property
-    def remedy(self) -> str:
-        """What to do when something there is damaged."""
-        return f"bring {self.file} again, or publish it anew"
-
-    def stamp(self) -> tuple[int, ...]:
-        """What changes when the study's file does.
-
-        Returns:
-            `files.stamp` of the study's file.
-
-        Raises:
-            OSError: the file is not there.
-        """
-        return files.stamp(self.file)
-
-    def read(self, name: str) -> bytes:
-        """The content of one file of the record.
-
-        Args:
-            name: of the file, such as "mask.safetensors".
-
-        Returns:
-            Its bytes, not yet compared with their digest.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: one line, if the study's file is damaged.
-        """
-        return read(self.file, f"{self.kind}/{self.id}/{name}")
-
-    def size(self, name: str) -> int | None:
-        """The size of one file of the record.
-
-        Args:
-            name: of the file.
-
-        Returns:
-            Bytes, unpacked; None if it is not there.
-        """
-        _, contents = _open(self.file, files.stamp(self.file))
-        content = contents.get(f"{self.kind}/{self.id}/{name}")
-        return None if content is None else content.file_size
+    archive: zipfile.ZipFile
+    """Open for reading."""
+    contents: Mapping[str, zipfile.ZipInfo]
+    """By name, such as "mask/0123456789abcdef0123/record.json"."""
+    study: dict[str, Any]
+    """What the study plans, as `store.study` gives it."""
+    kinds: dict[str, str]
+    """The kind of each record in it, by its id."""
 
 
 def write(path: Path, content: Iterable[tuple[str, bytes]]) -> None:
@@ -137,30 +83,6 @@ def write(path: Path, content: Iterable[tuple[str, bytes]]) -> None:
     files.sync(path.parent)
 
 
-def study(path: Path) -> dict[str, Any]:
-    """What the study in that file plans, as `store.study` gives it.
-
-    Args:
-        path: the study's file.
-
-    Returns:
-        name, params (its resolved parameters) and ids (of all records that it plans).
-
-    Raises:
-        ValueError: one line, if the file is not what `write` wrote.
-    """
-    return _study(path, files.stamp(files.regular(path)))
-
-
-@lru_cache(maxsize=16)
-def _study(path: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
-    data = read(path, "study.json")
-    try:
-        return parse_study(data)
-    except ValueError as error:
-        raise ValueError(_refusal(path, f"study.json: {error}")) from None
-
-
 def parse_study(data: bytes) -> dict[str, Any]:
     """The content of a study.json.
 
@@ -168,44 +90,45 @@ def parse_study(data: bytes) -> dict[str, Any]:
         data: its bytes.
 
     Returns:
-        Name, params, ids, and file if it was noted on this disk.
+        The entries of a `Plan`.
 
     Raises:
         ValueError: one line, if it is damaged.
     """
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(str(error).splitlines()[0]) from None
-    wanted = {"name": str, "params": dict, "ids": list}
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(key), kind) for key, kind in wanted.items()
-    ):
-        raise ValueError("it is not what records.write_study wrote")
-    if not all(isinstance(id, str) for id in found["ids"]):
-        raise ValueError("it is not what records.write_study wrote: ids that are no text")
-    return found
+        return Plan.model_validate_json(data).model_dump()
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise ValueError(f"study.json is not what records.write_study wrote: {reason}") from None
 
 
-def locations(path: Path) -> dict[str, ZipFolder]:
-    """Where each record lies in a study's file.
+def opened(path: Path) -> StudyFile:
+    """A study's file, opened anew only when it has changed.
 
     Args:
         path: the study's file.
 
     Returns:
-        A location by the record's id.
+        What is in it.
 
     Raises:
-        ValueError: one line, if the file is damaged or is none.
+        ValueError: one line, if it is not what `write` wrote.
     """
-    return _locations(path, files.stamp(files.regular(path)))
+    return _opened(path, files.stamp(files.regular(path)))
 
 
 @lru_cache(maxsize=16)
-def _locations(path: Path, stamp: tuple[int, ...]) -> dict[str, ZipFolder]:
-    matches = [RECORD.fullmatch(name) for name in _open(path, stamp)[1]]
-    return {match["id"]: ZipFolder(path, match["kind"], match["id"]) for match in matches if match}
+def _opened(path: Path, stamp: tuple[int, ...]) -> StudyFile:
+    try:
+        archive = zipfile.ZipFile(path)
+        contents = archive.infolist()
+        _check(contents)
+        study = parse_study(_unpack(archive, archive.getinfo("study.json")))
+    except Exception as error:  # zipfile raises many of damaged and of unsupported files
+        raise _refusal(path, error) from None
+    found = [NAME.fullmatch(content.filename) for content in contents]
+    kinds = {match["id"]: match["kind"] for match in found if match and match["record"]}
+    return StudyFile(archive, {content.filename: content for content in contents}, study, kinds)
 
 
 def read(path: Path, name: str) -> bytes:
@@ -222,65 +145,41 @@ def read(path: Path, name: str) -> bytes:
         FileNotFoundError: there is no file of that name in it.
         ValueError: one line, if the study's file is damaged or is none.
     """
-    archive, contents = _open(path, files.stamp(files.regular(path)))
-    if name not in contents:
+    file = opened(path)
+    if name not in file.contents:
         raise FileNotFoundError(2, f"{path.name} holds no {name}", str(path / name))
-    size = contents[name].file_size
     try:
-        with archive.open(contents[name]) as content:
-            # ZipFile.read would unpack all that the compressed bytes hold, whatever is declared
-            data = content.read(size + 1)
-    except UNREADABLE as error:
-        raise ValueError(_refusal(path, f"{name}: {_reason(error)}")) from None
-    if len(data) != size:
-        raise ValueError(_refusal(path, f"{name}: {len(data):,} bytes, not {size:,}"))
+        return _unpack(file.archive, file.contents[name])
+    except Exception as error:
+        raise _refusal(path, error) from None
+
+
+def _unpack(archive: zipfile.ZipFile, content: zipfile.ZipInfo) -> bytes:
+    with archive.open(content) as file:
+        # ZipFile.read would unpack all that the compressed bytes hold, whatever is declared
+        data = file.read(content.file_size + 1)
+    if len(data) != content.file_size:
+        raise ValueError(f"{content.filename}: {len(data):,} bytes, not {content.file_size:,}")
     return data
 
 
-@lru_cache(maxsize=16)
-def _open(
-    path: Path, stamp: tuple[int, ...]
-) -> tuple[zipfile.ZipFile, Mapping[str, zipfile.ZipInfo]]:
-    """The open file and what is in it, of which every name and size has been checked."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except UNREADABLE as error:
-        raise ValueError(_refusal(path, _reason(error))) from None
-    contents = archive.infolist()
-    if problem := _problem(contents):
-        raise ValueError(_refusal(path, problem))
-    return archive, {content.filename: content for content in contents}
-
-
-def _problem(contents: list[zipfile.ZipInfo]) -> str | None:
-    """Why a list of contents is not that of a study's file, if it is not; nothing is read."""
-    if len(contents) > MOST_FILES:
-        return f"{len(contents):,} files in it, {MOST_FILES:,} at most"
-    size = sum(content.file_size for content in contents)
-    if size > MOST_BYTES_IN_ALL:
-        return f"it unpacks to {size:,} bytes, {MOST_BYTES_IN_ALL:,} at most"
+def _check(contents: list[zipfile.ZipInfo]) -> None:
+    """Refuse a list of contents that is not that of a study's file; nothing is read."""
     names = set()
     for content in contents:
         name = content.orig_filename  # zipfile cuts `filename` at a NUL
         shown = f"{name!r:.80}"
-        most = MOST_JSON_BYTES if name.endswith(".json") else MOST_BYTES
         if not NAME.fullmatch(name):
-            return f"{shown} is no file of a study"
+            raise ValueError(f"{shown} is no file of a study")
         if name in names:
-            return f"{shown} is in it twice"
-        if content.flag_bits & 1:
-            return f"{shown} is encrypted"
+            raise ValueError(f"{shown} is in it twice")
         if content.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            return f"{shown} is compressed by another method than deflate"
-        if content.file_size > most:
-            return f"{shown} has {content.file_size:,} bytes, {most:,} at most"
+            raise ValueError(f"{shown} is compressed by another method than deflate")
+        if content.file_size > MOST_BYTES:
+            raise ValueError(f"{shown} has {content.file_size:,} bytes, {MOST_BYTES:,} at most")
         names.add(name)
-    return None if "study.json" in names else "it holds no study.json"
 
 
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _refusal(path: Path, reason: str) -> str:
-    return f"{path}: {reason}; want a study's file as `dwlt publish` wrote it, whole"
+def _refusal(path: Path, error: Exception) -> ValueError:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return ValueError(f"{path}: {reason}; want a study's file as `dwlt publish` wrote it, whole")

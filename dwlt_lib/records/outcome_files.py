@@ -72,25 +72,27 @@ def unpack(record: Record, transfer: Record) -> dict[str, np.ndarray]:
     raise ValueError(f"{record.path / FILE}: {reason}; {record.location.remedy}")
 
 
-def disagreement(record: Record, transfer: Record) -> str | None:
-    """Whether an accuracy in the record's metrics is not the mean of its bits.
+def disagreements(record: Record, transfer: Record) -> list[str]:
+    """What is wrong with a record's outcomes, or with the accuracies that are their means.
 
     Args:
         record: one that has the file.
         transfer: as for `unpack`.
 
     Returns:
-        One line about the first such accuracy; None if there is none.
-
-    Raises:
-        ValueError: as `unpack` does.
+        A line if the file cannot be read, else a line for the first accuracy in the record's
+        metrics that is not the mean of its bits; empty if nothing is wrong.
     """
-    for name, right in unpack(record, transfer).items():
+    try:
+        outcomes = unpack(record, transfer)
+    except ValueError as error:
+        return [str(error)]
+    for name, right in outcomes.items():
         metric = name if name in record.metrics else f"{name}_accuracy"
         recorded, counted = record.metrics.get(metric), right.mean()
-        if not isinstance(recorded, int | float) or not abs(recorded - counted) < 1e-9:
-            return (
+        if recorded is None or not abs(recorded - counted) < 1e-9:
+            return [
                 f"{record.path}: {metric} is recorded as {recorded}, and {FILE} has {counted:.6g}"
                 f" ({right.sum()} of {len(right)} images); {record.location.remedy}"
-            )
-    return None
+            ]
+    return []

@@ -1,77 +1,69 @@
 """One record: what its record.json says, and its files, each checked when it is read.
 
-A record lies in a folder of its own (`Folder`), or inside a study's file (`archive.ZipFolder`).
-Both are a `Location`, and nothing else in the library needs to tell one from the other.
+A record lies in a folder of its own, or inside a study's file. Both are a `Location`, and nothing
+else in the library needs to tell one from the other.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
 from safetensors.numpy import load
 
 from dwlt_lib import files
+from dwlt_lib.records import archive
 
 # the last entry of record.json is the digest of all that stands before it
 DIGEST_ENTRY = ',\n "digest": "'
-# what record.json must hold, and of which type
-ENTRIES: dict[str, type] = {
-    "kind": str,
-    "id": str,
-    "spec": dict,
-    "upstream": list,
-    "columns": dict,
-    "metrics": dict,
-    "history": list,
-    "made": dict,
-    "files": dict,
-    "sizes": dict,
-    "built_on": dict,
-    "result": str,
-}
-Scalar = str | int | float  # and bool, which is an int
 
 
-class Location(Protocol):
-    """Where a record's files lie, and how they are read."""
+@dataclasses.dataclass(frozen=True)
+class Location:
+    """Where a record's files lie, and how they are read.
 
-    @property
-    def kind(self) -> str:
-        """The kind of record that belongs there."""
-        ...
+    Attributes:
+        root: outputs/records, or a study's file.
+        kind: the kind of record that belongs there.
+        id: the id of the record that belongs there.
+        published: whether `root` is a study's file.
+    """
 
-    @property
-    def id(self) -> str:
-        """The id of the record that belongs there."""
-        ...
+    root: Path
+    kind: str
+    id: str
+    published: bool = False
 
     @property
     def path(self) -> Path:
-        """The folder, for messages; inside a study file no such folder exists on the disk."""
-        ...
+        """ROOT/KIND/ID; of a record in a study's file no such folder exists on the disk."""
+        return self.root / self.kind / self.id
 
     @property
     def remedy(self) -> str:
         """What to do when something there is damaged."""
-        ...
+        if self.published:
+            return f"bring {self.root} again, or publish it anew"
+        return f"delete {self.path} and run its study again"
 
     def stamp(self) -> tuple[int, ...]:
         """What changes when record.json does.
 
         Returns:
-            Numbers to be compared as a whole.
+            `files.stamp` of record.json, or of the study's file.
 
         Raises:
-            OSError: there is no record.json.
+            OSError: it is not there.
         """
-        ...
+        return files.stamp(self.root if self.published else self.path / "record.json")
 
     def read(self, name: str) -> bytes:
         """The content of one file, not yet compared with its digest.
@@ -84,70 +76,10 @@ class Location(Protocol):
 
         Raises:
             OSError: there is no such file.
-            ValueError: it lies in a study file that is damaged there.
+            ValueError: it lies in a study's file that is damaged there.
         """
-        ...
-
-    def size(self, name: str) -> int | None:
-        """The size of one file.
-
-        Args:
-            name: of the file.
-
-        Returns:
-            Bytes; None if it is not there.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A record's folder on the disk, KIND/ID.
-
-    Attributes:
-        path: the folder.
-    """
-
-    path: Path
-
-    @property
-    def kind(self) -> str:
-        """The kind of record that belongs there."""
-        return self.path.parent.name
-
-    @property
-    def id(self) -> str:
-        """The id of the record that belongs there."""
-        return self.path.name
-
-    @property
-    def remedy(self) -> str:
-        """What to do when something there is damaged."""
-        return f"delete {self.path} and run its study again"
-
-    def stamp(self) -> tuple[int, ...]:
-        """What changes when record.json does.
-
-        Returns:
-            `files.stamp` of record.json.
-
-        Raises:
-            OSError: there is no record.json.
-        """
-        return files.stamp(self.path / "record.json")
-
-    def read(self, name: str) -> bytes:
-        """The content of one file.
-
-        Args:
-            name: of the file, such as "mask.safetensors".
-
-        Returns:
-            Its bytes, not yet compared with their digest.
-
-        Raises:
-            OSError: there is no such file.
-        """
+        if self.published:
+            return archive.read(self.root, f"{self.kind}/{self.id}/{name}")
         return (self.path / name).read_bytes()
 
     def size(self, name: str) -> int | None:
@@ -159,10 +91,11 @@ class Folder:
         Returns:
             Bytes; None if it is not there.
         """
-        try:
-            return (self.path / name).stat().st_size
-        except OSError:
-            return None
+        if self.published:
+            content = archive.opened(self.root).contents.get(f"{self.kind}/{self.id}/{name}")
+            return content.file_size if content else None
+        path = self.path / name
+        return path.stat().st_size if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -170,9 +103,9 @@ class Record:
     """One result, as its record.json describes it.
 
     Attributes:
+        location: where its files lie.
         kind: pretraining, mask, transfer, surface, trajectory, attack or robustness.
         id: 20 hexadecimal digits, a hash of the description.
-        location: where its files lie.
         spec: the resolved description, nested; everything that the result depends on.
         upstream: ids of the records that it was made of.
         columns: what it is, as `records.table` shows it.
@@ -185,14 +118,16 @@ class Record:
         result: digest of metrics, history, files and built_on.
     """
 
+    __pydantic_config__ = ConfigDict(strict=True)
+
+    location: Location = dataclasses.field(repr=False)
     kind: str
     id: str
-    location: Location = field(repr=False)
     spec: dict[str, Any]
     upstream: list[str]
-    columns: dict[str, Any]
-    metrics: dict[str, float]
-    history: list[dict[str, float]]
+    columns: dict[str, str | int | float | None]
+    metrics: dict[str, int | float]
+    history: list[dict[str, Any]]
     made: dict[str, Any]
     files: dict[str, str]
     sizes: dict[str, int]
@@ -201,7 +136,7 @@ class Record:
 
     @property
     def path(self) -> Path:
-        """Its folder, for messages; of a record in a study file, no folder of the disk."""
+        """Its folder, for messages; of a record in a study's file, no folder of the disk."""
         return self.location.path
 
     def has(self, name: str) -> bool:
@@ -231,9 +166,9 @@ class Record:
         try:
             data = self.location.read(name)
         except OSError:
-            raise ValueError(self._missing_or_changed(name)) from None
+            raise self._missing_or_changed(name) from None
         if hashlib.sha256(data).hexdigest() != self.files[name]:
-            raise ValueError(self._missing_or_changed(name))
+            raise self._missing_or_changed(name)
         return data
 
     def file(self, name: str) -> Path:
@@ -253,12 +188,12 @@ class Record:
         """
         self._require(name)
         path = self.path / name
-        if not isinstance(self.location, Folder):
+        if self.location.published:
             raise ValueError(
                 f"{path}: left out when its study was published; run the study to make it here"
             )
         if not path.is_file() or files.sha256(path) != self.files[name]:
-            raise ValueError(self._missing_or_changed(name))
+            raise self._missing_or_changed(name)
         return path
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -278,8 +213,8 @@ class Record:
             known = ", ".join(self.files) or "none"
             raise ValueError(f"{self.path / name}: the record holds no such file; it has {known}")
 
-    def _missing_or_changed(self, name: str) -> str:
-        return (
+    def _missing_or_changed(self, name: str) -> ValueError:
+        return ValueError(
             f"{self.path / name}: missing or changed since it was written; {self.location.remedy}"
         )
 
@@ -317,49 +252,17 @@ def load_record(location: Location) -> Record:
 def _load_record(location: Location, stamp: tuple[int, ...]) -> Record:
     data = location.read("record.json")
     text, _, digest = data.rpartition(DIGEST_ENTRY.encode())
-    if digest != f'{hashlib.sha256(text).hexdigest()}"\n}}'.encode():
-        raise ValueError(
-            f"{location.path / 'record.json'}: {_what_is_wrong(data)}; {location.remedy}"
-        )
-    entries = _read_json(data)
-    if not _is_complete(entries):
-        raise ValueError(
-            f"{location.path / 'record.json'}: is not what records.write wrote; {location.remedy}"
-        )
-    if (entries["kind"], entries["id"]) != (location.kind, location.id):
-        raise ValueError(
-            f"{location.path}: says it is {entries['kind']} {entries['id']}; move it there, or "
-            f"{location.remedy}"
-        )
-    return Record(location=location, **{name: entries[name] for name in ENTRIES})
-
-
-def _read_json(data: bytes) -> Any:
-    """What the JSON text holds; None if it cannot be read."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_complete(entries: Any) -> bool:
-    """Whether record.json has all that a record has, each of its type."""
-    if not isinstance(entries, dict):
-        return False
-    if not all(isinstance(entries.get(name), kind) for name, kind in ENTRIES.items()):
-        return False
-    scalars = [*entries["columns"].values(), *entries["metrics"].values()]
-    texts = [*entries["upstream"], *entries["files"].values(), *entries["built_on"].values()]
-    return all(isinstance(value, Scalar | None) for value in scalars) and all(
-        isinstance(text, str) for text in texts
-    )
-
-
-def _what_is_wrong(data: bytes) -> str:
     try:
         entries = json.loads(data)
+        if digest != f'{hashlib.sha256(text).hexdigest()}"\n}}'.encode():
+            raise ValueError("changed since it was written")
+        record = Record(**{**entries, "location": location})
+    except ValidationError:
+        problem = "is not what records.write wrote"
     except (ValueError, RecursionError) as error:
-        return f"cannot be read ({str(error).splitlines()[0]})"
-    if not isinstance(entries, dict) or "digest" not in entries:
-        return "is not what records.write wrote"
-    return "changed since it was written" if "built_on" in entries else "of a former version"
+        problem = f"cannot be read ({str(error).splitlines()[0]})"
+    else:
+        if (record.kind, record.id) == (location.kind, location.id):
+            return record
+        problem = f"says it is {record.kind} {record.id}"
+    raise ValueError(f"{location.path / 'record.json'}: {problem}; {location.remedy}")

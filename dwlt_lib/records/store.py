@@ -33,53 +33,12 @@ from dwlt_lib.config.specs import (
 )
 from dwlt_lib.config.studies import Study
 from dwlt_lib.records import archive, outcome_files, verification
-from dwlt_lib.records.record import Folder, Location, Record, load_record, serialize
+from dwlt_lib.records.record import Location, Record, load_record, serialize
 
-COLUMN_ORDER = [
-    "kind",
-    "pretraining",
-    "method",
-    "dataset",
-    "fraction",
-    "regime",
-    "rounds",
-    "sparsity",
-    "seed",
-    "images",
-    "SA",
-    "RA",
-]
+LEVEL = ["kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds"]
+COLUMN_ORDER = [*LEVEL, "sparsity", "seed", "images", "SA", "RA"]
 """The first columns of a table; others follow."""
-INTEGER_COLUMNS = (
-    "rounds",
-    "seed",
-    "theta_seed",
-    "mask_seed",
-    "subset_seed",
-    "epoch",
-    "epochs",
-    "epochs_run",
-    "kept",
-    "train_images",
-    "validation_images",
-    "test_images",
-    "images_used",
-)
-SORT_KEYS = [
-    "kind",
-    "pretraining",
-    "method",
-    "dataset",
-    "fraction",
-    "regime",
-    "rounds",
-    "seed",
-    "theta_seed",
-    "mask_seed",
-    "subset_seed",
-    "images",
-    "id",
-]
+SORT_KEYS = [*LEVEL, "seed", "theta_seed", "mask_seed", "subset_seed", "images", "id"]
 
 
 # ----------------------------------------------------------------------------------------------
@@ -148,61 +107,34 @@ def reference_files() -> list[Path]:
     return [path for root in roots for path in sorted(root.glob("[!.]*.zip"))]
 
 
-def opened_file() -> Path | None:
-    """The study's file that is opened, which is read before all else.
-
-    Returns:
-        The path that DWLT_STUDY_FILE names; None if it names none.
-    """
-    path = os.environ.get("DWLT_STUDY_FILE")
-    return Path(path) if path else None
-
-
-def _studies_in_files() -> dict[Path, dict[str, Any]]:
-    """What each study's file plans, the opened file first; without those that cannot be read.
-
-    `verify` names what is wrong with the others.
-    """
-    opened = opened_file()
+def _published() -> dict[Path, archive.StudyFile]:
+    """The studies' files that can be read; `verify` names what is wrong with the others."""
     found = {}
-    for path in [*([opened] if opened else []), *reference_files()]:
+    for path in reference_files():
         with suppress(ValueError, OSError):
-            found[path] = archive.study(path)
+            found[path] = archive.opened(path)
     return found
 
 
-def _study_file(name: str) -> Path | None:
-    """The file of the study of that name, if there is one that can be read."""
-    studies = _studies_in_files()
-    return next((path for path, study in studies.items() if study["name"] == name), None)
-
-
-def _candidates(id: str) -> list[Location]:
-    """Where the record of that id may lie, the first choice first."""
-    folders = (outputs() / "records").glob(f"*/{id}/record.json")
-    own = [Folder(path.parent) for path in folders]
-    opened = opened_file()
-    in_opened, in_references = [], []
-    for file in _studies_in_files():
-        found = archive.locations(file).get(id)
-        if found is not None:
-            (in_opened if file == opened else in_references).append(found)
-    return [*in_opened, *own, *in_references]
+def _place(kind: str, id: str) -> Location:
+    """Where a record that is made here lies, whether it is there or not."""
+    return Location(outputs() / "records", kind, id)
 
 
 def _find(id: str) -> Location | None:
     """Where the record of that id lies: where it can be read, else where it is damaged."""
-    candidates = _candidates(id)
-    readable = (location for location in candidates if _is_readable(location))
-    return next(readable, candidates[0] if candidates else None)
-
-
-def _is_readable(location: Location) -> bool:
-    try:
-        load_record(location)
-    except (ValueError, OSError):
-        return False
-    return True
+    own = [_place(path.parts[-3], id) for path in outputs().glob(f"records/*/{id}/record.json")]
+    elsewhere = [
+        Location(path, file.kinds[id], id, published=True)
+        for path, file in _published().items()
+        if id in file.kinds
+    ]
+    candidates = [*own, *elsewhere]
+    for location in candidates:
+        with suppress(ValueError, OSError):
+            load_record(location)
+            return location
+    return candidates[0] if candidates else None
 
 
 def _is_whole(location: Location) -> bool:
@@ -227,7 +159,7 @@ def exists(spec: Spec) -> bool:
     Returns:
         What record.json and the sizes of its files tell; their bytes are not read.
     """
-    return _is_whole(Folder(path_of(spec.kind, record_id(spec))))
+    return _is_whole(_place(spec.kind, record_id(spec)))
 
 
 def exists_id(id: str) -> bool:
@@ -239,7 +171,7 @@ def exists_id(id: str) -> bool:
     Returns:
         What record.json and the sizes of its files tell.
     """
-    return any(_is_whole(Folder(path)) for path in (outputs() / "records").glob(f"*/{id}"))
+    return any(_is_whole(_place(kind, id)) for kind in FORMAT)
 
 
 def write(  # noqa: PLR0913 (all that a record has)
@@ -266,9 +198,8 @@ def write(  # noqa: PLR0913 (all that a record has)
     Returns:
         Its folder.
     """
-    kind, id = spec.kind, record_id(spec)
-    target = path_of(kind, id)
-    scratch = files.scratch(target)
+    place = _place(spec.kind, record_id(spec))
+    scratch = files.scratch(place.path)
     scratch.mkdir(parents=True)
     try:
         for name, data in content.items():
@@ -278,10 +209,10 @@ def write(  # noqa: PLR0913 (all that a record has)
             else:
                 files.write(scratch / name, data)
         entries = {
-            "kind": kind,
-            "id": id,
+            "kind": place.kind,
+            "id": place.id,
             "label": label(spec),
-            "format": FORMAT[kind],
+            "format": FORMAT[place.kind],
             "columns": columns(spec),
             "metrics": dict(metrics),
             "upstream": [record_id(up) for up in upstream(spec)],
@@ -297,11 +228,11 @@ def write(  # noqa: PLR0913 (all that a record has)
         entries["result"] = hashlib.sha256(result.encode()).hexdigest()
         files.write(scratch / "record.json", serialize(entries))
         files.sync(scratch)
-        _move_into_place(scratch, target)
+        _move_into_place(scratch, place)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return target
+    return place.path
 
 
 def results_of(specs: Iterable[Spec]) -> dict[str, str]:
@@ -317,29 +248,26 @@ def results_of(specs: Iterable[Spec]) -> dict[str, str]:
     return {id: load_record(location).result for id, location in locations.items() if location}
 
 
-def _move_into_place(scratch: Path, target: Path) -> None:
-    """Rename `scratch` to `target`, unless a whole record is or comes there.
+def _move_into_place(scratch: Path, place: Location) -> None:
+    """Rename `scratch` to its place, unless a whole record is or comes there.
 
     What else lies there is removed.
     """
-    for _ in range(100):  # of several who mend one folder, each goes on until one of them has
+    while True:
         try:
-            os.rename(scratch, target)
+            os.rename(scratch, place.path)
             break
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-        if _is_whole(Folder(target)):
+        if _is_whole(place):
             break
-        broken = files.scratch(target)
+        broken = files.scratch(place.path)
         with suppress(FileNotFoundError):  # another one has just moved it
-            os.rename(target, broken)
-            if broken.is_dir():
-                shutil.rmtree(broken, ignore_errors=True)
-            else:
-                broken.unlink()
+            os.rename(place.path, broken)
+            files.remove(broken)
     shutil.rmtree(scratch, ignore_errors=True)
-    files.sync(target.parent)
+    files.sync(place.path.parent)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -353,7 +281,7 @@ def read(id: str | Spec) -> Record:
         id: 20 hexadecimal digits, as the column id of `table` has them; or the record's spec.
 
     Returns:
-        The record, from the opened file, from here or from a published study, in that order.
+        The record, from here or else from a published study.
 
     Raises:
         KeyError: there is no such record, one line.
@@ -449,9 +377,8 @@ def _outcomes(record: Record, attacks: Mapping[str, list[Record]]) -> dict[str, 
 def _robustness_records() -> dict[str, list[Record]]:
     """The records of kind robustness, made here or published, by the id of their transfer."""
     ids = {location.id for location in _locations("robustness", None)}
-    for file in _studies_in_files():
-        published = archive.locations(file).values()
-        ids |= {location.id for location in published if location.kind == "robustness"}
+    for file in _published().values():
+        ids |= {id for id, kind in file.kinds.items() if kind == "robustness"}
     found: dict[str, list[Record]] = {}
     for record in map(read, sorted(ids)):
         found.setdefault(outcome_files.transfer_id(record), []).append(record)
@@ -469,7 +396,7 @@ def study_names() -> list[str]:
         Their names, sorted.
     """
     planned = {path.parent.name for path in outputs().glob("studies/*/study.json")}
-    return sorted(planned | {study["name"] for study in _studies_in_files().values()})
+    return sorted(planned | {file.study["name"] for file in _published().values()})
 
 
 def study(name: str) -> dict[str, Any]:
@@ -486,7 +413,7 @@ def study(name: str) -> dict[str, Any]:
         KeyError: there is no such study, or what is noted of it is damaged; one line.
     """
     note = study_dir(name) / "study.json"
-    if note.exists() and not _is_opened(name):
+    if note.exists():
         try:
             return archive.parse_study(note.read_bytes())
         except ValueError as error:
@@ -496,28 +423,23 @@ def study(name: str) -> dict[str, Any]:
             ) from None
     file = _study_file(name)
     if file is not None:
-        return archive.study(file)
+        return archive.opened(file).study
     for path in reference_files():
         if path.stem == name:
-            raise KeyError(_why_not(path, name))
+            try:
+                archive.opened(path)
+            except (ValueError, OSError) as error:
+                raise KeyError(str(error)) from None
     raise KeyError(
         f"study {name!r}: not planned under {outputs()}; want one of {study_names() or 'none yet'},"
         " or run: dwlt run params/NAME.yaml"
     )
 
 
-def _is_opened(name: str) -> bool:
-    """Whether the opened file holds the study of that name."""
-    opened = opened_file()
-    return opened is not None and _studies_in_files().get(opened, {}).get("name") == name
-
-
-def _why_not(path: Path, name: str) -> str:
-    """Why a study's file does not hold the study that it is named after."""
-    try:
-        return f"{path}: holds the study {archive.study(path)['name']!r}, not {name!r}"
-    except (ValueError, OSError) as error:
-        return str(error)
+def _study_file(name: str) -> Path | None:
+    """The file of the study of that name, if there is one that can be read."""
+    found = _published().items()
+    return next((path for path, file in found if file.study["name"] == name), None)
 
 
 def noted(name: str) -> dict[str, Any]:
@@ -544,15 +466,12 @@ def write_study(study: Study, file: Path | None = None) -> None:
         study: the study.
         file: the parameter file, if it comes from one.
     """
-    planned = plan(study)
-    tickets = [spec for spec in planned.values() if isinstance(spec, TransferSpec)]
-    attacks = [robustness(study, ticket) for ticket in tickets if ticket.keep != "none"]
-    more = [record_id(spec) for spec in attacks if exists(spec)]
+    attacks = [id for id, spec in _attacks(study).items() if exists(spec)]
     content = {
         "name": study.name,
         "file": str(file.resolve()) if file else None,
         "params": study.model_dump(mode="json"),
-        "ids": list(dict.fromkeys([*planned, *more])),
+        "ids": list(dict.fromkeys([*plan(study), *attacks])),
     }
     path = study_dir(study.name) / "study.json"
     if noted(study.name) != content:
@@ -560,8 +479,15 @@ def write_study(study: Study, file: Path | None = None) -> None:
         files.write(path, json.dumps(content, indent=1))
 
 
+def _attacks(study: Study) -> dict[str, Spec]:
+    """The strong attacks on all tickets of the study whose weights are kept, by id."""
+    tickets = [spec for spec in plan(study).values() if isinstance(spec, TransferSpec)]
+    attacks = [robustness(study, ticket) for ticket in tickets if ticket.keep != "none"]
+    return {record_id(spec): spec for spec in attacks}
+
+
 def has_changed(study: Study) -> bool:
-    """Whether the study has other parameters now than when it was last planned here.
+    """Whether the study asks for other records now than when it was last planned here.
 
     Args:
         study: as its parameter file says now.
@@ -569,8 +495,8 @@ def has_changed(study: Study) -> bool:
     Returns:
         False for a study that was never planned here.
     """
-    params = noted(study.name).get("params")
-    return params is not None and params != study.model_dump(mode="json")
+    before, now = set(noted(study.name).get("ids", ())), set(plan(study))
+    return bool(before) and not now <= before <= now | set(_attacks(study))
 
 
 def missing(study_name: str) -> int:
@@ -588,11 +514,7 @@ def missing(study_name: str) -> int:
         KeyError: there is no such study.
     """
     locations = _locations(None, study_name)
-    there = [
-        location
-        for location in locations
-        if not isinstance(location, Folder) or _is_whole(location)
-    ]
+    there = [location for location in locations if location.published or _is_whole(location)]
     return len(study(study_name)["ids"]) - len(there)
 
 
@@ -618,13 +540,14 @@ def published_source(study_name: str) -> str:
         One line that names the file; "" if all records were made here.
     """
     locations = _locations(None, study_name)
-    published = [location.file for location in locations if isinstance(location, archive.ZipFolder)]
+    published = [location for location in locations if location.published]
     if not published:
         return ""
-    own = len(locations) - len(published)
+    file = _in_checkout(published[0].root)
+    own = len(locations) - len(published) or "none"
     return (
-        f"reading the committed study {_in_checkout(published[0])}: {own or 'none'} of its "
-        f"{len(locations)} records {'is' if own == 1 else 'are'} under {_in_checkout(outputs())}"
+        f"reading the committed study {file}: {own} of its {len(locations)} records are under"
+        f" {_in_checkout(outputs())}"
     )
 
 
@@ -636,19 +559,18 @@ def _in_checkout(path: Path) -> Path:
 def _locations(kind: str | None, study_name: str | None) -> list[Location]:
     """Where records lie: all that were made here, or all that there are of one study.
 
-    A study's file stands in for what was not made here; the opened one is read alone.
+    A study's file stands in for what was not made here.
     """
-    own = [
-        Folder(path.parent)
-        for path in sorted(outputs().glob(f"records/{kind or '*'}/[!.]*/record.json"))
-    ]
+    paths = sorted(outputs().glob(f"records/{kind or '*'}/[!.]*/record.json"))
+    own = [_place(*path.parts[-3:-1]) for path in paths]
     if study_name is None:
-        return [*own]
+        return own
+    found: dict[str, Location] = {}
+    if file := _study_file(study_name):
+        kinds = archive.opened(file).kinds
+        found = {id: Location(file, of, id, published=True) for id, of in kinds.items()}
+    found |= {location.id: location for location in own}
     ids = dict.fromkeys(study(study_name)["ids"])
-    file = _study_file(study_name)
-    found: dict[str, Location] = {} if file is None else {**archive.locations(file)}
-    if not _is_opened(study_name):
-        found |= {location.id: location for location in own}
     return [found[id] for id in ids if id in found and kind in (None, found[id].kind)]
 
 
@@ -743,13 +665,19 @@ def empty_table() -> pd.DataFrame:
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame(columns=[*COLUMN_ORDER, "id", "seconds"])
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, dtype=object)
+    gaps = [name for name in frame if _is_whole_with_gaps(frame[name])]
     first = [name for name in COLUMN_ORDER if name in frame]
-    frame = frame[[*first, *(name for name in frame if name not in first)]]
-    # whole numbers stay whole where records of other kinds have none
-    gaps = {name: "Int64" for name in INTEGER_COLUMNS if name in frame and frame[name].hasnans}
+    others = [name for name in frame if name not in first]
+    frame = frame[[*first, *others]].astype(dict.fromkeys(gaps, "Int64")).infer_objects()
     keys = [key for key in SORT_KEYS if key in frame]
-    return frame.astype(gaps).sort_values(keys, ignore_index=True, kind="stable")
+    return frame.sort_values(keys, ignore_index=True, kind="stable")
+
+
+def _is_whole_with_gaps(column: pd.Series) -> bool:
+    """Whether it holds whole numbers, which stay whole although other kinds have none."""
+    found = column.dropna()
+    return 0 < len(found) < len(column) and all(isinstance(value, int) for value in found)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -809,21 +737,19 @@ def _publish_pages(
 def verify() -> list[str]:
     """What is wrong with the records and the studies' files under outputs, one line each.
 
-    A file that DWLT_STUDY_FILE names is checked, too.
-
     Returns:
         A line for each record that is damaged, incomplete or misplaced, for all that builds on one
         of those or on another result than the one that is there, and for each study's file that
         cannot be read; empty if nothing is wrong.
     """
     folders = sorted(outputs().glob("records/[!.]*/[!.]*"))
-    lines = verification.problems_of(map(Folder, folders))
-    opened = opened_file()
-    own = [path for path in reference_files() if path.is_relative_to(outputs())]
-    for path in [*([opened] if opened else []), *own]:
+    lines = verification.problems_of([_place(*folder.parts[-2:]) for folder in folders])
+    for path in reference_files():
         try:
-            _ = archive.study(path)
-            lines += verification.problems_of(archive.locations(path).values())
+            if path.is_relative_to(outputs()):
+                kinds = archive.opened(path).kinds
+                places = [Location(path, kind, id, published=True) for id, kind in kinds.items()]
+                lines += verification.problems_of(places)
         except ValueError as error:
             lines.append(str(error))
     return lines

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 
 from dwlt_lib.records import outcome_files
-from dwlt_lib.records.archive import PUBLISHED, ZipFolder
+from dwlt_lib.records.archive import PUBLISHED
 from dwlt_lib.records.record import Location, Record, load_record
 
 
@@ -36,9 +37,10 @@ def problems_of(locations: Iterable[Location]) -> list[str]:
         else:
             lines.extend(_file_problems(record))
             readable[record.id] = record
-    for record in readable.values():
-        if not problems[record.id]:
-            problems[record.id].extend(_outcome_problems(record, readable))
+    for id, record in readable.items():
+        transfer = readable.get(outcome_files.transfer_id(record))
+        if not problems[id] and transfer and outcome_files.FILE in record.files:
+            problems[id].extend(outcome_files.disagreements(record, transfer))
     damaged = [line for lines in problems.values() for line in lines]
     dependent = []
     for record in _upstream_first(readable):
@@ -55,27 +57,13 @@ def _file_problems(record: Record) -> list[str]:
     lines = []
     for name in record.files:
         try:
-            if not isinstance(record.location, ZipFolder):
+            if not record.location.published:
                 record.file(name)
             elif name in PUBLISHED:
                 record.read(name)
         except ValueError as error:
             lines.append(str(error))
     return lines
-
-
-def _outcome_problems(record: Record, readable: Mapping[str, Record]) -> list[str]:
-    """Whether the record's accuracies are those of its correctness per image, if it stores that."""
-    if outcome_files.FILE not in record.files:
-        return []
-    transfer = readable.get(outcome_files.transfer_id(record))
-    if transfer is None:
-        return []
-    try:
-        problem = outcome_files.disagreement(record, transfer)
-    except ValueError as error:
-        problem = str(error)
-    return [problem] if problem else []
 
 
 def _broken_link(
@@ -92,15 +80,9 @@ def _broken_link(
 
 
 def _upstream_first(records: Mapping[str, Record]) -> list[Record]:
-    """The records, each after those that it builds on."""
-    ordered: dict[str, Record] = {}
-
-    def add(record: Record, descendants: frozenset[str]) -> None:
-        for up in record.upstream:
-            if up in records and up not in ordered and up not in descendants:
-                add(records[up], descendants | {up})
-        ordered.setdefault(record.id, record)
-
-    for record in records.values():
-        add(record, frozenset({record.id}))
-    return list(ordered.values())
+    """The records, each after those that it builds on; as they are if they build in a circle."""
+    graph = {id: set(record.upstream) & records.keys() for id, record in records.items()}
+    try:
+        return [records[id] for id in TopologicalSorter(graph).static_order()]
+    except CycleError:
+        return list(records.values())

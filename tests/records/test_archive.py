@@ -76,10 +76,8 @@ def test_a_study_is_read_in_place(published, copy):
     assert sorted(path.name for path in copy.parent.parent.rglob("*")) == ["reference", "toy.zip"]
 
 
-def test_a_file_elsewhere_is_opened_by_its_path_and_known_by_its_study(copy, tmp_path, monkeypatch):
-    copy.rename(tmp_path / "from a colleague.zip")
-    assert "toy" not in store.study_names()
-    monkeypatch.setenv("DWLT_STUDY_FILE", str(tmp_path / "from a colleague.zip"))
+def test_a_file_is_known_by_its_study_whatever_its_name(copy):
+    copy.rename(copy.with_name("from a colleague.zip"))
     assert "toy" in store.study_names() and len(store.table(study="toy"))
 
 
@@ -185,7 +183,7 @@ def test_what_is_no_studys_file_is_refused_in_one_line_and_hides_no_other_study(
     path = tmp_path / "reference" / "own.zip"
     hostile(name)(path)
     with pytest.raises(ValueError) as refusal:
-        archive.study(path)
+        archive.opened(path)
     line = str(refusal.value)
     assert str(path) in line and "dwlt publish" in line and "\n" not in line
     assert store.verify() == [line]
@@ -194,12 +192,11 @@ def test_what_is_no_studys_file_is_refused_in_one_line_and_hides_no_other_study(
 
 def test_a_missing_file_is_said(tmp_path):
     with pytest.raises((ValueError, OSError), match="nothing.zip"):
-        archive.study(tmp_path / "nothing.zip")
+        archive.opened(tmp_path / "nothing.zip")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_browse_refuses_what_is_no_studys_file_before_anything_starts(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("DWLT_STUDY_FILE", "")
+def test_browse_refuses_what_is_no_studys_file_before_anything_starts(name, tmp_path):
     hostile(name)(tmp_path / "own.zip")
     result = CliRunner().invoke(app, ["browse", str(tmp_path / "own.zip")])
     assert result.exit_code == 2 and result.stdout == ""
@@ -217,31 +214,31 @@ def test_a_study_whose_file_cannot_be_read_is_said_to_be_damaged(name, tmp_path,
         store.read(20 * "0")
 
 
-def test_browse_shows_the_study_of_a_file_in_place(copy, tmp_path, monkeypatch):
-    opened = copy.rename(tmp_path / "from a colleague.zip")
-    shown = []
-    for name in ("DWLT_STUDY", "DWLT_STUDY_FILE"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setattr(servers, "browse", lambda notebook, *_: shown.append(notebook.name))
-    assert CliRunner().invoke(app, ["browse", str(opened)]).exit_code == 0
-    assert shown == ["20_browse.ipynb"] and os.environ["DWLT_STUDY"] == "toy"
-    assert len(store.table(study="toy")) and not (tmp_path / "records").exists()
-
-
-def test_records_made_here_stand_before_those_of_a_reference_and_behind_an_opened_file(
-    toy, published, copy, tmp_path, monkeypatch
+def test_browse_shows_the_study_of_a_file_in_place_before_one_made_here(
+    toy, copy, tmp_path, monkeypatch
 ):
+    opened = copy.rename(tmp_path / "from a colleague.zip")
+    store.write_study(toy(title="of the same name"))
+    monkeypatch.setenv("DWLT_STUDY", "")
+    shown = []
+
+    def browse(notebook, *_):
+        found = store.read(store.table(study="toy")["id"].iloc[0])
+        shown.append((notebook.name, os.environ["DWLT_STUDY"], found.path.resolve()))
+
+    monkeypatch.setattr(servers, "browse", browse)
+    assert CliRunner().invoke(app, ["browse", str(opened)]).exit_code == 0
+    ((notebook, study, place),) = shown
+    assert (notebook, study) == ("20_browse.ipynb", "toy") and place.is_relative_to(opened)
+    assert not (tmp_path / "records").exists() and not store.outputs().exists()
+
+
+def test_records_made_here_stand_before_those_of_a_reference(toy, published, copy):
     spec = next(spec for spec in plan(toy()).values() if spec.kind == "transfer")
     store.write(spec, {"SA": 0.125}, [], {}, {})
     table = store.table("transfer", study="toy").set_index("id")
     assert table.loc[record_id(spec), "SA"] == store.read(spec).metrics["SA"] == 0.125
     assert len(table) == (published[1]["kind"] == "transfer").sum()
-    opened = copy.rename(tmp_path / "opened.zip")
-    store.write_study(toy(title="of the same name"))
-    monkeypatch.setenv("DWLT_STUDY_FILE", str(opened))
-    assert store.table(study="toy").equals(published[1])
-    assert store.read(spec).path.is_relative_to(opened)
-    assert store.study("toy") == archive.study(opened)
 
 
 def changed(path, change):
@@ -316,14 +313,10 @@ def test_no_more_is_unpacked_than_a_file_declares(published, copy):
         archive.read(copy, f"mask/{id}/mask.safetensors")
 
 
-def test_more_files_or_bytes_than_any_study_has_are_refused(copy, monkeypatch, tmp_path):
-    for name in ("MOST_FILES", "MOST_BYTES", "MOST_JSON_BYTES", "MOST_BYTES_IN_ALL"):
-        with monkeypatch.context() as patch:
-            patch.setattr(archive, name, 3)
-            path = tmp_path / f"{name}.zip"
-            path.write_bytes(copy.read_bytes())
-            with pytest.raises(ValueError, match="3 at most"):
-                archive.study(path)
+def test_more_bytes_than_any_file_of_a_study_has_are_refused(copy, monkeypatch):
+    monkeypatch.setattr(archive, "MOST_BYTES", 3)
+    with pytest.raises(ValueError, match="3 at most"):
+        archive.opened(copy)
 
 
 def test_figures_and_the_report_lie_beside_the_file(copy):
@@ -352,7 +345,7 @@ def test_publishing_a_damaged_record_writes_nothing(toy, outputs):
 
 def test_the_committed_study_is_whole(monkeypatch, tmp_path):
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
-    path = store.checkout() / "outputs" / "reference" / "tour_full.zip"
-    monkeypatch.setenv("DWLT_STUDY_FILE", str(path))
+    (tmp_path / "reference").symlink_to(store.checkout() / "outputs" / "reference")
     assert store.verify() == []
-    assert sorted(archive.locations(path)) == sorted(archive.study(path)["ids"])
+    file = archive.opened(tmp_path / "reference" / "tour_full.zip")
+    assert sorted(file.kinds) == sorted(file.study["ids"])

@@ -159,6 +159,19 @@ def test_a_study_sees_its_own_records_and_counts_what_is_missing(toy, planned):
     assert "toy" in store.study_names() and "other" not in store.study_names()
 
 
+def test_a_study_has_changed_if_its_records_have_not_if_its_parameters_are_written_otherwise(
+    toy, outputs
+):
+    store.write_study(toy())
+    note = store.study_dir("toy") / "study.json"
+    content = json.loads(note.read_text())
+    del content["params"]["prune_fraction"]  # as before a parameter with a default was there
+    note.write_text(json.dumps(content))
+    assert not store.has_changed(toy()) and not store.has_changed(toy(title="another"))
+    assert store.has_changed(toy(seed=9)) and store.has_changed(toy(landscapes=[]))
+    assert not store.has_changed(toy(name="unplanned"))
+
+
 def ancestors(spec):
     """Ids of all that a record builds on."""
     return {id for up in upstream(spec) for id in (record_id(up), *ancestors(up))}
@@ -307,13 +320,13 @@ def test_several_processes_mend_one_folder_and_all_are_content(planned):
 
 
 DAMAGED = {
-    "[]": "not what",
-    "null": "not what",
-    "{}": "not what",
+    "[]": "changed",
+    "null": "changed",
+    "{}": "changed",
     '{"a": 1': "cannot be read",
     "": "cannot be read",
     100_000 * "[": "cannot be read",
-    '{"digest": "x"}': "former version",
+    '{"digest": "x"}': "changed",
     "\0": "cannot be read",
 }
 
