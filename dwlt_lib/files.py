@@ -293,28 +293,17 @@ def check(folder: Path) -> None:
         Unusable: one line: no rights, no space, or no folder; what was made for it is removed.
     """
     made: list[Path] = []
-    trials = [scratch(folder / (64 * "0")) for _ in range(2)]  # as long as a record's
     try:
-        for path in [*reversed(folder.parents), folder]:
-            if path.is_dir():
-                continue
-            try:
-                path.mkdir()
+        for path in (folder, *folder.parents):
+            if path.exists() and not path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, f"{path} is no folder")
+            if not path.exists():
                 made.append(path)
-            except FileExistsError as error:
-                if not path.is_dir():  # else another process was faster
-                    raise NotADirectoryError(errno.ENOTDIR, f"{path} is no folder") from error
-        with open(trials[0], "wb") as file:
-            file.write(secrets.token_bytes(TRIAL))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(*trials)
-        trials[1].unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = scratch(folder / (64 * "0"))  # as long as a record's
+        write(trial, secrets.token_bytes(TRIAL)).unlink()
     except OSError as error:
-        for path in trials:
-            with suppress(OSError):
-                path.unlink()
-        for path in reversed(made):
+        for path in made:
             with suppress(OSError):
                 path.rmdir()
         if is_full(error):
@@ -362,7 +351,7 @@ def temporary() -> list[Path]:
     found = []
     with suppress(OSError):  # none that Python could use
         found.append(tempfile.gettempdir())
-    found += [os.environ.get("XDG_RUNTIME_DIR"), "/tmp" if os.name == "posix" else None]
+    found += [os.environ.get("XDG_RUNTIME_DIR"), "/tmp"]
     return [Path(place) for place in dict.fromkeys(found) if place]
 
 
@@ -381,7 +370,7 @@ def private() -> Path:
     for place in places:
         for number in range(16):
             folder = place / f"{MARK}{owner()}-{number:x}"
-            if os.name != "posix" or len(os.fsencode(folder)) <= SHORT:
+            if len(os.fsencode(folder)) <= SHORT:
                 with suppress(OSError):
                     folder.mkdir(mode=0o700)
                     return folder

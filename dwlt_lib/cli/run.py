@@ -43,14 +43,15 @@ def run(
         deadline = time.time() + parse_duration(budget) if budget else None
     study = read_study(params)
     from dwlt_lib.execution import run_folders, runner
-    from dwlt_lib.execution.preflight import check_inputs
     from dwlt_lib.execution.scheduling import missing_specs
     from dwlt_lib.execution.workers import local_pool, start_server
     from dwlt_lib.records import store
 
     missing, inline = missing_specs(study), executor == "inline"
     if missing and not inline:
-        start_server()  # its imports run beside the checks
+        start_server()  # its imports run beside these
+    from dwlt_lib.execution.inputs import check_inputs  # and torch with it
+
     with refusing():
         settings = runner.RunSettings(check_inputs(missing, device), deadline, say)
     with run_folders.opened(study, workers=not inline):
@@ -121,7 +122,7 @@ def attack(
     """
     study = read_study(params)
     from dwlt_lib.execution import run_folders, runner
-    from dwlt_lib.execution.preflight import check_inputs
+    from dwlt_lib.execution.inputs import check_inputs
     from dwlt_lib.execution.strong_attacks import robustness_specs
     from dwlt_lib.records import store
 

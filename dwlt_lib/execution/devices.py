@@ -6,15 +6,10 @@ torch, whose import takes seconds, is loaded only where it must be asked.
 from __future__ import annotations
 
 import os
-import sys
-from ctypes import CDLL
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-NAMES = ("auto", "cpu", "cuda")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -29,7 +24,7 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         ValueError: the name is unknown, or no CUDA device is visible.
     """
-    if name not in NAMES:
+    if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device {name!r}: want auto, cpu or cuda")
     import torch
 
@@ -37,31 +32,6 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not visible:
         raise ValueError("device cuda: no CUDA device is visible here; want cpu or auto")
     return torch.device("cuda" if name != "cpu" and visible else "cpu")
-
-
-def resolve_device_type(name: str) -> str:
-    """The type of device, cpu or cuda, that `resolve_device` would find, in less time.
-
-    Where no driver of a GPU can be loaded there is no GPU, and torch is not imported.
-
-    Args:
-        name: auto, cpu or cuda.
-
-    Returns:
-        cpu or cuda.
-
-    Raises:
-        ValueError: the name is unknown, or no CUDA device is visible.
-    """
-    if name == "cpu":
-        return "cpu"
-    amd_driver = Path("/dev/kfd")  # torch names AMD's GPUs cuda, too
-    if name == "auto" and sys.platform == "linux" and not amd_driver.exists():
-        try:
-            CDLL("libcuda.so.1")
-        except OSError:
-            return "cpu"
-    return resolve_device(name).type
 
 
 def visible_gpus() -> list[str]:

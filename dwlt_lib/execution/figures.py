@@ -5,27 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from pathlib import Path
 
-from dwlt_lib.execution.notebooks import noted_basis, run_notebook
+from dwlt_lib import files
+from dwlt_lib.execution.notebooks import run_notebook
 from dwlt_lib.execution.run_folders import raise_if_full
 from dwlt_lib.execution.runner import DONE, FAILED, Say, outcome_of
 from dwlt_lib.execution.workers import Pool
 from dwlt_lib.records import store
 
 log = logging.getLogger(__name__)
+DRAWN = "drawn_from.json"
+"""Beside the executed notebooks: the basis that each of the figures was drawn from."""
 
 FIGURES = (
     "00_tour",
+    "14_landscapes",
     "11_existence",
     "12_pruning_methods",
     "13_data_limited",
-    "14_landscapes",
     "15_mask_patterns",
     "16_transfer_attack",
     "17_more_tasks",
     "18_claims",
 )
-SLOWEST = ("00_tour", "14_landscapes")  # they start first
+"""The figure notebooks, the slowest first."""
 
 
 def run_figures(study_name: str, pool: Pool, say: Say) -> tuple[int, bool]:
@@ -43,40 +47,33 @@ def run_figures(study_name: str, pool: Pool, say: Say) -> tuple[int, bool]:
         OSError: a disk is full.
     """
     folder, basis = store.study_dir(study_name) / "notebooks", _basis(study_name)
-    stale = stale_figures(study_name)
+    targets = {name: folder / f"{name}.ipynb" for name in FIGURES}
+    drawn = _drawn_from(folder)
+    stale = [
+        name for name, target in targets.items() if drawn.get(name) != basis or not target.exists()
+    ]
     if not stale:
         return DONE, False
     say(f"drawing {len(stale)} figure notebooks")
-    status, parameters = DONE, {"study": study_name}
-    futures = {
-        name: pool.submit(run_notebook, name, parameters, folder / f"{name}.ipynb", basis)
-        for name in sorted(stale, key=lambda name: name not in SLOWEST)
-    }
+    parameters, status = {"study": study_name}, DONE
+    futures = {name: pool.submit(run_notebook, name, parameters, targets[name]) for name in stale}
     for name, future in futures.items():
         error = outcome_of(future).error
         if error:
             raise_if_full(error)
             status = FAILED
             log.error("failed: notebook %s: %s", name, error)
+        drawn[name] = "" if error else basis
+        files.write(folder / DRAWN, json.dumps(drawn, indent=1))
     return status, True
 
 
-def stale_figures(study_name: str) -> list[str]:
-    """The figure notebooks whose records or code have changed since they were drawn.
-
-    Args:
-        study_name: the study, which has been planned here.
-
-    Returns:
-        Their names, in order.
-    """
-    folder, basis = store.study_dir(study_name) / "notebooks", _basis(study_name)
-    return [
-        name
-        for name in FIGURES
-        if noted_basis(folder / f"{name}.ipynb") != basis
-        and (store.checkout() / "notebooks" / f"{name}.ipynb").exists()
-    ]
+def _drawn_from(folder: Path) -> dict[str, str]:
+    """The basis of each figure notebook in the folder; nothing where that cannot be read."""
+    try:
+        return dict(json.loads((folder / DRAWN).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _basis(study_name: str) -> str:

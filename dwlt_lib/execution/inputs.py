@@ -1,18 +1,22 @@
-"""The images that a record is made from: checked against their fingerprints, cut to its budget."""
+"""What records are made from: there before a run starts; images as planned, cut to the budget."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
+from dwlt_lib.attacks import auto
 from dwlt_lib.config.costs import ENOUGH
 from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.config.recipes import TrainingConfig
-from dwlt_lib.config.specs import Spec, reads
-from dwlt_lib.data import fingerprints
+from dwlt_lib.config.specs import ImportedSpec, RobustnessSpec, Spec, reads
+from dwlt_lib.data import fingerprints, folders
 from dwlt_lib.data.batches import Images, StreamedImages, load_images
 from dwlt_lib.data.subsets import subset
+from dwlt_lib.execution.devices import resolve_device
+from dwlt_lib.models import imported
 
 HELD = 5000  # images that validation=held_5000 holds out, as the authors' scripts do
 
@@ -29,6 +33,33 @@ class Budget:
     """How the share is drawn: stratified by class, or first_n."""
     seed: int = 0
     """Seed of the draw."""
+
+
+def check_inputs(specs: Iterable[Spec], device: str) -> str:
+    """Check that these records can be made here, before anything is started or written.
+
+    Args:
+        specs: the records that are to be made.
+        device: auto, cpu or cuda.
+
+    Returns:
+        The type of device to make them on, cpu or cuda.
+
+    Raises:
+        ValueError: one line; the device is not there, or a file of images or of theta_p that a
+            record reads, or the package of an attack, is missing.
+    """
+    splits = {}
+    for spec in specs:
+        if isinstance(spec, RobustnessSpec) and "AutoAttack" in spec.attacks:
+            auto.check(spec.transfer.data.classes)
+        if isinstance(spec, ImportedSpec) and (problem := imported.missing_file_error(spec)):
+            raise ValueError(problem)
+        splits |= dict.fromkeys(reads(spec))
+    for row, split in splits:
+        if row.loader != "embedded":
+            folders.split_path(row, split)
+    return resolve_device(device).type
 
 
 def verified_images(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,31 +19,14 @@ from torch import Tensor, nn
 
 from dwlt_lib.analysis import loss_landscape, masked_gradients
 from dwlt_lib.attacks import auto
+from dwlt_lib.config import specs
 from dwlt_lib.config.recipes import PGD
-from dwlt_lib.config.specs import (
-    SHUFFLED,
-    AttackSpec,
-    ImportedSpec,
-    MaskSpec,
-    PretrainingSpec,
-    RobustnessSpec,
-    Spec,
-    SurfaceSpec,
-    TrajectorySpec,
-    TransferSpec,
-    record_id,
-    retrains,
-    unshuffled,
-)
+from dwlt_lib.config.specs import record_id
 from dwlt_lib.data.batches import Images, StreamedImages
-from dwlt_lib.evaluation.accuracy import (
-    attacked,
-    correct,
-    correct_throughout,
-    mean_loss,
-    standard_accuracy,
-)
+from dwlt_lib.evaluation import accuracy
+from dwlt_lib.evaluation.accuracy import attacked, correct, mean_loss
 from dwlt_lib.evaluation.loss_directions import gradient_above_random
+from dwlt_lib.execution import trajectory_files
 from dwlt_lib.execution.inputs import Budget, split_budget, verified_images
 from dwlt_lib.execution.networks import (
     cpu_state,
@@ -54,18 +37,11 @@ from dwlt_lib.execution.networks import (
     load_weights,
     ticket_mask,
 )
-from dwlt_lib.execution.trajectory_files import join_states, load_states, save_state
 from dwlt_lib.models import imported
 from dwlt_lib.models.architectures import prunable
 from dwlt_lib.models.tensors import fingerprint
 from dwlt_lib.models.weight_files import load_checkpoint
-from dwlt_lib.pruning.imp import (
-    iterative_magnitude_pruning,
-    one_shot_magnitude_pruning,
-    prunable_weights,
-    random_pruning,
-    shuffled,
-)
+from dwlt_lib.pruning import imp
 from dwlt_lib.pruning.masks import Mask, dense_mask, num_kept, sparsity
 from dwlt_lib.pruning.packed_masks import pack
 from dwlt_lib.records import outcome_files, store
@@ -91,7 +67,7 @@ class Result(NamedTuple):
 
 
 def make_pretraining(
-    spec: PretrainingSpec, device: torch.device, progress: Progress | None
+    spec: specs.PretrainingSpec, device: torch.device, progress: Progress | None
 ) -> Result:
     """theta_p: a network trained from scratch on the source, by ST, FAT or AT (section 3).
 
@@ -113,15 +89,16 @@ def make_pretraining(
         spec.recipe,
         spec.seed,
         eval_attack=_validation_attack(spec),
-        checkpoint=_checkpoint(spec),
-        deadline=_deadline(),
-        progress=progress,
+        **_resumable(spec, progress),
     )
     metrics, _ = _test(model, trained, spec, device)
-    return Result(metrics, trained.history, {"weights.safetensors": _packed(trained.selected)})
+    weights = save(cpu_state(trained.selected))
+    return Result(metrics, trained.history, {"weights.safetensors": weights})
 
 
-def make_imported(spec: ImportedSpec, device: torch.device, progress: Progress | None) -> Result:
+def make_imported(
+    spec: specs.ImportedSpec, device: torch.device, progress: Progress | None
+) -> Result:
     """theta_p from a file of weights; nothing is measured, since its images need not be here.
 
     Args:
@@ -146,7 +123,7 @@ def make_imported(spec: ImportedSpec, device: torch.device, progress: Progress |
     return Result({}, [], {"weights.safetensors": save(checkpoint.weights)})
 
 
-def make_mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -> Result:
+def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress | None) -> Result:
     """m: `rounds` rounds of RP or OMP, or one more round of IMP on the mask before (section 3).
 
     IMP-ST-shuffled shuffles the mask of IMP-ST of as many rounds.
@@ -161,34 +138,24 @@ def make_mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -
     """
     model = load_network(store.read(spec.theta), device)
     theta = load_weights(spec.theta, device)
-    weights, history, metrics = prunable_weights(model, theta), [], {}
+    weights, history, metrics = imp.prunable_weights(model, theta), [], {}
     if spec.method == "RP":
-        m = random_pruning(weights, spec.rounds, spec.prune_fraction, spec.seed)
-    elif spec.method == SHUFFLED:
-        m = shuffled(load_mask(unshuffled(spec), theta), spec.seed)
-    elif spec.retrain is None or not retrains(spec):
+        m = imp.random_pruning(weights, spec.rounds, spec.prune_fraction, spec.seed)
+    elif spec.method == specs.SHUFFLED:
+        m = imp.shuffled(load_mask(specs.unshuffled(spec), theta), spec.seed)
+    elif spec.retrain is None or not specs.retrains(spec):
         # OMP, and IMP's first round, which prunes theta_p before any training
-        m = one_shot_magnitude_pruning(weights, spec.rounds, spec.prune_fraction)
+        m = imp.one_shot_magnitude_pruning(weights, spec.rounds, spec.prune_fraction)
     else:
         config = spec.retrain
         train, _ = split_budget(Budget(spec.theta.data), config, device)
 
         def retrain(model: nn.Module, m: Mask) -> None:
-            trained = fit(
-                model,
-                m,
-                train,
-                None,
-                config,
-                spec.seed,
-                checkpoint=_checkpoint(spec),
-                deadline=_deadline(),
-                progress=progress,
-            )
-            history.extend(trained.history)
+            resumable = _resumable(spec, progress)
+            history.extend(fit(model, m, train, None, config, spec.seed, **resumable).history)
 
         before = load_mask(spec.model_copy(update={"rounds": spec.rounds - 1}), theta)
-        m = iterative_magnitude_pruning(
+        m = imp.iterative_magnitude_pruning(
             model,
             theta,
             {name: layer.to(device) for name, layer in before.items()},
@@ -197,12 +164,14 @@ def make_mask(spec: MaskSpec, device: torch.device, progress: Progress | None) -
             fraction=spec.prune_fraction,
         )
         test = verified_images(spec.theta.data, "test", device)
-        metrics["SA_source"] = standard_accuracy(model, test.lazy_batches(), test.y)
+        metrics["SA_source"] = accuracy.standard_accuracy(model, test.lazy_batches(), test.y)
     metrics |= {"sparsity": sparsity(m), "kept": num_kept(m)}
     return Result(metrics, history, {"mask.safetensors": pack(m, fingerprint(theta))})
 
 
-def make_transfer(spec: TransferSpec, device: torch.device, progress: Progress | None) -> Result:
+def make_transfer(
+    spec: specs.TransferSpec, device: torch.device, progress: Progress | None
+) -> Result:
     """A ticket (theta_p, m) trained downstream under its mask, by ST, FAT or AT (section 3).
 
     Args:
@@ -218,7 +187,8 @@ def make_transfer(spec: TransferSpec, device: torch.device, progress: Progress |
     m = ticket_mask(spec, model)
     budget = Budget(spec.data, spec.fraction, spec.subset_rule, spec.subset_seed)
     train, validation = split_budget(budget, spec.recipe, device)
-    checkpoint = _checkpoint(spec)
+    states = _checkpoint(spec).parent
+    keep = partial(trajectory_files.save_state, states) if spec.keep == "trajectory" else None
     trained = fit(
         model,
         m,
@@ -227,10 +197,8 @@ def make_transfer(spec: TransferSpec, device: torch.device, progress: Progress |
         spec.recipe,
         spec.seed,
         eval_attack=_validation_attack(spec),
-        keep=partial(save_state, checkpoint.parent) if spec.keep == "trajectory" else None,
-        checkpoint=checkpoint,
-        deadline=_deadline(),
-        progress=progress,
+        keep=keep,
+        **_resumable(spec, progress),
     )
     tested, outcomes = _test(model, trained, spec, device)
     metrics = {
@@ -241,13 +209,16 @@ def make_transfer(spec: TransferSpec, device: torch.device, progress: Progress |
     }
     files: dict[str, bytes | Path] = {outcome_files.FILE: outcome_files.pack(outcomes)}
     if spec.keep != "none":
-        files["weights.safetensors"] = _packed(trained.selected)
+        files["weights.safetensors"] = save(cpu_state(trained.selected))
     if spec.keep == "trajectory":
-        files["trajectory.safetensors"] = join_states(checkpoint.parent, len(trained.history))
+        joined = trajectory_files.join_states(states, len(trained.history))
+        files["trajectory.safetensors"] = joined
     return Result(metrics, trained.history, files)
 
 
-def make_surface(spec: SurfaceSpec, device: torch.device, progress: Progress | None) -> Result:
+def make_surface(
+    spec: specs.SurfaceSpec, device: torch.device, progress: Progress | None
+) -> Result:
     """The loss of a transferred ticket over a plane of two filter-normalised directions.
 
     Args:
@@ -271,7 +242,7 @@ def make_surface(spec: SurfaceSpec, device: torch.device, progress: Progress | N
 
 
 def make_trajectory(
-    spec: TrajectorySpec, device: torch.device, progress: Progress | None
+    spec: specs.TrajectorySpec, device: torch.device, progress: Progress | None
 ) -> Result:
     """A transfer's path in the plane of its own two PCA directions, and the loss over it.
 
@@ -286,7 +257,7 @@ def make_trajectory(
         nats.
     """
     record = store.read(spec.transfer)
-    states = load_states(record.file("trajectory.safetensors"))
+    states = trajectory_files.load_states(record.file("trajectory.safetensors"))
     model = load_network(record, device)
     model.load_state_dict(states[-1])
     m, x, y = _mask_and_images(spec, model, device)
@@ -311,7 +282,7 @@ def make_trajectory(
     return Result(metrics, [], {"arrays.safetensors": save(arrays)})
 
 
-def make_attack(spec: AttackSpec, device: torch.device, progress: Progress | None) -> Result:
+def make_attack(spec: specs.AttackSpec, device: torch.device, progress: Progress | None) -> Result:
     """Accuracy of a transferred ticket on test images attacked through an unseen robust model.
 
     Args:
@@ -335,16 +306,15 @@ def make_attack(spec: AttackSpec, device: torch.device, progress: Progress | Non
         "RA": transfer.metrics["RA"],
         "surrogate_RA": surrogate.metrics["RA"],
     }
-    examples = _examples(model, unseen, test, attack, seed)
     files = {
-        "arrays.safetensors": save(examples),
+        "arrays.safetensors": save(_examples(model, unseen, test, attack, seed)),
         outcome_files.FILE: outcome_files.pack({"transfer": right}),
     }
     return Result(metrics, [], files)
 
 
 def make_robustness(
-    spec: RobustnessSpec, device: torch.device, progress: Progress | None
+    spec: specs.RobustnessSpec, device: torch.device, progress: Progress | None
 ) -> Result:
     """Accuracy of a transferred ticket under strong attacks, and over their radius and steps.
 
@@ -365,8 +335,7 @@ def make_robustness(
     """
     transfer = store.read(spec.transfer)
     model, evaluation = load_network(transfer, device), spec.transfer.evaluation
-    test = verified_images(spec.transfer.data, "test", device)
-    test = test.take(torch.arange(min(spec.count, len(test))))
+    test = _first_test_images(spec, device)
     x, y = test.lazy_batches(), test.y
     attacks = spec.by_name(evaluation)
     runs = {
@@ -421,14 +390,14 @@ def make_robustness(
 
 
 MAKERS: dict[type, Callable[..., Result]] = {
-    PretrainingSpec: make_pretraining,
-    ImportedSpec: make_imported,
-    MaskSpec: make_mask,
-    TransferSpec: make_transfer,
-    SurfaceSpec: make_surface,
-    TrajectorySpec: make_trajectory,
-    AttackSpec: make_attack,
-    RobustnessSpec: make_robustness,
+    specs.PretrainingSpec: make_pretraining,
+    specs.ImportedSpec: make_imported,
+    specs.MaskSpec: make_mask,
+    specs.TransferSpec: make_transfer,
+    specs.SurfaceSpec: make_surface,
+    specs.TrajectorySpec: make_trajectory,
+    specs.AttackSpec: make_attack,
+    specs.RobustnessSpec: make_robustness,
 }
 """The function (spec, device, progress) -> Result that makes a record, by the class of its spec."""
 
@@ -436,12 +405,17 @@ MAKERS: dict[type, Callable[..., Result]] = {
 # -------------------------------------------------------------------------------- training
 
 
-def _validation_attack(spec: PretrainingSpec | TransferSpec) -> PGD | None:
+def _validation_attack(spec: specs.PretrainingSpec | specs.TransferSpec) -> PGD | None:
     """The attack that measures validation RA; None after ST, which is selected by SA."""
     return spec.evaluation if spec.recipe.attack else None
 
 
-def _checkpoint(spec: Spec) -> Path:
+def _resumable(spec: specs.Spec, progress: Progress | None) -> dict[str, Any]:
+    """What every training is given to go on from where it stopped, and to stop in time."""
+    return {"checkpoint": _checkpoint(spec), "deadline": _deadline(), "progress": progress}
+
+
+def _checkpoint(spec: specs.Spec) -> Path:
     """Where this process keeps its unfinished training, and finds what others left of it."""
     return unfinished.folder(store.unfinished_root(), record_id(spec)) / unfinished.CHECKPOINT
 
@@ -452,17 +426,13 @@ def _deadline() -> float | None:
     return float(value) if value else None
 
 
-def _packed(state: dict[str, Tensor]) -> bytes:
-    return save(cpu_state(state))
-
-
 # ------------------------------------------------------------------------------ evaluation
 
 
 def _test(
     model: nn.Module,
     trained: Fitted,
-    spec: PretrainingSpec | TransferSpec,
+    spec: specs.PretrainingSpec | specs.TransferSpec,
     device: torch.device,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """SA and RA on the test images: of the selected epoch, and of the last one (`_last`).
@@ -487,7 +457,7 @@ def _test(
         selected = standard_and_robust()
     right = {"SA_last": last[0], "RA_last": last[1], "SA": selected[0], "RA": selected[1]}
     if spec.ra == "any":
-        right["RA_any"] = correct_throughout(model, x, y, attack, rng())
+        right["RA_any"] = accuracy.correct_throughout(model, x, y, attack, rng())
     outcomes = {name: bits.cpu().numpy() for name, bits in right.items()}
     metrics = {
         **{name: float(bits.mean()) for name, bits in outcomes.items()},
@@ -499,13 +469,19 @@ def _test(
     return metrics, outcomes
 
 
+def _first_test_images(
+    spec: specs.SurfaceSpec | specs.TrajectorySpec | specs.RobustnessSpec, device: torch.device
+) -> Images | StreamedImages:
+    """As many of the ticket's test images as the spec counts, from the first on."""
+    test = verified_images(spec.transfer.data, "test", device)
+    return test.take(torch.arange(min(spec.count, len(test))))
+
+
 def _mask_and_images(
-    spec: SurfaceSpec | TrajectorySpec, model: nn.Module, device: torch.device
+    spec: specs.SurfaceSpec | specs.TrajectorySpec, model: nn.Module, device: torch.device
 ) -> tuple[Mask, Tensor, Tensor]:
     """A transferred ticket's mask, and the test images (x, y) over which its loss is the mean."""
-    transfer = spec.transfer
-    test = verified_images(transfer.data, "test", device)
-    test = test.take(torch.arange(min(spec.count, len(test))))
+    transfer, test = spec.transfer, _first_test_images(spec, device)
     x, y = test.floats(), test.y
     if spec.images == "attacked":
         rng = generator(transfer.seed, "landscape", device=device)

@@ -6,7 +6,7 @@ An executed notebook is how records were made, for people to read.
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,9 +49,7 @@ def run_job(study_name: str, params: Path, job: Job, device: str) -> NotebookOut
     return run_notebook(notebook, {"params": str(params), **values, "device": device}, target)
 
 
-def run_notebook(
-    notebook: str, parameters: dict[str, Any], target: Path, basis: str = ""
-) -> NotebookOutcome:
+def run_notebook(notebook: str, parameters: dict[str, Any], target: Path) -> NotebookOutcome:
     """Run one notebook of the checkout in this process.
 
     Args:
@@ -59,7 +57,6 @@ def run_notebook(
         parameters: what papermill sets in it.
         target: where the executed notebook goes; an older one is replaced whole, or stays where
             the run stopped at its deadline or the disk is full.
-        basis: a digest of what the notebook is drawn from, noted in it if there was no error.
 
     Returns:
         How it ended.
@@ -90,26 +87,9 @@ def run_notebook(
             error_line = OUT_OF_TIME
     except Exception as error:  # such as a full disk: it is named, and the other notebooks go on
         error_line = f"{type(error).__name__}: {error}"
-    try:
-        if error_line != OUT_OF_TIME and scratch.exists() and not files.is_full(error_line):
-            content = json.loads(scratch.read_bytes())
-            content["metadata"]["dwlt_basis"] = "" if error_line else basis
-            files.write(target, json.dumps(content, indent=1))
-    finally:
-        scratch.unlink(missing_ok=True)
+    if scratch.exists():
+        if error_line == OUT_OF_TIME or files.is_full(error_line):
+            scratch.unlink()
+        else:
+            os.replace(scratch, target)
     return NotebookOutcome(time.time() - started, error_line)
-
-
-def noted_basis(path: Path) -> str | None:
-    """The basis that an executed notebook was drawn from.
-
-    Args:
-        path: the notebook.
-
-    Returns:
-        As `run_notebook` noted it, "" after an error; None if there is none.
-    """
-    try:
-        return json.loads(path.read_bytes())["metadata"]["dwlt_basis"]
-    except (OSError, ValueError, KeyError):
-        return None

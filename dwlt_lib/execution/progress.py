@@ -13,10 +13,8 @@ from typing import Any
 from dwlt_lib.config.specs import Spec
 from dwlt_lib.execution import make
 
-SHARE, IN_BATCH = (
-    0.1,
-    0.005,
-)  # of the time, at most, goes into drawing: before somebody's eyes, and in a batch
+# of the time, at most, that goes into drawing: before somebody's eyes, and in a batch
+SHARE, IN_BATCH = 0.1, 0.005
 
 
 def make_all(specs: Sequence[Spec], device: str = "cpu") -> list[str]:
@@ -57,13 +55,8 @@ def live(bar: Any = None) -> Callable[[dict[str, float]], None]:
             rows.clear()
         rows.append(row)
         if bar is not None:
-            bar.set_postfix_str(
-                ", ".join(
-                    f"{name} {row[name]:.3g}"
-                    for name in ("epoch", "loss", "SA", "RA")
-                    if name in row
-                )
-            )
+            shown = [name for name in ("epoch", "loss", "SA", "RA") if name in row]
+            bar.set_postfix({name: f"{row[name]:.3g}" for name in shown})
         began = time.time()
         if began < due:
             return

@@ -38,52 +38,17 @@ def run_folders(study: Study, figures_only: bool = False) -> list[Path]:
     return folders
 
 
-def prepare_folders(study: Study, figures_only: bool = False, workers: bool = True) -> None:
-    """Check that a run's folders can be written to, and remove what dead processes left there.
+@contextmanager
+def opened(study: Study, figures_only: bool = False, workers: bool = True) -> Iterator[None]:
+    """The folders of a run can be written to in the block, and are clean however it ends.
+
+    Before it, what dead processes left there is removed; after it, what this run and its workers
+    left, which are waited for, for some seconds.
 
     Args:
         study: the study.
         figures_only: whether only figures and the report are made, no records.
         workers: whether processes will be started, which share memory (semaphores at least).
-
-    Raises:
-        Unusable: one line; a place cannot be written to, or its disk is full.
-    """
-    for folder in run_folders(study, figures_only):
-        files.check(folder)
-    if workers and SHARED_MEMORY.is_dir():
-        files.check(SHARED_MEMORY)
-    for folder in (*files.temporary(), *run_folders(study)):
-        files.collect(folder)
-    unfinished.sweep(store.unfinished_root(), store.exists_id)
-
-
-def clean_folders(study: Study) -> None:
-    """Remove the scratch files that this run, which is over, and its workers left.
-
-    Workers that still end are waited for, for some seconds.
-
-    Args:
-        study: the study.
-    """
-    folders, late = run_folders(study), time.monotonic() + PATIENCE
-    while True:
-        for folder in folders:
-            files.collect(folder, own=True)
-        scratch = [path for folder in folders for path in folder.glob(f"{files.MARK}*")]
-        if not scratch or time.monotonic() > late:
-            return
-        time.sleep(0.1)
-
-
-@contextmanager
-def opened(study: Study, figures_only: bool = False, workers: bool = True) -> Iterator[None]:
-    """The folders of a run are prepared before the block, and cleaned however it ends.
-
-    Args:
-        study: the study.
-        figures_only: whether only figures and the report are made, no records.
-        workers: whether processes will be started.
 
     Yields:
         Nothing.
@@ -92,10 +57,25 @@ def opened(study: Study, figures_only: bool = False, workers: bool = True) -> It
         Unusable: one line; a place cannot be written to, or its disk is full.
     """
     try:
-        prepare_folders(study, figures_only, workers)
+        for folder in run_folders(study, figures_only):
+            files.check(folder)
+        if workers and SHARED_MEMORY.is_dir():
+            files.check(SHARED_MEMORY)
+        for folder in (*files.temporary(), *run_folders(study)):
+            files.collect(folder)
+        unfinished.sweep(store.unfinished_root(), store.exists_id)
         yield
     finally:
-        clean_folders(study)
+        late = time.monotonic() + PATIENCE
+        while _scratch_is_left(run_folders(study)) and time.monotonic() < late:
+            time.sleep(0.1)
+
+
+def _scratch_is_left(folders: list[Path]) -> bool:
+    """Removes this run's scratch files; whether there are any of workers that still end."""
+    for folder in folders:
+        files.collect(folder, own=True)
+    return any(path for folder in folders for path in folder.glob(f"{files.MARK}*"))
 
 
 def raise_if_full(error: BaseException | str) -> None:
@@ -110,10 +90,9 @@ def raise_if_full(error: BaseException | str) -> None:
     if not files.is_full(error):
         return
     full = store.outputs()
-    for place in (Path(tempfile.gettempdir()), SHARED_MEMORY):
-        if place.is_dir():
-            try:
-                files.check(place)
-            except files.Unusable:
-                full = place
+    for place in filter(Path.is_dir, (Path(tempfile.gettempdir()), SHARED_MEMORY)):
+        try:
+            files.check(place)
+        except files.Unusable:
+            full = place
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(full))

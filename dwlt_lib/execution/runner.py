@@ -8,25 +8,20 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from dwlt_lib.config.costs import cost
-from dwlt_lib.config.planning import Job, expand, plan
+from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import Spec, label, record_id, upstream
 from dwlt_lib.config.studies import Study
 from dwlt_lib.execution.notebooks import OUT_OF_TIME, NotebookOutcome, run_job
 from dwlt_lib.execution.run_folders import raise_if_full
-from dwlt_lib.execution.scheduling import (
-    is_ready,
-    job_label,
-    job_priorities,
-    missing_specs,
-    pending_jobs,
-)
+from dwlt_lib.execution.scheduling import is_ready, job_priorities, missing_specs, pending_jobs
 from dwlt_lib.execution.workers import Pool
 from dwlt_lib.records import store
 
@@ -53,6 +48,11 @@ class RunSettings:
     """When to stop, in seconds since 1970; None: never."""
     say: Say = log.info
     """Called with a line whenever a record or a job ends."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.time() > self.deadline
 
 
 def run_inline(study: Study, settings: RunSettings) -> int:
@@ -87,44 +87,43 @@ def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings)
         OSError: a disk is full.
     """
     pending = pending_jobs(study, pool.workers)
-    if not pending:
-        return _checked(study, DONE)
-    wanted, started = missing_specs(study), time.time()
-    settings.say(
-        f"{len(wanted)} of {len(plan(study))} records to make in {len(pending)} notebook runs on"
-        f" {pool.workers} workers"
-    )
     priorities = job_priorities(study, pending)
-    running: dict[Future[NotebookOutcome], Job] = {}
+    wanted, started = missing_specs(study), time.time()
+    if pending:
+        settings.say(
+            f"{len(wanted)} of {len(plan(study))} records to make in {len(pending)} notebook runs"
+            f" on {pool.workers} workers"
+        )
+    running: dict[Future[NotebookOutcome], list[Spec]] = {}
     failed = stopped = False
     while pending or running:
-        over = stopped or _is_over(settings.deadline)
+        over = stopped or settings.is_over
         free = 0 if over else pool.workers - len(running)
-        ready = [job for job, missing in pending.items() if is_ready(missing)]
+        ready = [job for job, specs in pending.items() if is_ready(specs)]
         for job in sorted(ready, key=priorities.__getitem__)[:free]:
-            pending.pop(job)
-            running[pool.submit(run_job, study.name, params, job, settings.device)] = job
-            settings.say(f"  start {job_label(study, job)}")
+            future = pool.submit(run_job, study.name, params, job, settings.device)
+            running[future] = pending.pop(job)
+            settings.say(f"  start {_labels(running[future])}")
         if not running:
             break
         idle = pending and len(running) < pool.workers and not over
         ended, _ = wait(running, timeout=POLL if idle else None, return_when=FIRST_COMPLETED)
         for future in ended:
-            job, outcome = running.pop(future), outcome_of(future)
-            missing = [spec for spec in expand(study, job) if not store.exists(spec)]
+            specs, outcome = running.pop(future), outcome_of(future)
+            lost = [spec for spec in specs if not store.exists(spec)]
             ending = "done"
             if outcome.error == OUT_OF_TIME:
                 stopped, ending = True, "stop"
-            elif outcome.error or missing:
+            elif outcome.error or lost:
                 raise_if_full(outcome.error)
                 failed, ending = True, "failed"
-                error = outcome.error or f"its notebook ended without {label(missing[0])}"
-                log.error("failed: %s: %s", job_label(study, job), error)
-            made = _Amount.of(spec for spec in wanted if store.exists(spec))
-            progress = _progress(made, _Amount.of(wanted), started)
-            settings.say(f"[{progress}] {ending} {job_label(study, job)} ({outcome.seconds:.0f} s)")
+                error = outcome.error or f"its notebook ended without {label(lost[0])}"
+                log.error("failed: %s: %s", _labels(specs), error)
+            made = [spec for spec in wanted if store.exists(spec)]
+            progress = _progress(made, wanted, started)
+            settings.say(f"[{progress}] {ending} {_labels(specs)} ({outcome.seconds:.0f} s)")
     if failed:
-        if pending and not (stopped or _is_over(settings.deadline)):
+        if pending and not (stopped or settings.is_over):
             log.error("not started: %d notebook runs that build on a failed one", len(pending))
         return FAILED
     return STOPPED if pending or stopped else _checked(study, DONE)
@@ -172,14 +171,13 @@ def _make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
     from dwlt_lib.execution.make import make
     from dwlt_lib.training.trainer import OutOfTime
 
-    started = time.time()
-    done, total = _Amount(), _Amount.of(missing)
+    started, tried = time.time(), []
     failed: set[str] = set()
     for spec in missing:
         if any(record_id(up) in failed for up in upstream(spec)):
             failed.add(record_id(spec))
             continue
-        if _is_over(settings.deadline):
+        if settings.is_over:
             return STOPPED
         began, ending = time.time(), "done"
         try:
@@ -191,14 +189,10 @@ def _make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
             failed.add(record_id(spec))
             ending = "failed"
             log.error("failed: %s: %s: %s", label(spec), type(error).__name__, error)
-        done = done.plus(spec)
-        progress, seconds = _progress(done, total, started), time.time() - began
+        tried.append(spec)
+        progress, seconds = _progress(tried, missing, started), time.time() - began
         settings.say(f"[{progress}] {ending} {label(spec)} ({seconds:.1f} s)")
     return FAILED if failed else DONE
-
-
-def _is_over(deadline: float | None) -> bool:
-    return deadline is not None and time.time() > deadline
 
 
 def _checked(study: Study, status: int) -> int:
@@ -216,30 +210,20 @@ def _checked(study: Study, status: int) -> int:
     return FAILED
 
 
-@dataclass(frozen=True)
-class _Amount:
-    """Records, and the arithmetic to make them in GMAC."""
-
-    count: int = 0
-    gmac: float = 0.0
-
-    @classmethod
-    def of(cls, specs: Iterable[Spec]) -> _Amount:
-        costs = [cost(spec) for spec in specs]
-        return cls(len(costs), sum(costs))
-
-    def plus(self, spec: Spec) -> _Amount:
-        return _Amount(self.count + 1, self.gmac + cost(spec))
+def _labels(specs: Sequence[Spec]) -> str:
+    """What a job makes: its first record, and how many more."""
+    more = f" and {len(specs) - 1} more" if len(specs) > 1 else ""
+    return f"{label(specs[0])}{more}"
 
 
-def _progress(done: _Amount, total: _Amount, started: float) -> str:
+def _progress(done: Sequence[Spec], wanted: Sequence[Spec], started: float) -> str:
     """Records, time gone and time left, which follows from what records cost."""
-    seconds = time.time() - started
+    seconds, gmac, total = time.time() - started, sum(map(cost, done)), sum(map(cost, wanted))
     left = "time left not known yet"
-    if done.gmac > 0 and seconds >= 5:
-        left = f"about {_clock(seconds * (total.gmac - done.gmac) / done.gmac)} left"
-    return f"{done.count}/{total.count} records, {_clock(seconds)} gone, {left}"
+    if gmac > 0 and seconds >= 5:
+        left = f"about {_clock(seconds * (total / gmac - 1))} left"
+    return f"{len(done)}/{len(wanted)} records, {_clock(seconds)} gone, {left}"
 
 
 def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    return str(timedelta(seconds=int(seconds)))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dwlt_lib.config.costs import cost
 from dwlt_lib.config.order import bisection, coarse_to_fine_rank, ordered
 from dwlt_lib.config.planning import Job, expand, jobs, plan
-from dwlt_lib.config.specs import Spec, ladder, other_seeds, record_id, upstream
+from dwlt_lib.config.specs import Spec, record_id, upstream
 from dwlt_lib.config.studies import Study
 from dwlt_lib.records import store
 
@@ -35,8 +35,8 @@ def missing_specs(study: Study) -> list[Spec]:
 def split_job(study: Study, job: Job, max_cost: float) -> list[Job]:
     """Split a job until each part costs at most `max_cost`, by its seeds first, then its rounds.
 
-    Rounds are split into a coarse half (both ends, the middle, ...) and the levels between. A job
-    that prunes, or that has one round and one seed, is not split.
+    Both are split into a coarse half (both ends, the middle, ...) and what lies between. A job that
+    prunes, or that has one round and one seed, is not split.
 
     Args:
         study: the job's study.
@@ -46,21 +46,16 @@ def split_job(study: Study, job: Job, max_cost: float) -> list[Job]:
     Returns:
         Jobs that together make the same records, each once.
     """
-    if job.kind == "prune" or sum(map(cost, expand(study, job))) <= max_cost:
+    field = "seeds" if len(job.seeds) > 1 else "rounds"
+    values = getattr(job, field)
+    whole = sum(map(cost, expand(study, job))) <= max_cost
+    if whole or job.kind == "prune" or len(values) <= 1:
         return [job]
-    if len(job.seeds) > 1:
-        half = (len(job.seeds) + 1) // 2
-        parts = [{"seeds": job.seeds[:half]}, {"seeds": job.seeds[half:]}]
-    elif len(job.rounds) > 1:
-        rank, half = bisection(job.rounds), (len(job.rounds) + 1) // 2
-        coarse = tuple(rounds for rounds in job.rounds if rank[rounds] < half)
-        fine = tuple(rounds for rounds in job.rounds if rank[rounds] >= half)
-        parts = [{"rounds": coarse}, {"rounds": fine}]
-    else:
-        return [job]
-    return [
-        small for part in parts for small in split_job(study, job.model_copy(update=part), max_cost)
-    ]
+    rank, half = bisection(values), (len(values) + 1) // 2
+    coarse = tuple(value for value in values if rank[value] < half)
+    fine = tuple(value for value in values if rank[value] >= half)
+    parts = [job.model_copy(update={field: part}) for part in (coarse, fine)]
+    return [small for part in parts for small in split_job(study, part, max_cost)]
 
 
 def pending_jobs(study: Study, workers: int) -> dict[Job, list[Spec]]:
@@ -77,13 +72,9 @@ def pending_jobs(study: Study, workers: int) -> dict[Job, list[Spec]]:
     max_cost = min(MAX_COST, sum(missing.values()) / (JOBS_PER_WORKER * workers))
     found = {}
     for job in jobs(study):
-        if not any(record_id(spec) in missing for spec in expand(study, job)):
-            continue
         for part in split_job(study, job, max_cost):
-            wanted = [spec for spec in expand(study, part) if record_id(spec) in missing]
-            if wanted:
-                found[part] = wanted
-    return found
+            found[part] = [spec for spec in expand(study, part) if record_id(spec) in missing]
+    return {job: specs for job, specs in found.items() if specs}
 
 
 def is_ready(specs: Iterable[Spec]) -> bool:
@@ -119,35 +110,3 @@ def job_priorities(study: Study, pending: Mapping[Job, list[Spec]]) -> dict[Job,
         job: (stage.get(job.kind, 2), min(map(rank, missing)), -sum(map(cost, missing)))
         for job, missing in pending.items()
     }
-
-
-def job_label(study: Study, job: Job) -> str:
-    """What a job makes, from what, at which sparsities and seeds.
-
-    Args:
-        study: the job's study.
-        job: the job.
-
-    Returns:
-        One short line.
-    """
-    words = [job.kind.replace("_", " "), job.pretraining]
-    usual = {
-        "theta_seed": study.seed,
-        "mask_seed": study.mask_seed,
-        "subset_seed": study.subset_seed,
-    }
-    seeds = other_seeds(job.model_dump(), usual)
-    if job.kind == "pretrain":
-        if job.dataset:
-            words.append(f"unseen robust model on {job.dataset}")
-        return " ".join(words) + seeds
-    words.append("dense" if job.rounds == (0,) else job.method)
-    if job.kind != "prune":
-        words.append(f"on {job.dataset} {100 * job.fraction:g} % {job.regime}")
-    percents = [f"{100 * ladder(rounds, study.prune_fraction):.1f}" for rounds in job.rounds]
-    ends = percents if len(percents) == 1 else [percents[0], percents[-1]]
-    words.append(f"at {'-'.join(ends)} %")
-    if job.seeds:
-        seeds = f", seeds {' '.join(map(str, job.seeds))}{seeds}"
-    return " ".join(words) + seeds

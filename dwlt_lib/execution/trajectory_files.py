@@ -26,7 +26,7 @@ def save_state(folder: Path, epoch: int, state: State) -> None:
         state: the network's state dictionary.
     """
     data = save(cpu_state(state))
-    for path in folder.glob(_pattern(epoch)):  # of an epoch that is repeated after a kill
+    for path in folder.glob(f"state-{epoch:04d}-*"):  # of an epoch that is repeated after a kill
         path.unlink()
     files.write(folder / f"state-{epoch:04d}-{hashlib.sha256(data).hexdigest()}", data)
 
@@ -45,10 +45,10 @@ def join_states(folder: Path, epochs: int) -> Path:
         ValueError: a state is missing or changed since it was written; the folder is removed, so
             that the next attempt trains anew.
     """
-    states = {}
+    states, paths = {}, []
     for epoch in range(epochs + 1):
-        paths = sorted(folder.glob(_pattern(epoch)))
-        if len(paths) != 1 or not paths[0].name.endswith(_sha256(paths[0])):
+        paths = sorted(folder.glob(f"state-{epoch:04d}-*"))
+        if len(paths) != 1 or not paths[0].name.endswith(files.sha256(paths[0])):
             shutil.rmtree(folder)
             raise ValueError(
                 f"{folder}: the state after epoch {epoch} is missing or changed since it was"
@@ -57,7 +57,7 @@ def join_states(folder: Path, epochs: int) -> Path:
         states |= {f"{epoch:04d}/{name}": value for name, value in load_file(paths[0]).items()}
     joined = folder / "trajectory"
     save_file(states, joined)
-    shutil.copymode(next(folder.glob(_pattern(0))), joined)  # safetensors does not heed the umask
+    shutil.copymode(paths[0], joined)  # safetensors does not heed the umask
     return joined
 
 
@@ -70,19 +70,9 @@ def load_states(path: Path) -> list[State]:
     Returns:
         One state dictionary per epoch, the first from before training.
     """
-    states: list[State] = []
     joined = load_file(path)
-    for key in sorted(joined):
+    states: list[State] = [{} for _ in {key.split("/")[0] for key in joined}]
+    for key, value in joined.items():
         epoch, name = key.split("/", 1)
-        if int(epoch) == len(states):
-            states.append({})
-        states[int(epoch)][name] = joined[key]
+        states[int(epoch)][name] = value
     return states
-
-
-def _pattern(epoch: int) -> str:
-    return f"state-{epoch:04d}-*"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -46,11 +46,8 @@ QUIET = {
 }
 RUN = "DWLT_RUN"  # environment: the process with which the server ends
 # Apple's libraries do not survive a fork
-METHOD = "forkserver" if hasattr(os, "fork") and sys.platform != "darwin" else "spawn"
-# what ends a command
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]  # what ends a command
 
 
 # ---------------------------------------------------------------------------- in the run
@@ -108,12 +105,9 @@ class Pool(Executor):
     def _run(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         turn = self.turns.get()
         try:
-            with ProcessPoolExecutor(
-                1,
-                multiprocessing.get_context(METHOD),
-                _begin,
-                (self.log, {**self.environment, **turn}),
-            ) as one:
+            environment = {**self.environment, **turn}
+            context = multiprocessing.get_context(METHOD)
+            with ProcessPoolExecutor(1, context, _begin, (self.log, environment)) as one:
                 return one.submit(task, *args, **kwargs).result()
         except (EOFError, ConnectionError) as error:  # it, or the server, ended before it began
             raise BrokenProcessPool(str(error)) from error
@@ -200,8 +194,7 @@ def _private_folder() -> None:
 
 def _hear_nothing() -> None:
     """Processes that this thread starts do not hear what a terminal says to this one."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def _end_processes() -> None:
@@ -225,27 +218,19 @@ def skip_iris() -> None:
 
 
 def _begin(log: str, environment: dict[str, str]) -> None:
-    threading.Thread(
-        target=_end_with, args=(multiprocessing.parent_process(),), daemon=True
-    ).start()
-    _say_to(log)
+    """What a worker does first; what it says on stdout and stderr is added to the file `log`."""
+    run = cast(BaseProcess, multiprocessing.parent_process())
+    threading.Thread(target=_end_with, args=(run,), daemon=True).start()
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     os.environ.update(environment)
     # what a notebook starts is forked from here, as everywhere, and not by the server
     multiprocessing.set_start_method(None, force=True)
-    if hasattr(signal, "pthread_sigmask"):
-        # the others are for the run, which decides
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # the run decides of the others
 
 
 def _end_with(run: BaseProcess) -> None:
     run.join()
     os._exit(1)
-
-
-def _say_to(log: str) -> None:
-    """What this process says on stdout and stderr is added to the file `log`."""
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)

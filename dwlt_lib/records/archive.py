@@ -1,6 +1,9 @@
-"""A study as one file: a zip of its records without weights, read in place and never unpacked.
+"""Where records lie: in folders, or in a study's file, a zip without weights that is read in place.
 
-The file holds study.json and, of each record, KIND/ID/record.json and its mask, arrays or
+A folder and a place in such a file are both a `Location`, and nothing else in the library needs to
+tell one from the other.
+
+A study's file holds study.json and, of each record, KIND/ID/record.json and its mask, arrays or
 outcomes. Its bytes depend on the study alone, so that the same study gives the same file. A file
 may come from anyone: its list of contents is checked before anything in it is read, and no more of
 a content is unpacked than that list declares.
@@ -45,6 +48,78 @@ class Plan(BaseModel, strict=True):
 
 
 @dataclass(frozen=True)
+class Location:
+    """Where a record's files lie, and how they are read.
+
+    Attributes:
+        root: outputs/records, or a study's file.
+        kind: the kind of record that belongs there.
+        id: the id of the record that belongs there.
+        published: whether `root` is a study's file.
+    """
+
+    root: Path
+    kind: str
+    id: str
+    published: bool = False
+
+    @property
+    def path(self) -> Path:
+        """ROOT/KIND/ID; of a record in a study's file no such folder exists on the disk."""
+        return self.root / self.kind / self.id
+
+    @property
+    def remedy(self) -> str:
+        """What to do when something there is damaged."""
+        if self.published:
+            return f"bring {self.root} again, or publish it anew"
+        return f"delete {self.path} and run its study again"
+
+    def stamp(self) -> tuple[int, ...]:
+        """What changes when record.json does.
+
+        Returns:
+            `files.stamp` of record.json, or of the study's file.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return files.stamp(self.root if self.published else self.path / "record.json")
+
+    def read(self, name: str) -> bytes:
+        """The content of one file, not yet compared with its digest.
+
+        Args:
+            name: of the file, such as "mask.safetensors".
+
+        Returns:
+            Its bytes.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: it lies in a study's file that is damaged there.
+        """
+        if self.published:
+            return read(self.root, f"{self.kind}/{self.id}/{name}")
+        return (self.path / name).read_bytes()
+
+    def size(self, name: str) -> int | None:
+        """The size of one file.
+
+        Args:
+            name: of the file.
+
+        Returns:
+            Bytes; None if it is not there.
+        """
+        if self.published:
+            content = opened(self.root).contents.get(f"{self.kind}/{self.id}/{name}")
+            return content.file_size if content else None
+        path = self.path / name
+        return path.stat().st_size if path.exists() else None
+
+
+@dataclass(frozen=True)
 class StudyFile:
     """An open study's file, of whose contents every name and size has been checked."""
 
@@ -54,8 +129,8 @@ class StudyFile:
     """By name, such as "mask/0123456789abcdef0123/record.json"."""
     study: dict[str, Any]
     """What the study plans, as `store.study` gives it."""
-    kinds: dict[str, str]
-    """The kind of each record in it, by its id."""
+    records: dict[str, Location]
+    """Where each record in it lies, by its id."""
 
 
 def write(path: Path, content: Iterable[tuple[str, bytes]]) -> None:
@@ -126,9 +201,14 @@ def _opened(path: Path, stamp: tuple[int, ...]) -> StudyFile:
         study = parse_study(_unpack(archive, archive.getinfo("study.json")))
     except Exception as error:  # zipfile raises many of damaged and of unsupported files
         raise _refusal(path, error) from None
-    found = [NAME.fullmatch(content.filename) for content in contents]
-    kinds = {match["id"]: match["kind"] for match in found if match and match["record"]}
-    return StudyFile(archive, {content.filename: content for content in contents}, study, kinds)
+    matches = [NAME.fullmatch(content.filename) for content in contents]
+    places = [
+        Location(path, match["kind"], match["id"], published=True)
+        for match in matches
+        if match and match["record"]
+    ]
+    by_name = {content.filename: content for content in contents}
+    return StudyFile(archive, by_name, study, {place.id: place for place in places})
 
 
 def read(path: Path, name: str) -> bytes:

@@ -1,15 +1,14 @@
 """One record: what its record.json says, and its files, each checked when it is read.
 
-A record lies in a folder of its own, or inside a study's file. Both are a `Location`, and nothing
-else in the library needs to tell one from the other.
+It lies in a folder of its own, or inside a study's file (`archive.Location`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,82 +19,10 @@ from pydantic.dataclasses import dataclass
 from safetensors.numpy import load
 
 from dwlt_lib import files
-from dwlt_lib.records import archive
+from dwlt_lib.records.archive import Location
 
 # the last entry of record.json is the digest of all that stands before it
 DIGEST_ENTRY = ',\n "digest": "'
-
-
-@dataclasses.dataclass(frozen=True)
-class Location:
-    """Where a record's files lie, and how they are read.
-
-    Attributes:
-        root: outputs/records, or a study's file.
-        kind: the kind of record that belongs there.
-        id: the id of the record that belongs there.
-        published: whether `root` is a study's file.
-    """
-
-    root: Path
-    kind: str
-    id: str
-    published: bool = False
-
-    @property
-    def path(self) -> Path:
-        """ROOT/KIND/ID; of a record in a study's file no such folder exists on the disk."""
-        return self.root / self.kind / self.id
-
-    @property
-    def remedy(self) -> str:
-        """What to do when something there is damaged."""
-        if self.published:
-            return f"bring {self.root} again, or publish it anew"
-        return f"delete {self.path} and run its study again"
-
-    def stamp(self) -> tuple[int, ...]:
-        """What changes when record.json does.
-
-        Returns:
-            `files.stamp` of record.json, or of the study's file.
-
-        Raises:
-            OSError: it is not there.
-        """
-        return files.stamp(self.root if self.published else self.path / "record.json")
-
-    def read(self, name: str) -> bytes:
-        """The content of one file, not yet compared with its digest.
-
-        Args:
-            name: of the file, such as "mask.safetensors".
-
-        Returns:
-            Its bytes.
-
-        Raises:
-            OSError: there is no such file.
-            ValueError: it lies in a study's file that is damaged there.
-        """
-        if self.published:
-            return archive.read(self.root, f"{self.kind}/{self.id}/{name}")
-        return (self.path / name).read_bytes()
-
-    def size(self, name: str) -> int | None:
-        """The size of one file.
-
-        Args:
-            name: of the file.
-
-        Returns:
-            Bytes; None if it is not there.
-        """
-        if self.published:
-            content = archive.opened(self.root).contents.get(f"{self.kind}/{self.id}/{name}")
-            return content.file_size if content else None
-        path = self.path / name
-        return path.stat().st_size if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -120,7 +47,7 @@ class Record:
 
     __pydantic_config__ = ConfigDict(strict=True)
 
-    location: Location = dataclasses.field(repr=False)
+    location: Location = field(repr=False)
     kind: str
     id: str
     spec: dict[str, Any]

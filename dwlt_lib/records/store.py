@@ -33,7 +33,8 @@ from dwlt_lib.config.specs import (
 )
 from dwlt_lib.config.studies import Study
 from dwlt_lib.records import archive, outcome_files, verification
-from dwlt_lib.records.record import Location, Record, load_record, serialize
+from dwlt_lib.records.archive import Location
+from dwlt_lib.records.record import Record, load_record, serialize
 
 LEVEL = ["kind", "pretraining", "method", "dataset", "fraction", "regime", "rounds"]
 COLUMN_ORDER = [*LEVEL, "sparsity", "seed", "images", "SA", "RA"]
@@ -107,12 +108,12 @@ def reference_files() -> list[Path]:
     return [path for root in roots for path in sorted(root.glob("[!.]*.zip"))]
 
 
-def _published() -> dict[Path, archive.StudyFile]:
+def _published() -> list[archive.StudyFile]:
     """The studies' files that can be read; `verify` names what is wrong with the others."""
-    found = {}
+    found = []
     for path in reference_files():
         with suppress(ValueError, OSError):
-            found[path] = archive.opened(path)
+            found.append(archive.opened(path))
     return found
 
 
@@ -124,12 +125,8 @@ def _place(kind: str, id: str) -> Location:
 def _find(id: str) -> Location | None:
     """Where the record of that id lies: where it can be read, else where it is damaged."""
     own = [_place(path.parts[-3], id) for path in outputs().glob(f"records/*/{id}/record.json")]
-    elsewhere = [
-        Location(path, file.kinds[id], id, published=True)
-        for path, file in _published().items()
-        if id in file.kinds
-    ]
-    candidates = [*own, *elsewhere]
+    published = [file.records[id] for file in _published() if id in file.records]
+    candidates = [*own, *published]
     for location in candidates:
         with suppress(ValueError, OSError):
             load_record(location)
@@ -377,8 +374,8 @@ def _outcomes(record: Record, attacks: Mapping[str, list[Record]]) -> dict[str, 
 def _robustness_records() -> dict[str, list[Record]]:
     """The records of kind robustness, made here or published, by the id of their transfer."""
     ids = {location.id for location in _locations("robustness", None)}
-    for file in _published().values():
-        ids |= {id for id, kind in file.kinds.items() if kind == "robustness"}
+    for file in _published():
+        ids |= {id for id, location in file.records.items() if location.kind == "robustness"}
     found: dict[str, list[Record]] = {}
     for record in map(read, sorted(ids)):
         found.setdefault(outcome_files.transfer_id(record), []).append(record)
@@ -396,7 +393,7 @@ def study_names() -> list[str]:
         Their names, sorted.
     """
     planned = {path.parent.name for path in outputs().glob("studies/*/study.json")}
-    return sorted(planned | {file.study["name"] for file in _published().values()})
+    return sorted(planned | {file.study["name"] for file in _published()})
 
 
 def study(name: str) -> dict[str, Any]:
@@ -423,7 +420,7 @@ def study(name: str) -> dict[str, Any]:
             ) from None
     file = _study_file(name)
     if file is not None:
-        return archive.opened(file).study
+        return file.study
     for path in reference_files():
         if path.stem == name:
             try:
@@ -436,10 +433,9 @@ def study(name: str) -> dict[str, Any]:
     )
 
 
-def _study_file(name: str) -> Path | None:
+def _study_file(name: str) -> archive.StudyFile | None:
     """The file of the study of that name, if there is one that can be read."""
-    found = _published().items()
-    return next((path for path, file in found if file.study["name"] == name), None)
+    return next((file for file in _published() if file.study["name"] == name), None)
 
 
 def noted(name: str) -> dict[str, Any]:
@@ -565,10 +561,8 @@ def _locations(kind: str | None, study_name: str | None) -> list[Location]:
     own = [_place(*path.parts[-3:-1]) for path in paths]
     if study_name is None:
         return own
-    found: dict[str, Location] = {}
-    if file := _study_file(study_name):
-        kinds = archive.opened(file).kinds
-        found = {id: Location(file, of, id, published=True) for id, of in kinds.items()}
+    file = _study_file(study_name)
+    found = {**file.records} if file else {}
     found |= {location.id: location for location in own}
     ids = dict.fromkeys(study(study_name)["ids"])
     return [found[id] for id in ids if id in found and kind in (None, found[id].kind)]
@@ -641,15 +635,8 @@ def table(
                 raise ValueError(str(error)) from None
             damaged.append(str(error))
             continue
-        rows.append(
-            {
-                "kind": record.kind,
-                **record.columns,
-                **record.metrics,
-                "id": record.id,
-                "seconds": record.made.get("seconds"),
-            }
-        )
+        last = {"id": record.id, "seconds": record.made.get("seconds")}
+        rows.append({"kind": record.kind, **record.columns, **record.metrics, **last})
     return _frame(rows)
 
 
@@ -747,9 +734,7 @@ def verify() -> list[str]:
     for path in reference_files():
         try:
             if path.is_relative_to(outputs()):
-                kinds = archive.opened(path).kinds
-                places = [Location(path, kind, id, published=True) for id, kind in kinds.items()]
-                lines += verification.problems_of(places)
+                lines += verification.problems_of(archive.opened(path).records.values())
         except ValueError as error:
             lines.append(str(error))
     return lines

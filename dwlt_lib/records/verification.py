@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from dwlt_lib.records import outcome_files
-from dwlt_lib.records.archive import PUBLISHED
-from dwlt_lib.records.record import Location, Record, load_record
+from dwlt_lib.records.archive import PUBLISHED, Location
+from dwlt_lib.records.record import Record, load_record
 
 
 def problems_of(locations: Iterable[Location]) -> list[str]:

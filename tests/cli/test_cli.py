@@ -17,7 +17,7 @@ from dwlt_lib.benchmarks import bench
 from dwlt_lib.cli import run as run_commands
 from dwlt_lib.cli.main import app
 from dwlt_lib.config import planning
-from dwlt_lib.execution import devices, figures, preflight, runner, workers
+from dwlt_lib.execution import devices, figures, inputs, runner, workers
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 
@@ -213,7 +213,7 @@ def test_on_gpus_a_worker_each_makes_records_and_a_worker_a_core_draws_them(
         def __exit__(self, *error):
             pass
 
-    monkeypatch.setattr(preflight, "check_inputs", lambda *_: "cuda")
+    monkeypatch.setattr(inputs, "check_inputs", lambda *_: "cuda")
     monkeypatch.setattr(devices, "visible_gpus", lambda: ["0", "1", "2"])
     monkeypatch.setattr(workers, "start_server", lambda: None)
     monkeypatch.setattr(workers, "Pool", Pool)

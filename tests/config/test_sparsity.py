@@ -15,7 +15,6 @@ from dwlt_lib import report
 from dwlt_lib.analysis import double_win, mask_patterns, tables
 from dwlt_lib.browser import app, curves, landscapes_tab, mask_markup
 from dwlt_lib.config import planning, specs
-from dwlt_lib.execution import scheduling
 from dwlt_lib.plotting import figures, landscapes, study_overview
 from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import store
@@ -78,15 +77,12 @@ def test_rows_of_every_kind_say_the_sparsity_that_their_study_asks_for(halves):
         assert (table["sparsity"] == 1 - 0.5 ** table["rounds"]).all(), kind
 
 
-def test_labels_of_records_and_jobs_say_it(halves):
+def test_labels_of_records_say_it(halves):
     labels = [
         specs.label(spec) for spec in planning.plan(halves).values() if spec.kind != "pretraining"
     ]
     for label in labels:
         says(label, " 0.0 %", "50.0 %", "75.0 %", "87.5 %")
-    for job in planning.jobs(halves):
-        if job.rounds:
-            says(scheduling.job_label(halves, job), "at 0.0", "at 50.0")
 
 
 def test_the_verdict_says_it(halves):

@@ -17,7 +17,7 @@ from dwlt_lib.config import planning
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id
 from dwlt_lib.evaluation import accuracy
-from dwlt_lib.execution import kinds, make, networks, preflight, runner, strong_attacks
+from dwlt_lib.execution import inputs, kinds, make, networks, runner, strong_attacks
 from dwlt_lib.execution.strong_attacks import robustness_specs
 from dwlt_lib.records import store
 from dwlt_lib.training import trainer
@@ -114,10 +114,10 @@ def test_what_autoattack_warns_of_is_in_the_record_and_among_the_signs(study, to
 
 def test_autoattack_without_its_package_is_refused_before_any_work(study, toy, monkeypatch):
     monkeypatch.setattr(auto, "find_spec", lambda name: None)
-    assert preflight.check_inputs(attacked(study), "cpu") == "cpu"
+    assert inputs.check_inputs(attacked(study), "cpu") == "cpu"
     strong = toy(strong_attacks=FEW | {"attacks": ["PGD", "AutoAttack"]}, robustness=[TICKETS])
     with pytest.raises(ValueError, match="pyautoattack.*pip install"):
-        preflight.check_inputs(attacked(strong), "cpu")
+        inputs.check_inputs(attacked(strong), "cpu")
 
 
 def test_a_run_that_is_stopped_between_attacks_goes_on_with_the_same_result(study, monkeypatch):

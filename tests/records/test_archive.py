@@ -348,4 +348,4 @@ def test_the_committed_study_is_whole(monkeypatch, tmp_path):
     (tmp_path / "reference").symlink_to(store.checkout() / "outputs" / "reference")
     assert store.verify() == []
     file = archive.opened(tmp_path / "reference" / "tour_full.zip")
-    assert sorted(file.kinds) == sorted(file.study["ids"])
+    assert sorted(file.records) == sorted(file.study["ids"])
