@@ -478,20 +478,14 @@ def label(spec: Spec) -> str:
     return f"{spec.kind} {ticket} on {task}, {seeds}{images}"
 
 
-def other_seeds(row: Mapping[str, Any], usual: Mapping[str, int] | None = None) -> str:
-    """The seeds of theta_p, mask and subset that are not the usual ones, for a label.
+def other_seeds(row: Mapping[str, Any]) -> str:
+    """The seeds of theta_p, mask and subset that are not 0, for a label.
 
     Args:
         row: theta_seed, mask_seed and subset_seed, as far as there are any.
-        usual: those that go without saying; left out, 0 each.
 
     Returns:
-        Such as ", theta seed 1, mask seed 2"; empty if all are usual.
+        Such as ", theta seed 1, mask seed 2"; empty if all are 0.
     """
-    names = ("theta_seed", "mask_seed", "subset_seed")
-    given = {name: row[name] for name in names if row.get(name) is not None}
-    return "".join(
-        f", {name.replace('_', ' ')} {seed:g}"
-        for name, seed in given.items()
-        if seed != (usual or {}).get(name, 0)
-    )
+    seeds = {name: row.get(name) or 0 for name in ("theta_seed", "mask_seed", "subset_seed")}
+    return "".join(f", {name.replace('_', ' ')} {seed:g}" for name, seed in seeds.items() if seed)

@@ -26,17 +26,8 @@ from dwlt_lib.data.batches import Images, StreamedImages
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.evaluation.accuracy import attacked, correct, mean_loss
 from dwlt_lib.evaluation.loss_directions import gradient_above_random
-from dwlt_lib.execution import trajectory_files
+from dwlt_lib.execution import networks, trajectory_files
 from dwlt_lib.execution.inputs import Budget, split_budget, verified_images
-from dwlt_lib.execution.networks import (
-    cpu_state,
-    initial_network,
-    initial_ticket,
-    load_mask,
-    load_network,
-    load_weights,
-    ticket_mask,
-)
 from dwlt_lib.models import imported
 from dwlt_lib.models.architectures import prunable
 from dwlt_lib.models.tensors import fingerprint
@@ -48,8 +39,8 @@ from dwlt_lib.records import outcome_files, store
 from dwlt_lib.training import unfinished
 from dwlt_lib.training.trainer import Fitted, OutOfTime, fit, generator
 
-Progress = Callable[[dict[str, float]], None]
-"""Called after every epoch of training with its row of history."""
+Progress = Callable[[dict[str, float]], None] | None
+"""Called after every epoch of training with its row of history, if it is there."""
 
 
 class Result(NamedTuple):
@@ -67,7 +58,7 @@ class Result(NamedTuple):
 
 
 def make_pretraining(
-    spec: specs.PretrainingSpec, device: torch.device, progress: Progress | None
+    spec: specs.PretrainingSpec, device: torch.device, progress: Progress
 ) -> Result:
     """theta_p: a network trained from scratch on the source, by ST, FAT or AT (section 3).
 
@@ -79,7 +70,7 @@ def make_pretraining(
     Returns:
         SA and RA on the source's test images, and the weights of the epoch that counts.
     """
-    model = initial_network(spec, device)
+    model = networks.initial_network(spec, device)
     train, validation = split_budget(Budget(spec.data), spec.recipe, device)
     trained = fit(
         model,
@@ -92,13 +83,11 @@ def make_pretraining(
         **_resumable(spec, progress),
     )
     metrics, _ = _test(model, trained, spec, device)
-    weights = save(cpu_state(trained.selected))
+    weights = save(networks.cpu_state(trained.selected))
     return Result(metrics, trained.history, {"weights.safetensors": weights})
 
 
-def make_imported(
-    spec: specs.ImportedSpec, device: torch.device, progress: Progress | None
-) -> Result:
+def make_imported(spec: specs.ImportedSpec, device: torch.device, progress: Progress) -> Result:
     """theta_p from a file of weights; nothing is measured, since its images need not be here.
 
     Args:
@@ -123,7 +112,7 @@ def make_imported(
     return Result({}, [], {"weights.safetensors": save(checkpoint.weights)})
 
 
-def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress | None) -> Result:
+def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress) -> Result:
     """m: `rounds` rounds of RP or OMP, or one more round of IMP on the mask before (section 3).
 
     IMP-ST-shuffled shuffles the mask of IMP-ST of as many rounds.
@@ -136,13 +125,13 @@ def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress | N
     Returns:
         Sparsity and number of kept weights, after retraining SA on the source; the packed mask.
     """
-    model = load_network(store.read(spec.theta), device)
-    theta = load_weights(spec.theta, device)
+    model = networks.load_network(store.read(spec.theta), device)
+    theta = networks.load_weights(spec.theta, device)
     weights, history, metrics = imp.prunable_weights(model, theta), [], {}
     if spec.method == "RP":
         m = imp.random_pruning(weights, spec.rounds, spec.prune_fraction, spec.seed)
     elif spec.method == specs.SHUFFLED:
-        m = imp.shuffled(load_mask(specs.unshuffled(spec), theta), spec.seed)
+        m = imp.shuffled(networks.load_mask(specs.unshuffled(spec), theta), spec.seed)
     elif spec.retrain is None or not specs.retrains(spec):
         # OMP, and IMP's first round, which prunes theta_p before any training
         m = imp.one_shot_magnitude_pruning(weights, spec.rounds, spec.prune_fraction)
@@ -154,7 +143,7 @@ def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress | N
             resumable = _resumable(spec, progress)
             history.extend(fit(model, m, train, None, config, spec.seed, **resumable).history)
 
-        before = load_mask(spec.model_copy(update={"rounds": spec.rounds - 1}), theta)
+        before = networks.load_mask(spec.model_copy(update={"rounds": spec.rounds - 1}), theta)
         m = imp.iterative_magnitude_pruning(
             model,
             theta,
@@ -169,9 +158,7 @@ def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress | N
     return Result(metrics, history, {"mask.safetensors": pack(m, fingerprint(theta))})
 
 
-def make_transfer(
-    spec: specs.TransferSpec, device: torch.device, progress: Progress | None
-) -> Result:
+def make_transfer(spec: specs.TransferSpec, device: torch.device, progress: Progress) -> Result:
     """A ticket (theta_p, m) trained downstream under its mask, by ST, FAT or AT (section 3).
 
     Args:
@@ -183,8 +170,8 @@ def make_transfer(
         SA and RA on the downstream test images, their outcomes per image, and the weights that are
         to be kept.
     """
-    model = initial_ticket(spec, device)
-    m = ticket_mask(spec, model)
+    model = networks.initial_ticket(spec, device)
+    m = networks.ticket_mask(spec, model)
     budget = Budget(spec.data, spec.fraction, spec.subset_rule, spec.subset_seed)
     train, validation = split_budget(budget, spec.recipe, device)
     states = _checkpoint(spec).parent
@@ -209,16 +196,14 @@ def make_transfer(
     }
     files: dict[str, bytes | Path] = {outcome_files.FILE: outcome_files.pack(outcomes)}
     if spec.keep != "none":
-        files["weights.safetensors"] = save(cpu_state(trained.selected))
+        files["weights.safetensors"] = save(networks.cpu_state(trained.selected))
     if spec.keep == "trajectory":
         joined = trajectory_files.join_states(states, len(trained.history))
         files["trajectory.safetensors"] = joined
     return Result(metrics, trained.history, files)
 
 
-def make_surface(
-    spec: specs.SurfaceSpec, device: torch.device, progress: Progress | None
-) -> Result:
+def make_surface(spec: specs.SurfaceSpec, device: torch.device, progress: Progress) -> Result:
     """The loss of a transferred ticket over a plane of two filter-normalised directions.
 
     Args:
@@ -229,7 +214,7 @@ def make_surface(
     Returns:
         The loss at the ticket itself; grid (G,) and loss (G,G) in nats.
     """
-    model = load_network(store.read(spec.transfer), device)
+    model = networks.load_network(store.read(spec.transfer), device)
     m, x, y = _mask_and_images(spec, model, device)
     d1 = loss_landscape.direction(model, m, generator(spec.seed, "d1"))
     d2 = loss_landscape.direction(model, m, generator(spec.seed, "d2"))
@@ -241,9 +226,7 @@ def make_surface(
     return Result(metrics, [], {"arrays.safetensors": save({"grid": grid, "loss": loss})})
 
 
-def make_trajectory(
-    spec: specs.TrajectorySpec, device: torch.device, progress: Progress | None
-) -> Result:
+def make_trajectory(spec: specs.TrajectorySpec, device: torch.device, progress: Progress) -> Result:
     """A transfer's path in the plane of its own two PCA directions, and the loss over it.
 
     Args:
@@ -258,7 +241,7 @@ def make_trajectory(
     """
     record = store.read(spec.transfer)
     states = trajectory_files.load_states(record.file("trajectory.safetensors"))
-    model = load_network(record, device)
+    model = networks.load_network(record, device)
     model.load_state_dict(states[-1])
     m, x, y = _mask_and_images(spec, model, device)
     names = [name for name, _ in model.named_parameters()]
@@ -282,7 +265,7 @@ def make_trajectory(
     return Result(metrics, [], {"arrays.safetensors": save(arrays)})
 
 
-def make_attack(spec: specs.AttackSpec, device: torch.device, progress: Progress | None) -> Result:
+def make_attack(spec: specs.AttackSpec, device: torch.device, progress: Progress) -> Result:
     """Accuracy of a transferred ticket on test images attacked through an unseen robust model.
 
     Args:
@@ -295,7 +278,10 @@ def make_attack(spec: specs.AttackSpec, device: torch.device, progress: Progress
     """
     transfer = store.read(spec.transfer)
     surrogate = store.read(spec.surrogate)
-    model, unseen = load_network(transfer, device), load_network(surrogate, device)
+    model, unseen = (
+        networks.load_network(transfer, device),
+        networks.load_network(surrogate, device),
+    )
     test = verified_images(spec.transfer.data, "test", device)
     attack, seed = spec.transfer.evaluation, spec.transfer.seed
     rng = generator(seed, "transfer attack", device=device)
@@ -313,9 +299,7 @@ def make_attack(spec: specs.AttackSpec, device: torch.device, progress: Progress
     return Result(metrics, [], files)
 
 
-def make_robustness(
-    spec: specs.RobustnessSpec, device: torch.device, progress: Progress | None
-) -> Result:
+def make_robustness(spec: specs.RobustnessSpec, device: torch.device, progress: Progress) -> Result:
     """Accuracy of a transferred ticket under strong attacks, and over their radius and steps.
 
     What one attack found is kept on the disk before the next begins.
@@ -334,7 +318,7 @@ def make_robustness(
         OutOfTime: the deadline would pass within the next attack.
     """
     transfer = store.read(spec.transfer)
-    model, evaluation = load_network(transfer, device), spec.transfer.evaluation
+    model, evaluation = networks.load_network(transfer, device), spec.transfer.evaluation
     test = _first_test_images(spec, device)
     x, y = test.lazy_batches(), test.y
     attacks = spec.by_name(evaluation)
@@ -410,7 +394,7 @@ def _validation_attack(spec: specs.PretrainingSpec | specs.TransferSpec) -> PGD 
     return spec.evaluation if spec.recipe.attack else None
 
 
-def _resumable(spec: specs.Spec, progress: Progress | None) -> dict[str, Any]:
+def _resumable(spec: specs.Spec, progress: Progress) -> dict[str, Any]:
     """What every training is given to go on from where it stopped, and to stop in time."""
     return {"checkpoint": _checkpoint(spec), "deadline": _deadline(), "progress": progress}
 
@@ -486,7 +470,7 @@ def _mask_and_images(
     if spec.images == "attacked":
         rng = generator(transfer.seed, "landscape", device=device)
         x = attacked(model, x, y, transfer.evaluation, rng)
-    return ticket_mask(transfer, model), x, y
+    return networks.ticket_mask(transfer, model), x, y
 
 
 def _examples(
@@ -510,4 +494,4 @@ def _examples(
     with torch.no_grad():
         predictions = {name: model(moved).argmax(1) for name, moved in inputs.items()}
     image = (255 * x).round().to(torch.uint8)
-    return cpu_state({"image": image, "label": y, **predictions, **deltas})
+    return networks.cpu_state({"image": image, "label": y, **predictions, **deltas})

@@ -21,7 +21,7 @@ from dwlt_lib.training import unfinished
 from dwlt_lib.training.trainer import configure_backend
 
 
-def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress | None = None) -> str:
+def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress = None) -> str:
     """Make a record, and first every record that it builds on, unless they are there already.
 
     When training would pass the time in the environment's DWLT_DEADLINE (seconds since 1970), it

@@ -22,15 +22,7 @@ import pandas as pd
 
 from dwlt_lib import files
 from dwlt_lib.config.planning import plan, robustness
-from dwlt_lib.config.specs import (
-    FORMAT,
-    Spec,
-    TransferSpec,
-    columns,
-    label,
-    record_id,
-    upstream,
-)
+from dwlt_lib.config.specs import FORMAT, Spec, TransferSpec, columns, label, record_id, upstream
 from dwlt_lib.config.studies import Study
 from dwlt_lib.records import archive, outcome_files, verification
 from dwlt_lib.records.archive import Location

@@ -161,7 +161,7 @@ def test_masks_on_disk_nest_and_follow_their_methods(made):
 def test_imp_retraining_starts_from_theta_and_heeds_the_mask_seed_alone(made, monkeypatch):
     spec = one(made, "mask", method="IMP-ST", rounds=2)
     seen, before = [], read_mask(record_id(upstream(spec)[1]))
-    monkeypatch.setattr(kinds, "load_mask", lambda *_: before)
+    monkeypatch.setattr(networks, "load_mask", lambda *_: before)
 
     def spy(model, m, train, validation, config, seed, **settings):
         assert same(m, before)
