@@ -139,19 +139,24 @@ def attack(
 
 @app.command(epilog="Example: dwlt status params/tour.yaml")
 def status(params: Params) -> None:
-    """Count the records of a study that are there and those that are missing.
+    """Count the records of a study that are there and those that are missing, and who makes which.
 
     Exit status 0: all are there; 75: some are missing.
     """
     study = read_study(params)
     from dwlt_lib.config import planning, specs
     from dwlt_lib.execution.scheduling import missing_specs
+    from dwlt_lib.records import claims, store
 
     missing, total = missing_specs(study), len(planning.plan(study))
     print(f"{study.name}: {total - len(missing)} of {total} records are there")
     first = {spec.kind: spec for spec in reversed(missing)}
     for kind, count in Counter(spec.kind for spec in missing).items():
         print(f"  {count} {kind} missing, next: {specs.label(first[kind])}")
+    held = claims.holders(store.claims_root())
+    for spec in missing:
+        if holder := held.get(specs.record_id(spec)):
+            print(f"  in the making: {specs.label(spec)}, by {holder}")
     raise typer.Exit(75 if missing else 0)
 
 

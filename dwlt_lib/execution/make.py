@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 import platform
 import subprocess
 import sys
@@ -16,13 +19,22 @@ from dwlt_lib.config.specs import Spec, label, record_id, upstream
 from dwlt_lib.execution import inputs
 from dwlt_lib.execution.devices import resolve_device
 from dwlt_lib.execution.kinds import MAKERS, Progress
-from dwlt_lib.records import store
+from dwlt_lib.records import claims, store
 from dwlt_lib.training import unfinished
-from dwlt_lib.training.trainer import configure_backend
+from dwlt_lib.training.trainer import OutOfTime, configure_backend
+
+log = logging.getLogger(__name__)
 
 
-def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress = None) -> str:
+def make(
+    spec: Spec,
+    device: str | torch.device = "cpu",
+    progress: Progress = None,
+    wait: bool = True,
+) -> str:
     """Make a record, and first every record that it builds on, unless they are there already.
+
+    Of several processes that make the same record, one does, by its claim; the others wait.
 
     When training would pass the time in the environment's DWLT_DEADLINE (seconds since 1970), it
     stops after an epoch; its checkpoint stays, and the next call continues from it.
@@ -31,12 +43,15 @@ def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress = No
         spec: the description of the record.
         device: auto, cpu or cuda, or a torch device.
         progress: called after every epoch of training with its row of history.
+        wait: whether to wait for a record that another process is making.
 
     Returns:
         The record's id, for `records.read`.
 
     Raises:
-        OutOfTime: the deadline would pass within the next epoch.
+        OutOfTime: the deadline would pass within the next epoch, or passes while waiting.
+        Held: another process is making the record, or one that it builds on, and `wait` is False.
+        LostClaim: this process was paused, and another one has taken over.
         FloatingPointError: the training loss is not finite.
         ValueError: images or weights are missing or not those that were planned with, or a record
             that this one builds on was made anew meanwhile.
@@ -48,11 +63,37 @@ def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress = No
     if store.exists(spec):
         return record_id(spec)
     for needed in upstream(spec):
-        make(needed, device, progress)
+        make(needed, device, progress, wait)
     device = resolve_device(device) if isinstance(device, str) else device
+    said = False
+    while not store.exists(spec):
+        try:
+            with claims.acquire(store.claims_root(), record_id(spec)) as claim:
+                if not store.exists(spec):  # nobody was faster
+                    _make(spec, device, progress, claim)
+        except claims.Held as error:
+            if not wait:
+                raise
+            if not said:
+                log.info("%s: %s; waiting for it", label(spec), error)
+            said = True
+            if time.time() > float(os.environ.get("DWLT_DEADLINE") or math.inf):
+                raise OutOfTime from error
+            time.sleep(0.5)
+    return record_id(spec)
+
+
+def _make(spec: Spec, device: torch.device, progress: Progress | None, claim: claims.Claim) -> None:
+    """Make one record on what is there already."""
+
+    def show(row: dict[str, float]) -> None:
+        claim.note = f"epoch {row['epoch']:.0f}"
+        if progress is not None:
+            progress(row)
+
     configure_backend(device)
     started, built_on = time.time(), store.results_of(upstream(spec))
-    result = MAKERS[type(spec)](spec, device, progress)
+    result = MAKERS[type(spec)](spec, device, show)
     inputs.check_unchanged(spec)  # while the record was made, either
     if store.results_of(upstream(spec)) != built_on:
         raise ValueError(
@@ -64,9 +105,8 @@ def make(spec: Spec, device: str | torch.device = "cpu", progress: Progress = No
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **_environment(device),
     }
-    store.write(spec, result.metrics, result.history, result.files, provenance, built_on)
+    store.write(spec, result.metrics, result.history, result.files, provenance, built_on, claim)
     unfinished.remove(store.unfinished_root(), record_id(spec))
-    return record_id(spec)
 
 
 @cache

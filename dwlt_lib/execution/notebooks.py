@@ -17,6 +17,8 @@ from dwlt_lib.records import store
 
 OUT_OF_TIME = "OutOfTime"
 """The error of a notebook whose training stopped at the deadline."""
+HELD = "Held"
+"""The error of a notebook some of whose records another process is making."""
 
 
 class NotebookOutcome(NamedTuple):
@@ -56,7 +58,7 @@ def run_notebook(notebook: str, parameters: dict[str, Any], target: Path) -> Not
         notebook: its name, such as 11_existence.
         parameters: what papermill sets in it.
         target: where the executed notebook goes; an older one is replaced whole, or stays where
-            the run stopped at its deadline or the disk is full.
+            the run stopped at its deadline, records are held elsewhere or the disk is full.
 
     Returns:
         How it ended.
@@ -83,12 +85,12 @@ def run_notebook(notebook: str, parameters: dict[str, Any], target: Path) -> Not
         )
     except papermill.PapermillExecutionError as error:
         error_line = f"{error.ename}: {error.evalue} (see {target})"
-        if error.ename == OUT_OF_TIME:
-            error_line = OUT_OF_TIME
+        if error.ename in (OUT_OF_TIME, HELD):
+            error_line = error.ename
     except Exception as error:  # such as a full disk: it is named, and the other notebooks go on
         error_line = f"{type(error).__name__}: {error}"
     if scratch.exists():
-        if error_line == OUT_OF_TIME or files.is_full(error_line):
+        if error_line in (OUT_OF_TIME, HELD) or files.is_full(error_line):
             scratch.unlink()
         else:
             os.replace(scratch, target)

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dwlt_lib.config.specs import Spec
+from dwlt_lib.config.specs import Spec, record_id
 from dwlt_lib.execution import make
+from dwlt_lib.records import claims
 
 # of the time, at most, that goes into drawing: before somebody's eyes, and in a batch
 SHARE, IN_BATCH = 0.1, 0.005
@@ -26,12 +27,28 @@ def make_all(specs: Sequence[Spec], device: str = "cpu") -> list[str]:
 
     Returns:
         The ids of all these records, in the order of `specs`.
+
+    Raises:
+        Held: in a batch, where the run has other work meanwhile: another process is making one.
     """
     from tqdm.auto import tqdm
 
+    later = []
     with tqdm(specs, desc="records") as bar:
         show = live(bar)
-        return [make.make(spec, device, show) for spec in bar]
+        for spec in bar:
+            try:
+                make.make(spec, device, show, wait=False)
+            except claims.Held:
+                later.append(spec)
+        for spec in later:
+            make.make(spec, device, show, wait=not _in_batch())
+    return [record_id(spec) for spec in specs]
+
+
+def _in_batch() -> bool:
+    """Whether this is one of a run's workers, which have the variable."""
+    return "DWLT_WORKERS" in os.environ
 
 
 def live(bar: Any = None) -> Callable[[dict[str, float]], None]:
@@ -47,7 +64,7 @@ def live(bar: Any = None) -> Callable[[dict[str, float]], None]:
         A function to call after every epoch with its row of history.
     """
     rows, handle, due = [], None, time.time() + 1
-    share = IN_BATCH if "DWLT_WORKERS" in os.environ else SHARE  # the runner's workers have it
+    share = IN_BATCH if _in_batch() else SHARE
 
     def show(row: dict[str, float]) -> None:
         nonlocal handle, due

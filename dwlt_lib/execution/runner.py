@@ -13,17 +13,25 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
 from dwlt_lib.config.costs import cost
-from dwlt_lib.config.planning import plan
+from dwlt_lib.config.planning import Job, plan
 from dwlt_lib.config.specs import Spec, label, record_id, upstream
 from dwlt_lib.config.studies import Study
-from dwlt_lib.execution.notebooks import OUT_OF_TIME, NotebookOutcome, run_job
+from dwlt_lib.execution.notebooks import HELD, OUT_OF_TIME, NotebookOutcome, run_job
 from dwlt_lib.execution.run_folders import raise_if_full
-from dwlt_lib.execution.scheduling import is_ready, job_priorities, missing_specs, pending_jobs
+from dwlt_lib.execution.scheduling import (
+    is_waiting,
+    job_priorities,
+    missing_specs,
+    pending_jobs,
+    startable,
+    still_missing,
+)
 from dwlt_lib.execution.workers import Pool
-from dwlt_lib.records import store
+from dwlt_lib.records import claims, store
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +40,7 @@ DONE, FAILED, STOPPED = 0, 1, 75
 WORKER_DIED = (
     "its worker process died (killed, or out of memory); run the same command again to resume"
 )
-POLL = 10.0  # seconds after which a worker without work looks for jobs that have become ready
+POLL = 2.0  # seconds after which a worker without work looks for jobs that have become ready
 
 Say = Callable[[str], None]
 """Prints a line about the progress."""
@@ -74,6 +82,9 @@ def run_inline(study: Study, settings: RunSettings) -> int:
 def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings) -> int:
     """Make every missing record by compute notebooks, each in a worker of its own.
 
+    Other runs of the study, here or on machines that see the same folder, share the work: a record
+    that one of them is making is left to it, and waited for.
+
     Args:
         study: the study.
         params: its parameter file, an absolute path.
@@ -94,26 +105,32 @@ def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings)
             f"{len(wanted)} of {len(plan(study))} records to make in {len(pending)} notebook runs"
             f" on {pool.workers} workers"
         )
-    running: dict[Future[NotebookOutcome], list[Spec]] = {}
+    running: dict[Future[NotebookOutcome], tuple[Job, list[Spec]]] = {}
     failed = stopped = False
     while pending or running:
         over = stopped or settings.is_over
         free = 0 if over else pool.workers - len(running)
-        ready = [job for job, specs in pending.items() if is_ready(specs)]
-        for job in sorted(ready, key=priorities.__getitem__)[:free]:
+        claims.free_lapsed(store.claims_root())
+        held = claims.holders(store.claims_root())
+        pending = still_missing(pending)
+        for job in sorted(startable(pending, held), key=priorities.__getitem__)[:free]:
             future = pool.submit(run_job, study.name, params, job, settings.device)
-            running[future] = pending.pop(job)
-            settings.say(f"  start {_labels(running[future])}")
+            running[future] = job, pending.pop(job)
+            settings.say(f"  start {_labels(running[future][1])}")
         if not running:
-            break
+            if over or not is_waiting(pending, held):
+                break  # nothing can be started, now or later
+            time.sleep(POLL)
         idle = pending and len(running) < pool.workers and not over
         ended, _ = wait(running, timeout=POLL if idle else None, return_when=FIRST_COMPLETED)
         for future in ended:
-            specs, outcome = running.pop(future), outcome_of(future)
+            (job, specs), outcome = running.pop(future), outcome_of(future)
             lost = [spec for spec in specs if not store.exists(spec)]
             ending = "done"
             if outcome.error == OUT_OF_TIME:
                 stopped, ending = True, "stop"
+            elif outcome.error == HELD:
+                pending[job], ending = lost, "pause, another run makes a part of"
             elif outcome.error or lost:
                 raise_if_full(outcome.error)
                 failed, ending = True, "failed"
@@ -173,7 +190,8 @@ def _make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
 
     started, tried = time.time(), []
     failed: set[str] = set()
-    for spec in missing:
+    later: list[Spec] = []  # what other runs are making, to be waited for at the end
+    for number, spec in enumerate(chain(missing, later)):
         if any(record_id(up) in failed for up in upstream(spec)):
             failed.add(record_id(spec))
             continue
@@ -181,7 +199,10 @@ def _make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
             return STOPPED
         began, ending = time.time(), "done"
         try:
-            make(spec, settings.device)
+            make(spec, settings.device, wait=number >= len(missing))
+        except claims.Held:
+            later.append(spec)
+            continue
         except OutOfTime:
             return STOPPED
         except Exception as error:  # one failure must not take the rest with it

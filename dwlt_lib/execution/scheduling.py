@@ -5,7 +5,7 @@ A record on disk is the only proof that a job is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from dwlt_lib.config.costs import cost
 from dwlt_lib.config.order import bisection, coarse_to_fine_rank, ordered
@@ -90,6 +90,69 @@ def is_ready(specs: Iterable[Spec]) -> bool:
     own = {record_id(spec) for spec in specs}
     needed = [up for spec in specs for up in upstream(spec)]
     return all(record_id(up) in own or store.exists(up) for up in needed)
+
+
+def still_missing(pending: Mapping[Job, list[Spec]]) -> dict[Job, list[Spec]]:
+    """The jobs that still have records to make, which other runs may have made meanwhile.
+
+    Args:
+        pending: of `pending_jobs`.
+
+    Returns:
+        The same without what is there.
+    """
+    left = {
+        job: [spec for spec in specs if not store.exists(spec)] for job, specs in pending.items()
+    }
+    return {job: specs for job, specs in left.items() if specs}
+
+
+def is_held(spec: Spec, held: Collection[str]) -> bool:
+    """Whether a record has to wait for another process.
+
+    Args:
+        spec: its description.
+        held: ids of the records that processes are making (`claims.holders`).
+
+    Returns:
+        True if it is among them, or a missing record that it builds on has to wait.
+    """
+    return record_id(spec) in held or any(
+        is_held(up, held) for up in upstream(spec) if not store.exists(up)
+    )
+
+
+def startable(pending: Mapping[Job, list[Spec]], held: Collection[str]) -> list[Job]:
+    """The jobs that can be started now.
+
+    Args:
+        pending: jobs with the records that each still has to make.
+        held: ids of the records that processes are making.
+
+    Returns:
+        Those of which nothing is held; if there are none, those of which a part is free.
+    """
+    if not held:
+        return [job for job, specs in pending.items() if is_ready(specs)]
+    free = {
+        job: [spec for spec in specs if not is_held(spec, held)] for job, specs in pending.items()
+    }
+    ready = [job for job, specs in pending.items() if free[job] and is_ready(specs)]
+    untouched = [job for job in ready if len(free[job]) == len(pending[job])]
+    return untouched or ready
+
+
+def is_waiting(pending: Mapping[Job, list[Spec]], held: Collection[str]) -> bool:
+    """Whether pending jobs wait for what other processes are making.
+
+    Args:
+        pending: jobs with the records that each still has to make.
+        held: ids of the records that processes are making.
+
+    Returns:
+        False if nothing of theirs is held.
+    """
+    return any(is_held(spec, held) for specs in pending.values() for spec in specs)
 
 
 def job_priorities(study: Study, pending: Mapping[Job, list[Spec]]) -> dict[Job, tuple]:

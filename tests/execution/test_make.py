@@ -1,5 +1,8 @@
 """A record is made once, with what it builds on, and the same description gives the same bits."""
 
+import threading
+import time
+
 import pytest
 import torch
 from made_records import Caught, one, same, under_way, weights
@@ -7,10 +10,10 @@ from made_records import Caught, one, same, under_way, weights
 import dwlt_lib
 from dwlt_lib.config import planning
 from dwlt_lib.config.planning import plan
-from dwlt_lib.config.specs import upstream
+from dwlt_lib.config.specs import record_id, upstream
 from dwlt_lib.data import batches
 from dwlt_lib.execution import inputs, kinds, make
-from dwlt_lib.records import store
+from dwlt_lib.records import claims, store
 from dwlt_lib.training import trainer
 
 
@@ -32,6 +35,46 @@ def test_making_twice_makes_nothing(made, monkeypatch):
     assert stamps == {
         path: path.stat().st_mtime_ns for path in store.outputs().glob("records/*/*/*")
     }
+
+
+def test_a_record_that_another_process_makes_is_left_to_it_or_waited_for(
+    toy, outputs, monkeypatch, ticket_spec
+):
+    theta = ticket_spec.theta
+    claim = claims.acquire(store.claims_root(), record_id(theta))
+    for spec in (theta, ticket_spec):  # and so is what builds on it
+        with pytest.raises(claims.Held, match=record_id(theta)):
+            make.make(spec, wait=False)
+    monkeypatch.setenv("DWLT_DEADLINE", "1")
+    with pytest.raises(trainer.OutOfTime):
+        make.make(theta)
+    monkeypatch.delenv("DWLT_DEADLINE")
+
+    def finish():
+        time.sleep(0.2)
+        with claim:
+            store.write(theta, {"SA": 0.5}, [], {}, {}, claim=claim)
+
+    other = threading.Thread(target=finish)
+    other.start()
+    make.make(theta)
+    other.join()
+    assert store.read(theta).metrics == {"SA": 0.5} and not list(store.claims_root().iterdir())
+
+
+def test_a_process_that_was_paused_for_too_long_writes_no_record(outputs, monkeypatch, ticket_spec):
+    theta = ticket_spec.theta
+
+    def pause(spec, device, progress):
+        root = store.claims_root()
+        claims._create(root, record_id(theta), 2)  # another one has taken over
+        return kinds.Result({"SA": 0.5}, [], {})
+
+    monkeypatch.setattr(make, "MAKERS", {type(theta): pause})
+    with pytest.raises(claims.LostClaim, match=record_id(theta)):
+        make.make(theta)
+    assert not store.exists(theta)
+    assert not list((store.outputs() / "records" / theta.kind).iterdir())
 
 
 def test_no_checkpoint_stays_behind(made):

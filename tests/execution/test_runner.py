@@ -1,13 +1,18 @@
 """A run names its failures and keeps them apart."""
 
 import os
+import threading
+import time
+from collections import Counter, defaultdict
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from dwlt_lib.config.planning import plan
-from dwlt_lib.execution import notebooks, runner, scheduling
+from dwlt_lib.config.specs import record_id
+from dwlt_lib.execution import kinds, make, notebooks, runner, scheduling
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 
@@ -25,7 +30,7 @@ def test_inline_names_a_failure_skips_what_builds_on_it_and_makes_the_rest(
 ):
     made = []
 
-    def make(spec, device):
+    def make(spec, device, wait):
         if spec.kind == "pretraining" and spec.pretraining == "FAT":
             raise FloatingPointError("the loss is nan")
         made.append(spec)
@@ -40,9 +45,28 @@ def test_inline_names_a_failure_skips_what_builds_on_it_and_makes_the_rest(
     )
 
 
+def test_two_runs_of_one_study_make_each_record_once(study, monkeypatch):
+    made, ended = Counter(), []
+
+    def slowly(spec, device, progress):
+        made[record_id(spec)] += 1
+        time.sleep(0.01)
+        return kinds.Result({}, [], {})
+
+    monkeypatch.setattr(make, "MAKERS", defaultdict(lambda: slowly))
+    run = partial(runner.run_inline, study, runner.RunSettings("cpu"))
+    runs = [threading.Thread(target=lambda: ended.append(run())) for _ in range(2)]
+    for one in runs:
+        one.start()
+    for one in runs:
+        one.join()
+    assert ended == [runner.DONE] * 2 and made == dict.fromkeys(plan(study), 1)
+    assert not list(store.claims_root().iterdir())
+
+
 def test_inline_stops_at_its_deadline_and_forgets_it(study, monkeypatch):
     monkeypatch.setattr(
-        "dwlt_lib.execution.make.make", lambda spec, device: store.write(spec, {}, [], {}, {})
+        "dwlt_lib.execution.make.make", lambda spec, device, wait: store.write(spec, {}, [], {}, {})
     )
     assert runner.run_inline(study, runner.RunSettings("cpu", deadline=1.0)) == runner.STOPPED
     assert (

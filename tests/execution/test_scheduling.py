@@ -8,7 +8,7 @@ import pytest
 from dwlt_lib.config.costs import cost
 from dwlt_lib.config.order import bisection
 from dwlt_lib.config.planning import expand, jobs, plan
-from dwlt_lib.config.specs import record_id
+from dwlt_lib.config.specs import record_id, upstream
 from dwlt_lib.execution import scheduling
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
@@ -94,3 +94,28 @@ def test_what_others_wait_for_is_urgent_then_what_is_coarse_then_what_is_dear(
     assert set(kinds[: ends[0]]) == {"pretrain"} and set(kinds[ends[0] : ends[1]]) == {"prune"}
     shown = [(job.seeds[0], bisection(range(9))[job.rounds[0]]) for job in first[ends[1] :]]
     assert shown == sorted(shown)
+
+
+def test_a_run_leaves_to_others_what_they_make_and_what_builds_on_it(ladders, outputs):
+    pending = scheduling.pending_jobs(ladders, 2)
+    everything = scheduling.startable(pending, {})
+    assert everything == [job for job, specs in pending.items() if scheduling.is_ready(specs)]
+    assert not scheduling.is_waiting(pending, {})
+    held = {record_id(specs[0]): "another host" for specs in pending.values()}
+    for job in scheduling.startable(pending, held):
+        assert not all(scheduling.is_held(spec, held) for spec in pending[job])
+    theta = next(specs[0] for specs in pending.values() if specs[0].kind == "pretraining")
+    held = {record_id(theta): "another host"}
+    assert scheduling.is_waiting(pending, held)
+    free = scheduling.startable(pending, held)
+    assert free == [job for job in everything if theta not in pending[job]]
+    built_on_it = [spec for specs in pending.values() for spec in specs if theta in upstream(spec)]
+    assert built_on_it and all(scheduling.is_held(spec, held) for spec in built_on_it)
+
+
+def test_what_others_have_made_is_no_longer_pending(study):
+    pending = scheduling.pending_jobs(study, 2)
+    job, (first, *rest) = next(iter(pending.items()))
+    store.write(first, {}, [], {}, {})
+    left = scheduling.still_missing(pending)
+    assert left.get(job, []) == rest and len(left) >= len(pending) - 1
