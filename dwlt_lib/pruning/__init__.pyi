@@ -10,12 +10,13 @@ from .masks import (
     sparsity,
 )
 from .packed_masks import pack, unpack
-from .tickets import export_ticket, load_ticket, read_mask, read_ticket
+from .tickets import cifar_state, export_ticket, load_ticket, read_mask, read_ticket
 
 __all__ = [
     "Mask",
     "Weights",
     "apply_",
+    "cifar_state",
     "dense_mask",
     "export_ticket",
     "imp",

@@ -195,6 +195,37 @@ def load_ticket(
     return model.eval()
 
 
+def cifar_state(model: nn.Module) -> dict[str, Tensor]:
+    """A network's state dictionary in the names that CIFAR's ResNets have elsewhere.
+
+    They are those of the ResNet-18 that the Adversarial Pruning Benchmark (arXiv 2409.01249) loads:
+    `shortcut` in place of `downsample`, `linear` in place of `fc`. It takes images that are
+    normalised already: x - mean over std with the `mean` and `std` of a ticket's description.
+
+    Example: `torch.save(cifar_state(load_ticket("ticket.safetensors")), "checkpoint.pt")`.
+
+    Args:
+        model: a resnet18_32 of `load_ticket` or `models.build`; pruned weights are 0 in it.
+
+    Returns:
+        Tensors by name, of the same shapes.
+
+    Raises:
+        ValueError: one line: another network.
+    """
+    state = model.state_dict()
+    layout = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
+    classes = len(state["fc.bias"]) if "fc.bias" in state else 1
+    if layout != state_layout("resnet18_32", classes):
+        raise ValueError(
+            f"{type(model).__name__}: want a resnet18_32, as pruning.load_ticket has it"
+        )
+    return {
+        name.replace("downsample.", "shortcut.").replace("fc.", "linear."): tensor
+        for name, tensor in state.items()
+    }
+
+
 def read_ticket(path: str | Path) -> Ticket:
     """The content of a ticket's file.
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 from checkpoint_files import pretend, refused_in_a_line, safetensors_file
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from dwlt_lib.config import planning, specs
 from dwlt_lib.data.batches import load_images
 from dwlt_lib.evaluation.accuracy import standard_accuracy
 from dwlt_lib.execution.make import make
 from dwlt_lib.models import tensor_files
+from dwlt_lib.models.architectures import build, prunable
 from dwlt_lib.pruning import masks, tickets
 from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import store
@@ -374,3 +376,61 @@ def test_loading_needs_torch_safetensors_and_lazy_loader_alone():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=store.checkout()
     )
     assert done.returncode == 0 and json.loads(done.stdout.replace("'", '"')) == [], done.stderr
+
+
+class CifarBlock(nn.Module):
+    """A basic block of CIFAR's ResNets, by the names that other libraries give its parts."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride > 1:
+            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        y = self.bn1(self.conv1(x)).relu()
+        return (self.bn2(self.conv2(y)) + self.shortcut(x)).relu()
+
+
+def cifar_resnet18():
+    """Named modules in the order in which they follow one another, without a forward of its own."""
+    widths = [64, 64, 128, 256, 512]
+    stages = {
+        f"layer{i + 1}": nn.Sequential(
+            CifarBlock(widths[i], widths[i + 1], 1 if i == 0 else 2),
+            CifarBlock(widths[i + 1], widths[i + 1], 1),
+        )
+        for i in range(4)
+    }
+    stem = {"conv1": nn.Conv2d(3, 64, 3, padding=1, bias=False), "bn1": nn.BatchNorm2d(64)}
+    return nn.ModuleDict(stem | stages | {"linear": nn.Linear(512, 10)})
+
+
+def test_a_network_in_the_names_of_cifars_resnets_computes_the_same():
+    mean, std = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+    model = build("resnet18_32", 10, mean, std).eval()
+    masks.apply_(model, masks.magnitude_prune(prunable(model), masks.dense_mask(model), 0.9))
+    other = cifar_resnet18().eval()
+    state = tickets.cifar_state(model)
+    other.load_state_dict(state, strict=True)
+    assert all(
+        torch.equal(a, b) for a, b in zip(state.values(), model.state_dict().values(), strict=True)
+    )
+    x = torch.rand(2, 3, 32, 32)
+    y = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    y = other["bn1"](other["conv1"](y)).relu()
+    for stage in ("layer1", "layer2", "layer3", "layer4"):
+        y = other[stage](y)
+    logits = other["linear"](y.mean((2, 3)))
+    torch.testing.assert_close(logits, model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_another_network_has_no_such_names():
+    for model in (build("resnet8", 10, (0.5,) * 3, (0.5,) * 3), nn.Linear(3, 2)):
+        with pytest.raises(ValueError, match="want a resnet18_32"):
+            tickets.cifar_state(model)
