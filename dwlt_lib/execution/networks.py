@@ -165,9 +165,6 @@ def cpu_state(state: State) -> dict[str, Tensor]:
 @contextmanager
 def _seeded(seed: int, purpose: str) -> Iterator[None]:
     """Torch's global generator is seeded for one purpose, and put back afterwards."""
-    before = torch.get_rng_state()
-    try:
+    with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(generator(seed, purpose).get_state())
         yield
-    finally:
-        torch.set_rng_state(before)

@@ -11,6 +11,7 @@ a content is unpacked than that list declares.
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -143,19 +144,14 @@ def write(path: Path, content: Iterable[tuple[str, bytes]]) -> None:
         path: the file; one that is there is replaced.
         content: the name and the bytes of each file in it, in any order.
     """
-    scratch = files.scratch(path)
-    try:
-        with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-            for name, data in sorted(content):
-                info = zipfile.ZipInfo(name, DATE)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                info.create_system, info.external_attr = 3, 0o644 << 16
-                archive.writestr(info, data)
-        files.sync(scratch)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    files.sync(path.parent)
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, unpacked in sorted(content):
+            info = zipfile.ZipInfo(name, DATE)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system, info.external_attr = 3, 0o644 << 16
+            archive.writestr(info, unpacked)
+    files.write(path, data.getvalue())
 
 
 def parse_study(data: bytes) -> dict[str, Any]:
