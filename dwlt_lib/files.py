@@ -268,14 +268,10 @@ def is_old(path: Path) -> bool:
     Returns:
         False if it is not there.
     """
-    return _age(path) > WEEK
-
-
-def _age(path: Path) -> float:
     try:
-        return time.time() - path.lstat().st_mtime
+        return time.time() - path.lstat().st_mtime > WEEK
     except OSError:
-        return 0.0
+        return False
 
 
 # --------------------------------------------------------------------- places that can be used

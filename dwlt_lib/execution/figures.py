@@ -1,11 +1,10 @@
-"""Figure notebooks: which have to be drawn again, and drawing them in workers."""
+"""Figure notebooks: whether they have to be drawn again, and drawing them in workers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from pathlib import Path
 
 from dwlt_lib import files
 from dwlt_lib.execution.notebooks import run_notebook
@@ -15,8 +14,8 @@ from dwlt_lib.execution.workers import Pool
 from dwlt_lib.records import store
 
 log = logging.getLogger(__name__)
-DRAWN = "drawn_from.json"
-"""Beside the executed notebooks: the basis that each of the figures was drawn from."""
+DRAWN_FROM = "drawn_from.sha256"
+"""Beside the executed notebooks: the digest of what they were drawn from, without an error."""
 
 FIGURES = (
     "00_tour",
@@ -33,7 +32,7 @@ FIGURES = (
 
 
 def run_figures(study_name: str, pool: Pool, say: Say) -> tuple[int, bool]:
-    """Draw the figure notebooks whose records or code have changed, over what is there now.
+    """Draw the figure notebooks over what is there now, if records or code have changed.
 
     Args:
         study_name: the study, which has been planned here.
@@ -41,48 +40,39 @@ def run_figures(study_name: str, pool: Pool, say: Say) -> tuple[int, bool]:
         say: prints a line about the progress.
 
     Returns:
-        The exit status, and whether any notebook had to be drawn.
+        The exit status, and whether the notebooks had to be drawn.
 
     Raises:
         OSError: a disk is full.
     """
     folder, basis = store.study_dir(study_name) / "notebooks", _basis(study_name)
     targets = {name: folder / f"{name}.ipynb" for name in FIGURES}
-    drawn = _drawn_from(folder)
-    stale = [
-        name for name, target in targets.items() if drawn.get(name) != basis or not target.exists()
-    ]
-    if not stale:
+    note = folder / DRAWN_FROM
+    if all(path.exists() for path in (note, *targets.values())) and note.read_bytes() == basis:
         return DONE, False
-    say(f"drawing {len(stale)} figure notebooks")
-    parameters, status = {"study": study_name}, DONE
-    futures = {name: pool.submit(run_notebook, name, parameters, targets[name]) for name in stale}
+    say(f"drawing {len(FIGURES)} figure notebooks")
+    status, parameters = DONE, {"study": study_name}
+    futures = {
+        name: pool.submit(run_notebook, name, parameters, target)
+        for name, target in targets.items()
+    }
     for name, future in futures.items():
         error = outcome_of(future).error
         if error:
             raise_if_full(error)
             status = FAILED
             log.error("failed: notebook %s: %s", name, error)
-        drawn[name] = "" if error else basis
-        files.write(folder / DRAWN, json.dumps(drawn, indent=1))
+    if status == DONE:
+        files.write(note, basis)
     return status, True
 
 
-def _drawn_from(folder: Path) -> dict[str, str]:
-    """The basis of each figure notebook in the folder; nothing where that cannot be read."""
-    try:
-        return dict(json.loads((folder / DRAWN).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _basis(study_name: str) -> str:
+def _basis(study_name: str) -> bytes:
     """A sha256 of all that figures are drawn from: records, parameters, notebooks, library."""
     ids = sorted(store.table(study=study_name, damaged=[])["id"])
-    sources = sorted(
-        [*store.checkout().glob("notebooks/*.ipynb"), *store.checkout().glob("dwlt_lib/**/*.py")]
-    )
+    library = [path for path in store.checkout().glob("dwlt_lib/**/*.*") if path.suffix != ".pyc"]
+    sources = sorted([*store.checkout().glob("notebooks/*.ipynb"), *library])
     digest = hashlib.sha256(json.dumps([ids, store.study(study_name)["params"]]).encode())
     for path in sources:
         digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest().encode()
