@@ -85,10 +85,9 @@ def simulate(
 
     rng = np.random.default_rng(0)
     found = simulation.simulate(rng, studies)
-    shares = found.drop(columns=["truth", "n", "n_dense"]).columns
-    percent = found.assign(**{c: (100 * found[c]).map("{:.1f}".format) for c in shares})
+    percent = 100 * found.set_index(["truth", "n", "n_dense"])
     print(f"{studies} simulated studies of each truth; shares in %")
-    print(percent.to_string(index=False))
+    print(percent.to_string(float_format="{:.1f}".format))
     rate = 100 * simulation.bootstrap_coverage(rng, max(studies // 10, 1))
     print(f"\nas a check, bounds by a bootstrap over seeds and images hold it in {rate:.1f} %")
     print("\nthe paper's rule passes a ticket that is truly equal to dense:")
