@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -60,6 +61,8 @@ class Commands(TyperGroup):
         except files.Unusable as error:
             refuse(str(error))
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                refuse(f"{error.filename}: {error.strerror}; want a shorter path")
             full = files.is_full(error)
             if not full and error.filename is None:
                 raise
