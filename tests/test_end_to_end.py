@@ -157,6 +157,13 @@ def test_the_report_is_one_page_with_its_figures_and_asks_no_host(papermill):
     assert {".pdf", ".svg", ".png"} == {Path(name).suffix for name in figures}
 
 
+def test_the_executed_tour_shows_what_its_sliders_show(papermill):
+    tour = json.loads((papermill / "studies" / "tiny" / "notebooks" / "00_tour.ipynb").read_text())
+    for slider in ("attack_slider", "pruning_slider"):
+        cell = next(cell for cell in tour["cells"] if slider in "".join(cell["source"]))
+        assert any("image/png" in output.get("data", {}) for output in cell["outputs"])
+
+
 def test_a_budget_stops_cleanly_and_the_next_run_goes_on(tmp_path):
     first = dwlt(tmp_path, "run", TINY, "--executor", "inline", "--budget", "0.1s")
     assert first.returncode == 75, first.stdout + first.stderr

@@ -12,20 +12,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from dwlt_lib.benchmarks import baselines
 from dwlt_lib.benchmarks.baselines import Result, Variant
-from dwlt_lib.benchmarks.forecast import PASSES
-from dwlt_lib.config.costs import forward
 from dwlt_lib.training import trainer
 
 TASKS = ("at", "st", "pgd20", "prune", "surface")
-Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 # ----------------------------------------------------------------------------------------------
@@ -39,44 +35,18 @@ def machine(device: torch.device) -> dict[str, object]:
         device: where the benchmark runs.
 
     Returns:
-        Torch, threads and device; the GPU's name, or the processor's architecture, cores and the
+        Torch, threads and device; the GPU's name; the processor's architecture, cores and the
         instruction set that torch uses.
     """
-    found: dict[str, object] = {
+    return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": device.type,
-    }
-    if device.type == "cuda":
-        return {**found, "gpu": torch.cuda.get_device_name()}
-    return {
-        **found,
+        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else "",
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def ceilings(device: torch.device) -> dict[str, float]:
-    """The peaks that speeds are compared with: a large matrix product, the best of five runs each.
-
-    Args:
-        device: where they are measured.
-
-    Returns:
-        TFLOP/s in fp32 and bf16, on CUDA also in TF32.
-    """
-    n, formats = 2048, ["fp32", "bf16"]
-    if device.type == "cuda":
-        n, formats = 8192, ["fp32", "TF32", "bf16"]
-    found = {}
-    for name in formats:
-        dtype = torch.bfloat16 if name == "bf16" else torch.float32
-        a, b = torch.randn(2, n, n, device=device).to(dtype)
-        with _tf32(name == "TF32"):
-            best = min(_timed(lambda a=a, b=b: a @ b, device)[0] for _ in range(5))
-        found[f"{name} TFLOP/s"] = float(f"{2 * n**3 / best / 1e12:.3g}")
-    return found
 
 
 @contextmanager
@@ -89,14 +59,15 @@ def _tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def _timed(task: Callable[[], T], device: torch.device) -> tuple[float, T]:
+def _seconds(task: Callable[[], object], device: torch.device) -> float:
+    """How long a task takes."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     began = time.perf_counter()
-    found = task()
+    task()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began, found
+    return time.perf_counter() - began
 
 
 # ----------------------------------------------------------------------------------------------
@@ -116,21 +87,20 @@ def measure(
 
     Returns:
         One row per variant: its speed in images per second (median and interquartile range), its
-        ratio to the first, how far its result lies from the first's, on CUDA its memory in MB.
+        ratio to the first, and how far its result lies from the first's.
     """
     results: dict[str, Result] = {}
-    memory: dict[str, float | None] = {}
     times: dict[str, list[float]] = {one.name: [] for one in variants}
-    for one in variants:  # what is compared, warm-up and memory
-        with _tf32(one.arithmetic == "TF32"):
+    for one in variants:  # what is compared, and warm-up
+        with _tf32(one.tf32):
             results[one.name] = (one.first or one.run)()
-            memory[one.name] = _peak_memory(one.run, device)
+            one.run()
     began, turn = time.monotonic(), 0
     while turn == 0 or time.monotonic() - began < seconds:
         first = turn % len(variants)  # none has the place after a slow one every time
         for one in variants[first:] + variants[:first]:
-            with _tf32(one.arithmetic == "TF32"):
-                times[one.name].append(_timed(one.run, device)[0])
+            with _tf32(one.tf32):
+                times[one.name].append(_seconds(one.run, device))
         turn += 1
     baseline, rows = variants[0].name, []
     for one in variants:
@@ -143,8 +113,6 @@ def measure(
             "IQR": round(float(high - low), 2),
             "ratio": round(float(ratio), 2) if one.same else None,
             "same": one.same,
-            "arithmetic": one.arithmetic,
-            "peak MB": memory[one.name],
             "repetitions": turn,
         }
         rows.append(row | _difference(results[baseline], results[one.name]))
@@ -160,19 +128,6 @@ def _difference(baseline: Result, other: Result) -> dict[str, float]:
     }
 
 
-def _peak_memory(run: Callable[[], Any], device: torch.device) -> float | None:
-    """Peak memory of one run on a GPU above what lay there before, in MB."""
-    if device.type != "cuda":
-        run()
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    torch.cuda.synchronize()
-    return round((torch.cuda.max_memory_allocated() - before) / 1e6, 1)
-
-
 # ----------------------------------------------------------------------------------------------
 # what is asked for
 
@@ -184,7 +139,7 @@ def bench(  # noqa: PLR0913  (the command's options)
     sizes: Iterable[int],
     batch: int,
     seconds: float,
-    say: Say,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Measure everything that `dwlt bench` was asked for.
 
@@ -198,13 +153,12 @@ def bench(  # noqa: PLR0913  (the command's options)
         say: where a line about each variant goes.
 
     Returns:
-        {machine, ceilings, tables: [{task, network, size, batch, rows}]}, the rows those of
-        `measure`, of networks with TFLOP/s and their fraction of the matmul peak.
+        {machine, tables: [{task, network, size, batch, rows}]}, the rows those of `measure`.
     """
     trainer.configure_backend(device)
-    ceiling, tables = ceilings(device), []
-    found = {"machine": machine(device), "ceilings": ceiling, "tables": tables}
-    say(f"{found['machine']}\n{ceiling}")
+    tables: list[dict[str, Any]] = []
+    found = {"machine": machine(device), "tables": tables}
+    say(str(found["machine"]))
 
     def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         say(" ".join(map(str, about.values())))
@@ -228,10 +182,5 @@ def bench(  # noqa: PLR0913  (the command's options)
             if task not in tasks:
                 continue
             rows = measure(list(variants), device, seconds, batch)
-            gflop = 2 * PASSES[task] * forward(network, size)  # of one image
-            for row in rows:
-                row["TFLOP/s"] = row["img/s"] * gflop / 1e3
-                peak = ceiling[f"{row['arithmetic']} TFLOP/s"]
-                row["fraction of matmul peak"] = row["TFLOP/s"] / peak
             table({"task": task, "network": network, "size": size, "batch": batch}, rows)
     return found

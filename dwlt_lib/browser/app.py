@@ -53,16 +53,16 @@ class Browser(w.VBox):
         """Read the study's records and draw the first tab, without masks.
 
         Args:
-            study: its name; if there is none of that name, the page says so and opens the first
-                study made here, else the first committed reference.
+            study: its name; if there is none of that name, the page says so. Without a name, the
+                first study made here, else the first committed reference.
         """
         names = store.study_names()
         own = [name for name in names if (store.study_dir(name) / "study.json").exists()]
-        self._unknown = study if study not in names else ""
         options = [(name if name in own else f"{name} (reference)", name) for name in names]
-        first = study if study in names else next(iter([*own, *names]), None)
+        if study and study not in names:
+            options.append((study, study))
         self.study = dropdown("study", options)
-        self.study.value = first
+        self.study.value = study or next(iter([*own, *names]), None)
         reload = w.Button(description="Reload", icon="refresh", layout={"width": "90px"})
         self.problems, self.record = w.HTML(layout=WIDE), RecordPanel()
         self.sparsity, self.results = SparsityTab(self.show_record), ResultsTab(self.show_record)
@@ -81,33 +81,30 @@ class Browser(w.VBox):
     def read(self) -> None:
         """Read the study's records anew and draw the open tab."""
         problems: list[str] = []
-        records, planned = store.empty_table(), 0
-        names = [name for _, name in self.study.options]
-        if not names:
+        records, name = store.empty_table(), self.study.value
+        if name is None:
             problems.append(
                 f"No study under {store.outputs()}: run make tour, or set DWLT_OUTPUTS to the"
                 " folder that holds records and studies."
             )
-        elif self._unknown:
-            problems.append(f"study {self._unknown!r} is not here; want one of {names}")
-        try:
-            if names:
-                records = store.table(study=self.study.value, damaged=problems)
-                planned = len(store.study(self.study.value)["ids"])
-        except (KeyError, ValueError, OSError) as error:
-            problems.append(str(error.args[0] if error.args else error))
-        if not problems and len(records) < planned:
-            problems.append(
-                f"{planned - len(records)} of {planned} records are not there yet; they are made"
-                f" by: dwlt run params/{self.study.value}.yaml"
-            )
+        else:
+            try:
+                planned = len(store.study(name)["ids"])
+                records = store.table(study=name, damaged=problems)
+                if not problems and len(records) < planned:
+                    problems.append(
+                        f"{planned - len(records)} of {planned} records are not there yet; they are"
+                        f" made by: dwlt run params/{name}.yaml"
+                    )
+            except (KeyError, ValueError, OSError) as error:
+                problems.append(str(error.args[0] if error.args else error))
         if len(problems) > PROBLEMS_SHOWN:
             more = f"and {len(problems) - PROBLEMS_SHOWN} more; dwlt verify names them all"
             problems[PROBLEMS_SHOWN:] = [more]
         self.problems.value = "".join(map(markup.problem, problems))
         self.record.clear()
         for tab in self.tabs.children:
-            tab.refresh(self.study.value, records)
+            tab.refresh(name, records)
         self._open_tab().show()
 
     def show_record(self, id: str) -> None:

@@ -1,15 +1,16 @@
 """What the browser's tabs share: a tab's base class, rows that wrap on narrow pages, offers."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import ipywidgets as w
 import numpy as np
 import pandas as pd
 
+from dwlt_lib.analysis import tables
 from dwlt_lib.browser import markup
-from dwlt_lib.plotting.style import dataset_name
+from dwlt_lib.config.specs import other_seeds
+from dwlt_lib.plotting.style import dataset_name, percent
 from dwlt_lib.records import store
 
 WIDE = w.Layout(width="100%")
@@ -39,8 +40,7 @@ class Tab(w.VBox):
             records: its table, of `records.table(study=study)`.
         """
         self.study, self.records, self._outdated = study, records, True
-        with self.hold():
-            self.fill()
+        self._fill()
 
     def show(self) -> None:
         """Draw what has changed since the tab was last seen."""
@@ -58,22 +58,13 @@ class Tab(w.VBox):
 
     def refill(self) -> None:
         """Offer and draw anew, as another kind of record is chosen."""
-        with self.hold():
-            self.fill()
+        self._fill()
         self.draw()
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Change controls without anything being drawn.
-
-        Within this context no change of a control calls what `on_change` has named.
-
-        Yields:
-            Nothing.
-        """
+    def _fill(self) -> None:
         self._held = True
         try:
-            yield
+            self.fill()
         finally:
             self._held = False
 
@@ -125,17 +116,19 @@ def arrays_of(id: str) -> tuple[dict[str, np.ndarray], str]:
 
 
 def ticket_name(record: Mapping[Hashable, Any]) -> str:
-    """A ticket and what it was transferred to, as one line without its level.
+    """A ticket and what it was transferred to, as one line.
 
     Args:
         record: a row of a table of records.
 
     Returns:
-        Such as "θ_AT, IMP-ST, CIFAR-10 100 %, AT, seed 0".
+        Such as "θ_AT, IMP-ST, 73.8 %, CIFAR-10 100 %, AT, seed 0".
     """
+    sparsity = percent(tables.sparsity_of(record), " %")
     data = f"{dataset_name(record['dataset'])} {100 * record['fraction']:g} %"
-    ticket = f"θ_{record['pretraining']}, {record['method']}"
-    return f"{ticket}, {data}, {record['regime']}, seed {record['seed']}"
+    others = other_seeds({key: record[key] for key in tables.SEEDS if pd.notna(record.get(key))})
+    ticket = f"θ_{record['pretraining']}, {record['method']}, {sparsity}"
+    return f"{ticket}, {data}, {record['regime']}, seed {record['seed']}{others}"
 
 
 def dropdown(label: str, options: Any = (), **layout: str) -> Any:
@@ -150,18 +143,6 @@ def dropdown(label: str, options: Any = (), **layout: str) -> Any:
         The widget, typed as any: to a type checker a widget's value is whatever it may be at first.
     """
     return w.Dropdown(options=options, description=label, layout=layout)
-
-
-def level_slider(**options: Any) -> Any:
-    """A slider over levels of sparsity; at first only dense is there.
-
-    Args:
-        **options: of the widget, such as its layout.
-
-    Returns:
-        The widget, whose values are rounds of pruning.
-    """
-    return w.SelectionSlider(options=[("dense", 0)], description="sparsity", **options)
 
 
 def offer(box: Any, options: list) -> None:

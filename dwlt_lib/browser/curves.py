@@ -6,6 +6,7 @@ Tables hold fractions, the figure percent.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
@@ -23,19 +24,7 @@ Ticket = tuple[str, str]  # (pretraining, method)
 SHOWN_FIRST = {"IMP-ST", "RP"}  # a click in the legend shows the other methods
 SYMBOLS = {"STD": "circle", "FAT": "square", "AT": "triangle-up"}
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}  # matplotlib's in plotly's words
-# plotly may draw before its box has a width, and then takes 700 px: once drawn, it is told to
-# measure again
-FIT = """export default { render({ el }) {
-  const fit = () => requestAnimationFrame(() => window.dispatchEvent(new Event("resize")));
-  const look = () => el.closest(".widget-vbox")?.querySelector(".main-svg")
-    && (drawn.disconnect(), fit());
-  const drawn = new MutationObserver(look);
-  requestAnimationFrame(() => {
-    drawn.observe(el.closest(".widget-vbox") ?? el, { childList: true, subtree: true });
-    look();
-  });
-  return () => drawn.disconnect();
-} }"""
+FIT = Path(__file__).with_name("fit.js").read_text(encoding="utf-8")
 
 
 class LiveFigure(w.VBox):
@@ -68,7 +57,10 @@ class LiveFigure(w.VBox):
         for trace in self.widget.data:
             if trace.customdata is not None:
                 trace.on_click(self._clicked)
-        previous, self.children = self.children, (self.widget, AnyWidget(_esm=FIT))
+        previous, self.children = (
+            self.children,
+            (self.widget, AnyWidget(_esm=FIT)),
+        )
         for child in previous:
             child.close()
 

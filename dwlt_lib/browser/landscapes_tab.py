@@ -3,14 +3,11 @@
 from typing import Any
 
 import ipywidgets as w
-import pandas as pd
 
-from dwlt_lib.analysis import tables
 from dwlt_lib.browser import markup
 from dwlt_lib.browser.controls import WIDE, Tab, arrays_of, of_kind, row, ticket_name
-from dwlt_lib.config.specs import other_seeds
 from dwlt_lib.plotting import landscapes
-from dwlt_lib.plotting.style import PRETRAININGS, percent
+from dwlt_lib.plotting.style import PRETRAININGS
 from dwlt_lib.records import store
 
 MOST = 8  # landscapes side by side
@@ -38,22 +35,19 @@ class LandscapesTab(Tab):
         order = table["pretraining"].map({p: i for i, p in enumerate(PRETRAININGS)})
         by = ["fraction", "dataset", "rounds", "order"]
         self.table = table.assign(order=order).sort_values(by, ascending=[False, True, True, True])
-        rows = self.table.to_dict("records")
-        self.chosen.options = [(_label(record), record["id"]) for record in rows]
+        self.chosen.options = [
+            (f"{ticket_name(record)}, {record['images']} images", record["id"])
+            for record in self.table.to_dict("records")
+        ]
         clean = self.table[self.table["images"] == "clean"]
         self.chosen.value = list(clean.drop_duplicates("pretraining")["id"])
 
     def draw(self) -> None:
         """The chosen landscapes that can be read, and a line for each that cannot."""
-        if self.table.empty:
-            self.picture.value = markup.problem(
-                f"No {LOOKS[self.look.value]} record in this study yet."
-            )
-            return
         chosen = self.table[self.table["id"].isin(self.chosen.value)]
         if not 1 <= len(chosen) <= MOST:
             self.picture.value = markup.problem(
-                f"{len(chosen)} landscapes are chosen: want 1 to {MOST}."
+                f"{len(chosen)} of {len(self.table)} landscapes are chosen: want 1 to {MOST}."
             )
             return
         found = [arrays_of(id) for id in chosen["id"]]
@@ -64,10 +58,3 @@ class LandscapesTab(Tab):
         alt = f"loss landscapes: {'; '.join(panel.title for panel in panels)}"
         card = markup.card("landscapes", drawn=markup.figure_png(draw(panels)), alt=alt)
         self.picture.value = problems + card
-
-
-def _label(record: dict) -> str:
-    """A landscape as one line."""
-    sparsity = percent(tables.sparsity_of(record))
-    others = other_seeds({key: record[key] for key in tables.SEEDS if pd.notna(record.get(key))})
-    return f"{ticket_name(record)}{others}, {sparsity} %, {record['images']} images"

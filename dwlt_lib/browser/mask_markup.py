@@ -33,6 +33,15 @@ def masks_at(masks: Mapping[str, Mask], method: str, rounds: int, sparsity: floa
     """
     masks = {p: masks[p] for p in (*PRETRAININGS, *masks) if p in masks}  # in the paper's order
     kernels = {p: mask_patterns.zero_kernels(m) for p, m in masks.items()}
+    pairs = [
+        {
+            "first": p,
+            "second": q,
+            "similarity": mask_patterns.relative_similarity(masks[p], masks[q]),
+            "chance": mask_patterns.chance_similarity(masks[p], masks[q]),
+        }
+        for p, q in combinations(masks, 2)
+    ]
     densities = {p: table.set_index("name")["density"] for p, table in kernels.items()}
     return card(
         "masks",
@@ -40,7 +49,7 @@ def masks_at(masks: Mapping[str, Mask], method: str, rounds: int, sparsity: floa
         sparsity=sparsity,
         rounds=rounds,
         maps={p: _kernel_maps(m, kernels[p]) for p, m in masks.items()},
-        pairs=_similarities(masks),
+        pairs=pairs,
         layers=list(pd.DataFrame(densities).itertuples(name=None)),
     )
 
@@ -61,16 +70,3 @@ def _kernel_maps(m: Mask, kernels: pd.DataFrame) -> list[dict[str, Any]]:
         shown = {"name": block, "map": png(COLORS[color]), "width": width}
         blocks.append(shown | counts.loc[block].to_dict())
     return blocks
-
-
-def _similarities(masks: Mapping[str, Mask]) -> list[dict[str, Any]]:
-    """Relative similarity of every pair of pre-trainings, and what chance gives."""
-    return [
-        {
-            "first": p,
-            "second": q,
-            "similarity": mask_patterns.relative_similarity(masks[p], masks[q]),
-            "chance": mask_patterns.chance_similarity(masks[p], masks[q]),
-        }
-        for p, q in combinations(masks, 2)
-    ]

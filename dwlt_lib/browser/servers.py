@@ -28,8 +28,6 @@ from dwlt_lib.records import store
 
 MIN_TOKEN = 16  # characters of a token that somebody chose
 PORTS_TRIED = 50
-# a page loads faster without
-UNUSED = ["jupyterlab_pygments", "@voila-dashboards/jupyterlab-preview", "jupyterlab-plotly"]
 TOUR = "lab/tree/notebooks/00_tour.ipynb"
 
 
@@ -259,6 +257,5 @@ def browse_settings(door: Door, private: str) -> dict[str, dict]:
         "allow_template_override": "NO",
         "allow_theme_override": "NO",
         "file_allowlist": [],
-        "extension_denylist": UNUSED,
     }
     return {"Voila": server, "VoilaConfiguration": page, **kernels}

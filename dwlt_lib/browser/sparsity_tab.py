@@ -3,13 +3,14 @@
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import ipywidgets as w
 from plotly.graph_objects import Figure
 
 from dwlt_lib.analysis import double_win, tables
 from dwlt_lib.browser import markup
-from dwlt_lib.browser.controls import WIDE, Tab, dropdown, halves, level_slider, of_kind, offer, row
+from dwlt_lib.browser.controls import WIDE, Tab, dropdown, halves, of_kind, offer, row
 from dwlt_lib.browser.curves import LiveFigure, curves
 from dwlt_lib.plotting.style import METHODS, dataset_name, percent
 from dwlt_lib.pruning.tickets import read_mask
@@ -36,7 +37,9 @@ class SparsityTab(Tab):
         self.data = dropdown("data")
         self.method = dropdown("masks by")
         self.rule = dropdown("matches", RULES, width="min(370px, 100%)")
-        self.slider = level_slider(layout={"width": "98%"})
+        self.slider: Any = w.SelectionSlider(
+            options=[("dense", 0)], description="sparsity", layout={"width": "98%"}
+        )
         self.figure = LiveFigure(show_record)
         self.verdict, self.masks = w.HTML(), w.HTML(layout=WIDE)
         self._with_masks = False

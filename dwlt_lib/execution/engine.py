@@ -39,6 +39,7 @@ class Client(PapermillNotebookClient):
             The notebook with their outputs.
         """
         self.reset_execution_trackers()
+        self.widget_registry = {}  # what an Output widget captures stays the cell's own output
         kernel = InProcessKernel.instance(config=Config({"HistoryManager": {"enabled": False}}))
         configure_inline_support(kernel.shell, INLINE)
         self.kc = BlockingInProcessKernelClient(

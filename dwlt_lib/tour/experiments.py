@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +26,7 @@ from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.config.specs import ladder
 from dwlt_lib.data import batches
 from dwlt_lib.evaluation import accuracy
-from dwlt_lib.execution import make
+from dwlt_lib.execution import progress
 from dwlt_lib.execution.networks import load_network
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.models import architectures
@@ -83,15 +82,10 @@ def open_study(study: str) -> OpenedStudy:
     missing = store.missing(name)
     note = (
         f"{name}: {len(noted['ids'])} records planned, {missing} missing; {len(table)} transfers to"
-        " look at."
+        f" look at. What is missing is made by: dwlt run params/{study}.yaml"
     )
     if name != study:
-        note = (
-            f"Study {study!r} has not run here (make it: dwlt run params/{study}.yaml); the results"
-            f" below are those of {note}"
-        )
-    elif missing:
-        note += f" The rest: dwlt run params/{name}.yaml"
+        note = f"Study {study!r} has not run here; the results below are those of {note}"
     own = studies.Study.model_validate_json(json.dumps(noted["params"]))
     demo = own if _is_quick(own) else small
     return OpenedStudy(name, noted["params"], table, note, demo)
@@ -109,50 +103,24 @@ def _is_quick(study: studies.Study) -> bool:
     return all(row.loader == "embedded" for row in rows) and all(path.exists() for path in weights)
 
 
-def _two_pretrainings(
-    study: studies.Study,
-) -> list[specs.PretrainingSpec | specs.ImportedSpec]:
+def _two_pretrainings(study: studies.Study) -> list[specs.PretrainingSpec | specs.ImportedSpec]:
     """Two pre-trainings to compare: STD and AT if the study has them."""
     planned = {p for block in study.grid for p in block.pretraining}
     ordered: list[specs.Pretraining] = [p for p in ("STD", "AT", "FAT") if p in planned]
     return [planning.theta(study, p) for p in ordered[:2]]
 
 
-def networks(study: studies.Study, progress: Callable | None = None) -> dict[str, nn.Module]:
+def networks(study: studies.Study) -> dict[str, nn.Module]:
     """Two pre-trained networks, from their records; a record that is missing is made.
 
     Args:
         study: what the tour experiments with.
-        progress: called with each epoch's row of the history while a network is trained.
 
     Returns:
         {p: theta_p in eval mode}, STD and AT if the study has them.
     """
-    return {
-        spec.pretraining: load_network(store.read(make.make(spec, "cpu", progress)))
-        for spec in _two_pretrainings(study)
-    }
-
-
-def weight_counts(networks: dict[str, nn.Module]) -> pd.DataFrame:
-    """How many weights each network has, and how many of them can be pruned.
-
-    Args:
-        networks: {p: theta_p}.
-
-    Returns:
-        One row per network: network, weights, prunable.
-    """
-    return pd.DataFrame(
-        [
-            {
-                "network": f"theta_{p}",
-                "weights": sum(weight.numel() for weight in network.parameters()),
-                "prunable": sum(w.numel() for w in architectures.prunable(network).values()),
-            }
-            for p, network in networks.items()
-        ]
-    )
+    records = [store.read(id) for id in progress.make_all(_two_pretrainings(study))]
+    return {record.spec["pretraining"]: load_network(record) for record in records}
 
 
 def example_transfers(study: studies.Study) -> list[specs.TransferSpec]:
@@ -282,28 +250,6 @@ def robustness(study: studies.Study, networks: dict[str, nn.Module]) -> pd.DataF
         for eps in eps_values(study)[::2]
     ]
     return pd.DataFrame(rows)
-
-
-@figure
-def plot_robustness(table: pd.DataFrame) -> Figure:
-    """RA against eps, a curve per network.
-
-    Args:
-        table: of `robustness`.
-
-    Returns:
-        The figure; RA in percent.
-    """
-    fig = Figure((COLUMN, 2), layout="constrained")
-    axes = fig.subplots()
-    for p in table["p"].unique():
-        rows = table[table["p"] == p]
-        color, marker, line = ROLES[p]
-        look = {"color": color, "marker": marker, "linestyle": line, "label": theta(p)}
-        axes.plot(rows["eps"], 100 * rows["RA"], **look)
-    axes.set(xlabel="eps", ylabel="RA on the source (%)", ylim=(-3, 103))
-    axes.legend()
-    return fig
 
 
 # ------------------------------------------------------------------------------------------

@@ -31,13 +31,12 @@ def rows(found, task):
 
 
 @pytest.mark.parametrize("task", ["at", "st", "pgd20", "surface"])
-def test_a_row_has_its_speed_spread_ratio_and_shares(found, task):
+def test_a_row_has_its_speed_spread_and_ratio(found, task):
     table = rows(found, task)
     first = next(iter(table.values()))
     assert first["ratio"] == 1 and first["delta"] == first["loss"] == 0
     for row in table.values():
         assert row["img/s"] > 0 and row["IQR"] >= 0 and row["repetitions"] >= 1
-        assert row["TFLOP/s"] > 0 and row["fraction of matmul peak"] > 0
         assert (row["ratio"] is None) == (not row["same"])
 
 
@@ -126,4 +125,4 @@ def test_tables_are_written_as_json(tmp_path):
     )
     assert said.exit_code == 0, said.output
     content = json.loads(file.read_text())
-    assert {"machine", "ceilings", "tables"} <= set(content) and content["machine"]["cores"] >= 1
+    assert {"machine", "tables"} <= set(content) and content["machine"]["cores"] >= 1

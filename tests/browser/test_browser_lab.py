@@ -92,7 +92,7 @@ def test_the_tour_runs_in_a_browser_without_an_error_and_its_sliders_move_someth
     )  # a study as small as this one may have such a network
     assert tour.get_by_text("Study 'tour' has not run here").count() == 1
     cells = tour.locator(".jp-CodeCell").filter(has=tour.locator(".widget-hslider"))
-    assert cells.count() == 4
+    assert cells.count() == 3
     for cell in cells.all():
         cell.scroll_into_view_if_needed()
         output, readout = cell.locator(".jp-Cell-outputArea"), cell.locator(".widget-readout")

@@ -12,8 +12,8 @@ from figure_tables import texts
 from generate import records_of
 
 from dwlt_lib import report
-from dwlt_lib.analysis import double_win, mask_patterns, tables
-from dwlt_lib.browser import app, curves, landscapes_tab, mask_markup
+from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.browser import app, controls, curves, mask_markup
 from dwlt_lib.config import planning, specs
 from dwlt_lib.plotting import figures, landscapes, study_overview
 from dwlt_lib.pruning.tickets import read_mask
@@ -154,11 +154,11 @@ def test_the_browser_the_tours_sliders_and_the_report_say_it(halves):
     figure = curves.curves(table[table["fraction"] == 1], double_win.criteria(table), 1)
     dots = [text for trace in figure.data if trace.text is not None for text in trace.text]
     says(" ".join(dots), "87.5 %")
-    assert [label for label, _ in page.images.level.options] == wanted[1:]
-    for row in store.table("surface", study="toy").to_dict("records"):
-        says(landscapes_tab._label(row), *wanted)
-    assert list(interactive._sparsity_options(tables.sparsities(table))) == wanted
-    assert list(interactive._sparsity_options(interactive._paper_sparsities(halves)))[:4] == wanted
+    for kind in ("attack", "surface"):
+        for row in store.table(kind, study="toy").to_dict("records"):
+            says(controls.ticket_name(row), *wanted)
+    levels = interactive._sparsity_slider(halves).options
+    assert [label for label, _ in levels][:4] == wanted
     assert "at 75.0 % sparsity" in mask_markup.masks_at({}, "RP", 2, 0.75)
     text = report.build("toy").read_text()
     assert "50.0, 75.0, 87.5" in text
