@@ -36,9 +36,6 @@ COUNTED = {
 CONFIDENCE = 0.95
 """That no verdict of the list is wrong."""
 
-LIST = Path(__file__).with_name("claims.yaml")
-"""All claims, in the paper's order."""
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -77,17 +74,9 @@ class Claim:
         return f"{self.section} ({self.number})"
 
 
-def _read_claims() -> list[Claim]:
-    """The list; Python keeps YAML's sequences as tuples, since curves are keys of tables."""
-    rows = yaml.safe_load(LIST.read_text(encoding="utf-8"))
-    for row in rows:
-        for name, value in row.get("arguments", {}).items():
-            if isinstance(value, list):
-                row["arguments"][name] = tuple(value)
-    return [Claim(**row) for row in rows]
-
-
-CLAIMS = _read_claims()
+_LIST = Path(__file__).with_name("claims.yaml")
+CLAIMS = [Claim(**row) for row in yaml.safe_load(_LIST.read_text(encoding="utf-8"))]
+"""All of them, in the paper's order."""
 
 
 def claims(
@@ -120,37 +109,28 @@ def claims(
     kinds = table["kind"] if "kind" in table.columns else pd.Series("transfer", table.index)
     transfers, attacks = table[kinds == "transfer"], table[kinds == "attack"]
     evidence = Evidence(transfers, outcomes or {}, margins, attacks, **tables)
-    found: list[tuple[Claim, Estimate | None]] = []
+    found: list[tuple[Claim, Estimate]] = []
     for claim in CLAIMS:
         contrast = getattr(contrasts, claim.contrast)
-        estimates = list(contrast(evidence, **claim.arguments)) or [None]
+        estimates = list(contrast(evidence, **claim.arguments)) or [contrasts.NOTHING]
         found += [(claim, estimate) for estimate in estimates]
     decisions = _judge(found, 1 - confidence)
     rows = []
     for (claim, estimate), (verdict, alpha) in zip(found, decisions, strict=True):
         row = {"number": claim.name, "section": claim.section, "figure": claim.figure}
-        row |= {
-            "about": claim.about,
-            "claim": claim.text,
-            "where": "",
-            "what": "",
-            "effect": np.nan,
-        }
-        row |= {"unit": claim.unit}
+        row |= {"about": claim.about, "claim": claim.text}
+        row |= {"where": estimate.where, "what": estimate.what}
+        row |= {"effect": estimate.effect, "unit": claim.unit}
         row |= {"side": claim.side, "threshold": claim.threshold}
-        row |= {"low": np.nan, "high": np.nan, "n": 0, "speaks_for": "", "verdict": verdict}
-        row |= {"measured": ""}
-        if estimate:
-            row |= {"where": estimate.where, "what": estimate.what, "effect": estimate.effect}
-            row |= {"low": estimate.low(alpha), "high": estimate.high(alpha)}
-            row |= {"n": estimate.n, "speaks_for": estimate.speaks_for}
-            row["measured"] = _measured(claim, row)
+        row |= {"low": estimate.low(alpha), "high": estimate.high(alpha)}
+        row |= {"n": estimate.n, "speaks_for": estimate.speaks_for, "verdict": verdict}
+        row["measured"] = _measured(claim, row) if estimate.n else ""
         rows.append(row | {"sentence": _sentence(claim, row)})
     order = [VERDICTS.index(row["verdict"]) for row in rows]
     return pd.DataFrame(rows).iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
-def _judge(found: list[tuple[Claim, Estimate | None]], alpha: float) -> list[tuple[str, float]]:
+def _judge(found: list[tuple[Claim, Estimate]], alpha: float) -> list[tuple[str, float]]:
     """The verdict of each claim, and the one-sided error at which its interval is taken.
 
     Holm's procedure: every interval is taken at alpha over the number of claims that are left;
@@ -158,7 +138,7 @@ def _judge(found: list[tuple[Claim, Estimate | None]], alpha: float) -> list[tup
     """
     verdicts = [_verdict(claim, estimate, alpha) for claim, estimate in found]
     levels = [alpha] * len(found)
-    left = [i for i, (_, each) in enumerate(found) if each and each.error > 0]
+    left = [i for i, (_, each) in enumerate(found) if each.error > 0]
     decided = left
     while left and decided:
         current = alpha / len(left)
@@ -166,22 +146,17 @@ def _judge(found: list[tuple[Claim, Estimate | None]], alpha: float) -> list[tup
             verdicts[i], levels[i] = _verdict(*found[i], current), current
         decided = [i for i in left if verdicts[i] != OPEN]
         left = [i for i in left if verdicts[i] == OPEN]
-    places = [(claim.name, estimate.where if estimate else "") for claim, estimate in found]
+    places = [(claim.name, estimate.where) for claim, estimate in found]
     holding = {place for place, verdict in zip(places, verdicts, strict=True) if verdict == HOLDS}
-    for i, (claim, _) in enumerate(found):
-        if (
-            claim.provided
-            and verdicts[i] == HOLDS
-            and (claim.provided, places[i][1]) not in holding
-        ):
+    for i, (claim, estimate) in enumerate(found):
+        is_told = not claim.provided or (claim.provided, estimate.where) in holding
+        if verdicts[i] == HOLDS and not is_told:
             verdicts[i] = OPEN
     return list(zip(verdicts, levels, strict=True))
 
 
-def _verdict(claim: Claim, estimate: Estimate | None, alpha: float) -> str:
+def _verdict(claim: Claim, estimate: Estimate, alpha: float) -> str:
     """On which side of a claim's threshold the interval at a one-sided error of alpha lies."""
-    if estimate is None:
-        return OPEN
     low, high, threshold = estimate.low(alpha), estimate.high(alpha), claim.threshold
     holds, fails = {
         "above": (low > threshold, high < threshold),

@@ -9,7 +9,7 @@ these tickets. It speaks for theta_p drawn anew only where both curves have seve
 which are then the unit.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 
 from dwlt_lib.analysis import noninferiority
-from dwlt_lib.analysis.noninferiority import leading
+from dwlt_lib.analysis.double_win import leading
 from dwlt_lib.analysis.paper_results import main_datasets
-from dwlt_lib.analysis.statistics import CRITERIA, Difference, Outcomes, right_images
-from dwlt_lib.analysis.tables import base_seeds, replicates, sparsest, sparsities
+from dwlt_lib.analysis.statistics import CRITERIA, Difference, Outcomes, Runs, runs_by_cell
+from dwlt_lib.analysis.tables import GROUP, base_seeds, replicates, sparsest, sparsities
 from dwlt_lib.config.specs import Pictures
 from dwlt_lib.config.studies import Margins
 
@@ -96,6 +96,10 @@ class Estimate:
         return float(np.max([term.high(1 - alpha) for term in self.terms]))
 
 
+NOTHING = Estimate("", "", (Difference(np.nan, np.nan, np.nan),), 0, "")
+"""Of a contrast whose records are missing."""
+
+
 @dataclass(frozen=True)
 class Order(Estimate):
     """How far the extreme double-win sparsity of one curve lies above another's.
@@ -165,82 +169,117 @@ class Task:
     """Which it is."""
     fraction: float
     """How much of it, in (0, 1]."""
-    data: Data
-    """Which kind they are."""
     criterion: str
     """Of `CRITERIA`."""
-    by_seed: dict[Curve, pd.DataFrame]
-    """(rounds, seeds) accuracies of each curve with the base theta_p; the dense network, of rounds
-    0, is in each."""
-    by_theta: dict[Curve, pd.DataFrame]
-    """The same, (rounds, theta_seeds): means over training seeds."""
+    data: Data
+    """Which kind they are."""
     sparsity: dict[int, float]
     """Of each level, by rounds."""
-    images: float
-    """How many test images there are; NaN: not known."""
-    right: Mapping[tuple, Mapping[str, np.ndarray]]
-    """Which test images are right, of `statistics.right_images`, where that was stored."""
+    runs: dict[tuple[str, str, int], Runs]
+    """Of each (pretraining, method, rounds), by the unit of replication; dense networks have the
+    method "dense"."""
+    speaks_for: str = SEEDS
+    """The population of the units: training seeds with the base theta_p, or `THETAS`."""
+    of_thetas: "Task | None" = None
+    """The same with theta_seeds as units: means over training seeds."""
 
     @property
     def where(self) -> str:
         """The data in words."""
         return _where(self.dataset, self.fraction)
 
-    def matrix(
-        self, cells: dict[Curve, pd.DataFrame], curve: Curve, levels: Levels
-    ) -> pd.DataFrame:
+    @property
+    def curves(self) -> list[Curve]:
+        """All of which there are runs."""
+        return list(dict.fromkeys((pretraining, method) for pretraining, method, _ in self.runs))
+
+    def matrix(self, curve: Curve, levels: Levels) -> pd.DataFrame:
         """The accuracies of some of a curve's levels.
 
         Args:
-            cells: `by_seed` or `by_theta`.
             curve: the curve; one that is not there has no levels.
             levels: which of them.
 
         Returns:
             (rounds, units), without units that lack one of these levels.
         """
-        own = cells.get(curve, pd.DataFrame())
-        sparsity = own.index.map(self.sparsity).to_numpy(float)
-        own = own.loc[(sparsity > levels[0]) & (sparsity <= levels[1])]
-        return own.dropna(how="all").dropna(axis="columns")
+        own = {
+            rounds: runs.values
+            for (pretraining, method, rounds), runs in self.runs.items()
+            if (pretraining, method) == tuple(curve)
+            and levels[0] < self.sparsity[rounds] <= levels[1]
+        }
+        return pd.DataFrame.from_dict(own, orient="index").dropna(axis="columns")
 
-    def image_variance(
+    def shared(self, a: Curve, b: Curve, levels: Levels) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The levels and units that two curves share.
+
+        Args:
+            a: a curve.
+            b: another.
+            levels: of these.
+
+        Returns:
+            (rounds, units) of each.
+        """
+        one, other = self.matrix(a, levels), self.matrix(b, levels)
+        rounds, units = one.index.intersection(other.index), one.columns.intersection(other.columns)
+        return one.loc[rounds, units], other.loc[rounds, units]
+
+    def compare(
+        self,
+        what: str,
+        high: tuple[Curve, pd.DataFrame],
+        low: tuple[Curve, pd.DataFrame],
+        noise: tuple[float, float],
+    ) -> Estimate:
+        """The mean of some levels of a curve less that of others, or of another curve's.
+
+        Args:
+            what: it is that is compared, in words.
+            high: a curve, and the (rounds, units) accuracies over which the mean is taken.
+            low: the same of the mean that is subtracted, with the same units.
+            noise: the variance of one unit's contrast, and its degrees of freedom. Those of the
+                sum with the images' are Satterthwaite's.
+
+        Returns:
+            The estimate.
+        """
+        (_, a), (_, b) = high, low
+        n, (variance, df) = a.shape[1], noise
+        units, (images, count) = variance / n, self._image_variance(high, low)
+        total = units + images
+        if images > 0:
+            df = total**2 / (units**2 / df + images**2 / max(count - 1, 1))
+        effect = float(a.to_numpy().mean() - b.to_numpy().mean())
+        regime, metric = CRITERIA[self.criterion]
+        term = Difference(effect, float(np.sqrt(total)), df)
+        return Estimate(self.where, f"{metric} after {regime}{what}", (term,), n, self.speaks_for)
+
+    def _image_variance(
         self, high: tuple[Curve, pd.DataFrame], low: tuple[Curve, pd.DataFrame]
-    ) -> float:
-        """The variance of the difference of two means by the draw of test images.
+    ) -> tuple[float, float]:
+        """The variance of the difference of two means by the draw of test images; their number.
 
         With bits it is the variance over images of the mean difference, less what the seeds add to
         that, which the seeds' error holds already; else p (1 - p) / N of both means, as if they
-        were tested on different images.
-
-        Args:
-            high: a curve, and the (rounds, seeds) accuracies over which the mean is taken.
-            low: the same of the mean that is subtracted, with the same seeds.
-
-        Returns:
-            The variance; 0 where the number of test images is not known.
+        were tested on different images; 0 where their number is not known.
         """
         try:
             a, b = (self._right(*side) for side in (high, low))
         except KeyError:
+            images = next(iter(self.runs.values())).images
             means = [own.to_numpy().mean() for _, own in (high, low)]
-            variance = sum(mean * (1 - mean) for mean in means) / self.images
-            return 0.0 if np.isnan(variance) else variance
+            variance = sum(mean * (1 - mean) for mean in means) / images
+            return (0.0 if np.isnan(variance) else variance), images
         n, images = (a - b).shape
         of_seeds = (a - b).var(axis=0, ddof=1).mean() / n if n > 1 else 0.0
-        return max((a - b).mean(axis=0).var(ddof=1) - of_seeds, 0.0) / images
+        return max((a - b).mean(axis=0).var(ddof=1) - of_seeds, 0.0) / images, images
 
     def _right(self, curve: Curve, cells: pd.DataFrame) -> np.ndarray:
-        """(seeds, images) the share of the levels at which an image is right."""
-        regime, metric = CRITERIA[self.criterion]
-        pretraining, method = curve
-
-        def bits(rounds: int, seed: int) -> np.ndarray:
-            name = method if rounds else "dense"
-            run = (pretraining, name, self.dataset, self.fraction, regime, rounds, seed)
-            return self.right[run][metric]
-
-        return np.array([np.mean([bits(r, s) for r in cells.index], axis=0) for s in cells])
+        """(units, images) the share of the levels at which an image is right."""
+        levels = [self.runs[*curve, int(rounds)].bits for rounds in cells.index]
+        return np.array([np.mean([bits[int(u)] for bits in levels], axis=0) for u in cells.columns])
 
 
 @dataclass(frozen=True)
@@ -264,8 +303,26 @@ class Evidence:
 
     @cached_property
     def tasks(self) -> list[Task]:
-        """Accuracies, of `tasks`."""
-        return tasks(self.transfers, self.outcomes)
+        """Everything that transfers say of accuracies: a task for each criterion and share."""
+        table = self.transfers
+        rows, by_theta = replicates(table), {}
+        if "theta_seed" in table.columns and table["theta_seed"].nunique() > 1:
+            drawn = [replicates(own).assign(seed=t) for t, own in table.groupby("theta_seed")]
+            by_theta = _runs_by_task(pd.concat(drawn), {})
+        main, most = main_datasets(rows), rows.groupby("dataset")["fraction"].max().to_dict()
+        found = []
+        for key, runs in sorted(_runs_by_task(table, self.outcomes).items()):
+            dataset, fraction, criterion = key
+            data: Data = "all" if dataset in main else "further"
+            if fraction != most[dataset]:
+                data = "limited"
+            if criterion not in CRITERIA or (data == "limited" and dataset not in main):
+                continue
+            own = rows[(rows["dataset"] == dataset) & (rows["fraction"] == fraction)]
+            task = Task(dataset, fraction, criterion, data, sparsities(own), runs)
+            of_thetas = replace(task, runs=by_theta.get(key, {}), speaks_for=THETAS)
+            found.append(replace(task, of_thetas=of_thetas))
+        return found
 
     @cached_property
     def levels(self) -> pd.DataFrame:
@@ -273,67 +330,12 @@ class Evidence:
         return noninferiority.noninferiority(self.transfers, self.outcomes, self.margins)
 
 
-def tasks(table: pd.DataFrame, outcomes: Outcomes) -> list[Task]:
-    """Everything that a table of transfers says of accuracies.
-
-    Args:
-        table: transfers, as `tables.replicates` takes them.
-        outcomes: the correctness per image, of as many of them as have it.
-
-    Returns:
-        A task for each criterion and share of a data set.
-
-    Raises:
-        ValueError: one line, as `tables.replicates`.
-    """
-    rows = replicates(table)
-    if rows.empty:
-        return []
-    drawn = []  # the same of each theta_seed, which is then the unit
-    if "theta_seed" in table.columns and table["theta_seed"].nunique() > 1:
-        drawn = [replicates(own).assign(seed=theta) for theta, own in table.groupby("theta_seed")]
-    by_theta = pd.concat(drawn) if drawn else rows.iloc[:0]
-    right = right_images(table, outcomes)
-    main = main_datasets(rows)
-    most = rows.groupby("dataset")["fraction"].max().to_dict()
-    found = []
-    for (dataset, fraction), own in rows.groupby(["dataset", "fraction"]):
-        kind: Data = "all" if dataset in main else "further"
-        if fraction != most[dataset]:
-            if dataset not in main:
-                continue
-            kind = "limited"
-        thetas = by_theta[(by_theta["dataset"] == dataset) & (by_theta["fraction"] == fraction)]
-        for criterion, (regime, metric) in CRITERIA.items():
-            if regime not in set(own["regime"]):
-                continue
-            found.append(
-                Task(
-                    dataset=str(dataset),
-                    fraction=float(str(fraction)),
-                    data=kind,
-                    criterion=criterion,
-                    by_seed=_curves(own[own["regime"] == regime], metric),
-                    by_theta=_curves(thetas[thetas["regime"] == regime], metric),
-                    sparsity=sparsities(own),
-                    images=own["test_images"].median(),
-                    right=right,
-                )
-            )
-    return found
-
-
-def _curves(rows: pd.DataFrame, metric: str) -> dict[Curve, pd.DataFrame]:
-    """{curve: (rounds, units) means}, the dense network of its pre-training in each."""
-    by_cell = rows.groupby(["pretraining", "method", "rounds", "seed"])[metric].mean()
-    cells = by_cell.unstack("seed")
-    curves = list(dict.fromkeys((p, m) for p, m, _ in cells.index))
-    found = {}
-    for pretraining, method in [curve for curve in curves if curve[1] != "dense"]:
-        own = cells.loc[(pretraining, method)]
-        if (pretraining, "dense") in curves:
-            own = pd.concat([cells.loc[(pretraining, "dense")], own])
-        found[pretraining, method] = own
+def _runs_by_task(table: pd.DataFrame, outcomes: Outcomes) -> dict[tuple, dict[tuple, Runs]]:
+    """{(data set, fraction, criterion): {(pretraining, method, rounds): its runs}}."""
+    found: dict[tuple, dict[tuple, Runs]] = {}
+    for (pretraining, dataset, fraction), criterion, cells in runs_by_cell(table, outcomes):
+        own = {(pretraining, *cell): runs for cell, runs in cells.items()}
+        found.setdefault((dataset, fraction, criterion), {}).update(own)
     return found
 
 
@@ -362,51 +364,31 @@ def between(  # noqa: PLR0913 - a claim names all of these
         An estimate for each task that has the records.
     """
     for task in _chosen(evidence, criterion, data):
-        cells, speaks_for = task.by_seed, SEEDS
-        a, b = _shared(task, task.by_theta, high, low, levels)
-        if high[0] != low[0] and a.shape[1] > 1:
-            cells, speaks_for = task.by_theta, THETAS
-        else:
-            a, b = _shared(task, cells, high, low, levels)
+        thetas = task.of_thetas
+        if thetas and high[0] != low[0] and thetas.shared(high, low, levels)[0].shape[1] > 1:
+            task = thetas
+        a, b = task.shared(high, low, levels)
         if a.empty:
             continue
         means = {}
-        for curve in cells:
-            own = task.matrix(cells, curve, levels)
+        for curve in task.curves:
+            own = task.matrix(curve, levels)
             own = own.loc[own.index.isin(a.index), own.columns.isin(a.columns)]
             if len(own) and own.shape[1] == a.shape[1]:
                 means[curve] = own.mean()
         square, df = _interaction([pd.DataFrame(means)])
-        # bits are those of seeds, not of theta_seeds
-        tested = task if speaks_for == SEEDS else replace(task, right={})
-        seeds, images = 2 * square / a.shape[1], tested.image_variance((high, a), (low, b))
-        levels_shown = _sparsities(task, a.index)
-        yield Estimate(
-            where=task.where,
-            what=f"{_name(criterion)}, {_compared(high, low)}, {levels_shown}",
-            terms=(_term(float((a - b).to_numpy().mean()), seeds, df, images, task.images),),
-            n=a.shape[1],
-            speaks_for=speaks_for,
-        )
+        what = f", {_less(high, low)}, {_sparsities(task, a.index)}"
+        yield task.compare(what, (high, a), (low, b), (2 * square, df))
 
 
-def _compared(high: Curve, low: Curve) -> str:
+def _less(high: Curve, low: Curve) -> str:
     """One curve less another by what differs, in words."""
     by = 0 if high[0] != low[0] else 1
     return f"{high[by]} less {low[by]}"
 
 
-def _shared(
-    task: Task, cells: dict[Curve, pd.DataFrame], a: Curve, b: Curve, levels: Levels
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The levels and units that two curves share."""
-    one, other = (task.matrix(cells, curve, levels) for curve in (a, b))
-    rounds, units = one.index.intersection(other.index), one.columns.intersection(other.columns)
-    return one.loc[rounds, units], other.loc[rounds, units]
-
-
 def within(
-    evidence: Evidence, curve: Curve, criterion: str, high: Levels, low: Levels
+    evidence: Evidence, curve: Curve, criterion: str, high: Levels, low: Levels | None = None
 ) -> Iterator[Estimate]:
     """The mean over some levels of a curve less that over others.
 
@@ -415,23 +397,25 @@ def within(
 
     Args:
         evidence: what a study's records say.
-        curve: the curve; the levels `DENSE` are its dense network.
+        curve: the curve.
         criterion: of `CRITERIA`.
         high: the levels that a claim puts above.
-        low: the others.
+        low: the others; None: the dense network.
 
     Yields:
         An estimate for each task that has the records.
     """
+    lower, levels = (curve, low) if low else ((curve[0], "dense"), DENSE)
     for task in _chosen(evidence, criterion, "all"):
-        a, b = (task.matrix(task.by_seed, curve, levels) for levels in (high, low))
+        a, b = task.matrix(curve, high), task.matrix(lower, levels)
         seeds = a.columns.intersection(b.columns)
         if a.empty or b.empty or seeds.empty:
             continue
-        what = f"{_sparsities(task, a.index)} less {_sparsities(task, b.index)}"
-        terms = (_level_contrast(task, curve, a[seeds], b[seeds]),)
-        what = f"{_name(criterion)} of {' by '.join(curve)}, {what}"
-        yield Estimate(task.where, what, terms, len(seeds), SEEDS)
+        square, df = _interaction([task.matrix(each, SPARSE) for each in task.curves])
+        noise = square * (1 / len(a) + 1 / len(b)), df
+        levels_shown = f"{_sparsities(task, a.index)} less {_sparsities(task, b.index)}"
+        what = f" of {' by '.join(curve)}, {levels_shown}"
+        yield task.compare(what, (curve, a[seeds]), (lower, b[seeds]), noise)
 
 
 def beyond_margin(evidence: Evidence, pretraining: str) -> Iterator[Estimate]:
@@ -445,23 +429,23 @@ def beyond_margin(evidence: Evidence, pretraining: str) -> Iterator[Estimate]:
         An estimate for each task that has the records, over the three criteria of a double win.
     """
     for task in _chosen(evidence, "AT_RA", "all"):
-        for row in _less_dense(evidence, task, (pretraining, "IMP-ST"), EXAMPLE):
-            yield _beyond_margin(task, row)
+        yield from _beyond_margin(evidence, task, (pretraining, "IMP-ST"), EXAMPLE).values()
 
 
-def _beyond_margin(task: Task, row: dict[str, Any]) -> Estimate:
-    """How much more than its margin a level is worse than dense, of `noninferiority`'s row."""
-    terms = tuple(
-        Difference(
-            -row[f"{c}_margin"] - row[f"{c}_difference"],
-            row[f"{c}_se"],
-            row[f"{c}_df"],
-            -row[f"{c}_skewness"],
+def _beyond_margin(
+    evidence: Evidence, task: Task, curve: Curve, levels: Levels
+) -> dict[int, Estimate]:
+    """How much more than its margin each level is worse than dense, by rounds."""
+    found = {}
+    for row in _less_dense(evidence, task, curve, levels):
+        less = {c: _difference(row, c) for c in CRITERIA}
+        terms = tuple(
+            replace(d, difference=-row[f"{c}_margin"] - d.difference, skewness=-d.skewness)
+            for c, d in less.items()
         )
-        for c in CRITERIA
-    )
-    what = f"{row['pretraining']} at {100 * row['sparsity']:.1f} %, dense less ticket and margin,"
-    return Estimate(task.where, f"{what} worst of three criteria", terms, row["n"], SEEDS)
+        what = f"{_level(row)}, dense less ticket and margin, worst of three criteria"
+        found[row["rounds"]] = Estimate(task.where, what, terms, row["n"], SEEDS)
+    return found
 
 
 def extremes(evidence: Evidence, high: Curve, low: Curve) -> Iterator[Estimate]:
@@ -476,16 +460,13 @@ def extremes(evidence: Evidence, high: Curve, low: Curve) -> Iterator[Estimate]:
         An `Order` for each task that has the records.
     """
     for task in _chosen(evidence, "AT_RA", "all"):
-        known = [
-            {row["rounds"]: _beyond_margin(task, row) for row in rows}
-            for rows in (_less_dense(evidence, task, curve, SPARSE) for curve in (high, low))
-        ]
+        known = [_beyond_margin(evidence, task, curve, SPARSE) for curve in (high, low)]
         if not all(known):
             continue
-        a, _ = _shared(task, task.by_seed, high, low, SPARSE)
+        a, _ = task.shared(high, low, SPARSE)
         rounds = sorted(a.index, key=task.sparsity.__getitem__)
         levels = _sparsities(task, rounds).removeprefix("mean of ")
-        what = f"extreme double-win sparsity, {_compared(high, low)}, of {levels}"
+        what = f"extreme double-win sparsity, {_less(high, low)}, of {levels}"
         ladders = tuple([own.get(r) for r in rounds] for own in known)
         sparsity = np.array([0.0, *(task.sparsity[r] for r in rounds)])
         yield Order(task.where, what, (), a.shape[1], SEEDS, ladders, sparsity)
@@ -506,52 +487,39 @@ def best_over_dense(evidence: Evidence, pretrainings: Sequence[str]) -> Iterator
     for task in _chosen(evidence, "AT_RA", "limited"):
         curves = [(pretraining, "IMP-ST") for pretraining in pretrainings]
         rows = [r for curve in curves for r in _less_dense(evidence, task, curve, SPARSE)]
-        names = [f"AT_RA_{name}" for name in ("difference", "se", "df", "skewness")]
-        terms = [Difference(*(row[name] for name in names)) for row in rows]
+        terms = tuple(_difference(row, "AT_RA") for row in rows)
         if terms:
-            best = rows[max(range(len(rows)), key=lambda i: terms[i].difference)]
-            which = f"{best['pretraining']} at {100 * best['sparsity']:.1f} %"
-            what = f"RA after AT less dense, best of {len(rows)} levels ({which})"
-            yield Estimate(task.where, what, tuple(terms), best["n"], SEEDS)
+            best = max(rows, key=lambda row: row["AT_RA_difference"])
+            what = f"RA after AT less dense, best of {len(rows)} levels ({_level(best)})"
+            yield Estimate(task.where, what, terms, best["n"], SEEDS)
 
 
 def _less_dense(
     evidence: Evidence, task: Task, curve: Curve, levels: Levels
-) -> list[dict[str, Any]]:
-    """The known levels of a curve on a task's data, with the number of their seeds."""
+) -> list[dict[Hashable, Any]]:
+    """The known levels of a curve on a task's data, with the number of their seeds as n."""
     table = evidence.levels
-    chosen = (table["pretraining"] == curve[0]) & (table["method"] == curve[1])
-    chosen &= (table["dataset"] == task.dataset) & (table["fraction"] == task.fraction)
-    chosen &= (table["sparsity"] > levels[0]) & (table["sparsity"] <= levels[1])
-    seeds = task.by_seed.get(curve, pd.DataFrame()).count(axis="columns")
-    table = table[chosen & (table["status"] != noninferiority.UNKNOWN)]
-    table = table[table["rounds"].isin(seeds.index)]
-    rows = table.assign(n=table["rounds"].map(seeds)).to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in rows]
+    same_curve = (table[GROUP] == [*curve, task.dataset, task.fraction]).all(axis="columns")
+    known = table["status"] != noninferiority.UNKNOWN
+    table = table[same_curve & known & table["sparsity"].between(*levels, inclusive="right")]
+    rows = table.to_dict("records")
+    trained = [row for row in rows if (*curve, row["rounds"]) in task.runs]
+    return [row | {"n": len(task.runs[*curve, row["rounds"]].values)} for row in trained]
+
+
+def _difference(row: Mapping[Hashable, Any], criterion: str) -> Difference:
+    """One criterion of a row of `noninferiority`."""
+    return Difference(
+        *(row[f"{criterion}_{name}"] for name in ("difference", "se", "df", "skewness"))
+    )
+
+
+def _level(row: Mapping[Hashable, Any]) -> str:
+    return f"{row['pretraining']} at {100 * row['sparsity']:.1f} %"
 
 
 def _chosen(evidence: Evidence, criterion: str, data: Data) -> list[Task]:
     return [t for t in evidence.tasks if (t.criterion, t.data) == (criterion, data)]
-
-
-def _level_contrast(task: Task, curve: Curve, a: pd.DataFrame, b: pd.DataFrame) -> Difference:
-    """The mean of some levels of a curve less that of others."""
-    matrices = [task.matrix(task.by_seed, each, SPARSE) for each in task.by_seed]
-    square, df = _interaction(matrices)
-    seeds = square * (1 / len(a) + 1 / len(b)) / a.shape[1]
-    images = task.image_variance((curve, a), (curve, b))
-    return _term(float((a.mean() - b.mean()).mean()), seeds, df, images, task.images)
-
-
-def _term(effect: float, seeds: float, df: float, images: float, count: float) -> Difference:
-    """A contrast from the seeds' part of its variance, on df, and that of `count` images.
-
-    The degrees of freedom of the sum are Satterthwaite's.
-    """
-    total = seeds + images
-    if images > 0:
-        df = total**2 / (seeds**2 / df + images**2 / max(count - 1, 1))
-    return Difference(effect, float(np.sqrt(total)), df)
 
 
 def _interaction(matrices: list[pd.DataFrame]) -> tuple[float, float]:
@@ -567,11 +535,6 @@ def _interaction(matrices: list[pd.DataFrame]) -> tuple[float, float]:
             squares += (y**2).sum()
             df += (y.shape[0] - 1) * (y.shape[1] - 1)
     return (squares / df, df) if df else (np.nan, 1)
-
-
-def _name(criterion: str) -> str:
-    regime, metric = CRITERIA[criterion]
-    return f"{metric} after {regime}"
 
 
 def _where(dataset: Any, fraction: Any) -> str:
@@ -607,15 +570,20 @@ def _over_units(where: str, what: str, by_unit: pd.DataFrame, speaks_for: str) -
     return Estimate(where, what, terms, n, speaks_for)
 
 
-def _attacked(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Transfer attacks on theta_AT by IMP-ST and its dense network, task by task."""
-    table = evidence.attacks
-    if table is None or table.empty:
+def _attacked(evidence: Evidence, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """What transfer attacks left of theta_AT by IMP-ST and dense: (seeds, rounds) for each task.
+
+    column: transfer_accuracy, or `lead`, of RA over it.
+    """
+    if evidence.attacks is None or evidence.attacks.empty:
         return
-    table = base_seeds(table)
+    table = base_seeds(evidence.attacks)
     table = table[(table["pretraining"] == "AT") & table["method"].isin(["dense", "IMP-ST"])]
+    table = table.assign(lead=table["RA"] - table["transfer_accuracy"])
     for (dataset, fraction), own in table.groupby(["dataset", "fraction"]):
-        yield _where(dataset, fraction), own
+        found = own.pivot_table(index="seed", columns="rounds", values=column).dropna()
+        if len(found):
+            yield _where(dataset, fraction), found
 
 
 def dense_over_sparse_attacked(evidence: Evidence) -> Iterator[Estimate]:
@@ -627,10 +595,8 @@ def dense_over_sparse_attacked(evidence: Evidence) -> Iterator[Estimate]:
     Yields:
         One estimate per task.
     """
-    for where, own in _attacked(evidence):
-        accuracy = own.pivot_table(index="seed", columns="rounds", values="transfer_accuracy")
-        accuracy = accuracy.dropna()
-        if 0 in accuracy and len(accuracy.columns) > 1 and len(accuracy):
+    for where, accuracy in _attacked(evidence, "transfer_accuracy"):
+        if 0 in accuracy and len(accuracy.columns) > 1:
             gaps = -accuracy.drop(columns=0).sub(accuracy[0], axis=0)
             what = f"transfer-attack accuracy, dense less the worst of {gaps.shape[1]} levels"
             yield _over_units(where, what, gaps, THESE_IMAGES)
@@ -645,12 +611,9 @@ def own_over_transfer_attack(evidence: Evidence) -> Iterator[Estimate]:
     Yields:
         One estimate per task.
     """
-    for where, own in _attacked(evidence):
-        own = own.assign(gap=own["RA"] - own["transfer_accuracy"])
-        gaps = own.pivot_table(index="seed", columns="rounds", values="gap").dropna()
-        if len(gaps):
-            what = f"RA less transfer-attack accuracy, most of {gaps.shape[1]} networks"
-            yield _over_units(where, what, gaps, THESE_IMAGES)
+    for where, lead in _attacked(evidence, "lead"):
+        what = f"RA less transfer-attack accuracy, most of {lead.shape[1]} networks"
+        yield _over_units(where, what, lead, THESE_IMAGES)
 
 
 def widest_over_fat(evidence: Evidence, images: Pictures) -> Iterator[Estimate]:
@@ -690,8 +653,7 @@ def similarity(evidence: Evidence, gained: bool) -> Iterator[Estimate]:
     if evidence.pairs is None or evidence.pairs.empty:
         return
     pairs = evidence.pairs.astype({"sparsity": float})
-    sparsity = pairs["sparsity"]
-    example = pairs[(sparsity > EXAMPLE[0]) & (sparsity <= EXAMPLE[1])]
+    example = pairs[pairs["sparsity"].between(*EXAMPLE, inclusive="right")]
     levels = pd.concat([example.assign(level="example"), sparsest(pairs).assign(level="last")])
     found = levels.pivot_table(index="seed", columns=["level", "pair"], values="similarity")
     found = found.dropna()
@@ -702,65 +664,37 @@ def similarity(evidence: Evidence, gained: bool) -> Iterator[Estimate]:
     if gained:
         what = "relative similarity, the sparsest level less 73.8 %, pair that gains most"
         alike = found["last"] - alike
-    yield _over_units("", what, alike, MASKS)
+    yield _over_units("", what, pd.DataFrame(alike), MASKS)
 
 
-def _zero_shares(evidence: Evidence, blocks: dict[str, str]) -> pd.DataFrame:
-    """Shares of zero kernels above 1x1 in the sparsest masks.
+_BLOCKS = {"all": ["stem", "B1", "B2", "B3", "B4"], "front": ["B1", "B2"], "later": ["B3", "B4"]}
 
-    Rows are seeds, columns (pretraining, group of blocks); blocks names each block's group.
+
+def zero_kernels(
+    evidence: Evidence, high: Sequence[str], low: Sequence[str], what: str
+) -> Iterator[Estimate]:
+    """The largest share of zero kernels above 1x1 in the sparsest masks less that in others.
+
+    Args:
+        evidence: its zero kernels.
+        high: masks of a theta_p and which of their blocks: "STD all", "AT front" (B1, B2) or "AT
+            later" (B3, B4).
+        low: each of these is subtracted from each of the others, as far as both are there.
+        what: the contrast, in words.
+
+    Yields:
+        One estimate.
     """
     if evidence.kernels is None or evidence.kernels.empty:
-        return pd.DataFrame()
-    table = evidence.kernels
-    table = table[(table["kernel"] > 1) & (table["rounds"] == table["rounds"].max())]
-    table = table.assign(blocks=table["block"].map(blocks)).dropna(subset="blocks")
-    counts = table.groupby(["seed", "pretraining", "blocks"])[["zero", "kernels"]].sum()
-    shares = counts["zero"].astype(float) / counts["kernels"].astype(float)
-    return shares.unstack(["pretraining", "blocks"]).dropna()
-
-
-_ALL = {block: "all" for block in ("stem", "B1", "B2", "B3", "B4")}
-_HALVES = {"B1": "front", "B2": "front", "B3": "later", "B4": "later"}
-
-
-def zero_kernels_over(evidence: Evidence, pretraining: str, sign: int) -> Iterator[Estimate]:
-    """The most (sign 1) or least by which another theta_p's masks have more zero kernels.
-
-    Args:
-        evidence: what a study's records say.
-        pretraining: the one that the claim puts at one end.
-        sign: 1 if it shall have the most: the largest lead of another; -1 if the fewest: the
-            largest lead over another.
-
-    Yields:
-        An estimate for each task that has the records.
-    """
-    shares = _zero_shares(evidence, _ALL)
-    if pretraining not in shares or shares.shape[1] < 2:
         return
-    shares = shares.droplevel("blocks", axis="columns")
-    gaps = sign * shares.drop(columns=pretraining).sub(shares[pretraining], axis=0)
-    pair = f"another less {pretraining}" if sign > 0 else f"{pretraining} less another"
-    yield _over_units("", f"zero kernels above 1x1, sparsest masks, {pair}", gaps, MASKS)
-
-
-def zero_kernels_in(
-    evidence: Evidence, pretraining: str, more: str, fewer: str
-) -> Iterator[Estimate]:
-    """The share of zero kernels in one half of the residual blocks less that in the other.
-
-    Args:
-        evidence: what a study's records say.
-        pretraining: whose masks.
-        more: "front" (B1, B2) or "later" (B3, B4).
-        fewer: the other.
-
-    Yields:
-        An estimate for each task that has the records.
-    """
-    shares = _zero_shares(evidence, _HALVES)
-    if {(pretraining, more), (pretraining, fewer)} <= set(shares.columns):
-        gap = shares[pretraining, more] - shares[pretraining, fewer]
-        what = f"zero kernels above 1x1 of {pretraining}, {more} blocks less {fewer}"
-        yield _over_units("", what, pd.DataFrame({"gap": gap}), MASKS)
+    table = sparsest(evidence.kernels)
+    shares = {}
+    for blocks, names in _BLOCKS.items():
+        own = table[(table["kernel"] > 1) & table["block"].isin(names)]
+        counts = own.groupby(["pretraining", "seed"])[["zero", "kernels"]].sum().astype(float)
+        for pretraining, each in (counts["zero"] / counts["kernels"]).groupby("pretraining"):
+            shares[f"{pretraining} {blocks}"] = each.droplevel("pretraining")
+    pairs = [(a, b) for a in high for b in low if a in shares and b in shares]
+    gaps = pd.DataFrame({(a, b): shares[a] - shares[b] for a, b in pairs}).dropna()
+    if len(gaps):
+        yield _over_units("", what, gaps, MASKS)

@@ -18,13 +18,14 @@ accuracy is that of chance (its training collapsed) is no baseline.
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from dwlt_lib.analysis.statistics import CRITERIA, runs_by_cell
-from dwlt_lib.analysis.tables import GROUP, TOLERANCE, replicates, sparsities
+from dwlt_lib.analysis.tables import GROUP, TASK, TOLERANCE, replicates, sparsities
 
 Rule = Literal["one_std", "eq3"]
 Extreme = Literal["max", "prefix"]
@@ -36,6 +37,9 @@ READINGS = {"rule": get_args(Rule), "ddof": (0, 1), "extreme": EXTREMES}
 MEASURES = ("mean", "dense", "threshold", "difference", "status", "at_chance")
 """What `criteria` tells of each criterion."""
 
+DRAWS = 1000
+"""How often a study is repeated by `extreme_probabilities`."""
+
 CHANCE_STDS = 3
 """Within so many binomial standard deviations above chance, an accuracy is not told from chance."""
 
@@ -46,56 +50,17 @@ def _refuse_unknown_readings(**chosen: str | int) -> None:
             raise ValueError(f"{name}={value!r}: want one of {READINGS[name]}, see section 4.1")
 
 
-def _threshold(dense: np.ndarray, rule: Rule, ddof: int) -> np.ndarray | float:
+def _threshold(dense: np.ndarray | pd.Series, rule: Rule, ddof: int) -> np.ndarray | float:
     """The least mean accuracy that wins: mean(dense) - std(dense), or mean(dense) for "eq3".
 
-    dense: (..., seeds) accuracies. NaN where the standard deviation is undefined.
+    dense: (..., seeds) accuracies. NaN where one is, or the standard deviation is undefined.
     """
+    values = np.asarray(dense)
     if rule == "eq3":
-        return dense.mean(axis=-1)
-    if dense.shape[-1] <= ddof:
+        return values.mean(axis=-1)
+    if values.shape[-1] <= ddof:
         return np.nan
-    return dense.mean(axis=-1) - dense.std(axis=-1, ddof=ddof)
-
-
-def _compare(  # noqa: PLR0913 - a level, its baseline, and how they are read
-    level: dict[int, float],
-    dense: dict[int, float],
-    chance_bounds: dict[int, float],
-    seeds: set[int],
-    rule: Rule,
-    ddof: int,
-) -> tuple:
-    """What `MEASURES` names, of one level and its dense network by one criterion.
-
-    level, dense: {seed: accuracy}; chance_bounds: {seed of dense: accuracy up to which dense is at
-    chance}; seeds: those that the level should have. Dense may have more, and all of them count.
-    """
-    own = np.array([level.get(seed, np.nan) for seed in sorted(seeds)])
-    baseline = np.array([dense[seed] for seed in sorted(dense)])
-    at_chance = sum(accuracy <= chance_bounds[seed] for seed, accuracy in dense.items())
-    threshold = np.nan
-    if seeds <= dense.keys() and not np.isnan(baseline).any() and not at_chance:
-        threshold = _threshold(baseline, rule, ddof)
-    mean, dense_mean = (
-        values.mean() if len(values) else np.nan
-        for values in (own[~np.isnan(own)], baseline[~np.isnan(baseline)])
-    )
-    status = "miss"
-    if np.isnan(own).any() or np.isnan(threshold):
-        status = "unknown"
-    elif mean >= threshold - TOLERANCE:
-        status = "win"
-    return mean, dense_mean, threshold, mean - dense_mean, status, at_chance
-
-
-def _by_seed(transfers: pd.DataFrame, column: str) -> dict[tuple, dict[int, float]]:
-    """{(pretraining, method, dataset, fraction, rounds, regime): {seed: value of that column}}."""
-    cells: dict[tuple, dict[int, float]] = {}
-    columns = transfers[[*GROUP, "rounds", "regime", "seed", column]]
-    for *cell, seed, value in columns.itertuples(index=False, name=None):
-        cells.setdefault(tuple(cell), {})[seed] = value
-    return cells
+    return values.mean(axis=-1) - values.std(axis=-1, ddof=ddof)
 
 
 def criteria(table: pd.DataFrame, rule: Rule = "one_std", ddof: int = 1) -> pd.DataFrame:
@@ -136,32 +101,38 @@ def criteria(table: pd.DataFrame, rule: Rule = "one_std", ddof: int = 1) -> pd.D
     chance = transfers["chance"]
     chance_std = np.sqrt(chance * (1 - chance) / transfers["test_images"]).fillna(0.0)
     transfers = transfers.assign(chance_bound=chance + CHANCE_STDS * chance_std)
-    by_seed = {column: _by_seed(transfers, column) for column in ("SA", "RA", "chance_bound")}
-    seeds_of_curve = {key: set(seeds) for key, seeds in transfers.groupby(GROUP)["seed"]}
-    pruned = transfers[transfers["rounds"] > 0]
-    levels = pruned.groupby([*GROUP, "rounds"])["sparsity"].first().reset_index()
-    rows = []
-    for row in levels.to_dict("records"):
-        curve = tuple(row[column] for column in GROUP)
-        dense_curve = (row["pretraining"], "dense", row["dataset"], row["fraction"])
-        for name, (regime, metric) in CRITERIA.items():
-            dense = (*dense_curve, 0, regime)
-            found = _compare(
-                by_seed[metric].get((*curve, row["rounds"], regime), {}),
-                by_seed[metric].get(dense, {}),
-                by_seed["chance_bound"].get(dense, {}),
-                seeds_of_curve[curve],
-                rule,
-                ddof,
-            )
-            row |= {f"{name}_{key}": value for key, value in zip(MEASURES, found, strict=True)}
-        statuses = {row[f"{name}_status"] for name in CRITERIA}
-        row["double_win"] = "win" if statuses == {"win"} else "miss"
-        if "unknown" in statuses:
-            row["double_win"] = "unknown"
-        rows.append(row)
-    columns = [f"{name}_{measure}" for name in CRITERIA for measure in MEASURES]
-    return pd.DataFrame(rows, columns=[*GROUP, "rounds", "sparsity", *columns, "double_win"])
+    pruned, dense = transfers[transfers["rounds"] > 0], transfers[transfers["rounds"] == 0]
+    levels = pruned.groupby([*GROUP, "rounds"])[["sparsity"]].first()
+    seeds = pruned[[*GROUP, "seed"]].drop_duplicates()
+    keys = levels.reset_index()
+    curves, tasks = (pd.MultiIndex.from_frame(keys[names]) for names in (GROUP, TASK))
+    wanted = seeds.groupby(GROUP).size().reindex(curves).to_numpy()
+    statuses = []
+    for name, (regime, metric) in CRITERIA.items():
+        own = dense[dense["regime"] == regime]
+        own = own.assign(at_chance=(own[metric] <= own["chance_bound"]).astype(int))
+        baseline = own.groupby(TASK).agg(
+            dense=(metric, "mean"),
+            threshold=(metric, lambda accuracies: _threshold(accuracies, rule, ddof)),
+            at_chance=("at_chance", "sum"),
+        )
+        baseline = baseline.reindex(tasks).set_axis(levels.index)
+        at_chance = baseline["at_chance"].fillna(0).astype(int)
+        shared = seeds.merge(own[[*TASK, "seed"]]).groupby(GROUP).size().reindex(curves)
+        threshold = baseline["threshold"].where((shared.to_numpy() == wanted) & (at_chance == 0))
+        of_level = pruned[pruned["regime"] == regime].groupby([*GROUP, "rounds"])[metric]
+        mean = of_level.mean().reindex(levels.index)
+        is_known = (of_level.count().reindex(levels.index) == wanted) & threshold.notna()
+        status = np.where(mean >= threshold - TOLERANCE, "win", "miss")
+        status = np.where(is_known, status, "unknown")
+        statuses.append(status)
+        dense_mean = baseline["dense"]
+        measured = (mean, dense_mean, threshold, mean - dense_mean, status, at_chance)
+        columns = (f"{name}_{measure}" for measure in MEASURES)
+        levels = levels.assign(**dict(zip(columns, measured, strict=True)))
+    double_win = np.where((np.array(statuses) == "win").all(axis=0), "win", "miss")
+    double_win = np.where((np.array(statuses) == "unknown").any(axis=0), "unknown", double_win)
+    return levels.assign(double_win=double_win).reset_index()
 
 
 def chance_warnings(levels: pd.DataFrame) -> list[str]:
@@ -251,16 +222,24 @@ def _extreme_rounds(levels: pd.DataFrame, column: str, extreme: Extreme) -> int 
 
     levels: one curve's, in order of rounds; column: "double_win" or a criterion's status.
     """
-    largest_win = 0
-    one_is_unknown = False
-    for rounds, status in zip(levels["rounds"], levels[column], strict=True):
-        if status == "win":
-            largest_win = int(rounds)
-        elif status == "unknown":
-            one_is_unknown = True
-        if extreme == "prefix" and status != "win":
-            break
-    return None if one_is_unknown and largest_win == 0 else largest_win
+    if extreme == "prefix":
+        levels = levels.iloc[: leading(levels[column] == "win") + 1]
+    wins = levels.loc[levels[column] == "win", "rounds"]
+    if len(wins):
+        return int(wins.iloc[-1])
+    return None if (levels[column] == "unknown").any() else 0
+
+
+def leading(flags: Sequence[bool] | np.ndarray | pd.Series) -> int:
+    """How many entries are true before the first that is not.
+
+    Args:
+        flags: in order.
+
+    Returns:
+        Their number; all of them where none is false.
+    """
+    return int(np.cumprod(np.asarray(flags, dtype=int)).sum())
 
 
 def alternatives(table: pd.DataFrame) -> pd.DataFrame:
@@ -296,11 +275,7 @@ def alternatives(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def extreme_probabilities(
-    table: pd.DataFrame,
-    rule: Rule = "one_std",
-    ddof: int = 1,
-    extreme: Extreme = "max",
-    draws: int = 1000,
+    table: pd.DataFrame, rule: Rule = "one_std", ddof: int = 1, extreme: Extreme = "max"
 ) -> pd.DataFrame:
     """How sure an extreme is: where it would lie if all networks were trained again.
 
@@ -314,7 +289,6 @@ def extreme_probabilities(
         rule: as in `criteria`.
         ddof: as in `criteria`.
         extreme: as in `verdict`.
-        draws: how often the study is repeated.
 
     Returns:
         One row per (pretraining, method, dataset, fraction, rounds) that is the extreme in any
@@ -339,7 +313,7 @@ def extreme_probabilities(
             ]
         )
         again = {
-            cell: own.mean() + rng.choice(residuals, size=(draws, len(own)))
+            cell: own.mean() + rng.choice(residuals, size=(DRAWS, len(own)))
             for cell, own in values.items()
         }
         threshold = _threshold(again.pop(("dense", 0)), rule, ddof)
@@ -357,7 +331,7 @@ def extreme_probabilities(
         reached = np.where(won, np.array(ladder)[:, None], 0).max(axis=0)
         for rounds, count in zip(*np.unique(reached, return_counts=True), strict=True):
             row = dict(zip(GROUP, curve, strict=True))
-            rows.append(row | {"rounds": int(rounds), "probability": count / draws})
+            rows.append(row | {"rounds": int(rounds), "probability": count / DRAWS})
     return pd.DataFrame(rows, columns=[*GROUP, "rounds", "probability"])
 
 

@@ -230,12 +230,9 @@ def grid_around(coords: Tensor, points: int) -> tuple[Tensor, Tensor]:
     Returns:
         The coordinates of both axes, (points,) float64 each.
     """
-    axes = []
-    extent = coords.max(0).values - coords.min(0).values
-    room = extent.max().clamp_min(1e-12) / 4
-    for axis in (0, 1):
-        low, high = float(coords[:, axis].min() - room), float(coords[:, axis].max() + room)
-        step = (high - low) / (points - 1)
-        points_below_zero = round(-low / step)
-        axes.append((torch.arange(points, dtype=torch.float64) - points_below_zero) * step)
-    return axes[0], axes[1]
+    room = (coords.max(0).values - coords.min(0).values).max().clamp_min(1e-12) / 4
+    low, high = coords.min(0).values - room, coords.max(0).values + room
+    step = (high - low) / (points - 1)
+    points_below_zero = (-low / step).round()
+    grid = (torch.arange(points, dtype=torch.float64)[:, None] - points_below_zero) * step
+    return grid[:, 0], grid[:, 1]

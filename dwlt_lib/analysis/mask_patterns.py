@@ -15,6 +15,7 @@ import torch
 
 from dwlt_lib.analysis.tables import base_seeds
 from dwlt_lib.config.specs import TRANSPLANTED, Method, Pretraining
+from dwlt_lib.models.messages import describe_differences
 from dwlt_lib.models.tensors import Mask
 
 ORDER = {"pretraining": get_args(Pretraining), "method": get_args(Method)}
@@ -151,18 +152,13 @@ def similarity_table(
     """
     shared = "method" if between == "pretraining" else "pretraining"
     rows = []
-    for key, group in _with_sparsity(table).groupby([shared, "rounds", "seed"]):
+    table = table.reindex(columns=["id", "pretraining", "method", "rounds", "seed", "sparsity"])
+    for key, group in table.groupby([shared, "rounds", "seed"]):
         masks = {row[between]: load(row["id"]) for row in group.to_dict("records")}
         for p, q in combinations([name for name in ORDER[between] if name in masks], 2):
-            rows.append(
-                [
-                    *key,
-                    group["sparsity"].median(),
-                    f"{p} and {q}",
-                    relative_similarity(masks[p], masks[q]),
-                    chance_similarity(masks[p], masks[q]),
-                ]
-            )
+            similarity = relative_similarity(masks[p], masks[q])
+            chance = chance_similarity(masks[p], masks[q])
+            rows.append([*key, group["sparsity"].median(), f"{p} and {q}", similarity, chance])
     columns = [shared, "rounds", "seed", "sparsity", "pair", "similarity", "chance"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -182,7 +178,7 @@ def zero_kernel_table(table: pd.DataFrame, load: Callable[[str], Mask]) -> pd.Da
     columns = [*keys, *zero_kernels({}).columns]
     counts = [
         zero_kernels(load(row["id"])).assign(**{key: row[key] for key in keys})
-        for row in _with_sparsity(table).to_dict("records")
+        for row in table.reindex(columns=["id", *keys]).to_dict("records")
     ]
     if not counts:
         return pd.DataFrame(columns=columns)
@@ -191,17 +187,9 @@ def zero_kernel_table(table: pd.DataFrame, load: Callable[[str], Mask]) -> pd.Da
 
 def _paired_layers(a: Mask, b: Mask) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The layers of two masks of one architecture, as pairs."""
-    if a.keys() != b.keys():
-        raise ValueError(
-            f"layers {sorted(a.keys() ^ b.keys())} are in one mask only: want masks of one"
-            " architecture"
-        )
-    for name in a:
-        if a[name].shape != b[name].shape:
-            raise ValueError(
-                f"{name}: shapes {tuple(a[name].shape)} and {tuple(b[name].shape)}: want masks of"
-                " one architecture"
-            )
+    shapes_a, shapes_b = ({name: tuple(layer.shape) for name, layer in m.items()} for m in (a, b))
+    if differing := describe_differences(shapes_b, shapes_a):
+        raise ValueError(f"{differing}: want masks of one architecture")
     return [(a[name].bool(), b[name].bool()) for name in a]
 
 
@@ -231,8 +219,3 @@ def _side_by_side(layers: list[np.ndarray]) -> np.ma.MaskedArray:
         image[: len(layer), left : left + layer.shape[1]] = layer
         left += layer.shape[1] + gap
     return image
-
-
-def _with_sparsity(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a column sparsity, NaN where it has none."""
-    return table if "sparsity" in table.columns else table.assign(sparsity=np.nan)

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from dwlt_lib.analysis.tables import TASK
+
 LEVEL = 0.01
 """A sign is one at this level of a one-sided exact test."""
 BY_GRADIENTS = ("RA", "PGD-", "APGD-")
@@ -79,42 +81,38 @@ def signs(row: Mapping[Any, float], transfer: tuple[int, int] | None = None) -> 
     Args:
         row: of a table of robustness records, or a record's metrics: SA, images_used, chance,
             `numbers` and gradient_above_random, the share of images whose loss is higher along its
-            gradient than along random directions. What is missing or NaN is no sign.
+            gradient than along random directions. Square may be missing or NaN.
         transfer: `compare` of an attack through an unseen model, where there is one.
 
     Returns:
         Sentences "sign of ..." without a full stop; none where there is no sign.
     """
-    n = int(row["images_used"])
-    found = []
-    pairs = [("a transfer attack", "attacks by gradients", transfer or (0, 0))]
-    for one, other, first, second in (
-        ("Square", "attacks by gradients", "square_only", "gradients_only"),
-        ("one step", "many steps", "fgsm_only", "many_steps_only"),
+    n, found = int(row["images_used"]), []
+    square = row.get("square_only", np.nan), row.get("gradients_only", np.nan)
+    for one, other, (alone, rest) in (
+        ("a transfer attack", "attacks by gradients", transfer or (0, 0)),
+        ("Square", "attacks by gradients", square),
+        ("one step", "many steps", (row["fgsm_only"], row["many_steps_only"])),
     ):
-        if not np.isnan(row.get(first, np.nan)):
-            pairs.append((one, other, (int(row[first]), int(row[second]))))
-    for one, other, (alone, rest) in pairs:
         if _more(alone, alone + rest, 0.5):
             found.append(
-                f"sign of useless gradients ({one} breaks {alone:,} images that {other} do not,"
-                f" against {rest:,} the other way round)"
+                f"sign of useless gradients ({one} breaks {alone:,.0f} images that {other} do not,"
+                f" against {rest:,.0f} the other way round)"
             )
-    fgsm, broken = row.get("RA_fgsm", np.nan), row.get("many_steps_only", np.nan)
-    if fgsm > row["SA"] / 2 and _more(int(broken), round(fgsm * n), 0.5):
+    fgsm, broken = row["RA_fgsm"], row["many_steps_only"]
+    if fgsm > row["SA"] / 2 and _more(broken, fgsm * n, 0.5):
         found.append(
             f"sign of catastrophic overfitting (one step leaves {100 * fgsm:.1f} % of the images,"
             f" and of these many steps break {100 * broken / (fgsm * n):.0f} %)"
         )
-    grey = row.get("RA_grey", np.nan)
-    if not np.isnan(grey) and _more(round(grey * n), n, row["chance"]):
+    grey, above = row["RA_grey"], row["gradient_above_random"]
+    if _more(grey * n, n, row["chance"]):
         found.append(
             f"sign of an attack that fails (RA is {100 * grey:.1f} % at radius {GREY}, where all"
             f" images can be made the same grey and a constant answer has"
             f" {100 * row['chance']:.1f} %)"
         )
-    above = row.get("gradient_above_random", np.nan)
-    if not np.isnan(above) and not _more(round(above * n), n, 0.5):
+    if not _more(above * n, n, 0.5):
         found.append(
             "sign of gradients that point nowhere (the loss along them is above that along random"
             f" directions for {100 * above:.0f} % of the images)"
@@ -152,14 +150,12 @@ def of_networks(
         ticket = attack.upstream[0]
         if ticket in tickets and attack.has("outcomes.safetensors"):
             through_unseen[ticket] = compare(outcomes(ticket), outcomes(id)["transfer"])
-    rows = zip(table.to_dict("records"), tickets, strict=True)
-    found = [signs(row, through_unseen.get(ticket)) for row, ticket in rows]
-    for own, record in zip(found, records, strict=True):
-        if record.has(WARNINGS):
-            said = record.read(WARNINGS).decode().splitlines()
-            own += [
-                f"sign of an evaluation to doubt (AutoAttack: {line.rstrip('.')})" for line in said
-            ]
+    found = []
+    for row, record, ticket in zip(table.to_dict("records"), records, tickets, strict=True):
+        own = signs(row, through_unseen.get(ticket))
+        said = record.read(WARNINGS).decode().splitlines() if record.has(WARNINGS) else []
+        own += [f"sign of an evaluation to doubt (AutoAttack: {line.rstrip('.')})" for line in said]
+        found.append(own)
     borrowed = [ticket in through_unseen for ticket in tickets]
     return table.assign(signs=pd.Series(found, table.index), through_unseen=borrowed)
 
@@ -175,12 +171,10 @@ def by_curve(curves: pd.DataFrame, networks: pd.DataFrame) -> list[str]:
         For each row of `curves` "not tested", "no sign (3 networks)", or which signs there are;
         where a ticket of a curve was tested, its dense network counts, too.
     """
-    same = ["pretraining", "dataset", "fraction"]
     found = []
     for curve in curves.to_dict("records"):
-        own = networks[networks["method"].isin(["dense", curve["method"]])]
-        for column in same:
-            own = own[own[column] == curve[column]]
+        same_task = (networks[TASK] == [curve[column] for column in TASK]).all(axis="columns")
+        own = networks[same_task & networks["method"].isin(["dense", curve["method"]])]
         if (own["method"] == "dense").all():  # no ticket of the curve, or none at all
             found.append("not tested")
             continue
@@ -196,6 +190,8 @@ def by_curve(curves: pd.DataFrame, networks: pd.DataFrame) -> list[str]:
     return found
 
 
-def _more(count: int, total: int, share: float) -> bool:
-    """Whether `count` of `total` is more than that share, beyond chance."""
-    return total > 0 and bool(binomtest(count, total, share, "greater").pvalue < LEVEL)
+def _more(count: float, total: float, share: float) -> bool:
+    """Whether `count` of `total` is more than that share, beyond chance; of NaN it is not known."""
+    if not total > 0:
+        return False
+    return bool(binomtest(round(count), round(total), share, "greater").pvalue < LEVEL)

@@ -8,13 +8,14 @@ an outcome that more seeds or more test images would resolve.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from dwlt_lib.analysis import double_win, statistics
+from dwlt_lib.analysis.double_win import leading
 from dwlt_lib.analysis.statistics import CONFIDENCE, CRITERIA, STRONG, Difference, Outcomes
 from dwlt_lib.analysis.tables import GROUP, TASK
 from dwlt_lib.config.specs import Pretraining
@@ -174,26 +175,14 @@ def certified(levels: pd.DataFrame) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=[*GROUP, *columns, *map(_column, STATUSES)])
     found = found.astype({"at_least_rounds": "Int64", "below_rounds": "Int64"})
     random = found[found["method"] == "RP"].set_index(TASK)["at_least_sparsity"]
-    found = found.join(random.rename("shared_with_random"), on=TASK)
-    found["shared_with_random"] = found["shared_with_random"].mask(found["method"] == "RP")
+    shared = random.reindex(pd.MultiIndex.from_frame(found[TASK])).to_numpy()
+    found["shared_with_random"] = np.where(found["method"] == "RP", np.nan, shared)
     found["text"] = [_text(row) for row in found.to_dict("records")]
     return found
 
 
 def _column(status: str) -> str:
     return status.replace(" ", "_")
-
-
-def leading(flags: Sequence[bool] | pd.Series) -> int:
-    """How many entries are true before the first that is not.
-
-    Args:
-        flags: in order.
-
-    Returns:
-        Their number; all of them where none is false.
-    """
-    return int(np.cumprod(np.asarray(flags, dtype=int)).sum())
 
 
 def _text(row: dict) -> str:

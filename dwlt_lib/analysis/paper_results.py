@@ -1,33 +1,21 @@
 """Numbers that the paper states, to stand beside a study's own."""
 
-import pandas as pd
+from pathlib import Path
 
-PAPER_EXTREMES = {
-    ("STD", "IMP-ST", "cifar10"): 0.8926,
-    ("FAT", "IMP-ST", "cifar10"): 0.8926,
-    ("AT", "IMP-ST", "cifar10"): 0.9141,
-    ("STD", "IMP-ST", "cifar100"): 0.7379,
-    ("FAT", "IMP-ST", "cifar100"): 0.7903,
-    ("AT", "IMP-ST", "cifar100"): 0.8322,
-    ("STD", "IMP-ST", "svhn"): 0.0,
-    ("FAT", "IMP-ST", "svhn"): 0.7903,
-    ("AT", "IMP-ST", "svhn"): 0.9648,
-    ("AT", "IMP-AT", "cifar10"): 0.9141,
-    ("AT", "IMP-AT", "cifar100"): 0.8322,
-    ("AT", "OMP", "cifar10"): 0.8926,
-    ("AT", "OMP", "cifar100"): 0.7903,
-    ("AT", "RP", "cifar10"): 0.2,
-    ("AT", "RP", "cifar100"): 0.0,
+import pandas as pd
+import yaml
+
+_PAPER = yaml.safe_load(Path(__file__).with_name("paper_results.yaml").read_text(encoding="utf-8"))
+
+PAPER_EXTREMES: dict[tuple[str, str, str], float] = {
+    (pretraining, method, dataset): sparsity
+    for pretraining, method, dataset, sparsity in _PAPER["extremes"]
 }
 """{(pretraining, method, dataset): extreme double-win sparsity in [0, 1]} at full data (sections
-4.1 and 4.2). Section 4.1 contradicts itself on FAT, SVHN: 79.03 % in its first observation, 20.00 %
-in the range of its second."""
+4.1 and 4.2)."""
 
-PAPER_TABLE_A2 = {
-    0.0: (0.5554, 0.4711),
-    0.8926: (0.6279, 0.5600),
-    0.9313: (0.6009, 0.6005),
-    0.9560: (0.5649, 0.5085),
+PAPER_TABLE_A2: dict[float, tuple[float, float]] = {
+    sparsity: (transferred, own) for sparsity, transferred, own in _PAPER["table_A2"]
 }
 """{sparsity: (transfer-attack accuracy, robust accuracy)}, all in [0, 1], of (theta_AT, IMP-ST) on
 CIFAR-10 (Table A2, section A2)."""

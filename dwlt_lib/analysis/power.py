@@ -44,38 +44,33 @@ def proposals(
         ValueError: one line, as `tables.replicates`.
     """
     margins = margins or Margins()
-    metrics = [metric for _, metric in CRITERIA.values()]
-    found = 0
-    if len(table):
-        chances = chances_of(table)
-        images = differences(table, outcomes).groupby([*TASK, "criterion"])["image_se"].median()
-        for group, of_group in groupby(runs_by_cell(table), key=lambda found: found[0]):
-            of_group = {criterion: cells for _, criterion, cells in of_group}
-            if not of_group.keys() >= CRITERIA.keys():
-                continue
-            cells = [of_group[criterion] for criterion in CRITERIA]
-            noise = [fit_noise([runs.values for runs in own.values()]) for own in cells]
+    chances, found = chances_of(table), 0
+    images = differences(table, outcomes).groupby([*TASK, "criterion"])["image_se"].median()
+    for group, parts in groupby(runs_by_cell(table), key=lambda part: part[0]):
+        cells = {criterion: cells for _, criterion, cells in parts}
+        if not cells.keys() >= CRITERIA.keys():
+            continue
+        limits, sds, image_ses, levels = [], [], [], 1
+        for criterion, (_, metric) in CRITERIA.items():
+            own = cells[criterion]
+            noise = fit_noise([runs.values for runs in own.values()])
             # both parts: new seeds bring common luck, too
-            sds = [float(np.sqrt(own.residual / max(1 - own.rho, 1e-9))) for own in noise]
-            dense = [
-                own["dense", 0].values if ("dense", 0) in own else {0: np.nan} for own in cells
-            ]
-            limits = [
-                margin_of(margins, metric, np.mean(list(own.values())), chances.get(group[1], 0.0))
-                for metric, own in zip(metrics, dense, strict=True)
-            ]
-            if np.isnan([*sds, *limits]).any():
-                continue
-            levels = max(1, len({cell for cell in cells[-1] if cell[1] > 0}))
-            image_ses = [images.get((*group, criterion), 0.0) for criterion in CRITERIA]
-            name = f"theta_{group[0]}, {group[1]} {100 * group[2]:g} %"
-            yield f"{name}: {_proposal(levels, limits, sds, image_ses)}"
-            found += 1
+            sds.append(float(np.sqrt(noise.residual / max(1 - noise.rho, 1e-9))))
+            dense = own["dense", 0].values if ("dense", 0) in own else {0: np.nan}
+            mean, chance = float(np.mean(list(dense.values()))), chances.get(group[1], 0.0)
+            limits.append(margin_of(margins, metric, mean, chance))
+            image_ses.append(images.get((*group, criterion), 0.0))
+            levels = max(1, len({cell for cell in own if cell[1] > 0}))
+        if np.isnan([*sds, *limits]).any():
+            continue
+        name = f"theta_{group[0]}, {group[1]} {100 * group[2]:g} %"
+        yield f"{name}: {_proposal(levels, limits, sds, image_ses)}"
+        found += 1
     if not found and margins.relative:
         yield "no replicates yet; relative margins need the accuracies of dense networks: run those"
     elif not found:
         sds, nothing = [ASSUMED_SD] * len(CRITERIA), [0.0] * len(CRITERIA)
-        assumed = [margin_of(margins, metric, 1.0, 0.0) for metric in metrics]
+        assumed = [margin_of(margins, metric, 1.0, 0.0) for _, metric in CRITERIA.values()]
         text = _proposal(ASSUMED_LEVELS, assumed, sds, nothing)
         yield f"no replicates yet; with an assumed noise: {text}"
 

@@ -172,22 +172,19 @@ def paper_pass_rate(n: int, rng: np.random.Generator, studies: int = STUDIES) ->
     return float(passes.all(-1).mean())
 
 
-def simulate(
-    rng: np.random.Generator, studies: int = STUDIES, margins: Margins | None = None
-) -> pd.DataFrame:
+def simulate(rng: np.random.Generator, studies: int = STUDIES) -> pd.DataFrame:
     """Simulate studies and count how often the verdict is right.
 
     Args:
         rng: of all draws.
         studies: how many of each setting.
-        margins: of the verdict; None: the default of a study.
 
     Returns:
         One row per setting: truth (in words), n, n_dense, low_covers and high_covers (shares of the
         one-sided bounds, of all criteria, that hold the truth), interval_covers (both), matches,
         falls_short and undecided (shares of studies).
     """
-    margins = margins or Margins()
+    margins = Margins()
     limits = [margins.SA, margins.SA, margins.RA]
     base = Setting()
     proposed = proposed_seeds(base, limits)
@@ -207,13 +204,12 @@ def simulate(
         settings["equal, with the seeds that power asks for"] = replace(
             base, n=proposed[0], n_dense=proposed[1]
         )
-    return pd.DataFrame(
-        [
-            {"truth": truth, "n": setting.n, "n_dense": setting.n_dense}
-            | _rates(setting, limits, rng, studies)
-            for truth, setting in settings.items()
-        ]
-    )
+    rows = [
+        {"truth": truth, "n": setting.n, "n_dense": setting.n_dense}
+        | _rates(setting, limits, rng, studies)
+        for truth, setting in settings.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def _rates(
@@ -221,12 +217,12 @@ def _rates(
 ) -> dict[str, float]:
     """How often bounds hold the truth and what the verdict says, in one setting."""
     effects, margins = np.array(setting.effects), np.array(limits)
-    low, high, surely_high = np.empty((3, studies, len(CRITERIA)))
-    for i in range(studies):
-        for c in range(len(CRITERIA)):
-            found = simulated_difference(setting, c, rng)
-            low[i, c], high[i, c] = found.low(), found.high()
-            surely_high[i, c] = found.high(1 - (1 - CONFIDENCE) / len(CRITERIA))
+    surely = 1 - (1 - CONFIDENCE) / len(CRITERIA)
+    bounds = np.empty((studies, len(CRITERIA), 3))
+    for i, c in np.ndindex(studies, len(CRITERIA)):
+        found = simulated_difference(setting, c, rng)
+        bounds[i, c] = found.low(), found.high(), found.high(surely)
+    low, high, surely_high = np.moveaxis(bounds, -1, 0)
     matches = (low > -margins).all(axis=1)
     falls_short = (surely_high < -margins).any(axis=1)
     return {

@@ -11,14 +11,15 @@ tell little of one, and rho = s_b^2 / (s_b^2 + s_r^2) says how much pairing by s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri, stdtrit
 
-from dwlt_lib.analysis.tables import GROUP, RUN, TASK, base_seeds, replicates
+from dwlt_lib.analysis.tables import GROUP, TASK, replicates
 
 Outcomes = Mapping[str, Mapping[str, np.ndarray]]
 """{id of a transfer: {SA, RA or worst: which test images are right, bool (N,)}}, as
@@ -33,6 +34,8 @@ STRONG = {"AT_worst": ("AT", "worst")}
 CONFIDENCE = 0.95
 """Of each one-sided bound."""
 
+POWER = 0.8
+"""How often a ticket that is truly equal to dense shall be called `matches`."""
 
 MIN_PAIRED_DF = 5
 """Below so many degrees of freedom, seeds are not paired: Student's t costs more than it gains."""
@@ -288,67 +291,43 @@ def runs_by_cell(
     Raises:
         ValueError: one line, as `tables.replicates`.
     """
-    rows = replicates(table)
-    right = right_images(table, outcomes or {})
-    for group, own in rows.groupby(TASK):
+    groups: dict[tuple, dict[tuple, list[dict]]] = {}
+    for run in replicates(table).to_dict("records"):
+        cells = groups.setdefault(tuple(run[key] for key in TASK), {})
+        cells.setdefault((run["regime"], run["method"], run["rounds"]), []).append(run)
+    for group, own in sorted(groups.items()):
         for criterion, (regime, metric) in (CRITERIA | STRONG).items():
-            cells: dict[tuple[str, int], Runs] = {}
-            for cell, runs in own[own["regime"] == regime].groupby(["method", "rounds"]):
-                tested = {
-                    run["seed"]: right.get(tuple(run[key] for key in RUN), {})
-                    for run in runs.to_dict("records")
-                }
-                bits = {seed: found[metric] for seed, found in tested.items() if metric in found}
-                if len(bits) < len(tested):
-                    bits = {}
-                images = runs["test_images"].iloc[0]
-                if bits:
-                    images = len(next(iter(bits.values())))
-                if metric == "worst":
-                    values = {seed: float(own_bits.mean()) for seed, own_bits in bits.items()}
-                else:
-                    values = runs.set_index("seed")[metric].dropna().to_dict()
-                if values:
-                    cells[cell] = Runs(values, bits, float(images))
+            cells = {
+                (method, rounds): _runs(runs, outcomes or {}, metric)
+                for (each, method, rounds), runs in own.items()
+                if each == regime
+            }
+            cells = {cell: runs for cell, runs in cells.items() if runs.values}
             if cells:
                 yield group, criterion, cells
 
 
-def right_images(table: pd.DataFrame, outcomes: Outcomes) -> dict[tuple, dict[str, np.ndarray]]:
-    """The correctness per image of each row of `tables.replicates`.
-
-    Args:
-        table: transfers.
-        outcomes: of as many of them as have it.
-
-    Returns:
-        {`tables.RUN` of a run: {SA, RA or worst: (N,) in [0, 1]}}. Rows that share a seed are
-        averaged, as their accuracies are; worst is there where it says more than RA, since a
-        further attack was tried.
-    """
-    found: dict[tuple, list[Mapping[str, np.ndarray]]] = {}
-    for row in base_seeds(table).to_dict("records"):
-        if row.get("id") in outcomes:
-            method = row["method"] if row["rounds"] else "dense"
-            key = tuple((row | {"method": method})[column] for column in RUN)
-            found.setdefault(key, []).append(outcomes[row["id"]])
-    return {
-        key: {
-            metric: np.mean([own[metric] for own in runs], axis=0)
-            for metric in ("SA", "RA", "worst")
-            if all(metric in own for own in runs)
-            and (metric != "worst" or runs[0].keys() > {"SA", "RA", "worst"})
-        }
-        for key, runs in found.items()
-    }
+def _runs(rows: list[dict[Hashable, Any]], outcomes: Outcomes, metric: str) -> Runs:
+    """The runs of one cell; what was averaged in their accuracies is averaged in their bits."""
+    bits = {}
+    for row in rows:
+        known = [outcomes[id] for id in row["ids"] if id in outcomes]
+        if metric == "worst":  # it says more than RA only where a further attack was tried
+            known = [own for own in known if own.keys() > {"SA", "RA", "worst"}]
+        if known:
+            bits[row["seed"]] = np.mean([own[metric] for own in known], axis=0)
+    if len(bits) < len(rows):
+        bits = {}
+    if metric == "worst":
+        values = {seed: float(own.mean()) for seed, own in bits.items()}
+    else:
+        values = {row["seed"]: row[metric] for row in rows if not np.isnan(row[metric])}
+    images = [len(own) for own in bits.values()] or [rows[0]["test_images"]]
+    return Runs(values, bits, images[0])
 
 
 def bootstrap_bounds(
-    level: np.ndarray,
-    dense: np.ndarray,
-    rng: np.random.Generator,
-    draws: int = 1000,
-    confidence: float = CONFIDENCE,
+    level: np.ndarray, dense: np.ndarray, rng: np.random.Generator, draws: int = 1000
 ) -> tuple[float, float]:
     """One-sided bounds of a difference by resampling seeds and images (Owen 2007, pigeonhole).
 
@@ -360,7 +339,6 @@ def bootstrap_bounds(
         dense: (n_0, N) the same of dense.
         rng: of the draws.
         draws: how many.
-        confidence: of each bound.
 
     Returns:
         The lower and the upper bound.
@@ -371,7 +349,7 @@ def bootstrap_bounds(
     )
     images = rng.integers(level.shape[1], size=(draws, level.shape[1]))
     found = np.take_along_axis(of_level - of_dense, images, axis=1).mean(axis=1)
-    low, high = np.quantile(found, [1 - confidence, confidence])
+    low, high = np.quantile(found, [1 - CONFIDENCE, CONFIDENCE])
     return float(low), float(high)
 
 
@@ -404,41 +382,37 @@ def variance_components(table: pd.DataFrame) -> pd.DataFrame:
     """
     table = table.assign(**{c: table.get(c, 0) for c in SEED_COLUMNS})
     table = table.assign(method=table["method"].where(table["rounds"] > 0, "dense"))
+    columns = ["dataset", "fraction", "criterion", "source", "sd", "df"]
     rows = []
-    for (dataset, fraction), own in table.groupby(["dataset", "fraction"]):
+    for task, own in table.groupby(["dataset", "fraction"]):
         for criterion, (regime, metric) in CRITERIA.items():
             runs = own[(own["regime"] == regime) & own[metric].notna()]
-            if runs.empty:
-                continue
-            base = {"dataset": dataset, "fraction": fraction, "criterion": criterion}
-            for source, (sd, df) in _components(runs, metric).items():
-                rows.append({**base, "source": source, "sd": sd, "df": df})
-    return pd.DataFrame(rows, columns=["dataset", "fraction", "criterion", "source", "sd", "df"])
+            if len(runs):
+                found = _components(runs, metric)
+                rows += [(*task, criterion, source, *known) for source, known in found.items()]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _components(runs: pd.DataFrame, metric: str) -> dict[str, tuple[float, int]]:
     """{source: (standard deviation, degrees of freedom)} of one criterion."""
-    cell = ["pretraining", "method", "rounds"]
-    others = ["theta_seed", "mask_seed", "subset_seed"]
-    by_cell = runs.groupby([*cell, *others])[metric].agg(["mean", "var", "size"])
-    df = int((by_cell["size"] - 1).sum())
-    training = (by_cell["var"] * (by_cell["size"] - 1)).sum() / df if df else np.nan
-    cells = runs.groupby([*cell, *others])
+    *others, _ = SEED_COLUMNS
+    cell = ["pretraining", "method", "rounds", *others]
+    cells = runs.groupby(cell)
     noise = fit_noise([dict(zip(own["seed"], own[metric], strict=True)) for _, own in cells])
+    by_cell = cells[metric].agg(["mean", "var", "size"])
+    df = int((by_cell["size"] - 1).sum())
     found: dict[str, tuple[float, int]] = {}
     for column in others:
-        fixed = [*cell, *(other for other in others if other != column)]
-        groups = by_cell.groupby(fixed)
+        groups = by_cell.groupby([name for name in cell if name != column])
         own = groups.agg(var=("mean", "var"), count=("mean", "size"), size=("size", "mean"))
         own = own[own["count"] > 1]
         between = int((own["count"] - 1).sum())
+        found[SEED_COLUMNS[column]] = np.nan, 0
         if between and df:
-            excess = (
-                (own["var"] - noise.residual / own["size"]) * (own["count"] - 1)
-            ).sum() / between
-            found[SEED_COLUMNS[column]] = float(np.sqrt(max(excess, 0.0))), between
-        else:
-            found[SEED_COLUMNS[column]] = np.nan, 0
+            excess = (own["var"] - noise.residual / own["size"]) * (own["count"] - 1)
+            sd = np.sqrt(max(excess.sum() / between, 0.0))
+            found[SEED_COLUMNS[column]] = float(sd), between
+    training = (by_cell["var"] * (by_cell["size"] - 1)).sum() / df if df else np.nan
     found["training"] = float(np.sqrt(training)), df
     p, n = runs[metric].mean(), runs.get("test_images", pd.Series(np.nan, runs.index)).mean()
     found["images"] = float(np.sqrt(p * (1 - p) / n)), 0
@@ -446,11 +420,7 @@ def _components(runs: pd.DataFrame, metric: str) -> dict[str, tuple[float, int]]
 
 
 def seeds_needed(
-    levels: int,
-    margins: Sequence[float],
-    seed_sds: Sequence[float],
-    image_ses: Sequence[float],
-    power: float = 0.8,
+    levels: int, margins: Sequence[float], seed_sds: Sequence[float], image_ses: Sequence[float]
 ) -> tuple[int, int] | None:
     """The fewest seeds with which a ticket truly equal to dense is called `matches` often enough.
 
@@ -462,7 +432,6 @@ def seeds_needed(
         margins: one for each criterion, in [0, 1].
         seed_sds: standard deviations of accuracies over seeds, one for each criterion.
         image_ses: the images' parts of the standard errors, one for each criterion.
-        power: how often is often enough, in (0, 1).
 
     Returns:
         (n, n_dense); None if no n up to 50 will do, since the test images are too few.
@@ -475,7 +444,7 @@ def seeds_needed(
         se = np.hypot(seeds, images)
         with np.errstate(divide="ignore"):
             passes = ndtr(limits / se - stdtrit(df, CONFIDENCE))
-        if passes.prod() >= power:
+        if passes.prod() >= POWER:
             return n, n_dense
     return None
 

@@ -73,7 +73,8 @@ def sparsities(table: pd.DataFrame) -> dict[int, float]:
     rounds = table["rounds"].astype(int)
     recorded = table.get("sparsity", pd.Series(np.nan, table.index))
     medians = pd.to_numeric(recorded).groupby(rounds).median()
-    return {r: sparsity_of({"rounds": r, "sparsity": own}) for r, own in medians.items()}
+    levels = zip(medians.index.tolist(), medians, strict=True)
+    return {r: sparsity_of({"rounds": r, "sparsity": own}) for r, own in levels}
 
 
 def sparsity_of(row: Mapping[Hashable, Any]) -> float:
@@ -168,9 +169,9 @@ def replicates(table: pd.DataFrame) -> pd.DataFrame:
             commonest class of the test images), test_images (how many there are) and `SEEDS`.
 
     Returns:
-        The columns named. The sparsity is the level's: the median of its records, else 1 -
-        0.8^rounds; chance and test_images are NaN where the table has none. A NaN among the
-        averaged SA or RA stays NaN.
+        The columns named, and ids, the list of the records that were averaged. The sparsity is
+        the level's: the median of its records, else 1 - 0.8^rounds; chance and test_images are NaN
+        where the table has none. A NaN among the averaged SA or RA stays NaN.
 
     Raises:
         ValueError: one line, if a column is missing or occurs twice, a value is not allowed in its
@@ -183,11 +184,12 @@ def replicates(table: pd.DataFrame) -> pd.DataFrame:
         if (counts > 1).any():
             setting = _named(RUN, counts.index[counts > 1][0])
             raise ValueError(f"{setting}: two records for one setting; {_ONE_STUDY}")
-    table = table.reindex(columns=[*RUN, "SA", "RA", *OPTIONAL])
+    table = table.reindex(columns=[*RUN, "SA", "RA", *OPTIONAL, "id"])
     table["sparsity"] = _level_sparsity(table)
     by_seed = table.groupby(RUN)
     complete = by_seed[["SA", "RA"]].count().eq(by_seed.size(), axis=0)
     means = by_seed[["SA", "RA"]].mean().where(complete)
+    means["ids"] = by_seed["id"].agg(list)
     return means.join(by_seed[OPTIONAL].median()).reset_index()
 
 

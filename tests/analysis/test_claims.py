@@ -155,7 +155,7 @@ def test_holms_procedure_tests_each_claim_against_those_that_are_left():
         for effect in (0.09, 1.0)  # p is 0.036 and 0
     )
     assert [v for v, _ in claims._judge([(claim, weak)] * 3, 0.05)] == [OPEN] * 3
-    found = claims._judge([(claim, weak), (claim, strong), (claim, None)], 0.05)
+    found = claims._judge([(claim, weak), (claim, strong), (claim, contrasts.NOTHING)], 0.05)
     assert found == [(HOLDS, 0.05), (HOLDS, 0.025), (OPEN, 0.05)]
 
 

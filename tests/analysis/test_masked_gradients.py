@@ -53,9 +53,8 @@ def test_what_chance_may_do_is_no_sign():
     assert masked_gradients.signs({**SOUND, **within}, transfer=(20, 12)) == []
     (found,) = masked_gradients.signs(SOUND, transfer=(40, 12))
     assert "a transfer attack breaks 40 images" in found and "against 12" in found
-    old = {name: SOUND[name] for name in ("images_used", "chance", "SA")}
-    assert masked_gradients.signs(old) == []
-    assert masked_gradients.signs({**old, "RA_fgsm": np.nan, "square_only": np.nan}) == []
+    unknown = dict(square_only=np.nan, gradients_only=np.nan)
+    assert masked_gradients.signs({**SOUND, **unknown}) == []
 
 
 def test_only_images_that_are_right_as_they_are_are_compared():
