@@ -444,7 +444,7 @@ def _beyond_margin(
             for c, d in less.items()
         )
         what = f"{_level(row)}, dense less ticket and margin, worst of three criteria"
-        found[row["rounds"]] = Estimate(task.where, what, terms, row["n"], SEEDS)
+        found[row["rounds"]] = Estimate(task.where, what, terms, int(row["AT_RA_n_level"]), SEEDS)
     return found
 
 
@@ -491,20 +491,18 @@ def best_over_dense(evidence: Evidence, pretrainings: Sequence[str]) -> Iterator
         if terms:
             best = max(rows, key=lambda row: row["AT_RA_difference"])
             what = f"RA after AT less dense, best of {len(rows)} levels ({_level(best)})"
-            yield Estimate(task.where, what, terms, best["n"], SEEDS)
+            yield Estimate(task.where, what, terms, int(best["AT_RA_n_level"]), SEEDS)
 
 
 def _less_dense(
     evidence: Evidence, task: Task, curve: Curve, levels: Levels
 ) -> list[dict[Hashable, Any]]:
-    """The known levels of a curve on a task's data, with the number of their seeds as n."""
+    """The known levels of a curve on a task's data, of `noninferiority`."""
     table = evidence.levels
     same_curve = (table[GROUP] == [*curve, task.dataset, task.fraction]).all(axis="columns")
-    known = table["status"] != noninferiority.UNKNOWN
-    table = table[same_curve & known & table["sparsity"].between(*levels, inclusive="right")]
-    rows = table.to_dict("records")
-    trained = [row for row in rows if (*curve, row["rounds"]) in task.runs]
-    return [row | {"n": len(task.runs[*curve, row["rounds"]].values)} for row in trained]
+    known = (table["status"] != noninferiority.UNKNOWN) & table["AT_RA_difference"].notna()
+    chosen = same_curve & known & table["sparsity"].between(*levels, inclusive="right")
+    return table[chosen].to_dict("records")
 
 
 def _difference(row: Mapping[Hashable, Any], criterion: str) -> Difference:
@@ -640,12 +638,16 @@ def widest_over_fat(evidence: Evidence, images: Pictures) -> Iterator[Estimate]:
         yield _over_units("", what, pd.DataFrame(gaps), NETWORKS)
 
 
-def similarity(evidence: Evidence, gained: bool) -> Iterator[Estimate]:
-    """The similarity of the two pre-trainings whose masks are the most alike, at 73.79 %.
+def similarity(
+    evidence: Evidence, level: str, what: str, less: str | None = None
+) -> Iterator[Estimate]:
+    """The relative similarity of the pair of pre-trainings of which it is the largest.
 
     Args:
         evidence: its pairs of masks.
-        gained: instead, how much more alike masks are at the sparsest level than at 73.79 %.
+        level: "example" (73.79 %) or "last", the sparsest.
+        what: the contrast, in words.
+        less: the level whose similarity is subtracted.
 
     Yields:
         One estimate.
@@ -657,14 +659,9 @@ def similarity(evidence: Evidence, gained: bool) -> Iterator[Estimate]:
     levels = pd.concat([example.assign(level="example"), sparsest(pairs).assign(level="last")])
     found = levels.pivot_table(index="seed", columns=["level", "pair"], values="similarity")
     found = found.dropna()
-    if found.empty or "example" not in found:
-        return
-    what = "relative similarity at 73.8 %, most alike pair"
-    alike = found["example"]
-    if gained:
-        what = "relative similarity, the sparsest level less 73.8 %, pair that gains most"
-        alike = found["last"] - alike
-    yield _over_units("", what, pd.DataFrame(alike), MASKS)
+    if len(found) and "example" in found:
+        alike = found[level] - found[less] if less else found[level]
+        yield _over_units("", what, pd.DataFrame(alike), MASKS)
 
 
 _BLOCKS = {"all": ["stem", "B1", "B2", "B3", "B4"], "front": ["B1", "B2"], "later": ["B3", "B4"]}

@@ -204,13 +204,9 @@ def _extremes(levels: pd.DataFrame, extreme: Extreme) -> pd.DataFrame:
     for curve, own in levels.sort_values("rounds").groupby(GROUP):
         sparsity = dict(zip(own["rounds"], own["sparsity"], strict=True)) | {0: 0.0, None: np.nan}
         rounds = _extreme_rounds(own, "double_win", extreme)
-        alone = {c: sparsity[_extreme_rounds(own, f"{c}_status", extreme)] for c in CRITERIA}
-        rows.append(
-            dict(zip(GROUP, curve, strict=True))
-            | dict(extreme_rounds=rounds, extreme_sparsity=sparsity[rounds])
-            | alone
-            | dict(levels=len(own), unknown=(own["double_win"] == "unknown").sum())
-        )
+        alone = [sparsity[_extreme_rounds(own, f"{c}_status", extreme)] for c in CRITERIA]
+        unknown = (own["double_win"] == "unknown").sum()
+        rows.append([*curve, rounds, sparsity[rounds], *alone, len(own), unknown])
     numbers = ["extreme_rounds", "extreme_sparsity", *CRITERIA, "levels", "unknown"]
     types = dict.fromkeys(["fraction", "extreme_sparsity", *CRITERIA], "float")
     types |= {"extreme_rounds": "Int64", "levels": "int", "unknown": "int"}
@@ -330,8 +326,7 @@ def extreme_probabilities(
             won = np.logical_and.accumulate(won, axis=0)
         reached = np.where(won, np.array(ladder)[:, None], 0).max(axis=0)
         for rounds, count in zip(*np.unique(reached, return_counts=True), strict=True):
-            row = dict(zip(GROUP, curve, strict=True))
-            rows.append(row | {"rounds": int(rounds), "probability": count / DRAWS})
+            rows.append([*curve, int(rounds), count / DRAWS])
     return pd.DataFrame(rows, columns=[*GROUP, "rounds", "probability"])
 
 

@@ -24,7 +24,7 @@ from dwlt_lib.config.studies import Margins
 MATCHES, FALLS_SHORT, UNDECIDED, UNKNOWN = "matches", "falls short", "undecided", "unknown"
 STATUSES = (MATCHES, FALLS_SHORT, UNDECIDED, UNKNOWN)
 
-MEASURES = ("difference", "se", "df", "skewness", "low", "high")
+MEASURES = ("difference", "se", "df", "skewness", "low", "high", "n_level")
 """What is told of each criterion, of `statistics.differences`."""
 
 
@@ -56,17 +56,14 @@ def noninferiority(
         One row per (pretraining, method, dataset, fraction, rounds > 0): sparsity; for each
         criterion c (ST_SA, AT_SA, AT_RA and, where further attacks were tried, AT_worst, which has
         no part in the verdict): c_difference, c_se, c_df, c_skewness, c_low, c_high (one-sided
-        bounds at `confidence`), c_margin and c_status; and status.
+        bounds at `confidence`), c_n_level (seeds), c_margin and c_status; and status.
 
     Raises:
         ValueError: one line, as `tables.replicates`.
     """
     margins = margins or Margins()
     found = statistics.differences(table, outcomes, confidence)
-    by_level = {
-        tuple(row[column] for column in [*GROUP, "rounds", "criterion"]): row
-        for row in found.to_dict("records")
-    }
+    by_level = found.set_index([*GROUP, "rounds", "criterion"]).to_dict("index")
     nothing = dict.fromkeys(MEASURES, np.nan)
     chances = chances_of(table)
     rows = []
@@ -100,8 +97,7 @@ def chances_of(table: pd.DataFrame) -> dict[str, float]:
     """
     if "chance" not in table.columns or table.empty:
         return {}
-    chances = table.groupby("dataset")["chance"].median().fillna(0.0)
-    return {str(dataset): float(chance) for dataset, chance in chances.items()}
+    return table.groupby("dataset")["chance"].median().fillna(0.0).to_dict()
 
 
 def margin_of(margins: Margins, metric: str, dense: float, chance: float) -> float:
@@ -166,23 +162,18 @@ def certified(levels: pd.DataFrame) -> pd.DataFrame:
         rounds, sparsity = [0, *own["rounds"], None], [0.0, *own["sparsity"], np.nan]
         last = leading(status == MATCHES)
         first = len(own) + 1 - leading(status[::-1] == FALLS_SHORT)
-        row = dict(zip(GROUP, curve, strict=True))
-        row |= {"at_least_rounds": rounds[last], "at_least_sparsity": sparsity[last]}
-        row |= {"below_rounds": rounds[first], "below_sparsity": sparsity[first]}
-        row |= {"levels": len(own)}
-        rows.append(row | {_column(one): int((status == one).sum()) for one in STATUSES})
+        counts = [(status == one).sum() for one in STATUSES]
+        bounds = [rounds[last], sparsity[last], rounds[first], sparsity[first]]
+        rows.append([*curve, *bounds, len(own), *counts])
     columns = ["at_least_rounds", "at_least_sparsity", "below_rounds", "below_sparsity", "levels"]
-    found = pd.DataFrame(rows, columns=[*GROUP, *columns, *map(_column, STATUSES)])
+    columns += [status.replace(" ", "_") for status in STATUSES]
+    found = pd.DataFrame(rows, columns=[*GROUP, *columns])
     found = found.astype({"at_least_rounds": "Int64", "below_rounds": "Int64"})
     random = found[found["method"] == "RP"].set_index(TASK)["at_least_sparsity"]
     shared = random.reindex(pd.MultiIndex.from_frame(found[TASK])).to_numpy()
     found["shared_with_random"] = np.where(found["method"] == "RP", np.nan, shared)
     found["text"] = [_text(row) for row in found.to_dict("records")]
     return found
-
-
-def _column(status: str) -> str:
-    return status.replace(" ", "_")
 
 
 def _text(row: dict) -> str:

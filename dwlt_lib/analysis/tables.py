@@ -209,16 +209,13 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"columns {repeated} occur twice: want each once")
     for column in NUMBERS:
         if column in table.columns:
-            table[column] = _as_numbers(table[column], column)
+            table[column] = _as_numbers(table[column])
     table = table.astype({"rounds": int, "seed": int})
     table["method"] = table["method"].astype(object).mask(table["rounds"] == 0, "dense")
     for column in ("pretraining", "method", "dataset", "regime"):
         table[column] = table[column].astype(object)
-        values = [value for value in table[column] if not isinstance(value, str)]
-        if values:
-            raise ValueError(
-                f"{column} {values[0]} in {len(values)} of {len(table)} rows: want a name"
-            )
+        is_name = np.array([isinstance(value, str) for value in table[column]], bool)
+        _refuse(table[column], ~is_name, "a name")
     pruned = table.loc[(table["method"] == "dense") & (table["rounds"] > 0), "rounds"]
     if len(pruned):
         raise ValueError(
@@ -228,22 +225,25 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _as_numbers(values: pd.Series, column: str) -> pd.Series:
+def _as_numbers(values: pd.Series) -> pd.Series:
     """A column as floats; a value that is not allowed there is refused in one line."""
-    expected, is_allowed = NUMBERS[column]
+    expected, is_allowed = NUMBERS[str(values.name)]
     is_number = np.array([not isinstance(v, str | bool | np.bool_) for v in values], bool)
     parsed = pd.to_numeric(values.where(is_number), errors="coerce").astype("Float64")
     numbers = pd.Series(parsed.to_numpy(float, na_value=np.nan), values.index)
     with np.errstate(invalid="ignore"):
-        valid = np.where(values.isna(), column not in NEVER_MISSING, is_allowed(numbers))
-    bad = ~is_number | ~valid
-    if bad.any():
-        value = values[bad].iloc[0]
-        shown = f"{value!r} (text)" if isinstance(value, str) else f"{value}"
-        raise ValueError(
-            f"{column} {shown} in {int(bad.sum())} of {len(values)} rows: want {expected}"
-        )
+        valid = np.where(values.isna(), values.name not in NEVER_MISSING, is_allowed(numbers))
+    _refuse(values, ~is_number | ~valid, expected)
     return numbers
+
+
+def _refuse(values: pd.Series, is_bad: np.ndarray, expected: str) -> None:
+    """Raises ValueError with the first bad value of a column, if there is one."""
+    if is_bad.any():
+        value = values[is_bad].iloc[0]
+        shown = f"{value!r} (text)" if isinstance(value, str) else f"{value}"
+        rows = f"in {is_bad.sum()} of {len(values)} rows"
+        raise ValueError(f"{values.name} {shown} {rows}: want {expected}")
 
 
 def _level_sparsity(table: pd.DataFrame) -> pd.Series:
