@@ -236,7 +236,7 @@ class Task:
         """The mean of some levels of a curve less that of others, or of another curve's.
 
         Args:
-            what: it is that is compared, in words.
+            what: the contrast, in words.
             high: a curve, and the (rounds, units) accuracies over which the mean is taken.
             low: the same of the mean that is subtracted, with the same units.
             noise: the variance of one unit's contrast, and its degrees of freedom. Those of the

@@ -97,7 +97,8 @@ def chances_of(table: pd.DataFrame) -> dict[str, float]:
     """
     if "chance" not in table.columns or table.empty:
         return {}
-    return table.groupby("dataset")["chance"].median().fillna(0.0).to_dict()
+    chances = table.groupby("dataset")["chance"].median().fillna(0.0)
+    return {str(dataset): chance for dataset, chance in chances.items()}
 
 
 def margin_of(margins: Margins, metric: str, dense: float, chance: float) -> float:

@@ -4,7 +4,7 @@ A table of transfers has one row per record (`records.table("transfer")`). A *le
 of the network, counted in pruning rounds; the level with 0 rounds is the dense network.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,31 +33,21 @@ SEEDS = ["theta_seed", "subset_seed", "mask_seed"]
 OPTIONAL = ["sparsity", "chance", "test_images"]
 _ONE_STUDY = "want one study: records.table('transfer', study=...)"
 
+WHOLE = ["rounds", "seed", *SEEDS]
+"""Columns of whole numbers."""
 
-def _is_whole_number(values: pd.Series) -> pd.Series:
-    return (values >= 0) & (values < 2**53) & (values % 1 == 0)
-
-
-def _is_share(values: pd.Series) -> pd.Series:
-    return (values >= -TOLERANCE) & (values <= 1 + TOLERANCE)
-
-
-_WHOLE_NUMBER = ("a whole number, 0 or more", _is_whole_number)
-_ACCURACY = ("an accuracy as a fraction in [0, 1], not in percent", _is_share)
-NUMBERS: dict[str, tuple[str, Callable[[pd.Series], pd.Series]]] = {
-    "rounds": _WHOLE_NUMBER,
-    "seed": _WHOLE_NUMBER,
-    **dict.fromkeys(SEEDS, _WHOLE_NUMBER),
-    "fraction": ("a share of the images in (0, 1]", lambda v: (v > 0) & (v <= 1)),
-    "SA": _ACCURACY,
-    "RA": _ACCURACY,
-    "sparsity": ("a share of the weights in [0, 1]", _is_share),
-    "chance": _ACCURACY,
-    "test_images": ("a number of images, 1 or more", lambda v: (v >= 1) & (v < np.inf)),
+NUMBERS = {
+    **dict.fromkeys(WHOLE, ("a whole number, 0 or more", 0, 2**53)),
+    "fraction": ("a share of the images in (0, 1]", 1e-6, 1),
+    "SA": ("an accuracy as a fraction in [0, 1], not in percent", 0, 1),
+    "RA": ("an accuracy as a fraction in [0, 1], not in percent", 0, 1),
+    "chance": ("an accuracy as a fraction in [0, 1], not in percent", 0, 1),
+    "sparsity": ("a share of the weights in [0, 1]", 0, 1),
+    "test_images": ("a number of images, 1 or more", 1, 2**53),
 }
-"""What each column of numbers may hold, in words and as a test."""
+"""What each column of numbers may hold: in words, the least and the most."""
 
-NEVER_MISSING = ("rounds", "seed", "fraction")
+NEVER_MISSING = ["rounds", "seed", "fraction"]
 
 
 def sparsities(table: pd.DataFrame) -> dict[int, float]:
@@ -227,13 +217,16 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
 
 def _as_numbers(values: pd.Series) -> pd.Series:
     """A column as floats; a value that is not allowed there is refused in one line."""
-    expected, is_allowed = NUMBERS[str(values.name)]
+    name = str(values.name)
+    expected, least, most = NUMBERS[name]
     is_number = np.array([not isinstance(v, str | bool | np.bool_) for v in values], bool)
     parsed = pd.to_numeric(values.where(is_number), errors="coerce").astype("Float64")
     numbers = pd.Series(parsed.to_numpy(float, na_value=np.nan), values.index)
-    with np.errstate(invalid="ignore"):
-        valid = np.where(values.isna(), values.name not in NEVER_MISSING, is_allowed(numbers))
-    _refuse(values, ~is_number | ~valid, expected)
+    is_valid = numbers.between(least - TOLERANCE, most + TOLERANCE)
+    if name in WHOLE:
+        is_valid &= numbers == numbers.round()
+    is_allowed = np.where(values.isna(), name not in NEVER_MISSING, is_valid)
+    _refuse(values, ~is_number | ~is_allowed, expected)
     return numbers
 
 
