@@ -39,8 +39,7 @@ def perturb(
 
     Raises:
         ValueError: one line, before anything is attacked (see `pgd.check`). The check reads values,
-            so it waits for a GPU and cannot be captured in a CUDA graph, as
-            `pgd.perturb_unchecked` can.
+            for which it waits for a GPU.
     """
     pgd.check(model, x, y)
     if start is not None:

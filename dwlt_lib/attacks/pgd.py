@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -33,9 +33,8 @@ def perturb_unchecked(
     several restarts each image keeps its worst outcome: the first last iterate that is
     misclassified, after which it is attacked no further, else the one of the largest loss.
 
-    Nothing is checked, and with one start no value is read: for a training step, which may be under
-    capture in a CUDA graph, and for the batches of an evaluation, which checks all of its images at
-    once.
+    Nothing is checked: for a training step, and for the batches of an evaluation, which checks all
+    of its images at once.
 
     Args:
         model: as for `adversaries.perturb`, as all that follows.
@@ -215,15 +214,45 @@ def image_gradient(model: nn.Module, x: Tensor, y: Tensor, precision: str = "fp3
         A tensor of x's shape and type.
     """
     image = x.detach().requires_grad_(True)
-    bf16 = precision == "bf16"
     with torch.enable_grad():
-        # a cache of weights in bf16 may not outlive a captured CUDA graph
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            logits = model(image)
-        if logits.dtype != torch.float64:
-            logits = logits.float()
-        loss = F.cross_entropy(logits, y, reduction="sum")
+        loss = F.cross_entropy(logits_in(model, image, precision), y, reduction="sum")
     return torch.autograd.grad(loss, image)[0]
+
+
+def logits_in(model: nn.Module, x: Tensor, precision: str) -> Tensor:
+    """f(x), computed in a number format; the loss of it is float32 (or float64) in any case.
+
+    Args:
+        model: the network.
+        x: images (B,C,H,W) in [0,1].
+        precision: fp32, or bf16 for the network under autocast.
+
+    Returns:
+        Logits (B,K), float.
+    """
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits = model(x)
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+@contextmanager
+def frozen(weights: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Compute no gradient of these weights for a while.
+
+    Args:
+        weights: parameters; those that were frozen before stay so.
+
+    Yields:
+        Nothing.
+    """
+    trainable = [weight for weight in weights if weight.requires_grad]
+    try:
+        for weight in trainable:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in trainable:
+            weight.requires_grad_(True)
 
 
 @contextmanager
@@ -241,16 +270,10 @@ def network_under_attack(model: nn.Module, bn: str = "train") -> Iterator[nn.Mod
         A network with the model's logits.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    trainable = [weight for weight in model.parameters() if weight.requires_grad]
     # whatever the caller's mode: autograd takes no tensor that inference mode has made
-    with torch.inference_mode(False), eval_mode(*(norms if bn == "eval" else ())):
-        try:
-            for weight in trainable:
-                weight.requires_grad_(False)
-            yield model if any(norm.training for norm in norms) else fuse_batchnorm(model)
-        finally:
-            for weight in trainable:
-                weight.requires_grad_(True)
+    in_eval_mode = norms if bn == "eval" else []
+    with torch.inference_mode(False), eval_mode(*in_eval_mode), frozen(model.parameters()):
+        yield model if any(norm.training for norm in norms) else fuse_batchnorm(model)
 
 
 def fuse_batchnorm(model: nn.Module) -> nn.Module:

@@ -174,15 +174,14 @@ def training_steps(on: BenchmarkCase, steps: int) -> Iterator[Variant]:
     yield _compared("authors' step, fp32", _authors_step(on), steps)
     if on.x.is_cuda:
         yield _compared("authors' step, TF32", _authors_step(on), steps, tf32=True)
-    pool = torch.cuda.graph_pool_handle() if on.x.is_cuda else None
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     for precision in precisions:
-        run = _own_step(on, precision, "train", pool)
+        run = _own_step(on, precision, "train")
         yield _compared(f"ours, exact, {precision}", run, steps)
     if steps:
         for precision in precisions:
             name = f"ours, eval-mode BatchNorm in the attack, {precision}"
-            run = _own_step(on, precision, "eval", pool)
+            run = _own_step(on, precision, "eval")
             yield _compared(name, run, steps, same=False)
 
 
@@ -208,21 +207,17 @@ def _authors_step(on: BenchmarkCase) -> Run:
     return run
 
 
-def _own_step(on: BenchmarkCase, precision: Precision, bn: BatchNormMode, pool: Any) -> Run:
-    """This code's step. pool: the memory that captured CUDA graphs share, or None."""
-    model, steppers = deepcopy(on.model), {}
+def _own_step(on: BenchmarkCase, precision: Precision, bn: BatchNormMode) -> Run:
+    model = deepcopy(on.model)
     masked_parameters, optimiser = trainer.masked(model, on.m), _sgd(model, fused=True)
-    if on.x.is_cuda:  # a captured graph reads the rate from memory
-        group = optimiser.param_groups[0]
-        group["lr"] = torch.tensor(group["lr"], device=on.x.device)
 
     def run(steps: int) -> Result:
-        if steps not in steppers:
-            attack = pgd.PGD(EPS, ALPHA, steps, precision=precision, bn=bn) if steps else None
-            steppers[steps] = trainer.stepper(
-                model, masked_parameters, optimiser, attack, len(on.x), precision, pool=pool
-            )
-        moved, loss = steppers[steps](on.x, on.y, None, on.start)
+        moved = on.x
+        if steps:
+            attack = pgd.PGD(EPS, ALPHA, steps, precision=precision, bn=bn)
+            moved = pgd.perturb_unchecked(model, on.x, on.y, attack, None, on.start)
+        given = (model, masked_parameters, optimiser, moved, on.y)
+        loss = trainer.step(*given, attack=None, rng=None, precision=precision)
         return moved - on.x, loss.item()
 
     return run

@@ -183,7 +183,7 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> Speeds:
         }[kind.task]
         run = next(one.run for one in variants if one.name == timed(kind)[-1])
         if device == "cuda":
-            run()  # captures its graph
+            run()  # the first one loads kernels
         best, began = math.inf, time.perf_counter()
         while best == math.inf or time.perf_counter() - began < seconds:
             start = clock()

@@ -345,13 +345,13 @@ def test_rounding_is_no_fault_and_a_network_without_logits_is_one():
 
 
 def test_a_training_step_and_an_evaluations_batches_read_no_value_of_their_images(monkeypatch):
-    """Reading one would wait for a GPU and cannot be captured; an evaluation checks once."""
+    """Reading one would wait for a GPU; an evaluation checks once."""
     model, (x, y) = small_net(), batch(accuracy.BATCH + 5)
     calls, real = [], pgd.check
     monkeypatch.setattr(pgd, "check", lambda *given: calls.append(given) or real(*given))
     monkeypatch.setattr(accuracy, "check", pgd.check)
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
-    trainer.step(model.train(), ([], []), optimiser, x[:8], y[:8], PGD(0.1, 0.05, 1), rng())
+    trainer.step(model.train(), [], optimiser, x[:8], y[:8], PGD(0.1, 0.05, 1), rng())
     assert calls == []
     accuracy.robust_accuracy(model, x, y, PGD(0.1, 0.05, 1), rng())
     assert len(calls) == 1
