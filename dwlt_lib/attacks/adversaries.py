@@ -45,6 +45,8 @@ def perturb(
     if start is not None:
         if not isinstance(attack, PGD):
             raise ValueError(f"start with {attack}: want it for PGD alone")
+        if start.shape != x.shape:
+            raise ValueError(f"start {tuple(start.shape)}: want the shape of x, {tuple(x.shape)}")
         if not bool(start.isfinite().all()):
             raise ValueError("start holds a NaN or an infinity: want a finite first delta")
         return pgd.perturb_unchecked(model, x, y, attack, rng, start)

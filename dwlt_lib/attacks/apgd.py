@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dwlt_lib.attacks.pgd import ball, network_under_attack, uniform_delta
 from dwlt_lib.config.recipes import APGD
-
-Loss = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
-"""(logits (B,K), classes (B,), target classes (B,) or None) -> losses (B,), which rise with
-success."""
 
 MOMENTUM = 0.75  # weight of the new direction, alpha in the paper
 IMPROVING = 0.75  # the share of steps that must raise the loss, rho in the paper
@@ -45,14 +39,8 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: APGD, rng: torch.Gen
             for _ in range(attack.restarts):
                 if len(remaining) == 0:
                     return adversarial
-                moved, fooled = _ascend(
-                    network,
-                    x[remaining],
-                    y[remaining],
-                    None if target is None else target[remaining],
-                    attack,
-                    rng,
-                )
+                aim = None if target is None else target[remaining]
+                moved, fooled = _ascend(network, x[remaining], y[remaining], aim, attack, rng)
                 adversarial[remaining] = moved
                 remaining = remaining[~fooled]
     return adversarial
@@ -105,13 +93,6 @@ def dlr(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
     return (other - own) / (ordered[:, 0] - ordered[:, 2:needed].mean(1) + 1e-12)
 
 
-def _cross_entropy(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
-    return F.cross_entropy(logits, y, reduction="none")
-
-
-LOSSES: dict[str, Loss] = {"CE": _cross_entropy, "DLR": dlr}
-
-
 def _ascend(
     network: nn.Module,
     x: Tensor,
@@ -132,7 +113,10 @@ def _ascend(
         images = images.detach().requires_grad_(True)
         with torch.enable_grad():
             logits = network(images)
-            loss = LOSSES[attack.loss](logits, y, target)
+            if attack.loss == "DLR":
+                loss = dlr(logits, y, target)
+            else:
+                loss = F.cross_entropy(logits, y, reduction="none")
         (gradient,) = torch.autograd.grad(loss.sum(), images)
         return loss.detach(), gradient, logits.argmax(1) != y
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -10,8 +9,8 @@ import torch
 import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dwlt_lib.config.recipes import PGD
 
@@ -48,20 +47,19 @@ def perturb_unchecked(
         Images (B,C,H,W) within eps of x and within [0,1]: the last iterate.
     """
     x = x.detach()
-    worst = _last_iterate(model, x, y, attack, _start(x, attack, rng, start))
     if attack.restarts == 1:
-        return worst
-    wrong, loss = _outcome(model, worst, y)
-    for _ in range(attack.restarts - 1):
-        begin, rest = _start(x, attack, rng, start), (~wrong).nonzero().squeeze(1)
-        if len(rest) == 0:
+        return _last_iterate(model, x, y, attack, first_iterate(x, attack, rng, start))
+    worst, largest = x.clone(), x.new_full((len(x),), -torch.inf)
+    remaining = torch.arange(len(x), device=x.device)
+    for _ in range(attack.restarts):
+        begin = first_iterate(x, attack, rng, start)
+        if len(remaining) == 0:
             break
-        moved = _last_iterate(model, x[rest], y[rest], attack, begin[rest])
-        now_wrong, now_loss = _outcome(model, moved, y[rest])
-        worse = now_wrong | (now_loss > loss[rest])
-        worst[rest] = torch.where(worse[:, None, None, None], moved, worst[rest])
-        loss[rest] = torch.where(worse, now_loss, loss[rest])
-        wrong[rest] = now_wrong
+        moved = _last_iterate(model, x[remaining], y[remaining], attack, begin[remaining])
+        wrong, loss = _outcome(model, moved, y[remaining])
+        worse = wrong | (loss > largest[remaining])
+        worst[remaining[worse]], largest[remaining[worse]] = moved[worse], loss[worse]
+        remaining = remaining[~wrong]
     return worst
 
 
@@ -72,9 +70,35 @@ def _last_iterate(
     with network_under_attack(model, attack.bn) as network:
         adversarial = torch.clamp(adversarial, low, high)
         for _ in range(attack.steps):
-            gradient = image_gradient(network, adversarial, y, attack.precision)
-            adversarial = torch.clamp(adversarial + attack.alpha * gradient.sign(), low, high)
+            adversarial = _step(network, adversarial, y, attack, low, high)
     return adversarial
+
+
+def _step(
+    network: nn.Module, images: Tensor, y: Tensor, attack: PGD, low: Tensor, high: Tensor
+) -> Tensor:
+    """One step: x <- clip(x + alpha * sign(gradient))."""
+    gradient = image_gradient(network, images, y, attack.precision)
+    return torch.clamp(images + attack.alpha * gradient.sign(), low, high)
+
+
+def first_iterate(
+    x: Tensor, attack: PGD, rng: torch.Generator | None, start: Tensor | None = None
+) -> Tensor:
+    """Where PGD starts: x + delta, with a random delta, a given one or none; not yet clipped.
+
+    Args:
+        x: images (B,C,H,W).
+        attack: eps, and whether the start is random.
+        rng: where the random delta is drawn from.
+        start: a delta of x's shape, in place of the random one.
+
+    Returns:
+        Images (B,C,H,W).
+    """
+    if start is not None:
+        return x + start.detach()
+    return x + uniform_delta(x, attack.eps, rng) if attack.random_start else x
 
 
 def ball(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -136,21 +160,16 @@ def check(model: nn.Module, x: Tensor, y: Tensor) -> None:
 
 
 @contextmanager
-def eval_mode(*models: nn.Module | None) -> Iterator[None]:
+def eval_mode(*models: nn.Module) -> Iterator[None]:
     """Models in eval mode for a while; each module's own mode is restored afterwards.
 
     Args:
-        models: networks or single modules; None is passed over.
+        models: networks or single modules.
 
     Yields:
         Nothing.
     """
-    modes = [
-        (module, module.training)
-        for model in models
-        if model is not None
-        for module in model.modules()
-    ]
+    modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         for module, _ in modes:
             module.training = False
@@ -181,21 +200,20 @@ def correct_at_every_step(
     x = x.detach()
     low, high = ball(x, attack.eps)
     correct = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    remaining = torch.arange(len(x), device=x.device)
     with network_under_attack(model, attack.bn) as network:
         for _ in range(attack.restarts):
-            adversarial = _start(x, attack, rng, None).clamp_(low, high)
-            for step in range(attack.steps + 1):
-                remaining = correct.nonzero().squeeze(1)
-                with torch.no_grad():
-                    predicted = model(adversarial[remaining]).argmax(1)
-                correct[remaining] = predicted == y[remaining]
-                remaining = correct.nonzero().squeeze(1)
-                if step == attack.steps or len(remaining) == 0:
+            adversarial = torch.clamp(first_iterate(x, attack, rng), low, high)
+            for number in range(attack.steps + 1):
+                if len(remaining) == 0:
                     break
                 images, labels = adversarial[remaining], y[remaining]
-                gradient = image_gradient(network, images, labels, attack.precision)
-                moved = images + attack.alpha * gradient.sign()
-                adversarial[remaining] = torch.clamp(moved, low[remaining], high[remaining])
+                if number > 0:
+                    images = _step(network, images, labels, attack, low[remaining], high[remaining])
+                    adversarial[remaining] = images
+                wrong, _ = _outcome(model, images, labels)
+                correct[remaining[wrong]] = False
+                remaining = remaining[~wrong]
     return correct
 
 
@@ -281,10 +299,11 @@ def fuse_batchnorm(model: nn.Module) -> nn.Module:
 
     With running statistics BatchNorm is an affine map of every channel, which the convolution can
     do by other weights and a bias: the same logits up to rounding, in fewer passes over the maps.
-    A network with hooks, or one that torch.fx cannot trace, is returned as it is.
+    A network with hooks, one that torch.fx cannot trace, or one that calls a layer with weights
+    twice is returned as it is.
 
     Args:
-        model: any network; it is not changed.
+        model: any network, its BatchNorm in eval mode; it is not changed.
 
     Returns:
         A network with fused weights of this moment, which shares all other modules with `model`.
@@ -295,50 +314,12 @@ def fuse_batchnorm(model: nn.Module) -> nn.Module:
         traced = torch.fx.symbolic_trace(model)
     except Exception:  # a forward pass that depends on values may raise anything
         return model
-    modules = dict(traced.named_modules())
-    calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
-    for node in list(traced.graph.nodes):
-        bn = modules.get(str(node.target)) if node.op == "call_module" else None
-        if type(bn) is not nn.BatchNorm2d or bn.running_mean is None:
-            continue
-        before = node.all_input_nodes[0]
-        conv = modules.get(str(before.target)) if before.op == "call_module" else None
-        if type(conv) is not nn.Conv2d or len(before.users) > 1 or calls[before.target] > 1:
-            continue
-        with eval_mode(conv, bn):  # of a model in train mode only BatchNorm may be in eval mode
-            traced.set_submodule(str(before.target), fuse_conv_bn_eval(conv, bn))
-        node.replace_all_uses_with(before)
-        traced.graph.erase_node(node)
-    traced.recompile()
-    return traced
-
-
-def _start(x: Tensor, attack: PGD, rng: torch.Generator | None, start: Tensor | None) -> Tensor:
-    """The sum of x and the first delta; not yet clipped."""
-    if start is not None:
-        if start.shape != x.shape:
-            raise ValueError(f"start {tuple(start.shape)}: want the shape of x, {tuple(x.shape)}")
-        return x.detach() + start.detach()
-    return x.detach() + first_delta(x, attack, rng)
-
-
-def first_delta(x: Tensor, attack: PGD, rng: torch.Generator | None) -> Tensor:
-    """Where `perturb` starts without a `start`: uniform in the l-infinity ball, or zero.
-
-    Args:
-        x: images (B,C,H,W), for their shape, type and device.
-        attack: eps, and whether the start is random.
-        rng: where it is drawn from, on the CPU or on x's device.
-
-    Returns:
-        (B,C,H,W), within eps of 0.
-
-    Raises:
-        ValueError: the start is random and there is no rng.
-    """
-    if not attack.random_start:
-        return torch.zeros_like(x)
-    return uniform_delta(x, attack.eps, rng)
+    called = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    layers = [name for name in called if list(traced.get_submodule(str(name)).parameters())]
+    if len(set(layers)) < len(layers):
+        return model  # a convolution before two BatchNorms cannot be fused with both
+    with eval_mode(traced):  # of a model in train mode only BatchNorm may be in eval mode
+        return fuse(traced, inplace=True, no_trace=True)
 
 
 def uniform_delta(x: Tensor, eps: float, rng: torch.Generator | None) -> Tensor:

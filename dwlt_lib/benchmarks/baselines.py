@@ -23,7 +23,7 @@ from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.recipes import BatchNormMode, Precision
 from dwlt_lib.config.specs import PRUNE_FRACTION
 from dwlt_lib.models import architectures
-from dwlt_lib.pruning import kth_smallest, masks
+from dwlt_lib.pruning import masks
 from dwlt_lib.training import trainer
 
 EPS, ALPHA = 8 / 255, 2 / 255
@@ -137,16 +137,15 @@ def benchmark_case(network: str, size: int, batch: int, device: torch.device) ->
         device: where all of it is put.
 
     Returns:
-        The case, with a mask of ROUNDS rounds of magnitude pruning.
+        The case, with a mask as sparse as after ROUNDS rounds of magnitude pruning.
     """
     row, rng = CATALOGUE["cifar10"], torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = architectures.build(network, row.classes, row.mean, row.std)
     theta = {name: weight.detach() for name, weight in architectures.prunable(model).items()}
-    m = masks.dense_mask(theta)
-    for _ in range(ROUNDS):
-        m = masks.magnitude_prune(theta, m, PRUNE_FRACTION)
+    pruned = 1 - (1 - PRUNE_FRACTION) ** ROUNDS
+    m = masks.magnitude_prune(theta, masks.dense_mask(theta), pruned)
     masks.apply_(model, m)
     x = torch.rand(batch, 3, size // 4, size // 4, generator=rng)
     x = F.interpolate(x, (size, size), mode="bilinear")  # smooth, as pictures are
@@ -252,22 +251,6 @@ def evaluations(on: BenchmarkCase, steps: int = 20) -> Iterator[Variant]:
     yield _compared("ours, fp32", partial(ours, precision="fp32"), steps)
     name = "ours, attack in bf16, score in fp32"
     yield _compared(name, partial(ours, precision="bf16"), steps)
-
-
-def thresholds(device: torch.device) -> Iterator[Variant]:
-    """The global threshold at 20 % of ResNet-50's 23.45 million weights.
-
-    Args:
-        device: where the weights are.
-
-    Yields:
-        Torch's ways first, then this code's.
-    """
-    flat = torch.randn(23_454_912, generator=torch.Generator().manual_seed(0)).abs().to(device)
-    k = round(0.2 * len(flat))
-    yield Variant("torch.topk", lambda: (flat.topk(k, largest=False).values.max().view(1), 0.0))
-    yield Variant("torch.kthvalue", lambda: (flat.kthvalue(k).values.view(1), 0.0))
-    yield Variant("ours", lambda: (kth_smallest.kth_smallest(flat, k).view(1), 0.0))
 
 
 def surfaces(on: BenchmarkCase) -> Iterator[Variant]:

@@ -21,7 +21,7 @@ from dwlt_lib.benchmarks import baselines
 from dwlt_lib.benchmarks.baselines import Result, Variant
 from dwlt_lib.training import trainer
 
-TASKS = ("at", "st", "pgd20", "prune", "surface")
+TASKS = ("at", "st", "pgd20", "surface")
 
 
 # ----------------------------------------------------------------------------------------------
@@ -168,9 +168,6 @@ def bench(  # noqa: PLR0913  (the command's options)
             say(f"  {row['variant']:<48}{row['img/s']:>12.2f} /s  x{ratio:<6.2f}{semantics}")
         tables.append({**about, "rows": rows})
 
-    if "prune" in tasks:
-        rows = measure(list(baselines.thresholds(device)), device, seconds, 1)
-        table({"task": "prune", "network": "resnet50"}, rows)
     for network, size in product(networks, sizes):
         on = baselines.benchmark_case(network, size, batch, device)
         for task, variants in {

@@ -205,7 +205,7 @@ def bench(
     task: Annotated[
         list[str],
         typer.Option(help="at, st, pgd20, prune or surface; may be repeated"),
-    ] = ["at", "st", "pgd20", "prune"],
+    ] = ["at", "st", "pgd20"],
     network: Annotated[list[str], typer.Option(help="an architecture; may be repeated")] = [
         "resnet20"
     ],

@@ -43,12 +43,13 @@ def correct(
     Raises:
         ValueError: one line, if these are no images and labels for the network (`attacks.check`).
     """
+    source = source or model
     _check(x, y, model, source)
+    hits = []
     with eval_mode(model, source):
-        hits = []
         for images, labels in batches(x, y):
             if attack is not None:
-                images = perturb_unchecked(source or model, images, labels, attack, rng)
+                images = perturb_unchecked(source, images, labels, attack, rng)
             with torch.no_grad():
                 hits.append(model(images).argmax(1) == labels)
     return torch.cat(hits)
@@ -105,11 +106,9 @@ def correct_throughout(
     """
     _check(x, y, model)
     with eval_mode(model):
-        hits = [
-            correct_at_every_step(model, images, labels, attack, rng)
-            for images, labels in batches(x, y)
-        ]
-    return torch.cat(hits)
+        return torch.cat(
+            [correct_at_every_step(model, *batch, attack, rng) for batch in batches(x, y)]
+        )
 
 
 def attacked(
@@ -129,11 +128,7 @@ def attacked(
     """
     _check(x, y, model)
     with eval_mode(model):
-        moved = [
-            perturb_unchecked(model, images, labels, attack, rng)
-            for images, labels in batches(x, y)
-        ]
-    return torch.cat(moved)
+        return torch.cat([perturb_unchecked(model, *batch, attack, rng) for batch in batches(x, y)])
 
 
 @torch.no_grad()
@@ -155,12 +150,10 @@ def mean_loss(model: nn.Module, x: Tensor | LazyBatches, y: Tensor) -> float:
     return total / len(y)
 
 
-def _check(x: Tensor | LazyBatches, y: Tensor, *models: nn.Module | None) -> None:
+def _check(x: Tensor | LazyBatches, y: Tensor, *models: nn.Module) -> None:
     """Once for all of an evaluation's images; lazy batches of a split are not decoded for it."""
-    if isinstance(x, LazyBatches):
-        return
-    for model in models:
-        if model is not None:
+    if not isinstance(x, LazyBatches):
+        for model in dict.fromkeys(models):  # the model and the attack's may be the same
             check(model, x, y)
 
 

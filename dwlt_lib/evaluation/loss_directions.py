@@ -36,17 +36,18 @@ def gradient_above_random(
     """
     above = []
     with eval_mode(model):
-        for images, labels in batches(x, y):
-
-            def loss(direction: Tensor, images: Tensor = images, y: Tensor = labels) -> Tensor:
-                with torch.no_grad():
-                    logits = model((images + eps * direction).clamp(0, 1))
-                return F.cross_entropy(logits, y, reduction="none")
-
-            along = loss(image_gradient(model, images, labels).sign())
+        for x_batch, y_batch in batches(x, y):
+            gradient = image_gradient(model, x_batch, y_batch)
+            along = _loss(model, x_batch + eps * gradient.sign(), y_batch)
             random = torch.zeros_like(along)
             for _ in range(directions):
-                noise = torch.rand(images.shape, generator=rng, device=rng.device)
-                random += loss((noise.to(images) - 0.5).sign()) / directions
+                noise = torch.rand(x_batch.shape, generator=rng, device=rng.device)
+                signs = (noise.to(x_batch) - 0.5).sign()
+                random += _loss(model, x_batch + eps * signs, y_batch) / directions
             above.append(along > random)
     return torch.cat(above)
+
+
+@torch.no_grad()
+def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x.clamp(0, 1)), y, reduction="none")

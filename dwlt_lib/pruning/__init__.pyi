@@ -1,4 +1,4 @@
-from . import imp, kth_smallest, masks, packed_masks, tickets
+from . import imp, masks, packed_masks, tickets
 from .masks import (
     Mask,
     Weights,
@@ -20,7 +20,6 @@ __all__ = [
     "dense_mask",
     "export_ticket",
     "imp",
-    "kth_smallest",
     "load_ticket",
     "magnitude_prune",
     "masks",

@@ -12,14 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dwlt_lib.models.architectures import prunable
-from dwlt_lib.pruning.masks import (
-    Mask,
-    Weights,
-    dense_mask,
-    magnitude_prune,
-    random_prune,
-    sparsity,
-)
+from dwlt_lib.models.tensors import Mask, Weights
+from dwlt_lib.pruning.masks import dense_mask, magnitude_prune, random_prune, sparsity
 from dwlt_lib.training.trainer import generator
 
 

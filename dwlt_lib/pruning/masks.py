@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from dwlt_lib.models.architectures import prunable
 from dwlt_lib.models.tensors import Mask, Weights, check_tensors
-from dwlt_lib.pruning.kth_smallest import kth_smallest
 
 
 def dense_mask(theta: Mapping[str, Tensor] | nn.Module) -> Mask:
@@ -101,22 +100,14 @@ def magnitude_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
     check_tensors("theta", theta)
     _check_shapes(theta, m)
     kept = _flatten(m)
-    magnitude = torch.cat([theta[name].detach().reshape(-1) for name in m]).abs_()
-    if not bool(kept.all()):
-        magnitude = magnitude[kept]
+    magnitude = torch.cat([theta[name].detach().reshape(-1) for name in m]).abs_()[kept]
     if not bool(torch.isfinite(magnitude).all()):
         raise ValueError(
             "theta holds a NaN or an infinity among the kept weights: want finite weights; its"
             " training diverged, lower the learning rate"
         )
-    num_dropped = round(fraction * len(magnitude))
-    if num_dropped == 0:
-        return {name: layer.clone() for name, layer in m.items()}
-    threshold = kth_smallest(magnitude, num_dropped)
-    dropped = magnitude < threshold
-    ties = (magnitude == threshold).nonzero().squeeze(1)
-    dropped[ties[: num_dropped - int(dropped.count_nonzero())]] = True
-    return _unflatten(kept.masked_scatter(kept, ~dropped), m)
+    order = magnitude.argsort(stable=True)
+    return _drop_first(m, kept, order, fraction)
 
 
 def random_prune(m: Mask, fraction: float, rng: torch.Generator) -> Mask:
@@ -139,10 +130,8 @@ def random_prune(m: Mask, fraction: float, rng: torch.Generator) -> Mask:
     if not isinstance(rng, torch.Generator) or rng.device.type != "cpu":
         raise ValueError(f"rng={rng!r}: want a torch.Generator on the CPU, with a seed of your own")
     kept = _flatten(m)
-    positions = kept.nonzero().squeeze(1)
-    order = torch.randperm(len(positions), generator=rng).to(positions.device)
-    kept[positions[order[: round(fraction * len(positions))]]] = False
-    return _unflatten(kept, m)
+    order = torch.randperm(int(kept.sum()), generator=rng).to(kept.device)
+    return _drop_first(m, kept, order, fraction)
 
 
 @torch.no_grad()
@@ -192,14 +181,10 @@ def _check_not_empty(m: Mask) -> None:
 
 
 def _check_fraction(fraction: float) -> None:
-    if not isinstance(fraction, Real):
+    if not isinstance(fraction, Real) or not 0 <= fraction < 1:
         raise ValueError(
             f"fraction={fraction!r}: want a number, 0 <= fraction < 1 (the paper prunes 0.2 a"
             " round)"
-        )
-    if not 0 <= fraction < 1:
-        raise ValueError(
-            f"fraction={fraction}: want 0 <= fraction < 1 (the paper prunes 0.2 a round)"
         )
 
 
@@ -217,9 +202,12 @@ def _flatten(m: Mask) -> Tensor:
     return torch.cat([layer.reshape(-1) for layer in m.values()])
 
 
-def _unflatten(flat: Tensor, like: Mask) -> Mask:
-    layers = flat.split([layer.numel() for layer in like.values()])
+def _drop_first(m: Mask, kept: Tensor, order: Tensor, fraction: float) -> Mask:
+    """Drop the first share of the kept weights, which are listed in this order."""
+    dropped = order[: round(fraction * len(order))]
+    kept[kept.nonzero().squeeze(1)[dropped]] = False
+    layers = kept.split([layer.numel() for layer in m.values()])
     return {
-        name: layer.reshape(like[name].shape).clone()
-        for name, layer in zip(like, layers, strict=True)
+        name: flat.reshape(layer.shape).clone()
+        for (name, layer), flat in zip(m.items(), layers, strict=True)
     }

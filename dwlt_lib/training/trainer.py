@@ -32,7 +32,7 @@ from dwlt_lib.training import unfinished
 State = dict[str, Tensor]
 """A network's state dictionary, on the CPU or on its device."""
 
-MaskedParameters = list[tuple[Tensor, Tensor]]
+MaskedParameters = list[tuple[nn.Parameter, Tensor]]
 """The weights that a mask names, each with its mask as numbers 0 and 1."""
 
 COLLAPSE = 0.2
@@ -194,9 +194,8 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
         if deadline is not None and time.time() + seconds > deadline:
             raise OutOfTime
         began = time.time()
-        epoch = (
-            len(history) - config.linear_probe_epochs
-        )  # negative while the head alone is trained
+        # negative while the head alone is trained
+        epoch = len(history) - config.linear_probe_epochs
         if epoch == 0:
             optimiser = _optimiser(model, config)  # a probe's momenta are not carried over
         with frozen(_backbone(model) if epoch < 0 else []):

@@ -60,12 +60,9 @@ def _taken(other: Path, own: Path) -> bool:
         else:
             aside = files.scratch(own)
             aside.mkdir()
-            shutil.copyfile(
-                other / CHECKPOINT, aside / CHECKPOINT
-            )  # first: states beside it may be newer, never older
-            for path in other.iterdir():
-                if path.name.startswith("state-"):
-                    shutil.copyfile(path, aside / path.name)
+            # the checkpoint first: states beside it may be newer, never older
+            for path in (other / CHECKPOINT, *other.glob("state-*")):
+                shutil.copyfile(path, aside / path.name)
             os.rename(aside, own)
     except OSError:
         return False

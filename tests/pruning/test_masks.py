@@ -18,12 +18,6 @@ def weights(seed=0):
     return {name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}
 
 
-def ladder(n, rounds):
-    for _ in range(rounds):
-        n -= round(0.2 * n)
-    return n
-
-
 @pytest.fixture(scope="module")
 def resnet50():
     with torch.device("meta"):
@@ -47,15 +41,6 @@ def test_resnet50_follows_the_papers_ladder_to_the_weight(resnet50, monkeypatch)
         counts[k] = masks.num_kept(m)
     assert (counts[6], counts[10], counts[19]) == (6_148_565, 2_518_453, 338_021)
     assert masks.sparsity(m) == pytest.approx(0.9856, abs=5e-5)
-
-
-def test_magnitude_and_random_keep_the_same_counts_round_by_round():
-    theta = weights()
-    by_size = at_random = masks.dense_mask(theta)
-    for k in range(1, 15):
-        by_size = masks.magnitude_prune(theta, by_size, 0.2)
-        at_random = masks.random_prune(at_random, 0.2, torch_rng(k))
-        assert masks.num_kept(by_size) == masks.num_kept(at_random) == ladder(379, k)
 
 
 def test_count_is_exact_when_every_weight_ties_and_ties_go_by_position():
@@ -182,22 +167,6 @@ def test_a_pruned_nan_becomes_zero(net):
     m["conv1.weight"][0, 0, 0, 0] = False
     masks.apply_(model, m)
     assert model.conv1.weight[0, 0, 0, 0] == 0
-
-
-def test_a_large_mask_is_bit_equal_to_the_one_by_a_stable_sort():
-    g = torch_rng(0)
-    theta = {
-        "a": torch.randn(40, 50, 60, generator=g).round(decimals=2),
-        "b": torch.randn(99_999, generator=g),
-    }
-    m = {"a": torch.rand(40, 50, 60, generator=g) < 0.7, "b": torch.rand(99_999, generator=g) < 0.7}
-    flat = torch.cat([part.flatten() for part in m.values()])
-    order = (
-        torch.cat([part.flatten() for part in theta.values()]).abs().masked_fill(~flat, torch.inf)
-    )
-    flat[order.sort(stable=True).indices[: round(0.2 * int(flat.sum()))]] = False
-    found = masks.magnitude_prune(theta, m, 0.2)
-    assert torch.equal(torch.cat([part.flatten() for part in found.values()]), flat)
 
 
 def refused(attempt, said):
