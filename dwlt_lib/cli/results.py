@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,29 +24,46 @@ app = typer.Typer()
 @app.command(epilog="Example: dwlt results params/tour.yaml > tour.csv")
 def results(
     params: Params,
+    format: Annotated[Literal["csv", "json"], typer.Option(help="of the table")] = "csv",
     variance: Annotated[
         bool, typer.Option("--variance", help="print how much each seed moves accuracies instead")
     ] = False,
 ) -> None:
-    """Print one row per record of a study as CSV, sorted; times and hosts are left out."""
+    """Print one row per record of a study, sorted; times and hosts are left out."""
     study = read_study(params)
     with table_of(study, params) as table:
         if variance:
             _print_variance(table)
+            return
+        table = table.drop(columns="seconds")
+        if format == "csv":
+            table.to_csv(sys.stdout, index=False)
         else:
-            table.drop(columns="seconds").to_csv(sys.stdout, index=False)
+            print(table.to_json(orient="records", indent=1))
 
 
-@app.command(epilog="Example: dwlt verdict params/tour.yaml")
-def verdict(
+@app.command(epilog="Example: dwlt verdict params/tour.yaml --rule eq3")
+def verdict(  # noqa: PLR0913 (a command's options)
     params: Params,
+    rule: Annotated[
+        Literal["one_std", "eq3"],
+        typer.Option(help="of the paper: within one standard deviation of dense, or equation 3"),
+    ] = "one_std",
+    ddof: Annotated[
+        int, typer.Option(min=0, max=1, help="of the standard deviation over seeds")
+    ] = 1,
+    extreme: Annotated[
+        Literal["max", "prefix"],
+        typer.Option(help="the sparsest winning level, or the last without a gap"),
+    ] = "max",
     markdown: Annotated[
         bool, typer.Option("--markdown", help="as a table for README, without the paper's rule")
     ] = False,
 ) -> None:
     """Print which tickets are double-win and how sure that is, and what the paper's rule says.
 
-    One row per pre-training, method, data set and fraction.
+    One row per pre-training, method, data set and fraction. --rule, --ddof and --extreme are the
+    paper's rule's.
     """
     study = read_study(params)
     from dwlt_lib.analysis import noninferiority
@@ -55,7 +72,7 @@ def verdict(
         if markdown:
             print(noninferiority.as_markdown(_certified(study, table)))
         else:
-            print_verdict(study, table)
+            print_verdict(study, table, rule=rule, ddof=ddof, extreme=extreme)
 
 
 @app.command(epilog="Example: dwlt claims params/tour_full.yaml --markdown")
@@ -172,17 +189,18 @@ def table_of(study: Study, params: Path) -> Iterator[pd.DataFrame]:
         raise typer.Exit(1)
 
 
-def print_verdict(study: Study, records: pd.DataFrame) -> None:
+def print_verdict(study: Study, records: pd.DataFrame, **reading: Any) -> None:
     """Print a study's verdict, and that of the paper's rule.
 
     Args:
         study: whose margins count.
         records: its table.
+        **reading: of the rule: rule, ddof and extreme of `double_win.verdict`.
     """
     from dwlt_lib.analysis import double_win
 
     table = records[records["kind"] == "transfer"]
-    found = verdict_table(study, records)
+    found = verdict_table(study, records, **reading)
     if found.empty:
         print("no verdict yet: no ticket has been transferred under ST and AT")
         return
@@ -193,7 +211,7 @@ def print_verdict(study: Study, records: pd.DataFrame) -> None:
     print("(one-sided bounds at 95 %, over training seeds and test images); beside it that of the")
     print("paper's rule, with the chance of each level to be it if all networks were trained again")
     with warnings.catch_warnings(action="ignore"):
-        probabilities = double_win.extreme_probabilities(table)
+        probabilities = double_win.extreme_probabilities(table, **reading)
         lines = double_win.chance_warnings(double_win.criteria(table))
     found["paper's rule"] = found["paper_extreme_sparsity"].astype(float).map(_percent)
     found["its chances"] = double_win.chances_in_words(found, probabilities, table)
@@ -203,12 +221,13 @@ def print_verdict(study: Study, records: pd.DataFrame) -> None:
         print(f"warning: {line}")
 
 
-def verdict_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+def verdict_table(study: Study, table: pd.DataFrame, **reading: Any) -> pd.DataFrame:
     """The verdict of a study, and the extremes of the paper's rule beside it.
 
     Args:
         study: whose margins count.
         table: its records.
+        **reading: of the rule: rule, ddof and extreme of `double_win.verdict`.
 
     Returns:
         The columns of `noninferiority.certified`, masked_gradients (in words), and
@@ -218,7 +237,7 @@ def verdict_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
 
     transfers = table[table["kind"] == "transfer"]
     with warnings.catch_warnings(action="ignore"):
-        paper = double_win.verdict(transfers)[
+        paper = double_win.verdict(transfers, **reading)[
             [*double_win.GROUP, "extreme_rounds", "extreme_sparsity"]
         ]
     names = {name: f"paper_{name}" for name in ("extreme_rounds", "extreme_sparsity")}
