@@ -1,4 +1,4 @@
-"""A table in, a Figure out: the paper's figures of accuracies and of masks, and Table A2.
+"""A table in, a Figure out: the paper's figures of accuracies, of masks and of Table A2.
 
 Tables hold fractions in [0, 1], figures percent. Figures of landscapes are in `landscapes`, those
 drawn from a study's parameters in `study_overview`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dwlt_lib.analysis import double_win, paper_results, statistics, tables
+from dwlt_lib.analysis import double_win, paper_results, tables
 from dwlt_lib.config.specs import CONTROLS
 from dwlt_lib.plotting.style import (
     COLUMN,
@@ -33,12 +33,10 @@ from dwlt_lib.plotting.style import (
     theta,
 )
 
-if TYPE_CHECKING:
-    from pandas.io.formats.style import Styler
-
 DENSE: dict[str, Any] = dict(linestyle=(0, (2, 2)), linewidth=0.6, alpha=0.8)
 STAR: dict[str, Any] = dict(marker="*", markersize=8, linestyle="", markeredgewidth=0.6)
 CHANCE: dict[str, Any] = dict(linestyle=(0, (3, 2)), linewidth=0.8)
+BY_CHANCE = "random, same layer densities"
 
 PAIRS = {
     "STD and FAT": ("#000000", "o"),
@@ -69,12 +67,30 @@ def ladder_ticks(ax: Axes, sparsities: Mapping[int, float], most: int = 7) -> No
     ax.set_xticks(rounds, minor=True)
 
 
-def _shade(ax: Axes, mean: pd.Series, std: pd.Series, color: str) -> None:
-    """One standard deviation about the mean; its thin edge tells overlapping bands apart."""
-    inside, edge = (to_rgba(color, alpha) for alpha in (0.1, 0.5))
+def mean_line(
+    ax: Axes, rows: pd.DataFrame, column: str, look: Mapping[str, Any], label: str = ""
+) -> pd.Series:
+    """A line of means over seeds against rounds, and one standard deviation about it as a shade.
+
+    Args:
+        ax: the axes to draw on.
+        rows: one per seed and level, with a column rounds.
+        column: what is drawn, fractions; rows without it are left out.
+        look: color, marker and linestyle, as of `curve_style`.
+        label: of the line; empty: it has no place in the legend.
+
+    Returns:
+        The means in percent, by rounds.
+    """
+    levels = 100 * rows.dropna(subset=column).astype({column: float}).set_index("rounds")[column]
+    mean, std = levels.groupby(level=0).mean(), levels.groupby(level=0).std().fillna(0)
+    # its thin edge tells overlapping bands apart
+    inside, edge = (to_rgba(look["color"], alpha) for alpha in (0.1, 0.5))
     ax.fill_between(
         mean.index, mean - std, mean + std, facecolor=inside, edgecolor=edge, linewidth=0.4
     )
+    ax.plot(mean, **look, label=label or "_")
+    return mean
 
 
 def _widen_y(ax: Axes) -> None:
@@ -86,27 +102,24 @@ def _widen_y(ax: Axes) -> None:
 
 
 def _draw_curves(
-    ax: Axes, levels: pd.DataFrame, verdicts: pd.DataFrame, curves: list[Curve], criterion: str
+    ax: Axes, runs: pd.DataFrame, verdicts: pd.DataFrame, curves: list[Curve], criterion: str
 ) -> None:
     """Mean, one-std shade, dashed dense level and star at the extreme sparsity of each curve."""
     regime, metric = double_win.CRITERIA[criterion]
     with_dense_line = set()
     for pretraining, method in curves:
-        own = (levels["pretraining"] == pretraining) & (levels["regime"] == regime)
-        line = levels[own & levels["method"].isin(["dense", method])].dropna(subset=metric)
-        line = line.set_index("rounds").sort_index()
-        if line.empty or (method != "IMP-ST" and (line["method"] == "dense").all()):
+        own = (runs["pretraining"] == pretraining) & (runs["regime"] == regime)
+        own = runs[own & runs["method"].isin(["dense", method])].dropna(subset=metric)
+        if own.empty or (method != "IMP-ST" and (own["method"] == "dense").all()):
             continue
         look = curve_style(pretraining, method)
-        mean, std = 100 * line[metric], 100 * line[f"{metric}_std"].fillna(0)
-        _shade(ax, mean, std, look["color"])
-        ax.plot(line.index, mean, **look, label=f"{theta(pretraining)}, {method}")
-        if 0 in line.index and pretraining not in with_dense_line:
+        mean = mean_line(ax, own, metric, look, f"{theta(pretraining)}, {method}")
+        if 0 in mean.index and pretraining not in with_dense_line:
             ax.axhline(mean[0], color=look["color"], **DENSE, zorder=1)
         with_dense_line.add(pretraining)
         verdict_rows = (verdicts["pretraining"] == pretraining) & (verdicts["method"] == method)
         extremes = verdicts.loc[verdict_rows, "extreme_rounds"]
-        for r in set(extremes.dropna()) & set(line.index):
+        for r in set(extremes.dropna()) & set(mean.index):
             face, edge = (look["color"], "black") if r else ("white", look["color"])
             ax.plot(r, mean[r], **STAR, markerfacecolor=face, markeredgecolor=edge, zorder=5)
 
@@ -127,8 +140,8 @@ def _curves_figure(
     table: pd.DataFrame, layout: _Layout, curves: list[Curve], reading: dict[str, Any]
 ) -> Figure:
     """Curves of accuracy against sparsity, one cell per data set, fraction and criterion."""
-    levels, verdicts = statistics.spread(table), double_win.verdict(table, **reading)
-    sparsities = tables.sparsities(levels)
+    runs, verdicts = tables.replicates(table), double_win.verdict(table, **reading)
+    sparsities = tables.sparsities(runs)
     rows, columns = len(layout.cells), len(layout.cells[0])
     width = PAGE if columns > 1 else COLUMN
     fig = Figure((width, 1.35 * rows + 0.65), layout="constrained")
@@ -137,11 +150,11 @@ def _curves_figure(
         for ax, title, (dataset, fraction, criterion) in zip(
             axes[i], layout.titles, cells, strict=True
         ):
-            own_levels, own_verdicts = (
+            own_runs, own_verdicts = (
                 frame[(frame["dataset"] == dataset) & (frame["fraction"] == fraction)]
-                for frame in (levels, verdicts)
+                for frame in (runs, verdicts)
             )
-            _draw_curves(ax, own_levels, own_verdicts, curves, criterion)
+            _draw_curves(ax, own_runs, own_verdicts, curves, criterion)
             ladder_ticks(ax, sparsities, most=6 if width == COLUMN or columns == 3 else 9)
             _widen_y(ax)
             ax.set(
@@ -285,11 +298,9 @@ def overfitting(table: pd.DataFrame) -> Figure | None:
         task = f"{dataset_name(rows['dataset'].iloc[0])}, {100 * rows['fraction'].iloc[0]:g} %"
         for ax, measure in zip(axes[i], measures, strict=True):
             for p in PRETRAININGS:
-                levels = rows[rows["pretraining"] == p].groupby("rounds")[measure]
-                mean, look = 100 * levels.mean().dropna(), curve_style(p)
-                if len(mean):
-                    _shade(ax, mean, 100 * levels.std()[mean.index].fillna(0), look["color"])
-                    ax.plot(mean.index, mean, **look, label=theta(p))
+                own = rows[rows["pretraining"] == p]
+                if own[measure].notna().any():
+                    mean_line(ax, own, measure, curve_style(p), theta(p))
             ax.axhline(0, color="#666666", **CHANCE, zorder=1)
             ladder_ticks(ax, tables.sparsities(table))
             ax.set_title(f"{task}: {measure} images")
@@ -327,49 +338,16 @@ def more_tasks(table: pd.DataFrame, **reading: Any) -> Figure:
     return data_limited(further_tasks(table), **reading)
 
 
-def _seaborn_lines(
-    table: pd.DataFrame, value: str, group: str, looks: Mapping[str, tuple], label: str
-) -> Figure:
-    """A share of masks against sparsity: mean and one-std shade, and its chance level, dashed.
-
-    table: rounds, value and chance (fractions), group; looks: {group: (colour, marker, ...)}.
-    Where the value nearly is chance (zero kernels), a second panel below shows it less chance.
-    """
-    import seaborn as sns  # here, because it takes a second that most notebooks need not spend
-
-    with_excess = value == "zero"
-    fig = Figure((COLUMN, 3.3 if with_excess else 2.3), layout="constrained")
-    heights = (2, 1) if with_excess else (2,)
-    axes = fig.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    table = table.assign(**{column: 100 * table[column] for column in (value, "chance")})
-    groups = [key for key in looks if key in set(table[group])]
-    palette = {key: looks[key][0] for key in groups}
-    common: dict[str, Any] = dict(x="rounds", hue=group, hue_order=groups, palette=palette)
-    lines: dict[str, Any] = common | dict(
-        style=group,
-        style_order=groups,
-        markers={key: looks[key][1] for key in groups},
-        dashes=False,
-        errorbar="sd",
-        markeredgewidth=0.3,
-    )
-    sns.lineplot(table, y=value, ax=axes[0], **lines)
-    sns.lineplot(table, y="chance", ax=axes[0], legend=False, errorbar=None, **CHANCE, **common)
-    if with_excess:
-        excess = table.assign(excess=table[value] - table["chance"])
-        sns.lineplot(excess, y="excess", ax=axes[1], legend=False, **lines)
-        axes[1].axhline(0, color="#666666", **CHANCE, zorder=1)
-        axes[1].set(ylabel="above chance\n(points)")
-        fig.align_ylabels(list(axes))
-    ladder_ticks(axes[0], tables.sparsities(table), most=8)
-    axes[0].set(ylabel=label)
-    axes[-1].set_xlabel("sparsity (%)")
-    handles = [*axes[0].get_legend_handles_labels()[0], Line2D([], [], color="#666666", **CHANCE)]
-    axes[0].get_legend().remove()
-    fig.legend(
-        handles, [*groups, "random, same layer densities"], loc="outside lower center", ncols=2
-    )
-    return fig
+def _beside_chance(
+    ax: Axes, table: pd.DataFrame, value: str, group: str, looks: Mapping[str, Mapping]
+) -> None:
+    """Shares of masks against sparsity, a line per group, and their chance levels, dashed."""
+    for name, look in looks.items():
+        own = table[table[group] == name]
+        if len(own):
+            mean_line(ax, own, value, look, name)
+            chance = 100 * own.groupby("rounds")["chance"].mean().astype(float)
+            ax.plot(chance, color=look["color"], **CHANCE)
 
 
 @figure
@@ -382,12 +360,18 @@ def similarity(table: pd.DataFrame) -> Figure | None:
     Returns:
         Similarity in percent against sparsity, a line per pair, its chance level dashed.
     """
-    others = {f"IMP-ST and {method}": ROLES[method] for method in METHODS if method in ROLES}
-    looks = {**PAIRS, **others}
+    looks = {pair: dict(color=color, marker=marker) for pair, (color, marker) in PAIRS.items()}
+    looks |= {f"IMP-ST and {m}": curve_style("AT", m) for m in METHODS if m != "IMP-ST"}
     table = table[table["pair"].isin(looks)]
     if table.empty:
         return None
-    return _seaborn_lines(table, "similarity", "pair", looks, "relative similarity (%)")
+    fig = Figure((COLUMN, 2.3), layout="constrained")
+    ax = fig.subplots()
+    _beside_chance(ax, table, "similarity", "pair", looks)
+    ladder_ticks(ax, tables.sparsities(table), most=8)
+    ax.set(xlabel="sparsity (%)", ylabel="relative similarity (%)")
+    _legend(fig, Line2D([], [], label=BY_CHANCE, color="#666666", **CHANCE), ncols=2)
+    return fig
 
 
 def zero_shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -422,8 +406,20 @@ def zero_kernels(table: pd.DataFrame) -> Figure | None:
     shares = zero_shares(table)
     if shares.empty:
         return None
-    looks = {p: ROLES[p] for p in PRETRAININGS}
-    return _seaborn_lines(shares, "zero", "pretraining", looks, "zero kernels (%)")
+    looks = {p: curve_style(p) for p in PRETRAININGS}
+    fig = Figure((COLUMN, 3.3), layout="constrained")
+    upper, lower = fig.subplots(2, sharex=True, height_ratios=(2, 1))
+    _beside_chance(upper, shares, "zero", "pretraining", looks)
+    above = shares.assign(above=shares["zero"] - shares["chance"])
+    for p, look in looks.items():
+        mean_line(lower, above[above["pretraining"] == p], "above", look)
+    lower.axhline(0, color="#666666", **CHANCE, zorder=1)
+    ladder_ticks(upper, tables.sparsities(shares), most=8)
+    upper.set(ylabel="zero kernels (%)")
+    lower.set(xlabel="sparsity (%)", ylabel="above chance\n(points)")
+    fig.align_ylabels([upper, lower])
+    _legend(fig, Line2D([], [], label=BY_CHANCE, color="#666666", **CHANCE), ncols=2)
+    return fig
 
 
 @figure
@@ -489,41 +485,6 @@ def training_curve(history: list[dict[str, Any]]) -> Figure | None:
     return fig
 
 
-def transfer_attack(table: pd.DataFrame) -> Styler:
-    """Table A2: accuracy on images attacked through an unseen robust model, beside RA, in percent.
-
-    Args:
-        table: transfer-attack records.
-
-    Returns:
-        Means over seeds, one row per network.
-    """
-    numbers = ["sparsity", "transfer-attack accuracy", "RA", "SA"]
-    keys = ["dataset", "pretraining", "rounds", "method"]
-    table = table.reindex(columns=[*keys, "sparsity", "transfer_accuracy", "RA", "SA"])
-    sparsities = tables.sparsities(table)
-    table = table.rename(columns={"transfer_accuracy": "transfer-attack accuracy"})
-    means = table.groupby(keys)[numbers[1:]].mean().reset_index()
-    rounds = means.pop("rounds").astype(int)
-    means.insert(4, "sparsity", rounds.map(sparsities).astype(float))
-    formats: dict[Any, Any] = dict.fromkeys(numbers, percent)
-    shown = means.style.set_uuid("attack").format(formats)
-    return shown.hide(axis="index").set_caption("accuracies and sparsity in percent")
-
-
-def verdict_table(verdict: pd.DataFrame) -> Styler:
-    """The verdict as a notebook shows it.
-
-    Args:
-        verdict: of `double_win.verdict`.
-
-    Returns:
-        The same rows, sparsities and fractions in percent.
-    """
-    formats = dict.fromkeys(["extreme_sparsity", *double_win.CRITERIA], "{:.1%}")
-    return verdict.style.format({**formats, "fraction": "{:.0%}"}).hide(axis="index")
-
-
 @figure
 def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
     """Table A2 as curves: accuracy on the unseen robust model's images, and RA, against sparsity.
@@ -543,13 +504,10 @@ def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
         "RA": ("s", "--", "own PGD images (RA)"),
     }
     for p in sorted(table["pretraining"].unique()):
-        by_rounds = table[table["pretraining"] == p].groupby("rounds")[list(looks)]
-        means, stds = 100 * by_rounds.mean(), 100 * by_rounds.std().fillna(0)
-        color = ROLES[p].color
+        own = table[table["pretraining"] == p]
         for metric, (marker, line, text) in looks.items():
-            _shade(ax, means[metric], stds[metric], color)
-            look: dict[str, Any] = dict(color=color, marker=marker, linestyle=line)
-            ax.plot(means[metric], **look, label=f"{theta(p)}, {text}")
+            look = dict(color=ROLES[p].color, marker=marker, linestyle=line)
+            mean_line(ax, own, metric, look, f"{theta(p)}, {text}")
     ladder_ticks(ax, tables.sparsities(table))
     _widen_y(ax)
     ax.set(xlabel="sparsity (%)", ylabel="accuracy (%)")

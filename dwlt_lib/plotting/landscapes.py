@@ -6,16 +6,14 @@ All panels of a figure share one colour scale, so that they can be compared.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
-from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from dwlt_lib.analysis import tables
 from dwlt_lib.plotting.style import (
@@ -53,18 +51,16 @@ class Panel:
     """The record's id."""
     pretraining: str = ""
     """STD, FAT or AT."""
+    where: str = ""
+    """The data that it is about, and which images: "10 % digits, clean"."""
     axes: str = ""
     """What the two axes are."""
     label: str = ""
-    """Text above the panel; where it is empty, the column's label is above the first row."""
+    """Text above the panel."""
     row_label: str = ""
     """Text to the left of the panel's row."""
-    column_label: str = ""
-    """Text above the panel's column."""
-    position: tuple[int, int] | None = None
-    """Row and column; None: by the order in which the labels of rows and columns come up."""
-    shared: str = ""
-    """What all panels of the figure have in common; it is above all of them."""
+    position: tuple[int, int] = (0, 0)
+    """Row and column in the figure."""
 
 
 def panels(table: pd.DataFrame, read: Callable[[str], Any]) -> list[Panel]:
@@ -83,20 +79,21 @@ def panels(table: pd.DataFrame, read: Callable[[str], Any]) -> list[Panel]:
     table = table.sort_values(order, ascending=clean_first, kind="stable")
     rows = table.drop_duplicates(["pretraining", *order[:3]]).to_dict("records")
     rows.sort(key=lambda row: PRETRAININGS.index(row["pretraining"]))
-    drawn = []
+    drawn, rows_of, columns_of = [], {}, {}
     for row in rows:
-        column = f"{100 * row['fraction']:g} % {dataset_name(row['dataset'])},\n{row['images']}"
-        title = f"{row['pretraining']}, {column}".replace("\n", " ")
-        panel = _panel(row, read, title)
-        drawn.append(replace(panel, row_label=theta(row["pretraining"]), column_label=column))
+        panel = _panel(row, read)
+        label = "" if panel.where in columns_of else panel.where.replace(", ", ",\n")
+        position = (
+            rows_of.setdefault(panel.pretraining, len(rows_of)),
+            columns_of.setdefault(panel.where, len(columns_of)),
+        )
+        names = dict(label=label, row_label=theta(panel.pretraining), position=position)
+        drawn.append(replace(panel, title=f"{panel.pretraining}, {panel.where}", **names))
     return drawn
 
 
 def side_by_side(table: pd.DataFrame, read: Callable[[str], Any], columns: int = 4) -> list[Panel]:
     """Landscapes of any tickets to compare, one panel each, in the table's order.
-
-    A panel's title names the whole ticket; its label, drawn above it, the pre-training and what
-    differs among the panels. What they share is above all of them.
 
     Args:
         table: rows of records.table("surface") or ("trajectory"), or of both.
@@ -104,43 +101,34 @@ def side_by_side(table: pd.DataFrame, read: Callable[[str], Any], columns: int =
         columns: how many panels per row.
 
     Returns:
-        A panel per row of the table, with its place in the figure.
+        A panel per row of the table, with its place in the figure; its title, which names the whole
+        ticket, stands above it.
     """
     rows = table.to_dict("records")
-    names = [_ticket_name(row) for row in rows]
-    titles = [", ".join(filter(None, name.values())) for name in names]
-    keys = list(names[0]) if names else []
-    differing = [key for key in keys if len({name[key] for name in names}) > 1]
-    common = [names[0][key] for key in keys if key not in ("theta", *differing)]
+    titles = [_ticket_name(row) for row in rows]
     drawn = []
-    for i, (row, name, title) in enumerate(zip(rows, names, titles, strict=True)):
-        own = [name[key] for key in differing if key != "theta" and name[key]]
+    for i, (row, title) in enumerate(zip(rows, titles, strict=True)):
         if titles.count(title) > 1:
-            own.append(f"record {row['id'][:6]}")
             title += f", record {row['id'][:6]}"
-        lines = [", ".join(own[j : j + 2]) for j in range(0, len(own), 2)]
-        drawn.append(
-            replace(
-                _panel(row, read, title),
-                label="\n".join([theta(row["pretraining"]), *lines]),
-                shared=", ".join(filter(None, common)),
-                position=divmod(i, columns),
-            )
-        )
+        # breaks after commas only
+        label = fill(title.replace(" ", "\xa0").replace(",\xa0", ", "), 28).replace("\xa0", " ")
+        names = dict(title=title, label=label, position=divmod(i, columns))
+        drawn.append(replace(_panel(row, read), **names))
     return drawn
 
 
-def _panel(row: Row, read: Callable[[str], Any], title: str) -> Panel:
-    """The panel of one record, without labels."""
+def _panel(row: Row, read: Callable[[str], Any]) -> Panel:
+    """The panel of one record, without a name and a place."""
     arrays = read(row["id"]).arrays()
     return Panel(
-        title=title,
+        title="",
         loss=arrays["loss"],
         grid_x=arrays.get("grid_x", arrays.get("grid")),
         grid_y=arrays.get("grid_y", arrays.get("grid")),
         coords=arrays.get("coords"),
         id=row["id"],
         pretraining=row["pretraining"],
+        where=f"{100 * row['fraction']:g} % {dataset_name(row['dataset'])}, {row['images']}",
         axes=_axes(row),
     )
 
@@ -155,78 +143,57 @@ def _axes(row: Row) -> str:
     return ", ".join(shares) or "axes d1, d2"
 
 
-def _ticket_name(row: Row) -> dict[str, str]:
-    """The parts of a landscape's name, by what they tell; empty where there is nothing to tell."""
+def _ticket_name(row: Row) -> str:
+    """Everything that tells one landscape from another, on one line."""
     dense = not row["rounds"]
-    name = {
-        "theta": f"theta_{row['pretraining']}",
-        "method": "dense" if dense else row["method"],
-        "sparsity": "" if dense else f"{percent(tables.sparsity_of(row))} %",
-        "data": f"{100 * row['fraction']:g} % {dataset_name(row['dataset'])}",
-        "regime": row.get("regime", ""),
-        "images": row["images"],
-        "seed": f"seed {row['seed']}",
-        "kind": row.get("kind", ""),
-    }
+    parts = [
+        f"theta_{row['pretraining']}",
+        "dense" if dense else row["method"],
+        "" if dense else f"{percent(tables.sparsity_of(row))} %",
+        f"{100 * row['fraction']:g} % {dataset_name(row['dataset'])}",
+        row.get("regime", ""),
+        row["images"],
+        f"seed {row['seed']}",
+        row.get("kind", ""),
+    ]
     for key in tables.SEEDS:
         seed = row.get(key)
-        name[key] = f"{key.replace('_', ' ')} {seed:g}" if pd.notna(seed) and seed else ""
-    return name
+        parts.append(f"{key.replace('_', ' ')} {seed:g}" if pd.notna(seed) and seed else "")
+    return ", ".join(filter(None, parts))
 
 
-def _positions(drawn: list[Panel]) -> list[tuple[int, int]]:
-    """Row and column of each panel: its own, or by the order in which labels come up."""
-    rows = list(dict.fromkeys(panel.row_label for panel in drawn))
-    columns = list(dict.fromkeys(panel.column_label or panel.title for panel in drawn))
-    return [
-        panel.position
-        or (rows.index(panel.row_label), columns.index(panel.column_label or panel.title))
-        for panel in drawn
-    ]
+def _scene(
+    drawn: list[Panel], height: float, projection: str | None = None
+) -> tuple[Figure, list[Any], float, float]:
+    """Axes for panels, and the ends of one logarithmic colour scale for all their losses.
 
-
-@dataclass(frozen=True)
-class _Scene:
-    """A figure with axes for panels, and one logarithmic colour scale for all their losses."""
-
-    fig: Figure
-    axes: list[Any]
-    """One per panel, 2-D or 3-D."""
-    low: float
-    high: float
-    """Ends of the scale: losses beyond them have the colours of its ends."""
-
-    def norm(self, clip: bool = False) -> LogNorm:
-        """The colour scale."""
-        return LogNorm(self.low, self.high, clip=clip)
-
-
-def _scene(drawn: list[Panel], height: float, projection: str | None = None) -> _Scene:
-    """Axes for panels, `height` inches per row, and a colour bar for all of them."""
-    positions = _positions(drawn)
-    rows, columns = (1 + max(position[axis] for position in positions) for axis in (0, 1))
+    height: inches per row. Losses beyond the scale have the colours of its ends.
+    """
+    rows, columns = (1 + max(panel.position[axis] for panel in drawn) for axis in (0, 1))
     fig = Figure((PAGE if columns > 1 else COLUMN, height * rows + 0.5), layout="constrained")
     grid = fig.subplots(rows, columns, squeeze=False, subplot_kw={"projection": projection})
-    axes = [grid[position] for position in positions]
+    axes = [grid[panel.position] for panel in drawn]
     for ax in set(grid.flat) - set(axes):
         ax.set_axis_off()
     losses = np.concatenate([np.ravel(panel.loss) for panel in drawn])
     losses = losses[np.isfinite(losses)] if np.isfinite(losses).any() else np.ones(1)
     low = max(losses.min(), 1e-3)
     high = max(np.quantile(losses, 0.9), 1.01 * low)
-    scene = _Scene(fig, axes, low, high)
-    colors = ScalarMappable(scene.norm(clip=True), "viridis")
     bar = fig.colorbar(
-        colors, ax=list(grid.flat), label="loss", extend="max", aspect=40, fraction=0.04, pad=0.02
+        ScalarMappable(LogNorm(low, high), "viridis"),
+        ax=list(grid.flat),
+        label="loss",
+        extend="max",
+        aspect=40,
+        fraction=0.04,
+        pad=0.02,
     )
     ticks = np.geomspace(low, high, 7)
     bar.set_ticks(list(ticks), labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
     for tick in ticks[1:-1]:
         bar.ax.axhline(tick, color="white", linewidth=0.5)
-    if drawn[0].shared:
-        fig.suptitle(drawn[0].shared)
-    return scene
+    return fig, axes, low, high
 
 
 @figure
@@ -241,21 +208,18 @@ def surfaces_3d(drawn: list[Panel]) -> Figure | None:
     """
     if not drawn:
         return None
-    scene = _scene(drawn, 1.9, projection="3d")
-    for ax, panel in zip(scene.axes, drawn, strict=True):
+    fig, axes, low, high = _scene(drawn, 1.9, projection="3d")
+    look = dict(cmap="viridis", norm=LogNorm(low, high), linewidth=0, rasterized=True)
+    for ax, panel in zip(axes, drawn, strict=True):
         x, y = np.meshgrid(panel.grid_x, panel.grid_y, indexing="ij")
-        finite = np.nan_to_num(panel.loss, nan=scene.high, posinf=scene.high)
-        z = np.clip(finite, scene.low, scene.high)
-        norm = scene.norm(clip=True)
-        ax.plot_surface(
-            x, y, z, cmap="viridis", norm=norm, rcount=60, ccount=60, linewidth=0, rasterized=True
-        )
-        ax.set(zlim=(scene.low, scene.high), xlabel="d1", ylabel="d2")
-        ax.set_title(panel.label or panel.title.replace(", ", "\n", 1))
+        z = np.clip(np.nan_to_num(panel.loss, nan=high, posinf=high), low, high)
+        ax.plot_surface(x, y, z, rcount=60, ccount=60, **look)
+        ax.set(zlim=(low, high), xlabel="d1", ylabel="d2")
+        ax.set_title(panel.title.replace(", ", "\n", 1) if panel.row_label else panel.label)
         ax.xaxis.labelpad = ax.yaxis.labelpad = -9
         ax.locator_params(nbins=3)
         ax.tick_params(labelsize=6, pad=-3)
-    return scene.fig
+    return fig
 
 
 @figure
@@ -270,21 +234,20 @@ def contours(drawn: list[Panel]) -> Figure | None:
     """
     if not drawn:
         return None
-    columns = max(2, 1 + max(column for _, column in _positions(drawn)))
+    columns = max(2, 1 + max(panel.position[1] for panel in drawn))
     lines_of_label = max(panel.label.count("\n") for panel in drawn)
-    scene = _scene(drawn, min(2.2, 6.25 / columns - 0.03) + 0.13 * lines_of_label)
-    fills, lines = (np.geomspace(scene.low, scene.high, n) for n in (24, 7))
-    beyond_scale = 10 * scene.high
-    for ax, panel in zip(scene.axes, drawn, strict=True):
+    height = min(2.2, 6.25 / columns - 0.03) + 0.13 * lines_of_label
+    fig, axes, low, high = _scene(drawn, height)
+    look = dict(cmap="viridis", norm=LogNorm(low, high), extend="max")
+    fills, lines = (np.geomspace(low, high, n) for n in (24, 7))
+    for ax, panel in zip(axes, drawn, strict=True):
         x, y = panel.grid_x, panel.grid_y
-        finite = np.nan_to_num(panel.loss, nan=beyond_scale, posinf=beyond_scale)
-        z = np.clip(finite, scene.low, beyond_scale).T
-        filled = ax.contourf(x, y, z, fills, norm=scene.norm(), cmap="viridis", extend="max")
+        z = np.nan_to_num(panel.loss, nan=10 * high, posinf=10 * high)
+        z = np.clip(z, low, 10 * high).T
+        filled = ax.contourf(x, y, z, fills, **look)
         filled.set_rasterized(True)  # no seams between the bands, and files of half the size
-        levels = ax.contour(x, y, z, lines, colors="white", linewidths=0.5)
-        # in smaller panels the lines are read off the colour bar, whose ticks they are
-        if columns <= 4:
-            _number_lines(ax, levels, panel)
+        # the lines are read off the colour bar, whose ticks they are
+        ax.contour(x, y, z, lines, colors="white", linewidths=0.5)
         if panel.coords is not None:
             ax.plot(*panel.coords.T, color="black", marker=".", markersize=2.5, linewidth=0.8)
             end = dict(marker="o", markersize=5, color="#D55E00", markeredgecolor="white")
@@ -293,29 +256,9 @@ def contours(drawn: list[Panel]) -> Figure | None:
         ax.set_box_aspect(1)
         ax.locator_params(nbins=3)
         ax.set_xlabel(panel.axes, fontsize=6)
-        ax.set_ylabel(panel.row_label if ax.get_subplotspec().is_first_col() else "")
-        column = panel.column_label or panel.title
-        ax.set_title(panel.label or (column if ax.get_subplotspec().is_first_row() else ""))
-    return scene.fig
-
-
-def _number_lines(ax: Axes, levels: ContourSet, panel: Panel) -> None:
-    """Writes losses on their lines where there is room.
-
-    Not at the panel's edge, on one another or on the path's end.
-    """
-    low = np.array([np.min(panel.grid_x), np.min(panel.grid_y)])
-    size = np.array([np.ptp(panel.grid_x), np.ptp(panel.grid_y)])
-    taken = [] if panel.coords is None else [(panel.coords[-1] - low) / size]
-    for text in ax.clabel(levels, fmt="%.2g", fontsize=6, inline=False, colors="white"):
-        position = (np.array(text.get_position()) - low) / size
-        at_edge = (position < 0.07).any() or (position > 0.93).any()
-        if at_edge or any(np.hypot(*(position - other)) < 0.14 for other in taken):
-            text.remove()
-            continue
-        taken.append(position)
-        # white on yellow needs an edge
-        text.set_path_effects([withStroke(linewidth=1.2, foreground="#303030")])
+        ax.set_ylabel(panel.row_label if panel.position[1] == 0 else "")
+        ax.set_title(panel.label)
+    return fig
 
 
 def basin_area(drawn: list[Panel], levels: Sequence[float] = BASIN_LEVELS) -> pd.DataFrame:
@@ -343,8 +286,7 @@ def basin_area(drawn: list[Panel], levels: Sequence[float] = BASIN_LEVELS) -> pd
         )
     rows = []
     for panel, level in product(drawn, levels):
-        where = " ".join((panel.column_label or panel.title).split())
         low = np.nanmin(panel.loss)
         area = np.mean(panel.loss < low + level)
-        rows.append([where, panel.pretraining, low, level, area, panel.grid_x.max()])
+        rows.append([panel.where, panel.pretraining, low, level, area, panel.grid_x.max()])
     return pd.DataFrame(rows, columns=["where", "pretraining", "minimum", "level", "area", "span"])

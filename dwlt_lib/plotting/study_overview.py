@@ -1,4 +1,4 @@
-"""What a study asks for, drawn from its own parameters: the work paradigm (Figure 1) and Table 1.
+"""What a study asks for, drawn from its own parameters: the work paradigm (Figure 1).
 
 The parameters are the mapping of a study's file (`records.study(NAME)["params"]`).
 """
@@ -8,7 +8,6 @@ from textwrap import wrap
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -60,19 +59,6 @@ def requested_sparsities(params: Parameters) -> dict[int, float]:
     """
     fraction = params.get("prune_fraction", PRUNE_FRACTION)
     return {rounds: ladder(rounds, fraction) for rounds in requested_values(params, "rounds")}
-
-
-def sparsity_range(sparsities: Mapping[int, float]) -> str:
-    """The least and the largest sparsity of the sparse levels.
-
-    Args:
-        sparsities: {rounds: sparsity in [0, 1]}.
-
-    Returns:
-        For example "20.0 to 73.8 %"; "none" if all levels are dense.
-    """
-    sparse = [sparsities[rounds] for rounds in sorted(sparsities) if rounds]
-    return f"{percent(sparse[0])} to {percent(sparse[-1])} %" if sparse else "none"
 
 
 @figure
@@ -151,28 +137,6 @@ def _pruning_bars(ax: Axes, params: Parameters) -> None:
         ax.add_patch(Rectangle(corner, 0.2, 1.5 * kept, color="#56B4E9"))
         ax.add_patch(Rectangle(corner, 0.2, 1.5, fill=False, edgecolor="#999999", linewidth=0.5))
     names = [name for name in requested_values(params, "method") if name not in CONTROLS]
-    methods = ", ".join(names)
-    _write(ax, 3.6, 0.55, f"sparsity {sparsity_range(sparsities)}\n{methods}")
-
-
-def criteria_table(params: Parameters) -> pd.DataFrame:
-    """Table 1: the setups of a study, one column per criterion of a double-win ticket.
-
-    Args:
-        params: the study's parameters.
-
-    Returns:
-        Five rows of text, a column per criterion.
-    """
-    datasets = ", ".join(map(dataset_name, requested_values(params, "dataset")))
-    pretrainings = ", ".join(requested_values(params, "pretraining"))
-    methods = ", ".join(requested_values(params, "method"))
-    source = f"{params.get('arch')} on {dataset_name(params.get('source', ''))}: masks by {methods}"
-    rows = {
-        "source domain": [f"{source}; theta_p for p in {pretrainings}"] * 3,
-        "target domains": [datasets] * 3,
-        "training scheme": ["standard (ST)", "adversarial (AT)", "adversarial (AT)"],
-        "evaluation metric": ["SA", "SA", "RA"],
-        "double-win ticket if and only if": ["winning"] * 3,
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(CRITERION_NAMES.values()))
+    sparse = sorted(set(sparsities.values()) - {0.0}) or [0.0]
+    levels = f"sparsity {percent(sparse[0])} to {percent(sparse[-1])} %"
+    _write(ax, 3.6, 0.55, f"{levels}\n{', '.join(names)}")

@@ -68,36 +68,8 @@ DATASET_NAMES = {
     "cub200": "CUB-200",
     "visda17": "VisDA-17",
 }
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 7,
-    "axes.titlesize": 7.5,
-    "figure.titlesize": 7.5,
-    "axes.labelsize": 7,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
-    "legend.fontsize": 6.5,
-    "legend.frameon": False,
-    "legend.handlelength": 3,
-    "legend.columnspacing": 1.2,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.titlepad": 4,
-    "axes.labelpad": 2,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 3.2,
-    "xtick.major.size": 2,
-    "ytick.major.size": 2,
-    "xtick.minor.size": 1,
-    "figure.dpi": 150,
-    "pdf.fonttype": 42,  # text stays text
-    "svg.hashsalt": "double-win",  # the same file for the same figure
-}
+LOOK = Path(__file__).with_name("double_win.mplstyle")
+"""Sizes, widths and fonts, in matplotlib's own format."""
 
 
 def style() -> AbstractContextManager[None]:
@@ -106,7 +78,7 @@ def style() -> AbstractContextManager[None]:
     Returns:
         A context for a `with` statement.
     """
-    return mpl.rc_context(STYLE)
+    return mpl.rc_context(fname=LOOK)
 
 
 def figure(draw: Callable[Arguments, Figure | None]) -> Callable[Arguments, Figure]:

@@ -72,7 +72,6 @@ def build(study: str) -> Path:
         verdict=verdict,
         claims=claims,
         chapters=[part for part in parts if part],
-        requested=study_tables.requested(params),
         parameters=study_tables.as_yaml(params),
         cost=study_tables.cost(records, made),
         versions=study_tables.versions(made),

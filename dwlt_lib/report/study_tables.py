@@ -1,4 +1,4 @@
-"""The report's tables: what a study found, asked for and cost, as they are read.
+"""The report's tables: what a study found and what it cost, as they are read.
 
 Records hold fractions; these tables hold percent.
 """
@@ -18,7 +18,6 @@ from dwlt_lib.analysis import (
     tables,
 )
 from dwlt_lib.config.studies import Margins
-from dwlt_lib.plotting import study_overview
 from dwlt_lib.plotting.style import (
     CRITERION_NAMES,
     dataset_name,
@@ -26,8 +25,6 @@ from dwlt_lib.plotting.style import (
 )
 from dwlt_lib.plotting.verdicts import in_paper_order, in_words
 
-SETTINGS = ("pretraining", "method", "dataset", "fraction", "regime", "rounds", "seeds")
-SEEDS = ("dense_seeds", "theta_seeds", "mask_seeds", "subset_seeds")  # where there are several
 ORIGIN = ["code", "torch", "python", "device", "threads"]
 
 
@@ -73,17 +70,10 @@ def verdict(
 
 
 def _extremes(extremes: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
-    """A row per (data, method, theta_p), with two lines of headings."""
+    """A row per (data, method, theta_p): its extreme by each reading of the paper's rule."""
     rows = in_paper_order(extremes.merge(readings.reset_index(), on=double_win.GROUP))
-    columns = {("", name): values for name, values in _ticket_columns(rows).items()}
-    columns["", "levels"] = rows["levels"]
-    first, *others = readings.columns
-    columns["double win", "one std"] = _percent(rows[first])
-    for c in double_win.CRITERIA:
-        columns["by one criterion alone", CRITERION_NAMES[c]] = _percent(rows[c])
-    for name in others:
-        columns["double win, other readings", name.replace("_", " ")] = _percent(rows[name])
-    return pd.DataFrame(columns)
+    shown = {**_ticket_columns(rows), "levels": rows["levels"]}
+    return pd.DataFrame(shown | {name.replace("_", " "): _percent(rows[name]) for name in readings})
 
 
 def _certified(certified: pd.DataFrame, networks: pd.DataFrame | None) -> pd.DataFrame:
@@ -119,37 +109,6 @@ def _percent(values: pd.Series) -> list[str]:
     return ["–" if pd.isna(value) else percent(value) for value in values]
 
 
-def requested(params: dict[str, Any]) -> pd.DataFrame:
-    """What a study varies.
-
-    Args:
-        params: its resolved parameters.
-
-    Returns:
-        A table with the columns parameter and value.
-    """
-    rows = {
-        "preset": params.get("preset"),
-        "network": params.get("arch"),
-        "source": params.get("source"),
-    }
-    if weights := params.get("weights"):
-        files = [
-            f"{p}: {given['file']} ({(given['theta'] or 'not there yet')[:12]})"
-            for p, given in weights.items()
-        ]
-        rows["theta_p from files"] = ", ".join(files)
-    for key in SETTINGS:
-        rows[key] = ", ".join(map(str, study_overview.requested_values(params, key)))
-        if key == "rounds":
-            sparsities = study_overview.requested_sparsities(params).values()
-            rows["sparsity (%)"] = ", ".join(map(percent, sparsities))
-    for key in SEEDS:
-        if seeds := study_overview.requested_values(params, key):
-            rows[key.replace("_", " ")] = ", ".join(map(str, seeds))
-    return pd.DataFrame({"parameter": rows.keys(), "value": rows.values()})
-
-
 def as_yaml(params: dict[str, Any]) -> str:
     """All of a study's parameters.
 
@@ -163,42 +122,27 @@ def as_yaml(params: dict[str, Any]) -> str:
     return re.sub(r"(?m)^.*: null\n", "", text)
 
 
-def cost(records: pd.DataFrame, made: pd.DataFrame) -> dict[str, Any] | None:
-    """Core time and arithmetic of a study's records by kind, and when their jobs began.
+def cost(records: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame | None:
+    """Core time and arithmetic of a study's records, by kind and in all.
 
     Args:
         records: its table, of `records.table`.
         made: when, where and with what each of them was made (`Record.made`), a row each.
 
     Returns:
-        kinds (a table), total (text), first and last (times, "" if not known) and span (text); None
-        where there are no records.
+        kind, records, core time and GMAC; None where there are no records.
     """
     if records.empty:
         return None
     spent = made.reindex(columns=["seconds", "threads", "gmac"]).astype(float)
     core = spent["seconds"] * spent["threads"].fillna(1)
-    each = {"kind": records["kind"], "records": 1.0, "core": core, "gmac": spent["gmac"]}
+    each = {"kind": records["kind"], "records": 1, "core time": core, "GMAC": spent["gmac"]}
     kinds = pd.DataFrame(each).groupby("kind", sort=False).sum()
     kinds.loc["in all"] = kinds.sum()
-    rate = kinds["gmac"] / kinds["core"].where(kinds["core"] > 0)
-    shown = {
-        "kind": kinds.index,
-        "records": kinds["records"].astype(int),
-        "core time": kinds["core"].map(duration),
-        "GMAC": kinds["gmac"].map("{:,.0f}".format),
-        "GMAC a core second": ["–" if pd.isna(value) else f"{value:.1f}" for value in rate],
-    }
-    total = duration(kinds["core"].iloc[-1])
-    found = {"kinds": pd.DataFrame(shown), "total": total, "first": "", "last": "", "span": ""}
-    began = pd.to_datetime(
-        made.get("made", pd.Series(dtype=str)), errors="coerce", utc=True
-    ).dropna()
-    if len(began):
-        first, last = began.min(), began.max()
-        found |= {"first": f"{first:%Y-%m-%d %H:%M}", "last": f"{last:%Y-%m-%d %H:%M}"}
-        found["span"] = duration((last - first).total_seconds())
-    return found
+    shown = {"records": "{:.0f}", "core time": duration, "GMAC": "{:,.0f}"}
+    for column, form in shown.items():
+        kinds[column] = kinds[column].map(form if callable(form) else form.format)
+    return kinds.reset_index()
 
 
 def duration(seconds: float) -> str:

@@ -128,7 +128,6 @@ def test_the_paradigm_names_the_studys_own_parameters():
     shown = " ".join(texts(study_overview.paradigm(PARAMS)))
     for word in ("resnet8", "MNIST-5k", "digits", "tiles", "IMP-ST, RP", "100 % / 10 %", "2 seeds"):
         assert word in shown
-    assert study_overview.criteria_table(PARAMS).shape == (5, 3)
 
 
 def test_masks_of_methods_are_drawn_beside_imp_sts():
@@ -171,11 +170,8 @@ def test_transfer_attacks_are_shown_beside_ra():
             for s in (0, 1)
         ]
     ).assign(transfer_accuracy=0.8, RA=0.7, SA=0.9)
-    shown = figures.transfer_attack(table)
-    assert shown.data["sparsity"].tolist() == [0.0, ladder(6)] and "73.8" in shown.to_html()
-    assert shown.to_html() == figures.transfer_attack(table).to_html()
-    assert figures.transfer_attack(pd.DataFrame(columns=["pretraining", "seed"])).data.empty
-    figures.transfer_attack_curve(table)
+    lines = figures.transfer_attack_curve(table).axes[0].get_lines()
+    assert [line.get_ydata().tolist() for line in lines] == [[80.0, 80.0], [70.0, 70.0]]
 
 
 def test_a_training_curve_needs_no_validation():

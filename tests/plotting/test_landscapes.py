@@ -17,12 +17,14 @@ def test_landscapes_share_one_scale_and_stand_in_the_papers_order(kind):
     panels = landscapes.panels(table, read)
     assert [p.pretraining for p in panels[::4]] == list(PRETRAININGS)
     columns = [
-        "100 % digits,\nclean",
-        "10 % digits,\nclean",
-        "100 % digits,\nattacked",
-        "10 % digits,\nattacked",
+        "100 % digits, clean",
+        "10 % digits, clean",
+        "100 % digits, attacked",
+        "10 % digits, attacked",
     ]
-    assert [p.column_label for p in panels[:4]] == columns
+    assert [p.where for p in panels[:4]] == columns
+    assert [p.position for p in panels] == [(i, j) for i in range(3) for j in range(4)]
+    assert all(bool(p.label) == (p.position[0] == 0) for p in panels)
     fig = landscapes.contours(panels)
     fills = [next(c for c in ax.collections if c.filled) for ax in fig.axes[:12]]
     assert (

@@ -111,14 +111,14 @@ def test_the_verdict_comes_first_and_says_the_headline(outputs, toy):
 def test_cost_is_core_time_and_arithmetic_by_kind(outputs, toy):
     page = report.build(finished(toy())).read_text()
     count = len(store.study("toy")["ids"])
-    assert (
-        f"<td>in all</td>\n      <td>{count}</td>" in page and f"<td>{450 * count:,}</td>" in page
-    )
-    assert f"{180 * count // 3600} h {180 * count % 3600 // 60:02d} min of core time" in page
-    assert (
-        "the first job began 2026-01-01 10:00 UTC" in page
-        and "None: no notebook ended in an error." in page
-    )
+    total = [
+        count,
+        f"{180 * count // 3600} h {180 * count % 3600 // 60:02d} min",
+        f"{450 * count:,}",
+    ]
+    row = "".join(rf"\s*<td>{cell}</td>" for cell in ["in all", *total])
+    assert re.search(row, page)
+    assert "None: no notebook ended in an error." in page
 
 
 def test_nothing_from_records_or_notebooks_is_markup(outputs, toy, monkeypatch):
