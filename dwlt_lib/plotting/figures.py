@@ -374,24 +374,6 @@ def similarity(table: pd.DataFrame) -> Figure | None:
     return fig
 
 
-def zero_shares(table: pd.DataFrame) -> pd.DataFrame:
-    """The share of zero kernels in a mask, over all its kernels larger than 1x1.
-
-    Args:
-        table: of `mask_patterns.zero_kernel_table`.
-
-    Returns:
-        One row per (pretraining, rounds, seed): zero and chance (shares of the kernels), sparsity,
-        all in [0, 1].
-    """
-    table = table[table["kernel"] > 1]
-    counts = table.groupby(["pretraining", "rounds", "seed"])[["kernels", "zero", "chance"]].sum()
-    counts = counts.astype(float)
-    shares = counts[["zero", "chance"]].div(counts["kernels"], axis=0).reset_index()
-    sparsities = tables.sparsities(table)
-    return shares.assign(sparsity=shares["rounds"].map(sparsities).astype(float))
-
-
 @figure
 def zero_kernels(table: pd.DataFrame) -> Figure | None:
     """Figure A8, bottom: completely pruned kernels, of those larger than 1x1.
@@ -403,9 +385,12 @@ def zero_kernels(table: pd.DataFrame) -> Figure | None:
         Above, the share of zero kernels in percent against sparsity, its chance level dashed;
         below, the one less the other, in points.
     """
-    shares = zero_shares(table)
-    if shares.empty:
+    table = table[table["kernel"] > 1]
+    if table.empty:
         return None
+    counts = table.groupby(["pretraining", "rounds", "seed"])[["kernels", "zero", "chance"]].sum()
+    counts = counts.astype(float)
+    shares = counts[["zero", "chance"]].div(counts["kernels"], axis=0).reset_index()
     looks = {p: curve_style(p) for p in PRETRAININGS}
     fig = Figure((COLUMN, 3.3), layout="constrained")
     upper, lower = fig.subplots(2, sharex=True, height_ratios=(2, 1))
@@ -414,7 +399,7 @@ def zero_kernels(table: pd.DataFrame) -> Figure | None:
     for p, look in looks.items():
         mean_line(lower, above[above["pretraining"] == p], "above", look)
     lower.axhline(0, color="#666666", **CHANCE, zorder=1)
-    ladder_ticks(upper, tables.sparsities(shares), most=8)
+    ladder_ticks(upper, tables.sparsities(table), most=8)
     upper.set(ylabel="zero kernels (%)")
     lower.set(xlabel="sparsity (%)", ylabel="above chance\n(points)")
     fig.align_ylabels([upper, lower])

@@ -182,21 +182,14 @@ def count_claims(found: pd.DataFrame) -> str:
         found: of `claims.claims`.
 
     Returns:
-        Two sentences.
+        One sentence.
     """
-    numbers = {
-        verdict: list(dict.fromkeys(found.loc[found["verdict"] == verdict, "number"]))
-        for verdict in claims.VERDICTS
-    }
-    counts = found["verdict"].value_counts()
-    holds, fails, is_open = (int(counts.get(verdict, 0)) for verdict in claims.VERDICTS)
-    text = (
-        f"Of the paper's claims, each on the data that it is about, {holds} hold here, {fails} do"
-        f" not and {is_open} cannot be told from these records"
-    )
-    named = {"hold": numbers[claims.HOLDS], "do not hold": numbers[claims.FAILS]}
-    listed = [f"{', '.join(own)} {verb}" for verb, own in named.items() if own]
-    return f"{text}. {'; '.join(listed)}." if listed else f"{text}."
+    parts = []
+    for verdict in claims.VERDICTS:
+        own = found.loc[found["verdict"] == verdict, "number"]
+        names = f" ({', '.join(own.unique())})" if verdict != claims.OPEN and len(own) else ""
+        parts.append(f"{verdict} {len(own)}{names}")
+    return f"Of the paper's claims, each on the data that it is about: {'; '.join(parts)}."
 
 
 @figure

@@ -124,7 +124,7 @@ def _picture(output: Any, source: str, figures: Path) -> Picture | None:
     data = output.get("data", {})
     if not {"image/png", "image/svg+xml"} & set(data):
         return None
-    saved = re.search(r'"figures" / "([\w.-]+)"', source)
+    saved = re.search(r'style\.save\(.*"([\w.-]+)"\)', source)
     file = figures / f"{saved[1]}.svg" if saved else None
     if file and file.exists():
         drawing = re.sub(rb"(?s)<!--.*?-->|<metadata>.*?</metadata>", b"", file.read_bytes())

@@ -79,8 +79,8 @@ def test_the_sentence_on_claims_counts_them_and_names_those_that_are_decided():
     found = some_claims()
     said = verdicts.count_claims(found)
     counts = found["verdict"].value_counts()
-    assert f"{counts[claims.HOLDS]} hold here" in said and "4.1 (2a)" in said
-    assert f"{counts[claims.OPEN]} cannot be told" in said
+    assert f"holds {counts[claims.HOLDS]} (" in said and "4.1 (2a)" in said
+    assert said.endswith(f"cannot be told {counts[claims.OPEN]}.")
     none = claims.claims(transfers().iloc[:0])
-    assert "0 hold here, 0 do not" in verdicts.count_claims(none)
+    assert "holds 0; does not hold 0; cannot" in verdicts.count_claims(none)
     assert not verdicts.forest(none).axes[0].collections

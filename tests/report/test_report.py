@@ -85,7 +85,7 @@ def figures_of(study):
             f"# {i}. A question\n\n## Figure\n\nA guide.\n\n**What the paper found** (section"
             " 4). So."
         )
-        saving = f'plots.save(figure, records.study_dir(study) / "figures" / "{name}")'
+        saving = f'style.save(figure, folder / "{name}")'
         write_notebook(
             study, f"1{i}_figure.ipynb", guide, cell(saving, picture()), cell("print()", said(text))
         )
@@ -156,8 +156,10 @@ def test_a_figure_carries_its_finding_and_then_the_papers(outputs, toy):
     texts = figures_of(name)
     page = report.build(name).read_text()
     assert page.count("<figure>") == 3
-    below = r'<figcaption><strong>This study.</strong> (.*?)</figcaption>\s*</figure>\s*<div class="paper">'
-    assert re.findall(below, page, re.S) == texts
+    below = re.findall(
+        r'<figcaption>(.*?)</figcaption>\s*</figure>\s*<div class="paper">', page, re.S
+    )
+    assert ["\n".join(re.findall("<li>(.*)</li>", said)) for said in below] == texts
     looks = re.findall(
         r'<img class="(\w+)" alt="[^"]*" src="data:image/(\S+?);base64,([^"]+)"', page
     )
