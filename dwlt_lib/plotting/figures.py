@@ -36,6 +36,7 @@ from dwlt_lib.plotting.style import (
 DENSE: dict[str, Any] = dict(linestyle=(0, (2, 2)), linewidth=0.6, alpha=0.8)
 STAR: dict[str, Any] = dict(marker="*", markersize=8, linestyle="", markeredgewidth=0.6)
 CHANCE: dict[str, Any] = dict(linestyle=(0, (3, 2)), linewidth=0.8)
+EXTREME = "extreme sparsity (hollow: dense)"
 BY_CHANCE = "random, same layer densities"
 
 PAIRS = {
@@ -136,11 +137,9 @@ class _Layout:
     """One per row."""
 
 
-def _curves_figure(
-    table: pd.DataFrame, layout: _Layout, curves: list[Curve], reading: dict[str, Any]
-) -> Figure:
+def _curves_figure(table: pd.DataFrame, layout: _Layout, curves: list[Curve]) -> Figure:
     """Curves of accuracy against sparsity, one cell per data set, fraction and criterion."""
-    runs, verdicts = tables.replicates(table), double_win.verdict(table, **reading)
+    runs, verdicts = tables.replicates(table), double_win.verdict(table)
     sparsities = tables.sparsities(runs)
     rows, columns = len(layout.cells), len(layout.cells[0])
     width = PAGE if columns > 1 else COLUMN
@@ -163,14 +162,7 @@ def _curves_figure(
             )
         axes[i, 0].set_ylabel(layout.labels[i])
     dense = Line2D([], [], color="#666666", **DENSE, label="dense")
-    star = Line2D(
-        [],
-        [],
-        color="#999999",
-        **STAR,
-        markeredgecolor="black",
-        label="extreme sparsity (hollow: dense)",
-    )
+    star = Line2D([], [], color="#999999", **STAR, markeredgecolor="black", label=EXTREME)
     fig.align_ylabels(axes[:, 0])
     ncols = 2
     if width == PAGE:
@@ -188,15 +180,12 @@ def _legend(fig: Figure, *more: Line2D, ncols: int) -> None:
 
 
 @figure
-def existence(
-    table: pd.DataFrame, curves: list[Curve] | None = None, **reading: Any
-) -> Figure | None:
+def existence(table: pd.DataFrame, curves: list[Curve] | None = None) -> Figure | None:
     """Figure 3: do double-win tickets exist? Accuracy against sparsity, by data set and criterion.
 
     Args:
         table: transfers; of them those with the largest fraction of the data are drawn.
         curves: (pretraining, method) each; None: IMP-ST on every theta_p, and RP on theta_AT.
-        **reading: rule, ddof and extreme of `double_win.verdict`.
 
     Returns:
         Columns are data sets; rows SA after ST, SA and RA after AT.
@@ -213,31 +202,29 @@ def existence(
         seeds = tables.count_seeds(table[table["dataset"] == dataset])
         titles.append(f"{dataset_name(dataset)}{', one seed' if seeds == 1 else ''}")
     labels = [f"{text} (%)" for text in CRITERION_NAMES.values()]
-    return _curves_figure(table, _Layout(cells, titles, labels), curves, reading)
+    return _curves_figure(table, _Layout(cells, titles, labels), curves)
 
 
-def methods(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> Figure:
+def methods(table: pd.DataFrame, pretraining: str = "AT") -> Figure:
     """Figure 4: as Figure 3, for the paper's four pruning methods on one theta_p.
 
     Args:
         table: transfers.
         pretraining: STD, FAT or AT.
-        **reading: rule, ddof and extreme of `double_win.verdict`.
 
     Returns:
         Columns are data sets; rows SA after ST, SA and RA after AT.
     """
     curves = [(pretraining, method) for method in METHODS if method not in CONTROLS]
-    return existence(table[table["pretraining"] == pretraining], curves, **reading)
+    return existence(table[table["pretraining"] == pretraining], curves)
 
 
-def controls(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> Figure:
+def controls(table: pd.DataFrame, pretraining: str = "AT") -> Figure:
     """As Figure 4, for IMP-ST and its controls: what of the ticket makes its accuracy?
 
     Args:
         table: transfers.
         pretraining: STD, FAT or AT.
-        **reading: rule, ddof and extreme of `double_win.verdict`.
 
     Returns:
         Columns are data sets; rows SA after ST, SA and RA after AT.
@@ -245,22 +232,19 @@ def controls(table: pd.DataFrame, pretraining: str = "AT", **reading: Any) -> Fi
     table = table[table["pretraining"] == pretraining]
     with_controls = table.loc[table["method"].isin(CONTROLS), "dataset"]
     table = table[table["dataset"].isin(with_controls)]
-    return existence(table, [(pretraining, method) for method in ("IMP-ST", *CONTROLS)], **reading)
+    return existence(table, [(pretraining, method) for method in ("IMP-ST", *CONTROLS)])
 
 
 @figure
-def data_limited(table: pd.DataFrame, dataset: str | None = None, **reading: Any) -> Figure | None:
+def data_limited(table: pd.DataFrame) -> Figure | None:
     """Figure 5: IMP-ST on every theta_p with fractions of the data.
 
     Args:
         table: transfers.
-        dataset: one data set alone; None: all.
-        **reading: rule, ddof and extreme of `double_win.verdict`.
 
     Returns:
         Rows are data sets and fractions, columns the three criteria.
     """
-    table = table if dataset is None else table[table["dataset"] == dataset]
     if table.empty:
         return None
     rows = sorted(
@@ -272,7 +256,7 @@ def data_limited(table: pd.DataFrame, dataset: str | None = None, **reading: Any
         titles=list(CRITERION_NAMES.values()),
         labels=[f"{dataset_name(name)}, {100 * f:g} %\naccuracy (%)" for name, f in rows],
     )
-    return _curves_figure(table, layout, [(p, "IMP-ST") for p in PRETRAININGS], reading)
+    return _curves_figure(table, layout, [(p, "IMP-ST") for p in PRETRAININGS])
 
 
 @figure
@@ -325,17 +309,16 @@ def further_tasks(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["fraction"] == table["fraction"].max()]
 
 
-def more_tasks(table: pd.DataFrame, **reading: Any) -> Figure:
+def more_tasks(table: pd.DataFrame) -> Figure:
     """Figure A10: as Figure 5, its rows the tasks beyond the paper's first three.
 
     Args:
         table: transfers.
-        **reading: rule, ddof and extreme of `double_win.verdict`.
 
     Returns:
         Rows are tasks, columns the three criteria.
     """
-    return data_limited(further_tasks(table), **reading)
+    return data_limited(further_tasks(table))
 
 
 def _beside_chance(

@@ -126,7 +126,8 @@ def in_words(verdicts: pd.DataFrame, margins: Margins) -> str:
     )
     lines = [f"Double-win sparsity within {within} of dense (levels: {counted})."]
     curves = in_paper_order(noninferiority.certified(verdicts))
-    for (dataset, fraction), own in curves.groupby(["dataset", "fraction"], sort=False):
+    for _, own in curves.groupby(["dataset", "fraction"], sort=False):
+        dataset, fraction = own["dataset"].iloc[0], own["fraction"].iloc[0]
         listed = "; ".join(own["pretraining"] + " by " + own["method"] + " " + own["text"])
         lines.append(f"On {100 * fraction:g} % of {dataset_name(dataset)}: {listed}.")
     return "\n".join(lines)

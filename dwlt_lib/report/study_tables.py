@@ -72,7 +72,7 @@ def verdict(
 def _extremes(extremes: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
     """A row per (data, method, theta_p): its extreme by each reading of the paper's rule."""
     rows = in_paper_order(extremes.merge(readings.reset_index(), on=double_win.GROUP))
-    found = {name.replace("_", " "): _percent(rows[name]) for name in readings}
+    found = {str(name).replace("_", " "): _percent(rows[name]) for name in readings}
     return pd.DataFrame({**_ticket_columns(rows), **found, "levels": rows["levels"]})
 
 
