@@ -126,6 +126,17 @@ def lab(door: Door, browser: bool) -> None:
         server.start()
 
 
+def newest() -> float:
+    """When a record, a study or a reference last appeared.
+
+    Returns:
+        As time.time() counts; 0 if there is none.
+    """
+    folders = [store.outputs() / name for name in ("records", "studies", "reference")]
+    entries = [entry for folder in folders for entry in folder.glob("*")]
+    return max((entry.stat().st_mtime for entry in entries), default=0.0)
+
+
 def browse(notebook: Path, door: Door, browser: bool) -> None:
     """Serve a notebook as a page, its code hidden, until it is interrupted.
 
@@ -135,14 +146,16 @@ def browse(notebook: Path, door: Door, browser: bool) -> None:
         browser: whether to open a browser on the page.
     """
     with _no_configuration() as private:
-        from tornado.ioloop import IOLoop
         from traitlets.config import Config
 
         from dwlt_lib.browser.closed_voila import ClosedVoila
 
-        server = ClosedVoila.instance(config=Config(browse_settings(door, private)))
+        server = ClosedVoila.instance(
+            config=Config(browse_settings(door, private)),
+            announce=lambda: _announce(door.url(), browser),
+            newest=newest,
+        )
         server.initialize([str(notebook)])
-        IOLoop.current().add_callback(_announce, door.url(), browser)
         server.start()
 
 
@@ -249,7 +262,6 @@ def browse_settings(door: Door, private: str) -> dict[str, dict]:
     server |= {
         "token": door.token,
         "connection_dir_root": private,
-        "open_browser": False,
         "tornado_settings": {"allow_remote_access": not door.is_loopback},
     }
     page = {
@@ -257,5 +269,7 @@ def browse_settings(door: Door, private: str) -> dict[str, dict]:
         "allow_template_override": "NO",
         "allow_theme_override": "NO",
         "file_allowlist": [],
+        "preheat_kernel": True,
     }
-    return {"Voila": server, "VoilaConfiguration": page, **kernels}
+    pool = {"fill_delay": 10}  # seconds: the page that opens comes first
+    return {"Voila": server, "VoilaConfiguration": page, "VoilaKernelManager": pool, **kernels}

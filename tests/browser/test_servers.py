@@ -268,3 +268,11 @@ def test_the_study_that_is_asked_for_reaches_the_notebook(monkeypatch, request):
     monkeypatch.setenv("DWLT_OUTPUTS", str(request.config.rootpath / "outputs"))
     assert CliRunner().invoke(app, ["browse", "--study", "tour_full"]).exit_code == 0
     assert os.environ["DWLT_STUDY"] == "tour_full"
+
+
+def test_a_record_made_since_a_kernel_was_warmed_is_noticed(outputs):
+    assert servers.newest() == 0.0
+    (outputs / "records" / "mask").mkdir(parents=True)
+    before = servers.newest()
+    (outputs / "records" / "mask" / "0123").mkdir()
+    assert servers.newest() >= before > 0
