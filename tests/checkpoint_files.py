@@ -110,7 +110,7 @@ def parallel(state):
 READER = """if True:
     import json, resource, sys, time
     import torch
-    from dwlt_lib.models import checkpoints, imported, weight_files
+    from dwlt_lib.models import checkpoints, imported
     from dwlt_lib.pruning import tickets
     read = eval(sys.argv[1])
     def most():

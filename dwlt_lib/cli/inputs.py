@@ -93,12 +93,12 @@ def import_weights(
 
     It holds exactly the tensors of the network.
     """
-    from dwlt_lib.models import checkpoints, weight_files
+    from dwlt_lib.models import checkpoints
 
     with refusing((OSError, ValueError)):
         checkpoint = checkpoints.read_checkpoint(file, source)
-        weight_files.write_checkpoint(checkpoint, out)
-    print(f"{out}: {weight_files.describe(checkpoint)}")
+        checkpoints.write_checkpoint(checkpoint, out)
+    print(f"{out}: {checkpoints.describe(checkpoint)}")
 
 
 @weights.command("fetch", epilog="Example: dwlt weights fetch std")

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from dwlt_lib.config.datasets import CATALOGUE, Frozen, Sha256
-from dwlt_lib.data import archives, downloads
+from dwlt_lib.data import downloads
 from dwlt_lib.data.downloads import Progress
 
 
@@ -101,7 +101,7 @@ def fetch(
         report(f"{name}: {file.url or path}")
         downloads.download(file.url or "", path, file.sha256, progress)
         if file.unpacks_to:
-            archives.unpack(path, folder, file.unpacks_to)
+            downloads.unpack(path, folder, file.unpacks_to)
         report(f"{name}: {product} is there now")
     if not is_complete:
         report(f"{name}: {advice(name, root)}")

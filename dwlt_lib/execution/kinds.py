@@ -30,8 +30,8 @@ from dwlt_lib.execution import networks, trajectory_files
 from dwlt_lib.execution.inputs import Budget, split_budget, verified_images
 from dwlt_lib.models import imported
 from dwlt_lib.models.architectures import prunable
+from dwlt_lib.models.checkpoints import load_checkpoint
 from dwlt_lib.models.tensors import fingerprint
-from dwlt_lib.models.weight_files import load_checkpoint
 from dwlt_lib.pruning import imp
 from dwlt_lib.pruning.masks import Mask, dense_mask, num_kept, sparsity
 from dwlt_lib.pruning.packed_masks import pack

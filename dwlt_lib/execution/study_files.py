@@ -34,14 +34,15 @@ def read_study(path: str | Path) -> Study:
     found = _counted(parameter_file.parse(text, origin), text, origin)
     noted = store.noted(found.name)
     params = noted.get("params", {})
-    if found.weights:
-        for at, problem in imported.mismatches(found, dataset(found, found.source)):
-            raise BadStudy(f"{place(text, origin, *at)}: {problem}")
-        found = imported.resolve_identities(found, params.get("weights", {}))
+    key = "weights"
     try:
-        found = fingerprints.resolve_fingerprints(found, params.get("data", {}))
+        if found.weights:
+            row = dataset(found, found.source)
+            found = imported.resolve_identities(found, row, params.get(key, {}))
+        key = "data"
+        found = fingerprints.resolve_fingerprints(found, params.get(key, {}))
     except ValueError as error:
-        raise BadStudy(f"{place(text, origin, 'data')}: {error}") from None
+        raise BadStudy(f"{place(text, origin, key)}: {error}") from None
     other = Path(noted.get("file") or path)
     if other.exists() and not other.samefile(path) and store.has_changed(found):
         raise BadStudy(

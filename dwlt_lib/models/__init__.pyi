@@ -8,7 +8,6 @@ from . import (
     tensor_files,
     tensors,
     torch_files,
-    weight_files,
 )
 from .architectures import ARCHITECTURES, build, prunable
 from .checkpoints import import_checkpoint
@@ -30,5 +29,4 @@ __all__ = [
     "tensor_files",
     "tensors",
     "torch_files",
-    "weight_files",
 ]

@@ -1,11 +1,13 @@
-"""theta_p out of its authors' checkpoints: exactly one network's tensors, whatever the layout.
+"""theta_p out of its authors' checkpoints, and as a safetensors file with its provenance.
 
-Nothing in such a file is run (`pickles`).
+Whatever the layout of a checkpoint, exactly one network's tensors come out; nothing in it is run
+(`pickles`). The safetensors file is what `dwlt weights import` writes.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ import torch
 from torch import Tensor
 
 from dwlt_lib import files
-from dwlt_lib.models import torch_files
+from dwlt_lib.models import tensor_files, torch_files
 from dwlt_lib.models.architectures import ARCHITECTURES, MAX_CLASSES, StateLayout, state_layout
+from dwlt_lib.models.imported import FORMAT, WRITER, is_sha256
 from dwlt_lib.models.messages import describe_differences, printable
 from dwlt_lib.models.pickles import CheckpointError, InertObject, StoredTensor
+from dwlt_lib.models.tensor_files import Header
 from dwlt_lib.models.tensors import Weights, fingerprint
 from dwlt_lib.models.torch_files import TorchFile
 
@@ -45,6 +49,16 @@ SOURCES = {
 STATISTICS = {"normalizer.new_mean": "mean", "normalizer.new_std": "std"}
 """What a robustness file's normaliser subtracts and divides by."""
 COUNTER = "num_batches_tracked"  # BatchNorm's; files of torch before 0.4.1 have none
+
+FILE_TYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
+"""Names of types in the header of a safetensors file."""
+
+NETWORK_CHECKS = {
+    "arch": lambda value: value in ARCHITECTURES,
+    "classes": lambda value: type(value) is int and 0 < value <= MAX_CLASSES,
+    "theta": is_sha256,
+}
+"""Which values a description of a network may have (`tensor_files.check_values`)."""
 
 StoredState = dict[str, StoredTensor]
 
@@ -106,17 +120,13 @@ def read_checkpoint(path: str | Path, source: str, arch: str | None = None) -> C
     if arch is not None and arch not in ARCHITECTURES:
         raise ValueError(f"arch={arch!r}: want one of {', '.join(ARCHITECTURES)}")
     try:
-        path = files.regular(path)
+        return _checkpoint(Path(path).name, _read_bytes(path), source, arch)
     except ValueError as error:
-        raise CheckpointError(f"{error} that torch.save wrote") from error
-    try:
-        return _checkpoint(path.name, _read_bytes(path), source, arch)
-    except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _read_bytes(path: Path) -> bytes:
-    size = path.stat().st_size
+def _read_bytes(path: str | Path) -> bytes:
+    size = files.regular(path).stat().st_size
     if size > torch_files.MAX_BYTES:
         raise CheckpointError(
             f"{size:,} bytes, more than any checkpoint of these networks; want an official one"
@@ -269,3 +279,95 @@ def _per_channel(file: TorchFile, name: str, stored: StoredTensor) -> list[float
         raise CheckpointError(f"{name} {stored.shape}: want a number a channel, (3, 1, 1)")
     values = _finite_values(file, name, stored, torch.float32)
     return [round(value, 6) for value in values.flatten().tolist()]
+
+
+def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> Path:
+    """Write theta_p with its provenance; the same checkpoint gives the same bytes.
+
+    Args:
+        checkpoint: of `read_checkpoint`.
+        path: the safetensors file, in a folder that exists.
+
+    Returns:
+        The path.
+    """
+    return tensor_files.write(path, checkpoint.weights, {"format": FORMAT, **checkpoint.about})
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read what `write_checkpoint` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        theta_p and its provenance, equal to what was written.
+
+    Raises:
+        ValueError: one line: it is another file, or was damaged since it was written.
+    """
+    return Checkpoint(*tensor_files.read(path, FORMAT, WRITER, _expected_header))
+
+
+def read_weights(path: str | Path, arch: str) -> Weights:
+    """A network's state dictionary out of a safetensors file, whoever wrote it.
+
+    Args:
+        path: the file.
+        arch: the network, of any number of classes.
+
+    Returns:
+        The tensors by torchvision's names.
+
+    Raises:
+        ValueError: one line: the file holds other tensors than that network's. None of its numbers
+            were read then.
+    """
+    with tensor_files.open_file(path) as file:
+        header = tensor_files.read_header(file)
+        shape, _ = header.get("fc.bias", ((), ""))
+        classes = shape[0] if len(shape) == 1 and 0 < shape[0] <= MAX_CLASSES else 1000
+        if differences := describe_differences(header, network_header(arch, classes)):
+            raise ValueError(
+                f"{path}: not the weights of a {arch} ({differences}); want theta_p as a"
+                " safetensors file"
+            )
+        return {name: file.get_tensor(name) for name in header}
+
+
+def network_header(arch: str, num_classes: int) -> Header:
+    """The header of a safetensors file that holds a network's state dictionary.
+
+    Args:
+        arch: one of `models.ARCHITECTURES`.
+        num_classes: outputs of its head.
+
+    Returns:
+        (shape, type) by the tensor's name.
+    """
+    return {
+        name: (shape, FILE_TYPES[dtype])
+        for name, (shape, dtype) in state_layout(arch, num_classes).items()
+    }
+
+
+def describe(checkpoint: Checkpoint) -> str:
+    """What was imported, in a few lines for a terminal.
+
+    Args:
+        checkpoint: of `read_checkpoint`.
+
+    Returns:
+        Three lines.
+    """
+    about = checkpoint.about
+    return (
+        f"theta_{about['pretraining']}, a {about['arch']} with {about['classes']} classes;"
+        f" BatchNorm's counters {about['counters']}\nsha256 of {about['file']}: {about['sha256']}"
+        f"\nsha256 of theta_p: {about['theta']}"
+    )
+
+
+def _expected_header(about: Mapping[str, Any], header: Header) -> Header:
+    tensor_files.check_values(about, NETWORK_CHECKS)
+    return network_header(about["arch"], about["classes"])

@@ -6,7 +6,7 @@ No torch: only a file's description is read here. Making the record reads and ch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,30 +136,7 @@ def mismatch(
     return None
 
 
-def mismatches(study: Study, row: DataSet) -> Iterator[tuple[tuple[str, str], str]]:
-    """What is wrong with a study's files of theta_p, of those that exist.
-
-    Args:
-        study: names the files.
-        row: the source data set.
-
-    Yields:
-        The key in the study's parameter file, and one line.
-    """
-    for pretraining, weights in study.weights.items():
-        path, key = weights_path(weights.file), ("weights", pretraining)
-        if not path.exists():
-            continue
-        try:
-            about = read_description(path)
-        except ValueError as error:
-            yield key, f"weights.{pretraining}: {error}"
-            continue
-        if problem := mismatch(about, pretraining, study.arch, row, weights.theta):
-            yield key, f"weights.{pretraining}: {path} {problem}"
-
-
-def resolve_identities(study: Study, planned: Mapping[str, Any]) -> Study:
+def resolve_identities(study: Study, row: DataSet, planned: Mapping[str, Any]) -> Study:
     """The study with the hash of every theta_p that comes from a file.
 
     It is pinned in the study, or read from the file, or known from an earlier plan with the same
@@ -167,21 +144,28 @@ def resolve_identities(study: Study, planned: Mapping[str, Any]) -> Study:
 
     Args:
         study: as its parameter file says.
+        row: the source data set.
         planned: by pretraining, the file and theta when the study was planned before.
 
     Returns:
         A copy whose `weights` have their `theta`, None where none of the three tells it.
 
     Raises:
-        ValueError: one line: a file that exists is not one of theta_p.
+        ValueError: one line: a file that exists is not the theta_p that the study wants.
     """
     resolved = {}
     for pretraining, weights in study.weights.items():
         path, before = weights_path(weights.file), planned.get(pretraining) or {}
         theta = weights.theta
-        if theta is None and path.exists():
-            theta = read_description(path)["theta"]
-        if theta is None and before.get("file") == weights.file:
+        if path.exists():
+            try:
+                about = read_description(path)
+            except ValueError as error:
+                raise ValueError(f"weights.{pretraining}: {error}") from error
+            if problem := mismatch(about, pretraining, study.arch, row, theta):
+                raise ValueError(f"weights.{pretraining}: {path} {problem}")
+            theta = about["theta"]
+        elif theta is None and before.get("file") == weights.file:
             theta = before.get("theta")
         resolved[pretraining] = weights.model_copy(update={"theta": theta})
     return study.model_copy(update={"weights": resolved})

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from dwlt_lib.models import tensor_files
 from dwlt_lib.models.architectures import Normalised, build, prunable, state_layout
+from dwlt_lib.models.checkpoints import NETWORK_CHECKS, network_header, read_weights
 from dwlt_lib.models.imported import is_normalisation
 from dwlt_lib.models.tensor_files import Header
 from dwlt_lib.models.tensors import Mask, Weights, fingerprint
-from dwlt_lib.models.weight_files import NETWORK_CHECKS, network_header, read_weights
 from dwlt_lib.pruning.masks import apply_, dense_mask, num_kept, sparsity
 from dwlt_lib.pruning.packed_masks import from_bits, packed_header, to_bits, unpack
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from small_files import member, one_line, tar
 
-from dwlt_lib.data import archives
+from dwlt_lib.data import downloads
 
 GOOD = member("set", tarfile.DIRTYPE), member("set/a.txt"), member("set/deep/b.txt", size=3000)
 
@@ -24,14 +24,14 @@ def refused(archive, *words):
     """The archive is refused in one line, and leaves nothing in `box/into` nor beside it."""
     folder = archive.parent / "box" / "into"
     with pytest.raises(ValueError) as error:
-        archives.unpack(archive, folder, "set")
+        downloads.unpack(archive, folder, "set")
     one_line(error, archive.name, *words)
     assert everything(archive.parent) == [archive.name, "box", "box/into"]
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_a_good_tar_is_unpacked_whole(tmp_path, mode):
-    top = archives.unpack(tar(tmp_path / "a.tar", *GOOD, mode=mode), tmp_path / "into", "set")
+    top = downloads.unpack(tar(tmp_path / "a.tar", *GOOD, mode=mode), tmp_path / "into", "set")
     assert top == tmp_path / "into" / "set"
     assert everything(tmp_path / "into") == ["set", "set/a.txt", "set/deep", "set/deep/b.txt"]
     assert (tmp_path / "into/set/deep/b.txt").read_bytes() == b"x" * 3000
@@ -95,7 +95,7 @@ def test_what_is_there_already_is_not_touched(tmp_path):
     (tmp_path / "into" / "set").mkdir(parents=True)
     (tmp_path / "into" / "set" / "mine").write_text("mine")
     with pytest.raises(ValueError) as error:
-        archives.unpack(archive, tmp_path / "into", "set")
+        downloads.unpack(archive, tmp_path / "into", "set")
     one_line(error, "is there already")
     assert everything(tmp_path / "into") == ["set", "set/mine"]
 
@@ -111,25 +111,25 @@ def zip_file(path, names, mode=stat.S_IFREG):
 
 def test_a_good_zip_is_unpacked_as_a_tar_is_and_what_is_not_wanted_stays_in_it(tmp_path):
     archive = zip_file(tmp_path / "a.zip", ["set/", "set/a.txt", "set/deep/b.txt", "readme.txt"])
-    archives.unpack(archive, tmp_path / "into", "set")
+    downloads.unpack(archive, tmp_path / "into", "set")
     assert everything(tmp_path / "into") == ["set", "set/a.txt", "set/deep", "set/deep/b.txt"]
-    archives.unpack(archive, tmp_path / "part", "set/deep")
+    downloads.unpack(archive, tmp_path / "part", "set/deep")
     assert everything(tmp_path / "part") == ["set", "set/deep", "set/deep/b.txt"]
-    archives.unpack(archive, tmp_path / "part", "set/a.txt")  # into a folder that is there
+    downloads.unpack(archive, tmp_path / "part", "set/a.txt")  # into a folder that is there
     assert (tmp_path / "part/set/a.txt").read_bytes() == b"x" * 3000
 
 
 @pytest.mark.parametrize("name", ["../canary", "/tmp/canary-of-dwlt", "set/../../canary"])
 def test_a_zip_writes_nothing_outside_its_folder(tmp_path, name):
     archive = zip_file(tmp_path / "a.zip", ["set/a", name])
-    archives.unpack(archive, tmp_path / "box" / "into", "set")
+    downloads.unpack(archive, tmp_path / "box" / "into", "set")
     assert set(everything(tmp_path)) <= {
         *("a.zip", "box", "box/into", "box/into/set", "box/into/set/a", "box/into/set/canary")
     }
 
 
 def test_a_link_in_a_zip_is_no_link_on_the_disk(tmp_path):
-    top = archives.unpack(zip_file(tmp_path / "a.zip", ["set/a"], stat.S_IFLNK), tmp_path, "set")
+    top = downloads.unpack(zip_file(tmp_path / "a.zip", ["set/a"], stat.S_IFLNK), tmp_path, "set")
     assert not (top / "a").is_symlink()
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from dwlt_lib.cli.main import app
 from dwlt_lib.config.datasets import CATALOGUE
-from dwlt_lib.data import batches, checks, duplicates, loading
+from dwlt_lib.data import batches, checks, loading
 
 
 def images(x):
@@ -28,23 +28,23 @@ def test_the_same_and_nearly_the_same_pictures_are_counted_apart(monkeypatch):
     brighter = (x[3:5].float() * 0.8 + 40).round().to(torch.uint8)
     noisy = (x[5:8].int() + torch.from_numpy(pixels(3, 3, 32, 32) % 5).int()).clamp(0, 255)
     others = torch.cat([x[:2], brighter, noisy.to(torch.uint8), smooth(20, seed=1)])
-    assert duplicates.count(images(x), images(others)) == (2, 5)
-    monkeypatch.setattr(duplicates, "BLOCK", (3, 4))
-    assert duplicates.count(images(x), images(others)) == (2, 5)
-    assert duplicates.count(images(x), images(x)) == (30, 0)
+    assert checks.count_same(images(x), images(others)) == (2, 5)
+    monkeypatch.setattr(checks, "BLOCK", (3, 4))
+    assert checks.count_same(images(x), images(others)) == (2, 5)
+    assert checks.count_same(images(x), images(x)) == (30, 0)
 
 
 def test_flat_pictures_are_not_alike_for_being_flat():
     x = torch.full((4, 3, 32, 32), 100, dtype=torch.uint8)
     x[1:] += torch.from_numpy(pixels(3, 3, 32, 32) % 2)
     x[0] = 101
-    assert duplicates.count(images(x[:2]), images(x[2:])) == (0, 0)
+    assert checks.count_same(images(x[:2]), images(x[2:])) == (0, 0)
 
 
 def test_a_product_of_thumbnails_is_their_correlation():
     x = smooth(5)
     small = torch.nn.functional.avg_pool2d(x.float().mean(1), 4).flatten(1)
-    product = duplicates.thumbnails(x) @ duplicates.thumbnails(x).T
+    product = checks.thumbnails(x) @ checks.thumbnails(x).T
     assert np.allclose(product, np.corrcoef(small), atol=1e-5)
 
 
@@ -53,8 +53,8 @@ def test_streamed_pictures_are_compared_as_those_in_memory(tmp_path):
     test = loading.listing(signs, "test")
     test.file(2).write_bytes(loading.listing(signs, "train").file(4).read_bytes())
     held = [batches.load_images(signs, split) for split in ("train", "test")]
-    assert duplicates.count(*held)[0] == 1
-    assert duplicates.count(*held) == duplicates.count(
+    assert checks.count_same(*held)[0] == 1
+    assert checks.count_same(*held) == checks.count_same(
         *(streamed(signs, split) for split in ("train", "test"))
     )
 

@@ -181,7 +181,7 @@ def test_a_ppm_cut_short_is_one_line(tmp_path):
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(ValueError) as error:
         loading.load(row, "test")
-    one_line(error, file.name, "PPM", "anew")
+    one_line(error, file.name, "PPM", "bring another")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from dwlt_lib.cli.main import app
-from dwlt_lib.models import checkpoints, imported, tensor_files, weight_files
+from dwlt_lib.models import checkpoints, imported, tensor_files
 
 
 def invoke(*arguments):
@@ -57,7 +57,7 @@ def test_the_command_writes_the_same_bytes_every_time_with_their_provenance(tmp_
         dict(sorted(load_file(tmp_path / "a.safetensors").items())),
         dict(sorted(trained_state().items())),
     )
-    found = weight_files.load_checkpoint(tmp_path / "a.safetensors")
+    found = checkpoints.load_checkpoint(tmp_path / "a.safetensors")
     assert found.about["file"] == "linf_8.pt" and found.about["pretraining"] == "AT"
     assert (
         found.about["sha256"] == hashlib.sha256((tmp_path / "linf_8.pt").read_bytes()).hexdigest()
@@ -81,7 +81,7 @@ def test_the_command_says_in_one_line_what_it_cannot_take(tmp_path):
 
 def test_a_file_of_theta_that_says_nonsense_is_refused_by_studies_and_by_its_reader(tmp_path):
     torch.save(trained_state(), tmp_path / "std.pth")
-    sound = weight_files.write_checkpoint(
+    sound = checkpoints.write_checkpoint(
         checkpoints.read_checkpoint(tmp_path / "std.pth", "std"), tmp_path / "std.safetensors"
     )
     tensors, about = tensor_files.read(
@@ -109,7 +109,7 @@ def test_a_file_of_theta_that_says_nonsense_is_refused_by_studies_and_by_its_rea
         "classes 10^9",
         "arch with lines",
     ):  # for a study they are another network than its own
-        refused_in_a_line("weight_files.load_checkpoint", str(sound), {name: paths[name]})
+        refused_in_a_line("checkpoints.load_checkpoint", str(sound), {name: paths[name]})
     del paths["classes 10^9"]
     refused_in_a_line(
         "imported.read_description",
