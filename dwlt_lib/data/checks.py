@@ -114,7 +114,7 @@ def _read(row: DataSet, split: str, root: Path) -> tuple[np.ndarray, list[str]]:
     problems = []
     for index in np.linspace(0, len(listing) - 1, min(len(listing), NUM_OPENED)).round():
         try:
-            decoder[int(index)]
+            decoder.decode(int(index))
         except ValueError as error:
             problems.append(str(error))
     return listing.labels, problems[:MAX_REPORTED]

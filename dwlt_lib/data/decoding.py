@@ -136,20 +136,30 @@ class ImageDecoder(Dataset):
         """The number of files N."""
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Tensor:
-        """The image of that file, uint8 (3,side,side); ValueError as `decode_center_crop`."""
+    def decode(self, index: int) -> Tensor:
+        """One image.
+
+        Args:
+            index: of its file, in 0..N-1.
+
+        Returns:
+            uint8 (3,side,side).
+
+        Raises:
+            ValueError: as `decode_center_crop`.
+        """
         file = os.path.join(self.root, os.fsdecode(self.names[index]))
         if self.seeds is None:
             return decode_center_crop(file, self.side, self.resize)
         return decode_random_crop(file, self.side, int(self.seeds[index]), self.scale)
 
-    def __getitems__(self, indices: Sequence[int]) -> Tensor | str:
+    def __getitem__(self, indices: Sequence[int]) -> Tensor | str:
         """The images of those files, uint8 (B,3,side,side), or the line of the first error.
 
         An exception that leaves a process arrives with its traceback in many lines.
         """
         try:
-            return torch.stack([self[index] for index in indices])
+            return torch.stack([self.decode(index) for index in indices])
         except ValueError as error:
             return str(error)
 
@@ -208,9 +218,9 @@ def decode_batches(
     workers = min(num_processes(), len(chunks) // 2)
     loader: DataLoader[Any] = DataLoader(
         decoder,
-        batch_sampler=chunks,
+        batch_size=None,  # a chunk is one item
+        sampler=chunks,
         num_workers=workers,
-        collate_fn=_already_stacked,
         prefetch_factor=PREFETCH if workers else None,
         worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # its own, so that the global one is not drawn from
@@ -227,10 +237,6 @@ def decode_batches(
             batch[start : start + len(chunk)] = chunk
             start += len(chunk)
         yield batch
-
-
-def _already_stacked(chunk: Any) -> Any:
-    return chunk
 
 
 def _ignore_interrupts(_: int) -> None:

@@ -59,7 +59,7 @@ def fingerprint(row: DataSet, split: str, root: Path | None = None) -> str | Non
 
 def _fingerprint(row: DataSet, split: str, root: Path | None) -> str | None:
     if row.loader == "embedded":
-        return _hash_files(row, split, bundled.package_files(row.name))
+        return _hash_files(row, split, [bundled.package_file(row.name)])
     path = folders.existing_path(row, split, root)
     if path is None:
         return None

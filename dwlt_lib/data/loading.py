@@ -48,7 +48,7 @@ def load(name: str | DataSet, split: str, root: str | Path | None = None) -> tup
     row = dataset_row(name)
     if row.loader == "embedded":  # installed packages do not change while a process runs
         row = row.model_copy(update={"train_sha256": None, "test_sha256": None})
-    return _load(row, _check_split(split), Path(root or data_root()))
+    return _load(row, _check_split(split), Path(root or data_root()))[:2]
 
 
 def listing(name: str | DataSet, split: str, root: str | Path | None = None) -> folders.Listing:
@@ -83,14 +83,9 @@ def groups(name: str | DataSet, split: str, root: str | Path | None = None) -> T
         ValueError: one line, for files that are missing or wrong.
     """
     row, root = dataset_row(name), Path(root or data_root())
-    found = None
-    if row.loader in LISTED:
-        found = _listing(row, _check_split(split), root).groups
-    elif row.loader == "npz":
-        path = folders.split_path(row, _check_split(split), root)
-        found = npz.load(path, ["groups"]).get("groups")
-        if found is not None and row.distinct and split == "train":
-            found = found[_distinct_arrays(row, root)]
+    if row.loader not in LISTED:
+        return _load(row, _check_split(split), root)[2]
+    found = _listing(row, _check_split(split), root).groups
     return None if found is None else torch.from_numpy(found)
 
 
@@ -136,38 +131,34 @@ def _contents(listing: folders.Listing) -> Iterable[bytes]:
 
 
 @lru_cache(maxsize=8)
-def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor]:
+def _load(row: DataSet, split: str, root: Path) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images, labels and, of arrays, groups."""
     if row.loader in LISTED:
-        return _decode_all(row, _listing(row, split, root))
-    x, y = _read_arrays(row, split, root)
+        return *_decode_all(row, _listing(row, split, root)), None
+    x, y, groups = _read_arrays(row, split, root)
     if row.distinct and split == "train":
-        kept = _distinct_arrays(row, root)
+        test = _read_arrays(row, "test", root)[0]
+        kept = _is_none_of(row, map(np.ndarray.tobytes, x), map(np.ndarray.tobytes, test))
         x, y = x[kept], y[kept]
+        groups = None if groups is None else groups[kept]
     folders.check_labels(row, y)
     images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
     side = side_before_crop(row)
     if images.shape[-1] > side:
         images = resize(images.float(), side).round().clamp(0, 255).to(torch.uint8)
-    return images, torch.from_numpy(y)
+    return images, torch.from_numpy(y), None if groups is None else torch.from_numpy(groups)
 
 
-def _read_arrays(row: DataSet, split: str, root: Path) -> Arrays:
+def _read_arrays(
+    row: DataSet, split: str, root: Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     if row.loader == "embedded":
-        return EMBEDDED[row.name](split)
-    if row.loader == "npz":
-        arrays = npz.load(folders.split_path(row, split, root), ["images", "labels"])
-        x = arrays["images"]
-        return (x if x.ndim == 4 else grey_to_rgb(x)), arrays["labels"]
-    return _read_torchvision(row, split, root)
-
-
-@lru_cache(maxsize=8)
-def _distinct_arrays(row: DataSet, root: Path) -> np.ndarray:
-    """Which training images of arrays are no test images; bool (N,)."""
-    train, test = (_read_arrays(row, split, root)[0] for split in ("train", "test"))
-    return _is_none_of(
-        row, (image.tobytes() for image in train), (image.tobytes() for image in test)
-    )
+        return *EMBEDDED[row.name](split), None
+    if row.loader == "torchvision":
+        return *_read_torchvision(row, split, root), None
+    arrays = npz.load(folders.split_path(row, split, root))
+    x = arrays["images"]
+    return (x if x.ndim == 4 else grey_to_rgb(x)), arrays["labels"], arrays.get("groups")
 
 
 def _is_none_of(row: DataSet, images: Iterable[bytes], others: Iterable[bytes]) -> np.ndarray:

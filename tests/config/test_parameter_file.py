@@ -201,9 +201,9 @@ BAD = {
     ),
     "a setting taken out": (swap("lr: 0.1", "lr: null"), None, "ST recipe lacks lr"),
     "a data set under another name": (
-        BASE + "data:\n  digits: {name: tiles}\n",
+        BASE + "data:\n  digits: {name: svhn}\n",
         13,
-        "data.digits.name='tiles' digits",
+        "data.digits.name='svhn' digits",
     ),
     "an embedded data set that is not there": (
         BASE + "data:\n  mine: {loader: embedded, classes: 3, size: 8}\n",

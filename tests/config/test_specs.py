@@ -70,7 +70,7 @@ ALL = (THETA, MASK, TRANSFER, SURFACE, TRAJECTORY, ATTACKED, ROBUST)
 OTHER = {
     "pretraining": "STD",
     "arch": "resnet20",
-    "data": CATALOGUE["tiles"],
+    "data": CATALOGUE["svhn"],
     "seed": 1,
     "method": "IMP-AT",
     "rounds": 4,

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dwlt_lib.config import datasets
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.data import batches, bundled, loading
 
-EMBEDDED = ("mnist5k", "digits", "tiles")
+EMBEDDED = ("mnist5k", "digits")
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -34,8 +33,6 @@ def test_classes_are_counted_as_in_the_sources():
         loading.load("digits", "train")[1].bincount() + loading.load("digits", "test")[1].bincount()
     )
     assert both.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    assert loading.load("tiles", "train")[1].bincount().max() == 128
-    assert loading.load("tiles", "test")[1].bincount().max() == 40
 
 
 def test_digits_and_labels_belong_together():
@@ -69,32 +66,6 @@ def test_no_image_is_in_both_train_and_test(name):
         for split in ("train", "test")
     )
     assert len(train) == len(loading.load(name, "train")[0]) and not train & test
-
-
-def test_test_tiles_lie_in_other_columns_of_a_picture_than_train_tiles():
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    found = {split: bundled.EMBEDDED["tiles"](split) for split in ("train", "test")}
-    for label, name in enumerate(bundled.PHOTOGRAPHS):
-        package, _, inside = name.partition("/")
-        file = Path(find_spec(package).origin).parent / inside
-        picture = np.asarray(Image.open(file).convert("RGB"))
-        columns = {"train": set(), "test": set()}
-        for split, (x, y) in found.items():
-            wanted = {tile.tobytes() for tile in x[y == label]}
-            places = {
-                (r, c): picture[r : r + 32, c : c + 32].tobytes()
-                for r in range(0, picture.shape[0] - 31, 32)
-                for c in range(0, picture.shape[1] - 31, 32)
-            }
-            columns[split] = {c for (r, c), tile in places.items() if tile in wanted}
-            assert wanted <= set(
-                places.values()
-            )  # tiles are cut on a grid, so that they never overlap
-        assert columns["test"] and not columns["train"] & columns["test"]
-        middle = [(c + 16) / picture.shape[1] for c in columns["test"]]
-        assert min(middle) > 0.4 and max(middle) < 0.8
 
 
 def test_the_catalogues_statistics_are_those_of_the_training_images():

@@ -30,5 +30,5 @@ def test_a_check_counts_against_the_catalogue_and_opens_images(tmp_path):
 
 
 def test_the_check_of_installed_data_sets_is_complete():
-    for name in ("mnist5k", "digits", "tiles"):
+    for name in ("mnist5k", "digits"):
         assert checks.check(CATALOGUE[name])[1] == []

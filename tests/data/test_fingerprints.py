@@ -195,7 +195,7 @@ def test_a_layout_of_lists_has_a_fingerprint_a_split(tmp_path):
     assert len(found) == 2 and None not in found
 
 
-@pytest.mark.parametrize("name", ["mnist5k", "digits", "tiles"])
+@pytest.mark.parametrize("name", ["mnist5k", "digits"])
 def test_embedded_images_have_fingerprints_without_being_loaded(name, monkeypatch):
     monkeypatch.setattr("dwlt_lib.data.bundled.EMBEDDED", {})
     assert (

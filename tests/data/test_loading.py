@@ -234,11 +234,13 @@ def test_groups_of_an_npz_file_are_read_and_a_part_of_its_fingerprint(tmp_path):
     prints = [fingerprints.fingerprint(mine, "train")]
     for groups in ([4, 4, 1, 1, 4, 2], [4, 4, 1, 1, 4, 4]):
         write(tmp_path / "mine.npz", **arrays, groups=np.array(groups, dtype=np.uint16))
+        loading._load.cache_clear()
         assert batches.load_images(mine, "train").groups.tolist() == groups
         prints.append(fingerprints.fingerprint(mine, "train"))
     assert len(set(prints)) == 3
     for wrong in (np.arange(5), np.ones(6), np.array(["a"] * 6)):
         write(tmp_path / "mine.npz", **arrays, groups=wrong)
+        loading._load.cache_clear()
         with pytest.raises(ValueError) as error:
             batches.load_images(mine, "train")
         one_line(error, "mine.npz", "groups", "want")
