@@ -235,4 +235,4 @@ def grid_around(coords: Tensor, points: int) -> tuple[Tensor, Tensor]:
     step = (high - low) / (points - 1)
     points_below_zero = (-low / step).round()
     grid = (torch.arange(points, dtype=torch.float64)[:, None] - points_below_zero) * step
-    return grid[:, 0], grid[:, 1]
+    return grid[:, 0].clone(), grid[:, 1].clone()  # to be saved, each needs its own memory

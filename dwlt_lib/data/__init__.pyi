@@ -12,14 +12,13 @@ from . import (
     sources,
     subsets,
 )
-from .batches import Images, LazyBatches, StreamedImages, load_images, training_batches
+from .batches import Images, LazyBatches, load_images, training_batches
 from .loading import load
 from .subsets import subset
 
 __all__ = [
     "Images",
     "LazyBatches",
-    "StreamedImages",
     "augmentation",
     "batches",
     "bundled",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dwlt_lib.config.datasets import LISTED, DataSet, data_root
 from dwlt_lib.data import decoding, loading, sources
-from dwlt_lib.data.batches import Images, StreamedImages, load_images
+from dwlt_lib.data.batches import Images, load_images
 
 NUM_OPENED = 200  # image files of a split that are decoded whole
 MAX_REPORTED = 3  # of those that fail
@@ -134,7 +134,7 @@ def thumbnails(x: Tensor) -> Tensor:
     return grey / grey.norm(dim=1, keepdim=True).clamp(min=FLAT * SIDE)
 
 
-def count_same(images: Images | StreamedImages, others: Images | StreamedImages) -> tuple[int, int]:
+def count_same(images: Images, others: Images) -> tuple[int, int]:
     """How many of the other pictures are among the images.
 
     Args:
@@ -160,11 +160,11 @@ def _is_near(some: Tensor, known: Tensor) -> Tensor:
     return torch.stack(parts).any(0)
 
 
-def _describe(images: Images | StreamedImages) -> tuple[list[bytes], Tensor]:
+def _describe(images: Images) -> tuple[list[bytes], Tensor]:
     """The digest and the thumbnail of each picture."""
     indices = torch.arange(len(images)).split(1000)
     hashes, small = [], []
-    for batch in images.batches(indices):
-        hashes += [hashlib.sha256(picture.tobytes()).digest() for picture in batch.x.numpy()]
-        small.append(thumbnails(batch.x))
+    for x, _, _ in images.batches(indices):
+        hashes += [hashlib.sha256(picture.tobytes()).digest() for picture in x.numpy()]
+        small.append(thumbnails(x))
     return hashes, torch.cat(small)

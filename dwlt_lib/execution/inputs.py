@@ -13,7 +13,7 @@ from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.config.specs import ImportedSpec, RobustnessSpec, Spec, reads
 from dwlt_lib.data import fingerprints, folders
-from dwlt_lib.data.batches import Images, StreamedImages, load_images
+from dwlt_lib.data.batches import Images, load_images
 from dwlt_lib.data.subsets import subset
 from dwlt_lib.execution.devices import resolve_device
 from dwlt_lib.models import imported
@@ -62,9 +62,7 @@ def check_inputs(specs: Iterable[Spec], device: str) -> str:
     return resolve_device(device).type
 
 
-def verified_images(
-    row: DataSet, split: str, device: torch.device | str
-) -> Images | StreamedImages:
+def verified_images(row: DataSet, split: str, device: torch.device | str) -> Images:
     """The images of a split, which must be those that the row has the fingerprint of.
 
     Args:
@@ -98,7 +96,7 @@ def check_unchanged(spec: Spec) -> None:
 
 def split_budget(
     budget: Budget, recipe: TrainingConfig, device: torch.device | str
-) -> tuple[Images | StreamedImages, Images | StreamedImages | None]:
+) -> tuple[Images, Images | None]:
     """Training and validation images, both out of the same budget (section 3).
 
     Where images have groups, as GTSRB's tracks of one sign, both are whole groups and share none.
@@ -137,7 +135,7 @@ def split_budget(
     return chosen.take(training.nonzero().squeeze(1)), chosen.take(held)
 
 
-def _draw(images: Images | StreamedImages, budget: Budget) -> Images | StreamedImages:
+def _draw(images: Images, budget: Budget) -> Images:
     chosen = subset(images.y, budget.fraction, budget.seed, budget.rule, images.groups)
     return images.take(chosen)
 

@@ -22,7 +22,7 @@ from dwlt_lib.attacks import auto
 from dwlt_lib.config import specs
 from dwlt_lib.config.recipes import PGD
 from dwlt_lib.config.specs import record_id
-from dwlt_lib.data.batches import Images, StreamedImages
+from dwlt_lib.data.batches import Images
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.evaluation.accuracy import attacked, correct, mean_loss
 from dwlt_lib.evaluation.loss_directions import gradient_above_random
@@ -455,7 +455,7 @@ def _test(
 
 def _first_test_images(
     spec: specs.SurfaceSpec | specs.TrajectorySpec | specs.RobustnessSpec, device: torch.device
-) -> Images | StreamedImages:
+) -> Images:
     """As many of the ticket's test images as the spec counts, from the first on."""
     test = verified_images(spec.transfer.data, "test", device)
     return test.take(torch.arange(min(spec.count, len(test))))
@@ -474,7 +474,7 @@ def _mask_and_images(
 
 
 def _examples(
-    model: nn.Module, unseen: nn.Module, test: Images | StreamedImages, attack: PGD, seed: int
+    model: nn.Module, unseen: nn.Module, test: Images, attack: PGD, seed: int
 ) -> dict[str, Tensor]:
     """The first test images, how each source moves them, and what the ticket predicts.
 

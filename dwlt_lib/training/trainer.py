@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from dwlt_lib.attacks.pgd import frozen, logits_in, perturb_unchecked
 from dwlt_lib.config.recipes import PGD, TrainingConfig
-from dwlt_lib.data.batches import Images, StreamedImages, training_batches
+from dwlt_lib.data.batches import Images, training_batches
 from dwlt_lib.evaluation.accuracy import robust_accuracy, standard_accuracy
 from dwlt_lib.models.tensors import Mask
 from dwlt_lib.training import unfinished
@@ -132,8 +132,8 @@ def learning_rate(config: TrainingConfig, epoch: int, part: float) -> float:
 def fit(  # noqa: PLR0913  (all but the first six have defaults)
     model: nn.Module,
     m: Mask,
-    train: Images | StreamedImages,
-    validation: Images | StreamedImages | None,
+    train: Images,
+    validation: Images | None,
     config: TrainingConfig,
     seed: int,
     eval_attack: PGD | None = None,
@@ -260,7 +260,7 @@ def _train_epoch(  # noqa: PLR0913  (what an epoch takes)
     model: nn.Module,
     masked_parameters: MaskedParameters,
     optimiser: torch.optim.Optimizer,
-    train: Images | StreamedImages,
+    train: Images,
     config: TrainingConfig,
     seed: int,
     epoch: int,
@@ -370,7 +370,7 @@ def _apply_masks(masked_parameters: MaskedParameters) -> None:
 
 def _validate(
     model: nn.Module,
-    validation: Images | StreamedImages,
+    validation: Images,
     config: TrainingConfig,
     eval_attack: PGD | None,
     seed: int,

@@ -46,7 +46,7 @@ def streamed(row, split):
     """A split of image files, streamed whatever its size."""
     found = loading.listing(row, split)
     labels, groups = torch.from_numpy(found.labels), loading.groups(row, split)
-    return batches.StreamedImages(found.root, found.names, labels, row, groups)
+    return batches.Images(found, labels, row, groups)
 
 
 def resident(row, split):

@@ -1,7 +1,5 @@
 """Theorems on batches: they cover a split once, and streamed images are the resident ones."""
 
-import os
-
 import pytest
 import torch
 from layout_files import cub, imagenet, visda
@@ -13,7 +11,7 @@ from small_files import resident, row, streamed
 from dwlt_lib.config import planning
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.recipes import TrainingConfig
-from dwlt_lib.data import batches, decoding
+from dwlt_lib.data import batches, decoding, folders
 from dwlt_lib.evaluation.accuracy import correct, standard_accuracy
 from dwlt_lib.execution import make
 from dwlt_lib.models import architectures
@@ -111,13 +109,13 @@ def test_training_batches_of_streamed_images_are_those_of_resident_ones(birds, l
 
 
 def test_what_fits_and_is_not_cropped_anew_is_resident_the_rest_is_streamed(birds, monkeypatch):
-    assert isinstance(batches.load_images(birds, "train"), batches.StreamedImages)
+    assert isinstance(batches.load_images(birds, "train").x, folders.Listing)
     assert isinstance(batches.load_images(birds, "test"), batches.Images)
     plain = birds.model_copy(update={"augment": ("flip",)})
     assert isinstance(batches.load_images(plain, "train"), batches.Images)
     monkeypatch.setattr(batches, "MAX_RESIDENT_BYTES", 1000)
-    assert isinstance(batches.load_images(plain, "train"), batches.StreamedImages)
-    assert isinstance(batches.load_images(birds, "test"), batches.StreamedImages)
+    assert isinstance(batches.load_images(plain, "train").x, folders.Listing)
+    assert isinstance(batches.load_images(birds, "test").x, folders.Listing)
 
 
 def test_a_rows_resize_and_scale_are_torchvisions_resize_of_both_sides_and_scale(tmp_path, loaders):
@@ -129,7 +127,7 @@ def test_a_rows_resize_and_scale_are_torchvisions_resize_of_both_sides_and_scale
     )
     for split in ("train", "test"):
         source, squeeze = streamed(row, split), v2.Resize((28, 28))
-        files = [str(source.root / os.fsdecode(name)) for name in source.names]
+        files = [str(source.x.file(i)) for i in range(len(source))]
         wanted = torch.stack([squeeze(decode_image(file)) for file in files]).float() / 255
         assert torch.equal(source.floats(), wanted)
         assert torch.equal(resident(row, split).floats(), wanted)
@@ -139,7 +137,7 @@ def test_a_rows_resize_and_scale_are_torchvisions_resize_of_both_sides_and_scale
     for x, i, seed in zip(found, order, seeds, strict=True):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            picture = decode_image(str(source.root / os.fsdecode(source.names[i])))
+            picture = decode_image(str(source.x.file(int(i))))
             wanted = v2.RandomResizedCrop(28, scale=(0.75, 1.33))(picture)
         assert torch.equal(x, wanted.float() / 255)
 
@@ -179,7 +177,7 @@ def test_a_training_batch_is_the_images_own_crops_untouched(birds, loaders):
     seeds = torch.randint(2**62, (9,), generator=rng(2))
     found = torch.cat([x for x, _ in batches.training_batches(source, 4, rng(1), rng(2))])
     for x, i, seed in zip(found, order, seeds, strict=True):
-        file = source.root / os.fsdecode(source.names[i])
+        file = source.x.file(int(i))
         assert torch.equal(
             x, decoding.decode_random_crop(str(file), row.size, int(seed)).float() / 255
         )
@@ -257,7 +255,7 @@ def test_evaluation_takes_lazy_batches_in_the_place_of_a_tensor(birds, loaders):
 def test_a_spoilt_image_is_one_line_that_names_it(tmp_path, loaders, spoil):
     row = cub(tmp_path)
     source = streamed(row, "train")
-    victim = tmp_path / "images" / os.fsdecode(source.names[4])
+    victim = source.x.file(4)
     spoil(victim)
     for ask in (source.floats, lambda: list(batches.training_batches(source, 4, rng(), rng()))):
         with pytest.raises(ValueError) as error:
