@@ -101,8 +101,6 @@ class PickleContent:
 
     value: Any
     """Plain values, `StoredTensor` and `InertObject`."""
-    names: set[str]
-    """The classes and functions that it names."""
     storages: dict[str, Storage]
     """By key."""
 
@@ -118,13 +116,12 @@ def read_pickle(stream: BytesIO) -> PickleContent:
 
     Raises:
         CheckpointError: it holds what torch.save does not write: operations of protocols 0 and 1
-            alone, or of protocols beyond its own, which is 2.
+            alone, or of protocols beyond its own, which is 2; or it names something suspicious.
         Exception: any other, if the pickle is damaged.
     """
     stack: list[Any] = []
     marks: list[int] = []  # how high the stack was at each
     memo: dict[int, object] = {}
-    names: set[str] = set()
     storages: dict[str, Storage] = {}
 
     def pop_to_mark() -> list[Any]:
@@ -176,7 +173,7 @@ def read_pickle(stream: BytesIO) -> PickleContent:
             case "GLOBAL":
                 # cut first, so that a very long name costs no time
                 name = printable(".".join(part[:200] for part in argument.split(" ", 1)))
-                names.add(name)
+                _check_name(name)
                 stack.append(InertObject(name))
             case "REDUCE" | "NEWOBJ":
                 stack.append(_call(stack.pop(-2), stack.pop()))
@@ -189,7 +186,15 @@ def read_pickle(stream: BytesIO) -> PickleContent:
                 raise CheckpointError(
                     f"its pickle uses {kind}, which torch.save does not write; want a checkpoint"
                 )
-    return PickleContent(stack.pop(), names, storages)
+    return PickleContent(stack.pop(), storages)
+
+
+def _check_name(name: str) -> None:
+    if SUSPICIOUS_NAMES & set(name.replace(" ", ".").split(".")):
+        raise CheckpointError(
+            f"a trap: it names {name}, which other loaders would run (nothing was run here); want"
+            " the file from its official source"
+        )
 
 
 def _set_items(target: dict[object, object], items: list[object]) -> None:
