@@ -209,12 +209,8 @@ def decode_batches(
     import torchvision.transforms.v2  # noqa: F401
     from torch.utils.data import DataLoader
 
-    ends = np.cumsum(sizes).tolist()
-    chunks = [
-        list(range(start, min(start + CHUNK, end)))
-        for begin, end in zip([0, *ends[:-1]], ends, strict=True)
-        for start in range(begin, end, CHUNK)
-    ]
+    batches = torch.arange(len(decoder)).split(list(sizes))
+    chunks = [chunk.tolist() for batch in batches for chunk in batch.split(CHUNK)]
     workers = min(num_processes(), len(chunks) // 2)
     loader: DataLoader[Any] = DataLoader(
         decoder,
@@ -229,13 +225,11 @@ def decode_batches(
     side = decoder.side
     for size in sizes:
         batch = torch.empty(size, 3, side, side, dtype=torch.uint8, pin_memory=pin_memory)
-        start = 0
-        while start < size:
+        for part in batch.split(CHUNK):
             chunk = next(decoded)
             if isinstance(chunk, str):
                 raise ValueError(chunk)
-            batch[start : start + len(chunk)] = chunk
-            start += len(chunk)
+            part.copy_(chunk)
         yield batch
 
 

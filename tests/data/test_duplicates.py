@@ -29,7 +29,7 @@ def test_the_same_and_nearly_the_same_pictures_are_counted_apart(monkeypatch):
     noisy = (x[5:8].int() + torch.from_numpy(pixels(3, 3, 32, 32) % 5).int()).clamp(0, 255)
     others = torch.cat([x[:2], brighter, noisy.to(torch.uint8), smooth(20, seed=1)])
     assert checks.count_same(images(x), images(others)) == (2, 5)
-    monkeypatch.setattr(checks, "BLOCK", (3, 4))
+    monkeypatch.setattr(checks, "BLOCK", 3)
     assert checks.count_same(images(x), images(others)) == (2, 5)
     assert checks.count_same(images(x), images(x)) == (30, 0)
 
