@@ -73,7 +73,7 @@ def tour(request, lab, page):
     found.wait_for_function(
         """() => {
         const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')];
-        return prompts.length > 15 && prompts.every(prompt => /\\[\\d+\\]/.test(prompt.textContent))
+        return prompts.length > 10 && prompts.every(prompt => /\\[\\d+\\]/.test(prompt.textContent))
             || document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
     }""",
         timeout=3000 * STARTING,
