@@ -59,7 +59,7 @@ def test_one_seed_of_every_curve_comes_before_the_next_and_coarse_rounds_before_
 def test_a_budget_leaves_a_coarse_figure_of_the_papers_size(outputs, monkeypatch):
     study, left = read_study(PAPER), 250
 
-    def make(spec, device):
+    def make(spec, device, wait):
         nonlocal left
         if left == 0:
             raise OutOfTime

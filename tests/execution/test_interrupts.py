@@ -76,7 +76,7 @@ def processes_end(outputs, patience):
         (signal.SIGTERM, "[1/", ("run", SPECK, "--executor", "inline")),
         (signal.SIGTERM, "drawing", ("report", SPECK)),
         (signal.SIGTERM, "measuring", ("plan", SPECK)),
-        (signal.SIGINT, "threads", ("bench", "--device", "cpu", "--task", "prune", "--seconds", 1)),
+        (signal.SIGINT, "threads", ("bench", "--device", "cpu", "--task", "st", "--seconds", 1)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else str(value).strip(),
 )

@@ -145,9 +145,7 @@ def test_shared_memory_that_is_full_is_refused_before_a_start(tmp_path):
 def test_a_bench_whose_file_cannot_be_written_is_refused_before_it_measures(tmp_path):
     (tmp_path / "file").touch()
     for place in (tmp_path, tmp_path / "file" / "bench.json"):
-        refused(
-            invoke("bench", "--device", "cpu", "--task", "prune", "--json", place), str(tmp_path)
-        )
+        refused(invoke("bench", "--device", "cpu", "--task", "st", "--json", place), str(tmp_path))
 
 
 def test_a_trial_makes_the_folder_and_leaves_nothing_in_it(tmp_path):
@@ -181,7 +179,7 @@ def test_a_disk_that_becomes_full_ends_a_run_in_one_line(write, disk, tmp_path, 
     folder, tried = disk("100k"), []
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
 
-    def make(spec, device):
+    def make(spec, device, wait):
         tried.append(spec)
         write(folder)
 
@@ -231,7 +229,7 @@ def test_inline_never_ends_well_while_a_record_is_missing(tmp_path, monkeypatch,
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
     study, lost = read_study(SPECK), []
 
-    def make(spec, device):
+    def make(spec, device, wait):
         if spec.kind == "mask":
             lost.append(spec)  # nothing is said, and nothing is there
         else:
