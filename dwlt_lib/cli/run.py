@@ -146,14 +146,14 @@ def status(params: Params) -> None:
     study = read_study(params)
     from dwlt_lib.config import planning, specs
     from dwlt_lib.execution.scheduling import missing_specs
-    from dwlt_lib.records import claims, store
+    from dwlt_lib.records import leases, store
 
     missing, total = missing_specs(study), len(planning.plan(study))
     print(f"{study.name}: {total - len(missing)} of {total} records are there")
     first = {spec.kind: spec for spec in reversed(missing)}
     for kind, count in Counter(spec.kind for spec in missing).items():
         print(f"  {count} {kind} missing, next: {specs.label(first[kind])}")
-    held = claims.holders(store.claims_root())
+    held = leases.holders(store.leases_root())
     for spec in missing:
         if holder := held.get(specs.record_id(spec)):
             print(f"  in the making: {specs.label(spec)}, by {holder}")

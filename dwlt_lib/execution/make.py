@@ -19,7 +19,7 @@ from dwlt_lib.config.specs import Spec, label, record_id, upstream
 from dwlt_lib.execution import inputs
 from dwlt_lib.execution.devices import resolve_device
 from dwlt_lib.execution.kinds import MAKERS, Progress
-from dwlt_lib.records import claims, store
+from dwlt_lib.records import leases, store
 from dwlt_lib.training import unfinished
 from dwlt_lib.training.trainer import OutOfTime, configure_backend
 
@@ -34,7 +34,7 @@ def make(
 ) -> str:
     """Make a record, and first every record that it builds on, unless they are there already.
 
-    Of several processes that make the same record, one does, by its claim; the others wait.
+    Of several processes that make the same record, one does, by its lease; the others wait.
 
     When training would pass the time in the environment's DWLT_DEADLINE (seconds since 1970), it
     stops after an epoch; its checkpoint stays, and the next call continues from it.
@@ -51,7 +51,7 @@ def make(
     Raises:
         OutOfTime: the deadline would pass within the next epoch, or passes while waiting.
         Held: another process is making the record, or one that it builds on, and `wait` is False.
-        LostClaim: this process was paused, and another one has taken over.
+        LostLease: this process was paused, and another one has taken over.
         FloatingPointError: the training loss is not finite.
         ValueError: images or weights are missing or not those that were planned with, or a record
             that this one builds on was made anew meanwhile.
@@ -68,10 +68,10 @@ def make(
     said = False
     while not store.exists(spec):
         try:
-            with claims.acquire(store.claims_root(), record_id(spec)) as claim:
+            with leases.acquire(store.leases_root(), record_id(spec)) as lease:
                 if not store.exists(spec):  # nobody was faster
-                    _make(spec, device, progress, claim)
-        except claims.Held as error:
+                    _make(spec, device, progress, lease)
+        except leases.Held as error:
             if not wait:
                 raise
             if not said:
@@ -83,11 +83,11 @@ def make(
     return record_id(spec)
 
 
-def _make(spec: Spec, device: torch.device, progress: Progress | None, claim: claims.Claim) -> None:
+def _make(spec: Spec, device: torch.device, progress: Progress, lease: leases.Lease) -> None:
     """Make one record on what is there already."""
 
     def show(row: dict[str, float]) -> None:
-        claim.note = f"epoch {row['epoch']:.0f}"
+        lease.note = f"epoch {row['epoch']:.0f}"
         if progress is not None:
             progress(row)
 
@@ -105,7 +105,7 @@ def _make(spec: Spec, device: torch.device, progress: Progress | None, claim: cl
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **_environment(device),
     }
-    store.write(spec, result.metrics, result.history, result.files, provenance, built_on, claim)
+    store.write(spec, result.metrics, result.history, result.files, provenance, built_on, lease)
     unfinished.remove(store.unfinished_root(), record_id(spec))
 
 

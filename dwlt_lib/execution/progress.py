@@ -12,7 +12,7 @@ from typing import Any
 
 from dwlt_lib.config.specs import Spec, record_id
 from dwlt_lib.execution import make
-from dwlt_lib.records import claims
+from dwlt_lib.records import leases
 
 # of the time, at most, that goes into drawing: before somebody's eyes, and in a batch
 SHARE, IN_BATCH = 0.1, 0.005
@@ -39,7 +39,7 @@ def make_all(specs: Sequence[Spec], device: str = "cpu") -> list[str]:
         for spec in bar:
             try:
                 make.make(spec, device, show, wait=False)
-            except claims.Held:
+            except leases.Held:
                 later.append(spec)
         for spec in later:
             make.make(spec, device, show, wait=not _in_batch())

@@ -13,7 +13,7 @@ from pathlib import Path
 from dwlt_lib import files
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.studies import Study
-from dwlt_lib.records import claims, store
+from dwlt_lib.records import leases, store
 from dwlt_lib.training import unfinished
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -34,7 +34,7 @@ def run_folders(study: Study, figures_only: bool = False) -> list[Path]:
     folders = [place, place / "notebooks", place / "figures"]
     if not figures_only:
         kinds = sorted({spec.kind for spec in plan(study).values()})
-        folders += [store.outputs() / "records" / name for name in (*kinds, ".partial", ".claims")]
+        folders += [store.outputs() / "records" / name for name in (*kinds, ".partial", ".leases")]
     return folders
 
 
@@ -64,8 +64,8 @@ def opened(study: Study, figures_only: bool = False, workers: bool = True) -> It
         for folder in (*files.temporary(), *run_folders(study)):
             files.collect(folder)
         unfinished.sweep(store.unfinished_root(), store.exists_id)
-        claims.sweep(store.claims_root(), store.exists_id)
-        claims.free_lapsed(store.claims_root())
+        leases.sweep(store.leases_root(), store.exists_id)
+        leases.free_lapsed(store.leases_root())
         yield
     finally:
         late = time.monotonic() + PATIENCE

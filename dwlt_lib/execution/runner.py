@@ -31,7 +31,7 @@ from dwlt_lib.execution.scheduling import (
     still_missing,
 )
 from dwlt_lib.execution.workers import Pool
-from dwlt_lib.records import claims, store
+from dwlt_lib.records import leases, store
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +110,8 @@ def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings)
     while pending or running:
         over = stopped or settings.is_over
         free = 0 if over else pool.workers - len(running)
-        claims.free_lapsed(store.claims_root())
-        held = claims.holders(store.claims_root())
+        leases.free_lapsed(store.leases_root())
+        held = leases.holders(store.leases_root())
         pending = still_missing(pending)
         for job in sorted(startable(pending, held), key=priorities.__getitem__)[:free]:
             future = pool.submit(run_job, study.name, params, job, settings.device)
@@ -200,7 +200,7 @@ def _make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
         began, ending = time.time(), "done"
         try:
             make(spec, settings.device, wait=number >= len(missing))
-        except claims.Held:
+        except leases.Held:
             later.append(spec)
             continue
         except OutOfTime:

@@ -112,7 +112,7 @@ def is_held(spec: Spec, held: Collection[str]) -> bool:
 
     Args:
         spec: its description.
-        held: ids of the records that processes are making (`claims.holders`).
+        held: ids of the records that processes are making (`leases.holders`).
 
     Returns:
         True if it is among them, or a missing record that it builds on has to wait.

@@ -24,7 +24,7 @@ from dwlt_lib import files
 from dwlt_lib.config.planning import plan, robustness
 from dwlt_lib.config.specs import FORMAT, Spec, TransferSpec, columns, label, record_id, upstream
 from dwlt_lib.config.studies import Study
-from dwlt_lib.records import archive, claims, outcome_files, verification
+from dwlt_lib.records import archive, leases, outcome_files, verification
 from dwlt_lib.records.archive import Location
 from dwlt_lib.records.record import Record, load_record, serialize
 
@@ -90,13 +90,13 @@ def unfinished_root() -> Path:
     return outputs() / "records" / ".partial"
 
 
-def claims_root() -> Path:
-    """The folder of the claims of processes that are making records.
+def leases_root() -> Path:
+    """The folder of the leases of processes that are making records.
 
     Returns:
-        Outputs/records/.claims; it need not exist.
+        Outputs/records/.leases; it need not exist.
     """
-    return outputs() / "records" / ".claims"
+    return outputs() / "records" / ".leases"
 
 
 def reference_files() -> list[Path]:
@@ -179,7 +179,7 @@ def write(  # noqa: PLR0913 (all that a record has)
     content: Mapping[str, bytes | Path],
     made: Mapping[str, Any],
     built_on: Mapping[str, str] | None = None,
-    claim: claims.Claim | None = None,
+    lease: leases.Lease | None = None,
 ) -> Path:
     """Write one record: beside its place, then renamed into it.
 
@@ -193,13 +193,13 @@ def write(  # noqa: PLR0913 (all that a record has)
         content: each file by name: its bytes, or a file of this disk, which is moved in.
         made: what is no part of the result (seconds, device, code version...).
         built_on: `results_of` the records that were read; None for what is there now.
-        claim: this process's claim on it, which is renewed before the renaming.
+        lease: this process's lease on it, which is renewed before the renaming.
 
     Returns:
         Its folder.
 
     Raises:
-        LostClaim: another process has taken the record over; nothing is left of this one's.
+        LostLease: another process has taken the record over; nothing is left of this one's.
     """
     place = _place(spec.kind, record_id(spec))
     scratch = files.scratch(place.path)
@@ -231,8 +231,8 @@ def write(  # noqa: PLR0913 (all that a record has)
         entries["result"] = hashlib.sha256(result.encode()).hexdigest()
         files.write(scratch / "record.json", serialize(entries))
         files.sync(scratch)
-        if claim is not None:
-            claim.renew()
+        if lease is not None:
+            lease.renew()
         _move_into_place(scratch, place)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

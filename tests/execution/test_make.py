@@ -13,7 +13,7 @@ from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id, upstream
 from dwlt_lib.data import batches
 from dwlt_lib.execution import inputs, kinds, make
-from dwlt_lib.records import claims, store
+from dwlt_lib.records import leases, store
 from dwlt_lib.training import trainer
 
 
@@ -41,9 +41,9 @@ def test_a_record_that_another_process_makes_is_left_to_it_or_waited_for(
     toy, outputs, monkeypatch, ticket_spec
 ):
     theta = ticket_spec.theta
-    claim = claims.acquire(store.claims_root(), record_id(theta))
+    lease = leases.acquire(store.leases_root(), record_id(theta))
     for spec in (theta, ticket_spec):  # and so is what builds on it
-        with pytest.raises(claims.Held, match=record_id(theta)):
+        with pytest.raises(leases.Held, match=record_id(theta)):
             make.make(spec, wait=False)
     monkeypatch.setenv("DWLT_DEADLINE", "1")
     with pytest.raises(trainer.OutOfTime):
@@ -52,26 +52,26 @@ def test_a_record_that_another_process_makes_is_left_to_it_or_waited_for(
 
     def finish():
         time.sleep(0.2)
-        with claim:
-            store.write(theta, {"SA": 0.5}, [], {}, {}, claim=claim)
+        with lease:
+            store.write(theta, {"SA": 0.5}, [], {}, {}, lease=lease)
 
     other = threading.Thread(target=finish)
     other.start()
     make.make(theta)
     other.join()
-    assert store.read(theta).metrics == {"SA": 0.5} and not list(store.claims_root().iterdir())
+    assert store.read(theta).metrics == {"SA": 0.5} and not list(store.leases_root().iterdir())
 
 
 def test_a_process_that_was_paused_for_too_long_writes_no_record(outputs, monkeypatch, ticket_spec):
     theta = ticket_spec.theta
 
     def pause(spec, device, progress):
-        root = store.claims_root()
-        claims._create(root, record_id(theta), 2)  # another one has taken over
+        root = store.leases_root()
+        leases._create(root, record_id(theta), 2)  # another one has taken over
         return kinds.Result({"SA": 0.5}, [], {})
 
     monkeypatch.setattr(make, "MAKERS", {type(theta): pause})
-    with pytest.raises(claims.LostClaim, match=record_id(theta)):
+    with pytest.raises(leases.LostLease, match=record_id(theta)):
         make.make(theta)
     assert not store.exists(theta)
     assert not list((store.outputs() / "records" / theta.kind).iterdir())

@@ -61,7 +61,7 @@ def test_two_runs_of_one_study_make_each_record_once(study, monkeypatch):
     for one in runs:
         one.join()
     assert ended == [runner.DONE] * 2 and made == dict.fromkeys(plan(study), 1)
-    assert not list(store.claims_root().iterdir())
+    assert not list(store.leases_root().iterdir())
 
 
 def test_inline_stops_at_its_deadline_and_forgets_it(study, monkeypatch):

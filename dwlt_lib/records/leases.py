@@ -1,12 +1,12 @@
-"""Claims: who is making a record now, so that any number of runs on any machines share the work.
+"""Leases: who is making a record now, so that any number of runs on any machines share the work.
 
-outputs/records/.claims/ID.N is the N-th claim on a record. It is created exclusively, which one of
-several processes can do, and its holder writes to it every few seconds. Another may claim the
-record, as number N + 1, once claim N was given up, its process is known to be dead, or nothing was
+outputs/records/.leases/ID.N is the N-th lease on a record. It is created exclusively, which one of
+several processes can do, and its holder writes to it every few seconds. Another may lease the
+record, as number N + 1, once lease N was given up, its process is known to be dead, or nothing was
 written to it for `LIFETIME` seconds as the other one's own clock counts them: no two clocks are
 compared. The number is a fencing token: before a holder writes the record it takes the next one,
 which fails where it was paused for so long that another has it. When the record is there, its
-claims are removed.
+leases are removed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import NamedTuple
 from dwlt_lib import files
 
 LIFETIME = 120.0
-"""Seconds without a sign of life after which a claim has lapsed."""
-BEAT = 10.0
+"""Seconds without a sign of life after which a lease has lapsed."""
+HEARTBEAT = 10.0
 """Seconds between two signs of life."""
 RELEASED = '{"released": true}'
-"""What a claim holds that was given up before the record was there."""
+"""What a lease holds that was given up before the record was there."""
 
 _seen: dict[Path, tuple[bytes, float]] = {}
-"""What this process last read of others' claims, and since when on its own clock it has not
+"""What this process last read of others' leases, and since when on its own clock it has not
 changed."""
 
 
@@ -43,7 +43,7 @@ class Held(RuntimeError):
     """Another process is making the record: one line that says who."""
 
 
-class LostClaim(RuntimeError):
+class LostLease(RuntimeError):
     """This process was silent for so long that another one may be making the record: one line."""
 
 
@@ -65,13 +65,13 @@ class Holder(NamedTuple):
         return f"{self.host} (process {self.pid}) since {self.since}{note}"
 
 
-class Claim(AbstractContextManager):
-    """A claim that this process holds; in a `with` block it is given up at the end.
+class Lease(AbstractContextManager):
+    """A lease that this process holds; in a `with` block it is given up at the end.
 
-    A thread writes to its file every `BEAT` seconds.
+    A thread writes to its file every `HEARTBEAT` seconds.
 
     Args:
-        root: outputs/records/.claims.
+        root: outputs/records/.leases.
         id: of the record.
         number: the fencing token, at least 1.
     """
@@ -81,7 +81,7 @@ class Claim(AbstractContextManager):
         self.root, self.id, self.number, self.note = root, id, number, ""
         self._path = _path(root, id, number)
         self._since, self._ended = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", threading.Event()
-        self._beat()
+        self._heartbeat()
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
 
@@ -89,9 +89,9 @@ class Claim(AbstractContextManager):
         """Take the next number, which no other process can take then, before a record is written.
 
         Raises:
-            LostClaim: another process has taken it, or has made the record; one line.
+            LostLease: another process has taken it, or has made the record; one line.
         """
-        silent = LostClaim(
+        silent = LostLease(
             f"record {self.id}: this process gave no sign of life for {LIFETIME:.0f} s, and"
             " another one has taken the record over; this one writes nothing"
         )
@@ -99,13 +99,13 @@ class Claim(AbstractContextManager):
             raise silent
         former, self._path = self._path, _path(self.root, self.id, self.number + 1)
         self.number += 1
-        if not former.exists():  # the record was made, and its claims removed
+        if not former.exists():  # the record was made, and its leases removed
             self._path.unlink(missing_ok=True)
             raise silent
-        self._beat()
+        self._heartbeat()
 
-    def __enter__(self) -> Claim:
-        """The claim itself."""
+    def __enter__(self) -> Lease:
+        """The lease itself."""
         return self
 
     def __exit__(
@@ -114,7 +114,7 @@ class Claim(AbstractContextManager):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the claim up: the record is there, and its claims go, or others may try at once."""
+        """Give the lease up: the record is there, and its leases go, or others may try at once."""
         self._ended.set()
         self._thread.join()
         if error is None:
@@ -123,13 +123,13 @@ class Claim(AbstractContextManager):
             self._write(RELEASED)
 
     def _live(self) -> None:
-        while not self._ended.wait(BEAT):
-            self._beat()
+        while not self._ended.wait(HEARTBEAT):
+            self._heartbeat()
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         holder = Holder(platform.node(), os.getpid(), self._since, self.note)
         self._write(
-            json.dumps({"owner": files.owner(), "sign": secrets.token_hex(4), **holder._asdict()})
+            json.dumps({"owner": files.owner(), "nonce": secrets.token_hex(4), **holder._asdict()})
         )
 
     def _write(self, content: str) -> None:
@@ -139,15 +139,15 @@ class Claim(AbstractContextManager):
             file.truncate()
 
 
-def acquire(root: Path, id: str) -> Claim:
-    """Claim a record for this process.
+def acquire(root: Path, id: str) -> Lease:
+    """Lease a record for this process.
 
     Args:
-        root: outputs/records/.claims.
+        root: outputs/records/.leases.
         id: of the record, 20 hexadecimal digits.
 
     Returns:
-        The claim. Whether the record has come to be there meanwhile is to be looked at now.
+        The lease. Whether the record has come to be there meanwhile is to be looked at now.
 
     Raises:
         Held: another process holds it, or was faster; one line.
@@ -160,17 +160,17 @@ def acquire(root: Path, id: str) -> Claim:
         raise Held(f"record {id}: {other} is making it")
     if not _create(root, id, number + 1):
         raise Held(f"record {id}: another process has just begun to make it")
-    return Claim(root, id, number + 1)
+    return Lease(root, id, number + 1)
 
 
 def holder(root: Path, id: str) -> Holder | None:
     """Who makes a record.
 
-    A claim of another machine, or of a process that is paused, is believed until this process has
+    A lease of another machine, or of a process that is paused, is believed until this process has
     called this function for `LIFETIME` seconds without a change.
 
     Args:
-        root: outputs/records/.claims.
+        root: outputs/records/.leases.
         id: of the record.
 
     Returns:
@@ -200,7 +200,7 @@ def holders(root: Path) -> dict[str, Holder]:
     """Who makes which records.
 
     Args:
-        root: outputs/records/.claims; it need not exist.
+        root: outputs/records/.leases; it need not exist.
 
     Returns:
         By the record's id, as `holder` has them.
@@ -210,12 +210,12 @@ def holders(root: Path) -> dict[str, Holder]:
 
 
 def free_lapsed(root: Path) -> None:
-    """Give up, in their place, the claims of those that are dead or lapsed.
+    """Give up, in their place, the leases of those that are dead or lapsed.
 
     A run calls this for its workers, each of which lives too shortly to see that another is silent.
 
     Args:
-        root: outputs/records/.claims; it need not exist.
+        root: outputs/records/.leases; it need not exist.
     """
     for id in _ids(root):
         number = _last(root, id)
@@ -227,10 +227,10 @@ def free_lapsed(root: Path) -> None:
 
 
 def sweep(root: Path, is_there: Callable[[str], bool]) -> None:
-    """Remove claims on records that are there, whose holders did not come to it.
+    """Remove leases on records that are there, whose holders did not come to it.
 
     Args:
-        root: outputs/records/.claims; it need not exist.
+        root: outputs/records/.leases; it need not exist.
         is_there: tells by its id whether a record is there.
     """
     for id in _ids(root):
@@ -239,10 +239,10 @@ def sweep(root: Path, is_there: Callable[[str], bool]) -> None:
 
 
 def remove(root: Path, id: str) -> None:
-    """Remove the claims on a record that is there.
+    """Remove the leases on a record that is there.
 
     Args:
-        root: outputs/records/.claims.
+        root: outputs/records/.leases.
         id: of the record.
     """
     for number in _numbers(root, id):
@@ -264,7 +264,7 @@ def _is_released(path: Path) -> bool:
 
 
 def _create(root: Path, id: str, number: int) -> bool:
-    """Create the file of a claim, empty; False if another process did."""
+    """Create the file of a lease, empty; False if another process did."""
     try:
         _path(root, id, number).touch(exist_ok=False)
     except FileExistsError:
@@ -278,5 +278,5 @@ def _numbers(root: Path, id: str) -> list[int]:
 
 
 def _last(root: Path, id: str) -> int:
-    """The highest claim's number, 0 if there is none."""
+    """The highest lease's number, 0 if there is none."""
     return max(_numbers(root, id), default=0)
