@@ -31,7 +31,7 @@ PORTS_TRIED = 50
 TOUR = "lab/tree/notebooks/00_tour.ipynb"
 
 
-class Door(NamedTuple):
+class ServerAddress(NamedTuple):
     """Where a server listens, and what opens it."""
 
     ip: str
@@ -61,7 +61,7 @@ class Door(NamedTuple):
         return f"http://{host}:{self.port}/{path}?token={self.token}"
 
 
-def door(ip: str, port: int, token: str | None) -> Door:
+def closed_address(ip: str, port: int, token: str | None) -> ServerAddress:
     """Where a server can listen, closed by a token: a fresh random one unless one was chosen.
 
     Args:
@@ -92,7 +92,7 @@ def door(ip: str, port: int, token: str | None) -> Door:
             f"--token of {len(token)} characters: want {MIN_TOKEN} or more out of letters, digits"
             " and . _ ~ -, or leave it out for a random one"
         )
-    return Door(ip, _free_port(ip, port), token)
+    return ServerAddress(ip, _free_port(ip, port), token)
 
 
 def _free_port(ip: str, port: int) -> int:
@@ -109,20 +109,20 @@ def _free_port(ip: str, port: int) -> int:
     )
 
 
-def lab(door: Door, browser: bool) -> None:
+def lab(address: ServerAddress, browser: bool) -> None:
     """Serve JupyterLab until it is interrupted.
 
     Args:
-        door: of `door`.
+        address: of `closed_address`.
         browser: whether to open a browser on the tour.
     """
     with _no_configuration():
         from jupyterlab.labapp import LabApp
         from traitlets.config import Config
 
-        server: Any = LabApp.initialize_server([], config=Config(lab_settings(door)))
+        server: Any = LabApp.initialize_server([], config=Config(lab_settings(address)))
         # called once the server listens
-        server.io_loop.add_callback(_announce, door.url(TOUR), browser)
+        server.io_loop.add_callback(_announce, address.url(TOUR), browser)
         server.start()
 
 
@@ -137,12 +137,12 @@ def newest() -> float:
     return max((entry.stat().st_mtime for entry in entries), default=0.0)
 
 
-def browse(notebook: Path, door: Door, browser: bool) -> None:
+def browse(notebook: Path, address: ServerAddress, browser: bool) -> None:
     """Serve a notebook as a page, its code hidden, until it is interrupted.
 
     Args:
         notebook: what to serve.
-        door: of `door`.
+        address: of `closed_address`.
         browser: whether to open a browser on the page.
     """
     with _no_configuration() as private:
@@ -151,8 +151,8 @@ def browse(notebook: Path, door: Door, browser: bool) -> None:
         from dwlt_lib.browser.closed_voila import ClosedVoila
 
         server = ClosedVoila.instance(
-            config=Config(browse_settings(door, private)),
-            announce=lambda: _announce(door.url(), browser),
+            config=Config(browse_settings(address, private)),
+            announce=lambda: _announce(address.url(), browser),
             newest=newest,
         )
         server.initialize([str(notebook)])
@@ -204,32 +204,32 @@ def _no_configuration() -> Iterator[str]:
         shutil.rmtree(private, ignore_errors=True)
 
 
-def _settings(door: Door) -> tuple[dict[str, Any], dict[str, dict]]:
+def _settings(address: ServerAddress) -> tuple[dict[str, Any], dict[str, dict]]:
     """What both servers are told of themselves, and of their kernels, by class of traitlets.
 
     Kernels talk over local sockets, not ports; an hour without work ends one.
     """
-    server = {"ip": door.ip, "port": door.port, "port_retries": 0, "log_level": logging.ERROR}
+    server = {"ip": address.ip, "port": address.port, "port_retries": 0, "log_level": logging.ERROR}
     transport = {"transport": "ipc"} if os.name == "posix" else {}
     kernels = {"KernelManager": transport, "MappingKernelManager": {"cull_idle_timeout": 3600}}
     return server, kernels
 
 
-def lab_settings(door: Door) -> dict[str, dict]:
+def lab_settings(address: ServerAddress) -> dict[str, dict]:
     """JupyterLab's configuration, whose root is the checkout, with its notebooks and outputs.
 
     Args:
-        door: where it listens.
+        address: where it listens.
 
     Returns:
         Settings by class of traitlets.
     """
-    server, kernels = _settings(door)
+    server, kernels = _settings(address)
     server |= {
         "root_dir": str(store.checkout()),
         "open_browser": False,
         "allow_root": True,
-        "allow_remote_access": not door.is_loopback,
+        "allow_remote_access": not address.is_loopback,
         "allow_unauthenticated_access": False,
         "answer_yes": True,
         "jpserver_extensions": {"jupyter_server_terminals": True, "jupyter_lsp": True},
@@ -242,27 +242,27 @@ def lab_settings(door: Door) -> dict[str, dict]:
     }
     return {
         "ServerApp": server,
-        "IdentityProvider": {"token": door.token},
+        "IdentityProvider": {"token": address.token},
         "LabApp": lab,
         **kernels,
     }
 
 
-def browse_settings(door: Door, private: str) -> dict[str, dict]:
+def browse_settings(address: ServerAddress, private: str) -> dict[str, dict]:
     """Voila's configuration.
 
     Args:
-        door: where it listens.
+        address: where it listens.
         private: the folder for kernels' keys and sockets.
 
     Returns:
         Settings by class of traitlets.
     """
-    server, kernels = _settings(door)
+    server, kernels = _settings(address)
     server |= {
-        "token": door.token,
+        "token": address.token,
         "connection_dir_root": private,
-        "tornado_settings": {"allow_remote_access": not door.is_loopback},
+        "tornado_settings": {"allow_remote_access": not address.is_loopback},
     }
     page = {
         "show_tracebacks": False,

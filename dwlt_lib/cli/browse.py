@@ -39,8 +39,8 @@ def lab(
     from dwlt_lib.browser import servers
 
     with refusing():
-        door = servers.door(ip, port, token)
-    servers.lab(door, not no_browser)
+        address = servers.closed_address(ip, port, token)
+    servers.lab(address, not no_browser)
 
 
 @app.command(epilog="Example: dwlt browse --study tour_full")
@@ -73,8 +73,8 @@ def browse(
             with refusing(KeyError):
                 os.environ["DWLT_STUDY"] = store.study(study)["name"]
         with refusing():
-            door = servers.door(ip, port, token)
-        servers.browse(store.checkout() / "notebooks" / "20_browse.ipynb", door, not no_browser)
+            address = servers.closed_address(ip, port, token)
+        servers.browse(store.checkout() / "notebooks" / "20_browse.ipynb", address, not no_browser)
 
 
 @contextmanager

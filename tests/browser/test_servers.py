@@ -87,7 +87,7 @@ def test_a_study_that_is_not_there_is_refused(outputs):
 
 
 def test_tokens_are_fresh_and_long():
-    tokens = {servers.door("127.0.0.1", 0, None).token for _ in range(20)}
+    tokens = {servers.closed_address("127.0.0.1", 0, None).token for _ in range(20)}
     assert len(tokens) == 20 and min(map(len, tokens)) >= 40
 
 
@@ -97,22 +97,22 @@ def test_tokens_are_fresh_and_long():
 
 def test_loopback_keeps_the_host_check_and_a_chosen_address_gives_it_up():
     for ip, remote in (("127.0.0.1", False), ("::1", False), ("0.0.0.0", True)):
-        door = servers.Door(ip, 1, "t")
-        assert servers.lab_settings(door)["ServerApp"]["allow_remote_access"] is remote
-        page = servers.browse_settings(door, "")["Voila"]
+        address = servers.ServerAddress(ip, 1, "t")
+        assert servers.lab_settings(address)["ServerApp"]["allow_remote_access"] is remote
+        page = servers.browse_settings(address, "")["Voila"]
         assert page["tornado_settings"]["allow_remote_access"] is remote and page["token"] == "t"
 
 
 def test_the_url_names_the_door_and_the_token():
-    assert servers.Door("127.0.0.1", 80, "t").url() == "http://127.0.0.1:80/?token=t"
-    assert servers.Door("::1", 80, "t").url("lab") == "http://[::1]:80/lab?token=t"
-    assert "0.0.0.0" not in servers.Door("0.0.0.0", 80, "t").url()
+    assert servers.ServerAddress("127.0.0.1", 80, "t").url() == "http://127.0.0.1:80/?token=t"
+    assert servers.ServerAddress("::1", 80, "t").url("lab") == "http://[::1]:80/lab?token=t"
+    assert "0.0.0.0" not in servers.ServerAddress("0.0.0.0", 80, "t").url()
 
 
 def test_the_next_free_port_is_taken():
     with servers.socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        free = servers.door("127.0.0.1", port, None).port
+        free = servers.closed_address("127.0.0.1", port, None).port
         assert port < free < port + servers.PORTS_TRIED
 
 
