@@ -12,7 +12,7 @@ CPU_WHEELS = $(if $(TORCH_INDEX),$(if $(wildcard $(TORCH_INDEX)),--no-index --fi
   $(error TORCH=cpu: want TORCH_INDEX=, the address of an index of CPU wheels of torch and torchvision, or a folder))
 endif
 
-.PHONY: setup tour tour-full test test-paper lint docs lab browse clean
+.PHONY: setup tour tour-full test test-paper test-faults lint docs lab browse clean
 
 setup: .venv/installed
 .venv/installed: pyproject.toml
@@ -39,6 +39,11 @@ test: setup lint
 
 test-paper: setup
 	$(BIN)/pytest -m paper -n 2 -rP
+
+# kills at every moment, full disks, flipped bits, NaN, and on Dask and Slurm where they are there
+test-faults: setup
+	DWLT_FAULTS=full $(BIN)/pytest -n 2 --dist loadfile --durations 0 tests/execution/test_faults.py tests/records/test_leases.py \
+	  tests/records/test_corruption.py tests/execution/test_dask_pool.py tests/execution/test_slurm.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ import typer
 import dwlt_lib
 from dwlt_lib.cli import main
 from dwlt_lib.config.parameter_file import PRESETS
+from dwlt_lib.config.sites import ENGINES
 from dwlt_lib.config.studies import Study
 
 DOCS = Path(__file__).resolve().parent
@@ -41,10 +42,11 @@ def write(folder: Path) -> None:
 
 
 def parameters() -> str:
-    """A table for the study itself and one for each block in it, then the presets."""
+    """A table for the study itself, for each block in it and each kind of site, then presets."""
     schema = Study.model_json_schema()
     blocks = schema.pop("$defs")
     parts = [_table("Study", schema), *(_table(name, blocks[name]) for name in sorted(blocks))]
+    parts += [_table(site.__name__, site.model_json_schema()) for site in ENGINES.values()]
     for path in sorted(PRESETS.glob("*.yaml"), reverse=True):  # as_paper comes first
         text = path.read_text(encoding="utf-8")
         parts.append(f"## Preset {path.stem}\n\n```yaml\n{text}```\n")
@@ -81,6 +83,8 @@ def _type(found: dict) -> str:
         return f"[{name}](#{name.lower()})"
     if "anyOf" in found:
         return " or ".join(_type(one) for one in found["anyOf"] if one.get("type") != "null")
+    if "const" in found:
+        return f"`{found['const']}`"
     if "enum" in found:
         return ", ".join(f"`{value}`" for value in found["enum"])
     if found["type"] == "array":
@@ -92,6 +96,8 @@ def _type(found: dict) -> str:
         if "patternProperties" in found:  # any name
             (value,) = found["patternProperties"].values()
             return f"mapping of names to {_type(value)}"
+        if found.get("additionalProperties") is True:
+            return "mapping of names to anything"
         keys, value = _type(found["propertyNames"]), _type(found["additionalProperties"])
         return f"mapping of {keys} to {value}"
     words = {"integer": "whole number", "number": "number", "boolean": "true, false"}

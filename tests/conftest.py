@@ -274,6 +274,8 @@ FLAGS = (
 )
 DWLT = (sys.executable, "-c", "from dwlt_lib.cli.main import main; main()")
 BUSY = min(5.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))  # how many want each core
+# make test-faults runs a battery of faults whole, make test a part of it
+FAULTS = os.environ.get("DWLT_FAULTS") == "full"
 STARTING = 180  # seconds that a server, a first paint or a kernel may take on a busy machine
 STEP = 120  # and that whatever follows may; a page that is broken fails at once (`wait_for`)
 FIRST = {"timeout": 1000 * STARTING}  # for a wait that includes a start

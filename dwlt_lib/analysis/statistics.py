@@ -309,6 +309,7 @@ def runs_by_cell(
 
 def _runs(rows: list[dict[Hashable, Any]], outcomes: Outcomes, metric: str) -> Runs:
     """The runs of one cell; what was averaged in their accuracies is averaged in their bits."""
+    rows = [row for row in rows if not np.isnan(row["SA"])]  # those that did not diverge
     bits = {}
     for row in rows:
         known = [outcomes[id] for id in row["ids"] if id in outcomes]
@@ -322,8 +323,8 @@ def _runs(rows: list[dict[Hashable, Any]], outcomes: Outcomes, metric: str) -> R
         values = {seed: float(own.mean()) for seed, own in bits.items()}
     else:
         values = {row["seed"]: row[metric] for row in rows if not np.isnan(row[metric])}
-    images = [len(own) for own in bits.values()] or [rows[0]["test_images"]]
-    return Runs(values, bits, images[0])
+    images = [len(own) for own in bits.values()] or [row["test_images"] for row in rows]
+    return Runs(values, bits, images[0] if images else np.nan)
 
 
 def bootstrap_bounds(

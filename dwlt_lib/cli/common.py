@@ -5,7 +5,6 @@ Bad input is answered by one line on stderr and exit status 2; nothing is starte
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 BAD_INPUT = 2  # exit status
-UNITS = {"s": 1, "m": 60, "h": 3600}  # seconds
 
 Device = Literal["auto", "cpu", "cuda"]
 Params = Annotated[Path, typer.Argument(help="a study's parameter file, such as params/tour.yaml")]
@@ -64,24 +62,6 @@ def warn(line: str) -> None:
         line: the message; breaks in it become blanks.
     """
     print(f"dwlt: {' '.join(line.split())}", file=sys.stderr)
-
-
-def parse_duration(text: str) -> float:
-    """How long a duration is.
-
-    Args:
-        text: a number and a unit, such as 90s, 9m or 2h.
-
-    Returns:
-        Seconds.
-
-    Raises:
-        ValueError: the text is no such duration.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not match:
-        raise ValueError(f"{text!r}: want a time such as 90s, 9m or 2h")
-    return float(match[1]) * UNITS[match[2]]
 
 
 def say(line: str) -> None:

@@ -119,13 +119,22 @@ def simulate(
 
 
 @app.command(epilog="Example: dwlt verify")
-def verify() -> None:
+def verify(
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="set damaged records aside, with all that builds on them, to be remade"
+        ),
+    ] = False,
+) -> None:
     """Check every record's files against their checksums, its accuracies against its outcomes.
 
     Exit status 1: something is wrong, which is named on stderr, a line each.
     """
     from dwlt_lib.records import store
 
+    for path in store.repair() if repair else []:
+        print(f"set aside as {path}; dwlt run makes it again")
     problems = store.verify()
     for line in problems:
         print(line, file=sys.stderr)

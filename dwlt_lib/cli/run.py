@@ -1,7 +1,8 @@
-"""The commands that make a study: run, plan, attack, status, report, publish; and bench."""
+"""The commands that make a study: run, submit, plan, attack, status, report, publish; bench."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from json import dumps
@@ -10,11 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dwlt_lib.cli.common import Device, Params, parse_duration, refuse, refusing, say
+from dwlt_lib.cli.common import Device, Params, refuse, refusing, say
 from dwlt_lib.cli.results import print_power, print_verdict, read_study, table_of, verdict_table
+from dwlt_lib.config.durations import parse_duration
 
 if TYPE_CHECKING:
+    from dwlt_lib.config.sites import DaskSite, LocalSite
     from dwlt_lib.config.studies import Study
+    from dwlt_lib.execution.dask_pool import DaskPool
+    from dwlt_lib.execution.runner import RunSettings
+    from dwlt_lib.execution.workers import Pool
 
 app = typer.Typer()
 
@@ -33,7 +39,13 @@ def run(
         Literal["papermill", "inline"],
         typer.Option(help="notebooks in processes, or this process without them"),
     ] = "papermill",
-    device: Annotated[Device, typer.Option(help="where to train")] = "auto",
+    device: Annotated[
+        Device | None, typer.Option(help="where to train; left out: the site's, or auto")
+    ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(help="a file of params/sites, local or dask; left out: this machine"),
+    ] = None,
 ) -> None:
     """Make the missing records of a study, then its figures and report.
 
@@ -41,10 +53,19 @@ def run(
     """
     with refusing(option="--budget"):
         deadline = time.time() + parse_duration(budget) if budget else None
+    from dwlt_lib.config import sites
+
+    with refusing(option="--site"):
+        where = sites.read_site(site) if site else sites.LocalSite(engine="local")
+    if not isinstance(where, sites.LocalSite | sites.DaskSite):
+        refuse(f"--site {site}: {where.engine} starts runs by itself: dwlt submit {params} --site")
+    if isinstance(where, sites.DaskSite) and (workers or executor == "inline"):
+        refuse(f"--site {site}: Dask's own settings say how many workers there are")
+    device = device or where.device
     study = read_study(params)
     from dwlt_lib.execution import run_folders, runner
     from dwlt_lib.execution.scheduling import missing_specs
-    from dwlt_lib.execution.workers import local_pool, start_server
+    from dwlt_lib.execution.workers import start_server
     from dwlt_lib.records import store
 
     missing, inline = missing_specs(study), executor == "inline"
@@ -58,14 +79,59 @@ def run(
         store.write_study(study, params)
         if inline:
             raise typer.Exit(runner.run_inline(study, settings))
-        with local_pool(study.name, workers, settings.device, deadline) as pool:
+        with _pool(where, study, workers, settings) as pool:
             status = runner.run_notebooks(study, params.resolve(), pool, settings)
         if status == runner.STOPPED:
-            say("stopped by the budget; the same command goes on from here")
+            say("stopped; the same command goes on from here")
         else:  # figures need no GPU, but every core
             count = workers if settings.device == "cpu" else None
             status = max(status, _report(study, params, count))
     raise typer.Exit(status)
+
+
+def _pool(
+    site: LocalSite | DaskSite, study: Study, workers: int | None, settings: RunSettings
+) -> Pool | DaskPool:
+    """The workers of a site, in a `with` block."""
+    from dwlt_lib.config.sites import LocalSite
+    from dwlt_lib.execution.workers import local_pool
+
+    device, deadline = settings.device, settings.deadline
+    if isinstance(site, LocalSite):
+        return local_pool(study.name, workers or site.workers, device, deadline)
+    try:
+        from dwlt_lib.execution.dask_pool import DaskPool
+    except ModuleNotFoundError as error:
+        refuse(f"no package {error.name}; for engine dask: pip install -e '.[cluster]'")
+    with refusing():
+        pool = DaskPool(site, study.name, device, deadline)
+    say(f"Dask's dashboard: {pool.dashboard}")
+    return pool
+
+
+@app.command(epilog="Example: dwlt submit params/paper/fig3.yaml --site params/sites/slurm.yaml")
+def submit(
+    params: Params,
+    site: Annotated[Path, typer.Option(help="a file of params/sites: slurm, kubernetes or ssh")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print what would be handed over, and nothing else")
+    ] = False,
+) -> None:
+    """Hand a study to Slurm, Kubernetes or ssh, which start any number of runs that share it."""
+    from dwlt_lib.config import sites
+
+    study = read_study(params)
+    with refusing(option="--site"):
+        where = sites.read_site(site)
+    if isinstance(where, sites.LocalSite | sites.DaskSite):
+        refuse(f"--site {site}: {where.engine} wants a driver: dwlt run {params} --site {site}")
+    from dwlt_lib.execution import run_folders, submission
+
+    if dry_run:
+        print(submission.script(where, study, params), end="")
+        return
+    with refusing(), run_folders.opened(study, workers=False):
+        raise typer.Exit(submission.submit(where, study, params, say))
 
 
 @app.command(epilog="Example: dwlt plan params/paper/fig3.yaml --devices 1 --devices 8")
@@ -131,33 +197,54 @@ def attack(
         missing = [spec for spec in wanted if not store.exists(spec)]
         settings = runner.RunSettings(check_inputs(missing, device), say=print)
     with run_folders.opened(study, workers=False):
-        status = runner.make_all(missing, settings)
+        status = runner.make_all(missing, settings, study.name)
         store.write_study(study, params)
     print(f"{len(wanted)} tickets asked for, {len(missing)} attacked now")
     raise typer.Exit(status)
 
 
-@app.command(epilog="Example: dwlt status params/tour.yaml")
-def status(params: Params) -> None:
-    """Count the records of a study that are there and those that are missing, and who makes which.
+@app.command(epilog="Example: dwlt status params/tour.yaml --watch 5s")
+def status(
+    params: Params,
+    watch: Annotated[
+        str | None, typer.Option(help="print it again after every such time, until all are there")
+    ] = None,
+) -> None:
+    """Count the records of a study that are there; say who makes which others, and what failed.
 
     Exit status 0: all are there; 75: some are missing.
     """
+    with refusing(option="--watch"):
+        pause = parse_duration(watch) if watch else None
     study = read_study(params)
+    left = _print_status(study)
+    while left and pause is not None:
+        time.sleep(pause)
+        if sys.stdout.isatty():
+            print("\x1b[H\x1b[J", end="")  # an empty screen
+        left = _print_status(study)
+    raise typer.Exit(75 if left else 0)
+
+
+def _print_status(study: Study) -> int:
+    """Prints the lines of `dwlt status`; how many records are missing."""
     from dwlt_lib.config import planning, specs
+    from dwlt_lib.execution import failures
     from dwlt_lib.execution.scheduling import missing_specs
     from dwlt_lib.records import leases, store
 
     missing, total = missing_specs(study), len(planning.plan(study))
-    print(f"{study.name}: {total - len(missing)} of {total} records are there")
+    say(f"{study.name}: {total - len(missing)} of {total} records are there")
     first = {spec.kind: spec for spec in reversed(missing)}
     for kind, count in Counter(spec.kind for spec in missing).items():
-        print(f"  {count} {kind} missing, next: {specs.label(first[kind])}")
+        say(f"  {count} {kind} missing, next: {specs.label(first[kind])}")
     held = leases.holders(store.leases_root())
     for spec in missing:
         if holder := held.get(specs.record_id(spec)):
-            print(f"  in the making: {specs.label(spec)}, by {holder}")
-    raise typer.Exit(75 if missing else 0)
+            say(f"  in the making: {specs.label(spec)}, by {holder}")
+    for failure in failures.noted(study.name, missing):
+        say(f"  failed: {failure}")
+    return len(missing)
 
 
 @app.command(epilog="Example: dwlt report params/tour.yaml")

@@ -103,7 +103,7 @@ def parse(text: str, origin: str) -> Study:
     try:
         study = Study.model_validate_json(json.dumps(settings, default=str))
     except ValidationError as error:
-        raise BadStudy(_first_error(error, source, len(base["overrides"]))) from error
+        raise BadStudy(first_error(error, source, len(base["overrides"]))) from error
     _demand_sound(study, source)
     return study
 
@@ -257,8 +257,17 @@ def _bad_training(spec: Spec, config: TrainingConfig, row: DataSet) -> Iterator[
 # What is wrong with a single setting
 
 
-def _first_error(error: ValidationError, source: YamlText, preset_overrides: int) -> str:
-    """One line about the setting that says most; how many more there are, too."""
+def first_error(error: ValidationError, source: YamlText, preset_overrides: int = 0) -> str:
+    """One line about the setting that says most; how many more there are, too.
+
+    Args:
+        error: pydantic's, of the file's values.
+        source: the file.
+        preset_overrides: how many entries of `overrides` are not the file's own.
+
+    Returns:
+        FILE:LINE, the value, what was expected, the remedy.
+    """
     errors = error.errors(include_url=False)
     # a list of which an entry is wrong is not too short besides
     around = {one["loc"][:n] for one in errors for n in range(len(one["loc"]))}

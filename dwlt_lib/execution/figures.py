@@ -9,8 +9,7 @@ import logging
 from dwlt_lib import files
 from dwlt_lib.execution.notebooks import run_notebook
 from dwlt_lib.execution.run_folders import raise_if_full
-from dwlt_lib.execution.runner import DONE, FAILED, Say, outcome_of
-from dwlt_lib.execution.workers import Pool
+from dwlt_lib.execution.runner import DONE, FAILED, Say, Workers, outcome_of
 from dwlt_lib.records import store
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ FIGURES = (
 """The figure notebooks, the slowest first."""
 
 
-def run_figures(study_name: str, pool: Pool, say: Say) -> tuple[int, bool]:
+def run_figures(study_name: str, pool: Workers, say: Say) -> tuple[int, bool]:
     """Draw the figure notebooks over what is there now, if records or code have changed.
 
     Args:

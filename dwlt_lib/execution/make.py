@@ -15,15 +15,17 @@ import torch
 
 from dwlt_lib import __version__
 from dwlt_lib.config.costs import cost
-from dwlt_lib.config.specs import Spec, label, record_id, upstream
+from dwlt_lib.config.specs import Spec, TransferSpec, label, record_id, upstream
 from dwlt_lib.execution import inputs
 from dwlt_lib.execution.devices import resolve_device
-from dwlt_lib.execution.kinds import MAKERS, Progress
+from dwlt_lib.execution.kinds import MAKERS, Progress, Result
 from dwlt_lib.records import leases, store
 from dwlt_lib.training import unfinished
 from dwlt_lib.training.trainer import OutOfTime, configure_backend
 
 log = logging.getLogger(__name__)
+DIVERGED = "diverged"
+"""The metric, 1, of a record whose training, or that of a ticket it builds on, diverged."""
 
 
 def make(
@@ -52,7 +54,9 @@ def make(
         OutOfTime: the deadline would pass within the next epoch, or passes while waiting.
         Held: another process is making the record, or one that it builds on, and `wait` is False.
         LostLease: this process was paused, and another one has taken over.
-        FloatingPointError: the training loss is not finite.
+        FloatingPointError: a loss, a weight or a metric is not finite. A transfer that diverges so
+            is an outcome: its record has no accuracy, but the metric diverged, and so has what
+            builds on it.
         ValueError: images or weights are missing or not those that were planned with, or a record
             that this one builds on was made anew meanwhile.
 
@@ -87,13 +91,17 @@ def _make(spec: Spec, device: torch.device, progress: Progress, lease: leases.Le
     """Make one record on what is there already."""
 
     def show(row: dict[str, float]) -> None:
-        lease.note = f"epoch {row['epoch']:.0f}"
+        nonlocal epoch_began
+        now = time.monotonic()
+        lease.note = f"epoch {row['epoch']:.0f}, the last in {now - epoch_began:.0f} s"
+        epoch_began = now
         if progress is not None:
             progress(row)
 
     configure_backend(device)
     started, built_on = time.time(), store.results_of(upstream(spec))
-    result = MAKERS[type(spec)](spec, device, show)
+    epoch_began = time.monotonic()
+    result = _result(spec, device, show)
     inputs.check_unchanged(spec)  # while the record was made, either
     if store.results_of(upstream(spec)) != built_on:
         raise ValueError(
@@ -107,6 +115,22 @@ def _make(spec: Spec, device: torch.device, progress: Progress, lease: leases.Le
     }
     store.write(spec, result.metrics, result.history, result.files, provenance, built_on, lease)
     unfinished.remove(store.unfinished_root(), record_id(spec))
+
+
+def _result(spec: Spec, device: torch.device, progress: Progress) -> Result:
+    if any(store.read(up).metrics.get(DIVERGED) for up in upstream(spec)):
+        return Result({DIVERGED: 1.0}, [], {})
+    try:
+        result = MAKERS[type(spec)](spec, device, progress)
+        for name, value in result.metrics.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value}: want a finite number")
+        return result
+    except FloatingPointError as error:
+        if not isinstance(spec, TransferSpec):
+            raise
+        log.warning("%s diverged: %s", label(spec), error)
+        return Result({DIVERGED: 1.0}, [], {})
 
 
 @cache

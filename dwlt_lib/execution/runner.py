@@ -8,18 +8,28 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Future,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
+from typing import ParamSpec, Protocol, TypeVar
 
 from dwlt_lib.config.costs import cost
 from dwlt_lib.config.planning import Job, plan
 from dwlt_lib.config.specs import Spec, label, record_id, upstream
 from dwlt_lib.config.studies import Study
+from dwlt_lib.execution import failures
+from dwlt_lib.execution.failures import WORKER_DIED
 from dwlt_lib.execution.notebooks import HELD, OUT_OF_TIME, NotebookOutcome, run_job
 from dwlt_lib.execution.run_folders import raise_if_full
 from dwlt_lib.execution.scheduling import (
@@ -30,20 +40,46 @@ from dwlt_lib.execution.scheduling import (
     startable,
     still_missing,
 )
-from dwlt_lib.execution.workers import Pool
 from dwlt_lib.records import leases, store
 
 log = logging.getLogger(__name__)
 
 DONE, FAILED, STOPPED = 0, 1, 75
 """Exit statuses; 75: stopped by the budget or a signal, and can be resumed."""
-WORKER_DIED = (
-    "its worker process died (killed, or out of memory); run the same command again to resume"
-)
+POOL_GONE = "what starts the workers has gone; the same command goes on from here"
+RETRIES = 2
+"""How often a job whose worker died is started again."""
 POLL = 2.0  # seconds after which a worker without work looks for jobs that have become ready
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Say = Callable[[str], None]
 """Prints a line about the progress."""
+
+
+class Workers(Protocol):
+    """An executor that says how many tasks it runs at a time: `workers.Pool`, Dask's, ..."""
+
+    @property
+    def workers(self) -> int:
+        """How many tasks run at a time, at least 1."""
+        ...
+
+    def submit(self, task: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a task run; its future is cancelled if what starts the workers goes.
+
+        Args:
+            task: a function that can be pickled.
+            *args: what it is called with.
+            **kwargs: what it is called with.
+
+        Returns:
+            The future of what it returns.
+
+        Raises:
+            BrokenExecutor: what starts the workers has gone.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,10 +112,10 @@ def run_inline(study: Study, settings: RunSettings) -> int:
     Raises:
         OSError: a disk is full.
     """
-    return _checked(study, make_all(missing_specs(study), settings))
+    return _checked(study, make_all(missing_specs(study), settings, study.name))
 
 
-def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings) -> int:
+def run_notebooks(study: Study, params: Path, pool: Workers, settings: RunSettings) -> int:
     """Make every missing record by compute notebooks, each in a worker of its own.
 
     Other runs of the study, here or on machines that see the same folder, share the work: a record
@@ -106,6 +142,7 @@ def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings)
             f" on {pool.workers} workers"
         )
     running: dict[Future[NotebookOutcome], tuple[Job, list[Spec]]] = {}
+    deaths: Counter[Job] = Counter()
     failed = stopped = False
     while pending or running:
         over = stopped or settings.is_over
@@ -114,8 +151,14 @@ def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings)
         held = leases.holders(store.leases_root())
         pending = still_missing(pending)
         for job in sorted(startable(pending, held), key=priorities.__getitem__)[:free]:
-            future = pool.submit(run_job, study.name, params, job, settings.device)
+            try:
+                future = pool.submit(run_job, study.name, params, job, settings.device)
+            except BrokenExecutor:
+                log.error(POOL_GONE)
+                stopped = over = True
+                break
             running[future] = job, pending.pop(job)
+            failures.forget(study.name, running[future][1])
             settings.say(f"  start {_labels(running[future][1])}")
         if not running:
             if over or not is_waiting(pending, held):
@@ -127,8 +170,11 @@ def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings)
             (job, specs), outcome = running.pop(future), outcome_of(future)
             lost = [spec for spec in specs if not store.exists(spec)]
             ending = "done"
-            if outcome.error == OUT_OF_TIME:
+            if outcome.error in (OUT_OF_TIME, POOL_GONE):
                 stopped, ending = True, "stop"
+            elif outcome.error == WORKER_DIED and lost and deaths[job] < RETRIES:
+                deaths[job] += 1
+                pending[job], ending = lost, "retry, the worker died of"
             elif outcome.error == HELD:
                 pending[job], ending = lost, "pause, another run makes a part of"
             elif outcome.error or lost:
@@ -136,6 +182,7 @@ def run_notebooks(study: Study, params: Path, pool: Pool, settings: RunSettings)
                 failed, ending = True, "failed"
                 error = outcome.error or f"its notebook ended without {label(lost[0])}"
                 log.error("failed: %s: %s", _labels(specs), error)
+                failures.note(study.name, lost, error)
             made = [spec for spec in wanted if store.exists(spec)]
             progress = _progress(made, wanted, started)
             settings.say(f"[{progress}] {ending} {_labels(specs)} ({outcome.seconds:.0f} s)")
@@ -159,16 +206,19 @@ def outcome_of(future: Future[NotebookOutcome]) -> NotebookOutcome:
         return future.result()
     except BrokenProcessPool:
         return NotebookOutcome(0.0, WORKER_DIED)
+    except CancelledError:
+        return NotebookOutcome(0.0, POOL_GONE)
     except Exception as error:
         return NotebookOutcome(0.0, f"{type(error).__name__}: {error}")
 
 
-def make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
+def make_all(missing: Sequence[Spec], settings: RunSettings, study_name: str) -> int:
     """Make these records in this process.
 
     Args:
         missing: descriptions, each after those it builds on.
         settings: how to run it.
+        study_name: names the study's folder, where failures are noted.
 
     Returns:
         DONE, FAILED or STOPPED.
@@ -179,12 +229,12 @@ def make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
     if settings.deadline is not None:
         os.environ["DWLT_DEADLINE"] = str(settings.deadline)
     try:
-        return _make_all(missing, settings)
+        return _make_all(missing, settings, study_name)
     finally:
         os.environ.pop("DWLT_DEADLINE", None)
 
 
-def _make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
+def _make_all(missing: Sequence[Spec], settings: RunSettings, study_name: str) -> int:
     from dwlt_lib.execution.make import make
     from dwlt_lib.training.trainer import OutOfTime
 
@@ -198,6 +248,7 @@ def _make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
         if settings.is_over:
             return STOPPED
         began, ending = time.time(), "done"
+        failures.forget(study_name, [spec])
         try:
             make(spec, settings.device, wait=number >= len(missing))
         except leases.Held:
@@ -208,8 +259,9 @@ def _make_all(missing: Sequence[Spec], settings: RunSettings) -> int:
         except Exception as error:  # one failure must not take the rest with it
             raise_if_full(error)
             failed.add(record_id(spec))
-            ending = "failed"
-            log.error("failed: %s: %s: %s", label(spec), type(error).__name__, error)
+            ending, line = "failed", f"{type(error).__name__}: {error}"
+            log.error("failed: %s: %s", label(spec), line)
+            failures.note(study_name, [spec], line)
         tried.append(spec)
         progress, seconds = _progress(tried, missing, started), time.time() - began
         settings.say(f"[{progress}] {ending} {label(spec)} ({seconds:.1f} s)")

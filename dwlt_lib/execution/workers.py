@@ -119,7 +119,7 @@ class Pool(Executor):
         if error[0] is not None:
             self.threads.shutdown(wait=False, cancel_futures=True)
             while not all(task.done() for task in self.asked):
-                _end_processes()
+                end_processes()
                 time.sleep(0.02)
         self.threads.shutdown()
 
@@ -197,8 +197,8 @@ def _hear_nothing() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def _end_processes() -> None:
-    """Kills the server, if there is one, its workers, and all that they started."""
+def end_processes() -> None:
+    """Kill the server, if there is one, its workers, and all that they started."""
     for process in psutil.Process().children():
         with suppress(psutil.Error):
             if f"multiprocessing.{METHOD}" in " ".join(process.cmdline()):

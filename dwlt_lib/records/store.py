@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -737,12 +738,35 @@ def verify() -> list[str]:
         of those or on another result than the one that is there, and for each study's file that
         cannot be read; empty if nothing is wrong.
     """
-    folders = sorted(outputs().glob("records/[!.]*/[!.]*"))
-    lines = verification.problems_of([_place(*folder.parts[-2:]) for folder in folders])
+    lines = [problem.line for problem in _problems()]
     for path in reference_files():
         try:
             if path.is_relative_to(outputs()):
-                lines += verification.problems_of(archive.opened(path).records.values())
+                problems = verification.problems_of(archive.opened(path).records.values())
+                lines += [problem.line for problem in problems]
         except ValueError as error:
             lines.append(str(error))
     return lines
+
+
+def repair() -> list[Path]:
+    """Set aside what `verify` names of the records made here, and with it all that builds on it.
+
+    Nothing is deleted; a run of its study makes the records again.
+
+    Returns:
+        Where each was moved, under outputs/records/.aside.
+    """
+    moved = []
+    for place in dict.fromkeys(problem.location for problem in _problems()):
+        target = place.root / ".aside" / place.kind / f"{place.id}-{secrets.token_hex(4)}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(place.path, target)
+        moved.append(target)
+    return moved
+
+
+def _problems() -> list[verification.Problem]:
+    """What is wrong with the records made here."""
+    folders = sorted(outputs().glob("records/[!.]*/[!.]*"))
+    return verification.problems_of([_place(*folder.parts[-2:]) for folder in folders])

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
 
 from dwlt_lib.records import outcome_files
 from dwlt_lib.records.archive import PUBLISHED, Location
 from dwlt_lib.records.record import Record, load_record
 
 
-def problems_of(locations: Iterable[Location]) -> list[str]:
+class Problem(NamedTuple):
+    """What is wrong with one record."""
+
+    location: Location
+    """Where the record lies."""
+    line: str
+    """What is wrong, and the remedy."""
+
+
+def problems_of(locations: Iterable[Location]) -> list[Problem]:
     """What is wrong with the records that should lie at these locations, one line each.
 
     Args:
@@ -21,34 +31,36 @@ def problems_of(locations: Iterable[Location]) -> list[str]:
         the means of their outcomes; then those that build on one of these, or on another result
         than the one that is there.
     """
-    problems: dict[str, list[str]] = {}
+    problems: dict[str, list[Problem]] = {}
     readable: dict[str, Record] = {}
     for location in locations:
-        lines = problems.setdefault(location.id, [])
+        found = problems.setdefault(location.id, [])
         try:
             record = load_record(location)
         except OSError as error:
-            lines.append(
+            line = (
                 f"{location.path}: has no record.json that can be read ({error.strerror});"
                 f" {location.remedy}"
             )
+            found.append(Problem(location, line))
         except ValueError as error:
-            lines.append(str(error))
+            found.append(Problem(location, str(error)))
         else:
-            lines.extend(_file_problems(record))
+            found.extend(Problem(location, line) for line in _file_problems(record))
             readable[record.id] = record
     for id, record in readable.items():
         transfer = readable.get(outcome_files.transfer_id(record))
         if not problems[id] and transfer and outcome_files.FILE in record.files:
-            problems[id].extend(outcome_files.disagreements(record, transfer))
-    damaged = [line for lines in problems.values() for line in lines]
+            lines = outcome_files.disagreements(record, transfer)
+            problems[id].extend(Problem(record.location, line) for line in lines)
+    damaged = [problem for found in problems.values() for problem in found]
     dependent = []
     for record in _upstream_first(readable):
         for up in record.upstream:
             if reason := _broken_link(record, up, problems, readable):
                 line = f"{record.path}: builds on {up}, which {reason}; {record.location.remedy}"
-                problems[record.id].append(line)
-                dependent.append(line)
+                dependent.append(Problem(record.location, line))
+                problems[record.id].append(dependent[-1])
     return damaged + dependent
 
 
@@ -67,7 +79,7 @@ def _file_problems(record: Record) -> list[str]:
 
 
 def _broken_link(
-    record: Record, up: str, problems: Mapping[str, list[str]], readable: Mapping[str, Record]
+    record: Record, up: str, problems: Mapping[str, list[Problem]], readable: Mapping[str, Record]
 ) -> str | None:
     """Why the upstream record is not the one that this record was made of, if it is not."""
     if up not in problems:

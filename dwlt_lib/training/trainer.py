@@ -173,7 +173,7 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
 
     Raises:
         OutOfTime: the deadline would pass within the next epoch.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the loss, a weight or a statistic is not finite.
     """
     device = next(model.parameters()).device
     configure_backend(device)
@@ -288,11 +288,14 @@ def _train_epoch(  # noqa: PLR0913  (what an epoch takes)
             config.micro_batch_size,
         )
         total += loss * len(y)
-    mean = (total / len(train)).item()
+    mean, at = (total / len(train)).item(), epoch + 1 + config.linear_probe_epochs
     if not math.isfinite(mean):
-        at = epoch + 1 + config.linear_probe_epochs
         raise FloatingPointError(
             f"the loss is {mean} in epoch {at}: want a finite one; lower lr={config.lr}"
+        )
+    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+        raise FloatingPointError(
+            f"a weight or statistic is not finite after epoch {at}; lower lr={config.lr}"
         )
     row = {"lr": optimiser.param_groups[0]["lr"], "loss": mean}
     if epoch < 0:

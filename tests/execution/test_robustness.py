@@ -207,7 +207,7 @@ def test_strong_attacks_on_a_studys_ticket_belong_to_the_study_once_they_are_the
     assert robustness_specs(without, [record_id(spec.transfer)]) == [spec]
     store.write_study(without)
     assert store.table("robustness", study="toy").empty
-    assert runner.make_all([spec], runner.RunSettings("cpu")) == runner.DONE
+    assert runner.make_all([spec], runner.RunSettings("cpu"), "one") == runner.DONE
     store.write_study(without)
     assert store.table("robustness", study="toy")["id"].tolist() == [record_id(spec)]
     assert store.missing("toy") == 0

@@ -17,7 +17,7 @@ from test_end_to_end import children_of
 from test_interrupts import LINE, SPECK, processes_end, start, until
 
 from dwlt_lib.config.planning import plan
-from dwlt_lib.execution import notebooks, runner, scheduling, workers
+from dwlt_lib.execution import failures, notebooks, runner, scheduling, workers
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 
@@ -278,8 +278,12 @@ def test_a_worker_killed_in_the_middle_fails_its_job_by_name_and_the_others_fini
     late = time.time() + 120
     while not list(outputs.rglob("records/.partial/**/*.pt")) and time.time() < late:
         time.sleep(0.05)
-    (victim,) = workers_of(process)
-    victim.kill()
+    for attempt in range(1 + runner.RETRIES):
+        while not workers_of(process) and time.time() < late:
+            time.sleep(0.05)
+        (victim,) = workers_of(process)
+        victim.kill()
+        until(process, "retry" if attempt < runner.RETRIES else "failed")
     until(process, "drawing")  # what is there: the other tickets
     process.terminate()
     _, said = process.communicate(timeout=60)
@@ -287,7 +291,7 @@ def test_a_worker_killed_in_the_middle_fails_its_job_by_name_and_the_others_fini
     first, second, last = said.splitlines(keepends=True)
     assert process.returncode == 75 and last == LINE
     assert first.startswith("failed: pretraining STD ")
-    assert first.endswith(f": {runner.WORKER_DIED}\n")
+    assert first.endswith(f": {failures.WORKER_DIED}\n")
     assert second.endswith(" that build on a failed one\n")
     monkeypatch.setenv("DWLT_OUTPUTS", str(outputs))
     study = read_study(params)

@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+from conftest import FAULTS
 
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id, upstream
@@ -66,7 +67,7 @@ def named(problems):
 @pytest.mark.parametrize("harm", [flip, cut, delete], ids=lambda harm: harm.__name__)
 def test_every_damage_is_found_and_nothing_else_is(copy, harm):
     rng, every = random.Random(0), files_of(copy)
-    for file in itertools.islice(itertools.cycle(every), max(60, len(every))):
+    for file in itertools.islice(itertools.cycle(every), max(100 if FAULTS else 60, len(every))):
         was = file.read_bytes()
         harm(file, rng)
         own, *dependent = store.verify()
@@ -106,6 +107,22 @@ def test_after_one_run_a_cut_or_emptied_study_is_whole_again(whole, copy, seed):
     for file in rng.sample(files_of(copy), 12):
         rng.choice([cut, delete])(file, rng)
     assert scheduling.missing_specs(whole[0])
+    assert runner.run_inline(whole[0], runner.RunSettings("cpu")) == runner.DONE
+    assert store.verify() == [] and table() == whole[2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_a_repair_one_run_makes_the_study_whole_again_and_nothing_is_deleted(
+    whole, copy, seed
+):
+    rng, before = random.Random(seed), len(files_of(copy))
+    for file in rng.sample(files_of(copy), 6):
+        rng.choice([flip, cut])(file, rng)
+    wrong = named(store.verify())
+    moved = store.repair()
+    assert len(moved) == len(wrong) and store.verify() == store.repair() == []
+    kept = [path for path in copy.glob("records/.aside/*/*/*") if path.is_file()]
+    assert len(files_of(copy)) + len(kept) == before
     assert runner.run_inline(whole[0], runner.RunSettings("cpu")) == runner.DONE
     assert store.verify() == [] and table() == whole[2]
 
