@@ -10,18 +10,21 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from torchvision.io import write_jpeg
 
 from dwlt_lib.analysis import loss_landscape
 from dwlt_lib.attacks import pgd
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.recipes import BatchNormMode, Precision
 from dwlt_lib.config.specs import PRUNE_FRACTION
+from dwlt_lib.data import decoding
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import masks
 from dwlt_lib.training import trainer
@@ -51,6 +54,35 @@ class Variant:
     """Whether it computes what the first variant computes."""
     tf32: bool = False
     """Whether a GPU may use TF32 for fp32."""
+
+
+# ----------------------------------------------------------------------------------------------
+# image files
+
+
+def decodings(size: int, count: int, folder: Path) -> Iterator[Variant]:
+    """Reading photographs as training and evaluation read them, on one core.
+
+    Args:
+        size: side of what comes out, in pixels.
+        count: how many JPEG files of 500 x 375 pixels (ImageNet's usual size) are written.
+        folder: where they go.
+
+    Yields:
+        A random crop and a centre crop of every file; the two have nothing to compare.
+    """
+    rng = torch.Generator().manual_seed(0)
+    coarse = torch.rand((count, 3, 24, 32), generator=rng)  # a photograph is smooth
+    photographs = F.interpolate(coarse, (375, 500), mode="bicubic").mul(255).clamp(0, 255).byte()
+    names = [str(folder / f"{number}.jpeg") for number in range(count)]
+    for name, photograph in zip(names, photographs, strict=True):
+        write_jpeg(photograph, name, quality=90)
+
+    def read(decode: Callable[..., Tensor], *seeds: int) -> Result:
+        return torch.stack([decode(name, size, *seeds) for name in names]), 0.0
+
+    yield Variant("training: random crop", lambda: read(decoding.decode_random_crop, 0))
+    yield Variant("evaluation: centre crop", lambda: read(decoding.decode_center_crop), same=False)
 
 
 # ----------------------------------------------------------------------------------------------

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from dwlt_lib.benchmarks import baselines
 from dwlt_lib.benchmarks.baselines import Result, Variant
 from dwlt_lib.training import trainer
 
-TASKS = ("at", "st", "pgd20", "surface")
+TASKS = ("at", "st", "pgd20", "surface", "decode")
 
 
 # ----------------------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ def _difference(baseline: Result, other: Result) -> dict[str, float]:
 
 def bench(  # noqa: PLR0913  (the command's options)
     device: torch.device,
-    tasks: Iterable[str],
+    tasks: Collection[str],
     networks: Iterable[str],
     sizes: Iterable[int],
     batch: int,
@@ -168,7 +170,12 @@ def bench(  # noqa: PLR0913  (the command's options)
             say(f"  {row['variant']:<48}{row['img/s']:>12.2f} /s  x{ratio:<6.2f}{semantics}")
         tables.append({**about, "rows": rows})
 
-    for network, size in product(networks, sizes):
+    for size in sizes if "decode" in tasks else ():
+        with TemporaryDirectory(prefix="dwlt-") as folder:
+            variants = baselines.decodings(size, batch, Path(folder))
+            rows = measure(list(variants), torch.device("cpu"), seconds, batch)
+        table({"task": "decode", "network": "", "size": size, "batch": batch}, rows)
+    for network, size in product(networks if {*tasks} - {"decode"} else (), sizes):
         on = baselines.benchmark_case(network, size, batch, device)
         for task, variants in {
             "at": baselines.training_steps(on, 10),

@@ -291,7 +291,7 @@ def bench(
     device: Annotated[Device, typer.Option(help="where to measure")] = "auto",
     task: Annotated[
         list[str],
-        typer.Option(help="at, st, pgd20, prune or surface; may be repeated"),
+        typer.Option(help="at, st, pgd20, surface or decode; may be repeated"),
     ] = ["at", "st", "pgd20"],
     network: Annotated[list[str], typer.Option(help="an architecture; may be repeated")] = [
         "resnet20"

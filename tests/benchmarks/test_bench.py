@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def found():
-    tasks = ("at", "st", "pgd20", "surface")
+    tasks = ("at", "st", "pgd20", "surface", "decode")
     return bench.bench(CPU, tasks, ("resnet8",), (8,), 8, 0.1, lambda line: None)
 
 
@@ -30,7 +30,7 @@ def rows(found, task):
     }
 
 
-@pytest.mark.parametrize("task", ["at", "st", "pgd20", "surface"])
+@pytest.mark.parametrize("task", ["at", "st", "pgd20", "surface", "decode"])
 def test_a_row_has_its_speed_spread_and_ratio(found, task):
     table = rows(found, task)
     first = next(iter(table.values()))
