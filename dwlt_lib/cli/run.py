@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
@@ -49,32 +50,41 @@ def run(
 ) -> None:
     """Make the missing records of a study, then its figures and report.
 
-    Exit status 75: stopped by the budget or a signal; the same command goes on from there.
+    Exit status 75: stopped by the budget or a signal; the same command goes on from there. Under
+    torchrun the ranks share each training that has micro_batch_size; records are all that is made.
     """
-    with refusing(option="--budget"):
-        deadline = time.time() + parse_duration(budget) if budget else None
     from dwlt_lib.config import sites
 
     with refusing(option="--site"):
         where = sites.read_site(site) if site else sites.LocalSite(engine="local")
     if not isinstance(where, sites.LocalSite | sites.DaskSite):
         refuse(f"--site {site}: {where.engine} starts runs by itself: dwlt submit {params} --site")
-    if isinstance(where, sites.DaskSite) and (workers or executor == "inline"):
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun sets it, and RANK
+    inline = executor == "inline" or ranks > 1
+    if isinstance(where, sites.DaskSite) and (workers or inline):
         refuse(f"--site {site}: Dask's own settings say how many workers there are")
     device = device or where.device
-    study = read_study(params)
     from dwlt_lib.execution import run_folders, runner
+
+    if ranks > 1 and os.environ.get("RANK", "0") != "0":
+        with refusing():
+            raise typer.Exit(runner.follow(device))
+    with refusing(option="--budget"):
+        deadline = time.time() + parse_duration(budget) if budget else None
+    study = read_study(params)
     from dwlt_lib.execution.scheduling import missing_specs
     from dwlt_lib.execution.workers import start_server
     from dwlt_lib.records import store
 
-    missing, inline = missing_specs(study), executor == "inline"
+    missing = missing_specs(study)
     if missing and not inline:
         start_server()  # its imports run beside these
     from dwlt_lib.execution.inputs import check_inputs  # and torch with it
 
     with refusing():
         settings = runner.RunSettings(check_inputs(missing, device), deadline, say)
+        if ranks > 1:
+            runner.lead(missing, settings)
     with run_folders.opened(study, workers=not inline):
         store.write_study(study, params)
         if inline:

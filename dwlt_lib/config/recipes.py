@@ -194,7 +194,7 @@ class TrainingConfig(Frozen):
     )
     """How many images of a batch go through the network together; left out: all. The gradients of
     these equal micro-batches are summed, and each has BatchNorm statistics of its own, as on each
-    of several GPUs."""
+    of several GPUs, which can share them under torchrun."""
     selection: Literal["last", "best"] = "best"
     """Which epoch counts: the last, or the best by validation SA (ST) or RA (FAT, AT), ties to the
     earlier (the paper's early stopping). Left out in a study: last where the rate ends at 0, but

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from dwlt_lib.config.costs import cost
 from dwlt_lib.config.planning import Job, plan
-from dwlt_lib.config.specs import Spec, label, record_id, upstream
+from dwlt_lib.config.specs import Spec, label, record_id, retrains, upstream
 from dwlt_lib.config.studies import Study
 from dwlt_lib.execution import failures
 from dwlt_lib.execution.failures import WORKER_DIED
@@ -112,7 +113,61 @@ def run_inline(study: Study, settings: RunSettings) -> int:
     Raises:
         OSError: a disk is full.
     """
-    return _checked(study, make_all(missing_specs(study), settings, study.name))
+    from dwlt_lib.training import ranks
+
+    status = _checked(study, make_all(missing_specs(study), settings, study.name))
+    ranks.dismiss()
+    return status
+
+
+def lead(missing: Sequence[Spec], settings: RunSettings) -> None:
+    """Meet the other ranks of torchrun, which compute micro-batches for this one, rank 0.
+
+    Args:
+        missing: the records that are to be made.
+        settings: how to run it.
+
+    Raises:
+        ValueError: there are more ranks than GPUs; one line.
+    """
+    from dwlt_lib.training import ranks
+
+    ranks.join(settings.device)
+    if alone := sum(not _has_micro_batches(spec) for spec in missing):
+        settings.say(
+            f"{alone} of {len(missing)} records to make have no training in micro-batches:"
+            " rank 0 makes them alone"
+        )
+
+
+def _has_micro_batches(spec: Spec) -> bool:
+    recipe = getattr(spec, "retrain" if retrains(spec) else "recipe", None)
+    return recipe is not None and recipe.micro_batch_size is not None
+
+
+def follow(device: str) -> int:
+    """Compute micro-batches for rank 0, which trains, until it has made its records.
+
+    A signal ends this process at once, since it keeps nothing.
+
+    Args:
+        device: auto, cpu or cuda.
+
+    Returns:
+        DONE; STOPPED where rank 0 has died. What became of the study is rank 0's exit status.
+
+    Raises:
+        ValueError: there are more ranks than GPUs, or no such device; one line.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    from dwlt_lib.execution.devices import resolve_device
+    from dwlt_lib.training import ranks
+    from dwlt_lib.training.trainer import configure_backend
+
+    own = ranks.join(resolve_device(device).type)
+    configure_backend(own)
+    return DONE if ranks.follow(own) else STOPPED
 
 
 def run_notebooks(study: Study, params: Path, pool: Workers, settings: RunSettings) -> int:
@@ -236,6 +291,7 @@ def make_all(missing: Sequence[Spec], settings: RunSettings, study_name: str) ->
 
 def _make_all(missing: Sequence[Spec], settings: RunSettings, study_name: str) -> int:
     from dwlt_lib.execution.make import make
+    from dwlt_lib.training.ranks import RankLost
     from dwlt_lib.training.trainer import OutOfTime
 
     started, tried = time.time(), []
@@ -255,6 +311,9 @@ def _make_all(missing: Sequence[Spec], settings: RunSettings, study_name: str) -
             later.append(spec)
             continue
         except OutOfTime:
+            return STOPPED
+        except RankLost as error:
+            log.error("stopped: %s: %s", label(spec), error)
             return STOPPED
         except Exception as error:  # one failure must not take the rest with it
             raise_if_full(error)

@@ -1,4 +1,4 @@
-from . import trainer, unfinished
+from . import ranks, trainer, unfinished
 from .trainer import fit
 
-__all__ = ["fit", "trainer", "unfinished"]
+__all__ = ["fit", "ranks", "trainer", "unfinished"]

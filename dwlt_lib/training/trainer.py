@@ -27,7 +27,7 @@ from dwlt_lib.config.recipes import PGD, TrainingConfig
 from dwlt_lib.data.batches import Images, training_batches
 from dwlt_lib.evaluation.accuracy import robust_accuracy, standard_accuracy
 from dwlt_lib.models.tensors import Mask
-from dwlt_lib.training import unfinished
+from dwlt_lib.training import ranks, unfinished
 
 State = dict[str, Tensor]
 """A network's state dictionary, on the CPU or on its device."""
@@ -174,6 +174,7 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
     Raises:
         OutOfTime: the deadline would pass within the next epoch.
         FloatingPointError: the loss, a weight or a statistic is not finite.
+        RankLost: another rank has died.
     """
     device = next(model.parameters()).device
     configure_backend(device)
@@ -189,6 +190,8 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
         history, selected = saved["history"], saved["selected"]
     elif keep is not None:
         keep(0, _snapshot(model))
+    if config.micro_batch_size is not None:
+        ranks.share(model)
     seconds = 0.0
     while len(history) < config.all_epochs and not _collapsed(history, config, metric):
         if deadline is not None and time.time() + seconds > deadline:
@@ -335,18 +338,17 @@ def step(  # noqa: PLR0913  (what a step takes)
         The mean loss of the images that were trained on, a scalar tensor.
     """
     count = math.ceil(len(x) / (micro_batch_size or len(x)))
-    total = torch.zeros((), device=x.device)
     optimiser.zero_grad()
-    for images, labels in zip(x.tensor_split(count), y.tensor_split(count), strict=True):
+    if count > 1:
+        loss = ranks.accumulate_gradients(model, x, y, attack, rng, precision, count)
+    else:
         if attack is not None:
-            images = perturb_unchecked(model, images, labels, attack, rng)
-        loss = F.cross_entropy(logits_in(model, images, precision), labels)
-        loss = loss * (len(labels) / len(y))  # the batch's mean loss is the sum over its parts
+            x = perturb_unchecked(model, x, y, attack, rng)
+        loss = F.cross_entropy(logits_in(model, x, precision), y)
         loss.backward()
-        total += loss.detach()
     optimiser.step()
     _apply_masks(masked_parameters)  # neither momentum nor weight decay may revive a pruned weight
-    return total
+    return loss.detach()
 
 
 def masked(model: nn.Module, m: Mask) -> MaskedParameters:
