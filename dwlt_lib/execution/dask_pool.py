@@ -8,11 +8,12 @@ back.
 from __future__ import annotations
 
 import importlib
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -111,7 +112,9 @@ class DaskPool(Executor):
         self, site: DaskSite, study_name: str, device: str, deadline: float | None
     ) -> None:
         """Start or reach the cluster and prepare its workers."""
-        self._closing = ExitStack()
+        for name in ("distributed", "distributed.client"):  # the run says itself what has died
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self._closing, self._threads = ExitStack(), 1
         try:
             self._closing.enter_context(
                 dask.config.set({DAEMON: False, "distributed.comm.timeouts.connect": PATIENCE})
@@ -138,8 +141,10 @@ class DaskPool(Executor):
     @property
     def workers(self) -> int:
         """How many notebooks run at a time, at least 1; workers may join and leave."""
-        threads = cast(dict[str, int], self.client.nthreads())
-        return sum(threads.values()) or 1
+        with suppress(OSError):  # the scheduler does not answer
+            threads = cast(dict[str, int], self.client.nthreads())
+            self._threads = sum(threads.values()) or 1
+        return self._threads
 
     @property
     def dashboard(self) -> str:

@@ -226,6 +226,8 @@ def run_notebooks(study: Study, params: Path, pool: Workers, settings: RunSettin
             lost = [spec for spec in specs if not store.exists(spec)]
             ending = "done"
             if outcome.error in (OUT_OF_TIME, POOL_GONE):
+                if outcome.error == POOL_GONE and not stopped:
+                    log.error(POOL_GONE)
                 stopped, ending = True, "stop"
             elif outcome.error == WORKER_DIED and lost and deaths[job] < RETRIES:
                 deaths[job] += 1

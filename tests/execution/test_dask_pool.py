@@ -27,7 +27,6 @@ def dask(command, *arguments):
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "DASK_DISTRIBUTED__WORKER__DAEMON": "false",
-        "DASK_DISTRIBUTED__DASHBOARD__LINK": "none",
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "dask", command, *arguments],
