@@ -9,6 +9,8 @@ from concurrent.futures import BrokenExecutor, wait
 
 import psutil
 import pytest
+from conftest import FAULTS
+from test_end_to_end import TINY
 from test_interrupts import SPECK, start, until
 
 from dwlt_lib.config.planning import plan
@@ -18,6 +20,7 @@ from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 
 pytest.importorskip("distributed")
+STUDY = TINY if FAULTS else SPECK
 
 
 @contextlib.contextmanager
@@ -81,13 +84,13 @@ def results(study):
 def test_two_workers_make_what_a_local_pool_makes_though_one_dies_and_then_the_scheduler(
     tmp_path, monkeypatch
 ):
-    study, here = read_study(SPECK), tmp_path / "here"
+    study, here = read_study(STUDY), tmp_path / "here"
     monkeypatch.setenv("DWLT_OUTPUTS", str(here))
     assert runner.run_inline(study, runner.RunSettings("cpu")) == runner.DONE
     expected, there = results(study), tmp_path / "there"
     monkeypatch.setenv("DWLT_OUTPUTS", str(there))
     with scheduler() as (head, address), worker(address) as first, worker(address):
-        run = start(there, tmp_path, "run", SPECK, "--site", site_file(tmp_path, address))
+        run = start(there, tmp_path, "run", STUDY, "--site", site_file(tmp_path, address))
         until(run, "  start ")
         late = time.time() + 60
         while not list(there.rglob("records/.leases/*")) and time.time() < late:
@@ -101,8 +104,8 @@ def test_two_workers_make_what_a_local_pool_makes_though_one_dies_and_then_the_s
     made = set(results(study))
     assert made < set(expected)
     with scheduler() as (_, address), worker(address), worker(address):
-        run = start(there, tmp_path, "run", SPECK, "--site", site_file(tmp_path, address))
-        _, said = run.communicate(timeout=240)
+        run = start(there, tmp_path, "run", STUDY, "--site", site_file(tmp_path, address))
+        _, said = run.communicate(timeout=600)
     assert run.returncode == runner.DONE, said
     assert results(study) == expected
     assert store.verify() == [] and not list(store.leases_root().iterdir())

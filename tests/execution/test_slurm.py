@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import FAULTS
-from test_interrupts import SPECK
+from test_end_to_end import TINY
 
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.sites import SlurmSite
@@ -145,7 +145,7 @@ def wait_for(is_so, seconds=180):
 def test_an_array_finishes_a_study_though_an_element_is_preempted_and_a_node_dies(
     cluster, tmp_path, monkeypatch
 ):
-    study = read_study(SPECK)
+    study = read_study(TINY)
     specs = plan(study).values()
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "here"))
     assert runner.run_inline(study, runner.RunSettings("cpu")) == runner.DONE
@@ -157,7 +157,7 @@ def test_an_array_finishes_a_study_though_an_element_is_preempted_and_a_node_die
     site = SlurmSite(
         engine="slurm", tasks=4, gpus=0, cpus=1, setup=["export OMP_NUM_THREADS=1"], walltime="1h"
     )
-    assert submission.submit(site, study, SPECK, print) == 0
+    assert submission.submit(site, study, TINY, print) == 0
     wait_for(lambda: leases.holders(store.leases_root()))
 
     (element, (_, node)) = next(iter(cluster.jobs().items()))
