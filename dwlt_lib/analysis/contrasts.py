@@ -186,7 +186,7 @@ class Task:
     @property
     def where(self) -> str:
         """The data in words."""
-        return _where(self.dataset, self.fraction)
+        return where(self.dataset, self.fraction)
 
     @property
     def curves(self) -> list[Curve]:
@@ -535,8 +535,16 @@ def _interaction(matrices: list[pd.DataFrame]) -> tuple[float, float]:
     return (squares / df, df) if df else (np.nan, 1)
 
 
-def _where(dataset: Any, fraction: Any) -> str:
-    """Data in words: "digits", "10 % of digits"."""
+def where(dataset: Any, fraction: Any) -> str:
+    """Data in words.
+
+    Args:
+        dataset: the name of a data set.
+        fraction: of it, in (0, 1].
+
+    Returns:
+        For example "digits" or "10 % of digits".
+    """
     return f"{dataset}" if fraction == 1 else f"{100 * fraction:g} % of {dataset}"
 
 
@@ -581,7 +589,7 @@ def _attacked(evidence: Evidence, column: str) -> Iterator[tuple[str, pd.DataFra
     for (dataset, fraction), own in table.groupby(["dataset", "fraction"]):
         found = own.pivot_table(index="seed", columns="rounds", values=column).dropna()
         if len(found):
-            yield _where(dataset, fraction), found
+            yield where(dataset, fraction), found
 
 
 def dense_over_sparse_attacked(evidence: Evidence) -> Iterator[Estimate]:

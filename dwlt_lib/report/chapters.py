@@ -12,6 +12,7 @@ from nbconvert.preprocessors.sanitize import SanitizeHTML
 
 SHOWN = "report"  # the tag of the cells to show; of a notebook without it, all
 PAPER = r"(?ms)^\*\*What the paper found\*\*.*?(?:\n\n|\Z)"
+NO_RECORDS = b"no records yet"  # what a figure of nothing says (plotting.style)
 MAX_SVG = 400_000  # bytes: a drawing that takes more comes as PNG
 COLUMN_WIDTH = 300  # points: a figure that is narrower is shown as wide as a column of text
 TAGS = (
@@ -34,7 +35,8 @@ def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
         figures: the folder in which its figures are saved.
 
     Returns:
-        title and parts, (kind, content) each; None if nothing is to be shown.
+        title, parts, (kind, content) each, and is_shown: whether it has a figure or a table of
+        records, or is the tour; None if nothing is to be shown.
     """
     try:
         cells = nbformat.read(path, as_version=4).cells
@@ -44,10 +46,12 @@ def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
     title = next((heading[1] for heading in headings if heading), path.stem)
     tagged = [c for c in cells if SHOWN in c.metadata.get("tags", [])]
     parts: list[ChapterPart] = []
-    picture, paper = None, Markup()
+    picture, paper, was_empty = None, Markup(), False
     for cell in tagged or cells:
         is_prose = cell.cell_type == "markdown"
         outputs = cell.outputs if cell.cell_type == "code" else []
+        if was_empty:  # what is said of a figure without records
+            outputs = [out for out in outputs if out.output_type != "stream"]
         if picture and (outputs or is_prose):
             parts += [_figure(picture, _printed(outputs), title), ("paper", paper)]
             outputs = [out for out in outputs if out.output_type != "stream"]
@@ -56,8 +60,12 @@ def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
             parts.append(("paper", paper))
             text, paper = _prose(cell.source)
             parts.append(("prose", text))
+        was_empty = False
         for output in outputs:
             found = _picture(output, cell.source, figures)
+            if found and NO_RECORDS in found[1]:
+                paper, was_empty = Markup(), True
+                continue
             if found and picture:
                 parts.append(_figure(picture, "", title))
             if found:
@@ -67,7 +75,11 @@ def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
     if picture:
         parts.append(_figure(picture, "", title))
     parts.append(("paper", paper))
-    return {"title": title, "parts": parts} if any(content for _, content in parts) else None
+    if not any(content for _, content in parts):
+        return None
+    has_results = any(kind in ("figure", "table") and content for kind, content in parts)
+    is_shown = has_results or not path.name.startswith("1")
+    return {"title": title, "parts": parts, "is_shown": is_shown}
 
 
 def failures(folder: Path, missing: bool) -> list[str]:
@@ -127,7 +139,9 @@ def _picture(output: Any, source: str, figures: Path) -> Picture | None:
     saved = re.search(r'style\.save\(.*"([\w.-]+)"\)', source)
     file = figures / f"{saved[1]}.svg" if saved else None
     if file and file.exists():
-        drawing = re.sub(rb"(?s)<!--.*?-->|<metadata>.*?</metadata>", b"", file.read_bytes())
+        drawing = file.read_bytes()
+        if NO_RECORDS not in drawing:
+            drawing = re.sub(rb"(?s)<!--.*?-->|<metadata>.*?</metadata>", b"", drawing)
         if len(drawing) < MAX_SVG:
             return "image/svg+xml", drawing
         return "image/png", file.with_suffix(".png").read_bytes()

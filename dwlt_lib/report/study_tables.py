@@ -14,23 +14,23 @@ from dwlt_lib.analysis import (
     masked_gradients,
     noninferiority,
     paper_results,
-    statistics,
     tables,
 )
+from dwlt_lib.analysis.claims import OPEN
 from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting.style import (
     CRITERION_NAMES,
     dataset_name,
     percent,
 )
-from dwlt_lib.plotting.verdicts import in_paper_order, in_words
+from dwlt_lib.plotting.verdicts import in_paper_order
 
 ORIGIN = ["code", "torch", "python", "device", "threads"]
 
 
 def verdict(
     transfers: pd.DataFrame,
-    outcomes: statistics.Outcomes,
+    by_level: pd.DataFrame,
     margins: Margins,
     networks: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
@@ -38,21 +38,19 @@ def verdict(
 
     Args:
         transfers: of `records.table("transfer")`.
-        outcomes: their correctness per image (`records.outcomes_of`).
+        by_level: of `noninferiority.noninferiority`.
         margins: of the study.
         networks: of `masked_gradients.of_networks`; None: nothing is said of them.
 
     Returns:
-        headline (lines), paper (a table) and extremes: a table, or None where there is nothing
-        to judge. Where there is, also certified and levels (tables), margins (in words), warnings
+        paper (a table) and extremes: a table, or None where there is nothing to judge. Where there
+        is, also certified and levels (tables), margins (in words), warnings
         (lines), seeds and unknown (counts).
     """
     paper = pd.Series(paper_results.PAPER_EXTREMES).map("{:.2%}".format).unstack(sort=False)
     paper = paper.rename(columns=dataset_name).rename_axis(["theta_p", "method"]).reset_index()
     paper.insert(0, "method", paper.pop("method"))
-    by_level = noninferiority.noninferiority(transfers, outcomes, margins)
-    main = (by_level["method"] == "IMP-ST") & (by_level["fraction"] == by_level["fraction"].max())
-    shown = {"headline": in_words(by_level[main], margins), "paper": paper, "extremes": None}
+    shown = {"paper": paper, "extremes": None}
     extremes = double_win.verdict(transfers)
     if extremes.empty:
         return shown
@@ -96,6 +94,27 @@ def _levels(levels: pd.DataFrame) -> pd.DataFrame:
         texts = texts.str.replace("+nan", "–").str.replace("nan", "–")
         shown[CRITERION_NAMES[c]] = texts + " " + levels[f"{c}_status"]
     return pd.DataFrame({**shown, "verdict": levels["status"]})
+
+
+def claims(found: pd.DataFrame | None, is_decided: bool) -> pd.DataFrame | None:
+    """What the records say of the paper's claims, a row per claim and task.
+
+    Args:
+        found: of `analysis.claims.claims`; None: they are not judged.
+        is_decided: whether those that hold or do not hold, or those that cannot be told.
+
+    Returns:
+        claim, what the paper says, where, the verdict or what it would take, and the effect; None
+        where there are no rows.
+    """
+    if found is None:
+        return None
+    rows = found[(found["verdict"] != OPEN) == is_decided]
+    shown = {"claim": rows["number"], "the paper says": rows["claim"], "on": rows["where"]}
+    if is_decided:
+        shown["here it"] = rows["verdict"]
+    shown["effect [interval]"] = rows["measured"].replace("", "no records")
+    return pd.DataFrame(shown) if len(rows) else None
 
 
 def _ticket_columns(table: pd.DataFrame) -> dict[str, Any]:

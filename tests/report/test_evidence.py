@@ -12,6 +12,7 @@ from dwlt_lib.cli.main import app
 from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import verdicts
 from dwlt_lib.records import store
+from dwlt_lib.report import summary
 
 
 @pytest.fixture
@@ -82,7 +83,12 @@ def test_the_report_counts_the_claims(toy, tmp_path, monkeypatch):
     records_of(toy())
     page = html.unescape(report.build("toy").read_text(encoding="utf-8"))
     found = report.judge_claims(store.table(study="toy"))
-    assert f"<p>{verdicts.count_claims(found)}</p>" in page
+    levels = report.findings("toy").levels
+    assert summary.certainty(levels, found, Margins()) in page
+    decided = found[found["verdict"] != claims.OPEN]
+    assert f"records ({len(found) - len(decided)})</summary>" in page
+    for name in decided["number"]:
+        assert f"<td>{name}</td>" in page
 
 
 def test_a_damaged_mask_leaves_a_report_that_says_so(toy, tmp_path, monkeypatch):

@@ -5,20 +5,23 @@ Verdict first, a figure with its finding and the paper's, nothing from records a
 
 import base64
 import html
+import json
 import re
 
 import nbformat
+import numpy as np
 import pytest
 from figure_tables import landscape_records, transfers
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from dwlt_lib import report
 from dwlt_lib.analysis import noninferiority
+from dwlt_lib.analysis.contrasts import CRITERIA
 from dwlt_lib.config import planning
 from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import figures, landscapes, style, verdicts
 from dwlt_lib.records import store
-from dwlt_lib.report import chapters, study_tables
+from dwlt_lib.report import chapters, study_tables, summary
 
 EVIL = "<script>alert('x')</script>"
 MADE = {
@@ -92,20 +95,81 @@ def figures_of(study):
     return [text for _, text in drawn.values()]
 
 
-def test_the_verdict_comes_first_and_says_the_headline(outputs, toy):
+def test_what_was_run_and_the_answer_come_first(outputs, toy):
     page = report.build(finished(toy())).read_text()
-    first = re.search(r"<h2[^>]*>(.*?)</h2>\s*<p class=\"headline\">(.*?)</p>", page, re.S)
-    by_level = noninferiority.noninferiority(store.table("transfer", study="toy"))
-    by_level = by_level[by_level["method"] == "IMP-ST"]
-    assert first[1] == "Verdict" and first[2] == verdicts.in_words(by_level, Margins())
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page, re.S))
+    assert facts["Network"] == "resnet8" and facts["Source"] == "blobs"
+    assert facts["Tasks"] == "stripes (100, 50 %)" and facts["Attack"].endswith("eps 0.1")
+    assert "2026-01-01" in facts["Effort"]
+    levels = noninferiority.noninferiority(store.table("transfer", study="toy"))
+    said = [
+        html.unescape(text) for text in re.findall(r"<strong>How sparse\?</strong> (.*?)</p>", page)
+    ]
+    assert said == [each.how_far for each in summary.answers(levels, [])]
+    assert html.escape(summary.certainty(levels, None, Margins())) in page
     parts = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     assert parts == [
-        "Verdict",
-        "The study's parameters",
-        "Cost",
-        "Versions",
+        "The answer",
+        "Explore",
+        "The paper's claims",
+        "Verdicts",
+        "Parameters",
+        "Cost and versions",
         "Failures",
     ]
+
+
+def test_the_explorer_has_every_accuracy_of_the_table(outputs, toy):
+    page = report.build(finished(toy())).read_text()
+    (text,) = re.findall(r'id="explorer-data">(.*?)</script>', page)
+    table = store.table("transfer", study="toy").set_index("id")
+    found = {}
+    for share in json.loads(text):
+        for curve in share["curves"]:
+            for point in curve["points"]:
+                for criterion, (_, metric) in CRITERIA.items():
+                    ids = point[criterion]["ids"]
+                    values = 100 * table.loc[ids, metric]
+                    if ids:
+                        assert point[criterion]["mean"] == pytest.approx(values.mean(), abs=0.006)
+                    assert len(ids) == point[criterion]["seeds"]
+                    found |= dict.fromkeys(ids)
+    assert set(found) == set(table.index)
+
+
+def comparison(difference, low, high):
+    return summary.Comparison("digits", "AT", "STD", difference, (low, high))
+
+
+@pytest.mark.parametrize(
+    ("compared", "said"),
+    [
+        (comparison(0.05, 0.01, 0.09), "AT before STD by 5.0 [1.0, 9.0] points"),
+        (
+            comparison(0.05, -0.01, 0.11),
+            "AT and STD cannot be told apart (5.0 [-1.0, 11.0]) points",
+        ),
+        (
+            comparison(0.05, np.nan, np.nan),
+            "cannot be told apart (5.0, its noise not known) points",
+        ),
+    ],
+)
+def test_a_pre_training_is_before_another_only_if_its_bounds_exclude_zero(compared, said):
+    levels = noninferiority.noninferiority(transfers())
+    (first, *_) = [each.which for each in summary.answers(levels, [compared]) if each.which]
+    assert said in first
+
+
+def test_a_chapter_and_a_figure_without_records_are_left_out(outputs, toy):
+    name = finished(toy())
+    folder = store.study_dir(name) / "figures"
+    style.save(figures.existence(transfers().iloc[:0]), folder / "figure_03_existence")
+    saving = cell('style.save(figure, folder / "figure_03_existence")', picture())
+    write_notebook(name, "11_empty.ipynb", prose("# 11. Nothing\n\nA guide."), saving)
+    page = report.build(name).read_text()
+    assert "A guide." not in page and "no records for: 11. Nothing." in page
+    assert "<img" not in page
 
 
 def test_cost_is_core_time_and_arithmetic_by_kind(outputs, toy):
@@ -145,7 +209,7 @@ def test_nothing_from_records_or_notebooks_is_markup(outputs, toy, monkeypatch):
     monkeypatch.setattr(study_tables, "verdict", lambda _, *more: verdict(table, *more))
     page = report.build(name).read_text()
     assert f"<td>{html.escape(EVIL, quote=False)}, 100 %</td>" in page
-    assert "<script" not in page and "onclick" not in page and "<img src=x" not in page
+    assert "<script>alert" not in page and "onclick" not in page and "<img src=x" not in page
     assert (
         'onload="x' not in page and "A title &lt;script&gt;" in page and "no &lt;script&gt;" in page
     )
@@ -179,6 +243,7 @@ def test_a_study_without_records_has_a_report_that_says_so(outputs, toy):
     page = report.build("toy").read_text()
     assert (
         verdicts.NOTHING in page
+        and "explorer" not in page.partition("</style>")[2]
         and "No record has been made yet." in page
         and "are missing" in page
     )

@@ -63,11 +63,38 @@ def test_it_opens_offline_with_every_figure_visible_and_asks_no_host(page_of, wi
 
 def test_on_a_phone_a_tap_enlarges_a_figure_and_the_page_stays_as_wide(page_of):
     page = page_of(400)
-    figure = page.locator("figure").first
+    figure = page.locator("figure:has(img)").first
     before = figure.locator("img").bounding_box()["width"]
     figure.locator("label").click()
     assert figure.locator("img").bounding_box()["width"] > 2 * before
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_the_explorer_follows_its_slider_its_data_and_its_curves(page_of):
+    page = page_of(1280)
+    explorer = page.locator("#explorer")
+    assert explorer.locator("svg[role=img]").count() == 3
+    slider, rows = explorer.locator("input[type=range]"), explorer.locator("tbody tr")
+    first = explorer.locator("output").inner_text()
+    slider.press("Home")
+    assert explorer.locator("output").inner_text().strip() == "0.0 %" != first
+    assert set(explorer.locator("tbody td:last-child").all_inner_texts()) == {"dense"}
+    shown = rows.count()
+    explorer.locator("input[type=checkbox]:checked").first.uncheck()
+    assert rows.count() == shown - 1
+    explorer.locator("select").select_option("1")
+    assert explorer.locator("select option").nth(1).inner_text() == "50 % of stripes"
+    assert page.errors == []
+
+
+def test_in_the_dark_the_page_is_dark_and_its_text_stands_out(page_of):
+    page = page_of(1280)
+    page.emulate_media(color_scheme="dark")
+    ink, paper = page.evaluate(
+        """["color", "backgroundColor"].map(name =>
+            Math.max(...getComputedStyle(document.body)[name].match(/\\d+/g).map(Number)))"""
+    )
+    assert ink > 200 and paper < 60
 
 
 def test_in_print_nothing_is_wider_than_the_sheet_and_heads_repeat(page_of):
