@@ -42,7 +42,7 @@ test-paper: setup
 
 # kills at every moment, full disks, flipped bits, NaN, and on Dask and Slurm where they are there
 test-faults: setup
-	DWLT_FAULTS=full $(BIN)/pytest -n 2 --durations 0 tests/execution/test_faults.py tests/records/test_leases.py \
+	DWLT_FAULTS=full $(BIN)/pytest -n 2 --dist worksteal --durations 0 tests/execution/test_faults.py tests/records/test_leases.py \
 	  tests/records/test_corruption.py tests/execution/test_dask_pool.py tests/execution/test_slurm.py
 
 lint: setup
