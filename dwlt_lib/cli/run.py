@@ -296,6 +296,24 @@ def publish(params: Params) -> None:
     print(store.publish(study.name, tables, page if page.exists() else None))
 
 
+@app.command(epilog="Example: dwlt share 0123456789abcdef0123 --out my_ticket")
+def share(
+    ticket: Annotated[str, typer.Argument(help="the id of a transfer whose weights were kept")],
+    out: Annotated[Path, typer.Option(help="the folder to write")],
+    push: Annotated[
+        str | None, typer.Option(metavar="ORG/NAME", help="upload it to the Hugging Face hub, too")
+    ] = None,
+) -> None:
+    """Write a ticket as a folder: weights and mask, and a card that says what it is."""
+    from dwlt_lib.report import model_card
+
+    with refusing((KeyError, ValueError)):
+        folder = model_card.share(ticket, out, push)
+        say(f"{folder}: from dwlt_lib import pruning; pruning.load_ticket({str(folder)!r})")
+        if push:
+            say(model_card.push(folder, push))
+
+
 @app.command(epilog="Example: dwlt bench --task at --task pgd20 --size 32 --json speed.json")
 def bench(
     device: Annotated[Device, typer.Option(help="where to measure")] = "auto",

@@ -33,6 +33,8 @@ FORMAT = "dwlt-ticket-1"
 WRITER = "pruning.export_ticket"
 
 MASK_FILE, WEIGHTS_FILE = "mask.safetensors", "weights.safetensors"  # of records
+TICKET_FILE = "ticket.safetensors"
+"""Of a shared ticket, in its folder or on the hub."""
 
 TICKET_CHECKS = NETWORK_CHECKS | {
     "kind": lambda value: value in ("mask", "transfer"),
@@ -160,7 +162,8 @@ def load_ticket(
     Example: `model = load_ticket("mask.safetensors", theta="theta.safetensors")`.
 
     Args:
-        path: a file of `export_ticket`.
+        path: a file of `export_ticket`, a folder of `dwlt share`, or "org/name" on the Hugging Face
+            hub, which takes the package huggingface_hub.
         theta: theta_p, a state dictionary or a safetensors file, with the fingerprint that the
             ticket states. Left out, a transferred ticket takes its own weights, and a mask takes
             theta_p's record on this machine.
@@ -171,6 +174,7 @@ def load_ticket(
     Raises:
         ValueError: one line: it is no ticket, or damaged, or theta_p is missing or another one.
     """
+    path = _file_of(path)
     ticket = read_ticket(path)
     about, state = ticket.about, ticket.weights
     if state is None or theta is not None:
@@ -186,6 +190,25 @@ def load_ticket(
     model.load_state_dict(state)
     apply_(model, ticket.mask)
     return model.eval()
+
+
+def _file_of(path: str | Path) -> str | Path:
+    """The file of a shared ticket: itself, in its folder, or downloaded from the hub."""
+    if (Path(path) / TICKET_FILE).exists():
+        return Path(path) / TICKET_FILE
+    if Path(path).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+        return path
+    try:
+        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{path}: no such file; from the Hugging Face hub it takes pip install huggingface_hub"
+        ) from error
+    try:
+        return hf_hub_download(str(path), TICKET_FILE)
+    except Exception as error:  # the hub's errors have no common root
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: {type(error).__name__}: {reason}") from error
 
 
 def cifar_state(model: nn.Module) -> dict[str, Tensor]:
