@@ -26,6 +26,30 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
+@app.command(epilog="Example: dwlt init birds --images ~/pictures/birds")
+def init(
+    name: Annotated[str, typer.Argument(help="of the study: small letters, digits and _")],
+    images: Annotated[
+        Path, typer.Option(help="a folder of pictures per class, or train/ and test/ with them")
+    ],
+    source: Annotated[str, typer.Option(help="the data set to pre-train on")] = "cifar10",
+    size: Annotated[
+        int, typer.Option(min=8, max=512, help="side of the image that the network sees, in pixels")
+    ] = 32,
+    out: Annotated[Path | None, typer.Option(help="the file; left out: NAME.yaml here")] = None,
+) -> None:
+    """Write a commented parameter file for pictures of your own."""
+    from dwlt_lib.execution import new_study
+
+    target = out or Path(f"{name}.yaml")
+    with refusing():
+        row = new_study.write(name, images, source, size, target)
+    say(f"{target}: {row.classes} classes, {row.train_images} + {row.test_images} pictures; next:")
+    say(f"  dwlt data fetch {source}")
+    say(f"  dwlt plan {target}")
+    say(f"  dwlt run {target}")
+
+
 @app.command(epilog="Example: dwlt run params/tour.yaml --workers 2 --budget 9m")
 def run(
     params: Params,

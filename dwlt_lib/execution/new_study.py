@@ -1,0 +1,111 @@
+"""A parameter file for one's own pictures: counted, split where they are not, and commented."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import jinja2
+
+from dwlt_lib import files
+from dwlt_lib.config.datasets import CATALOGUE, DataSet, data_root
+from dwlt_lib.data import folders
+
+TEST_SHARE = 4
+"""Every so manieth picture of a class is a test image, where a folder has no split of its own."""
+STEPS = 300
+"""How many steps a transfer takes, about."""
+BATCH = 32
+
+
+def write(name: str, images: Path, source: str, size: int, target: Path) -> DataSet:
+    """Write a parameter file for a folder of pictures.
+
+    A folder without train/ and test/ is split by links: every fourth picture of a class, by name,
+    becomes a test image. The pictures stay where they are.
+
+    Args:
+        name: of the study and of the data set: small letters, digits and _.
+        images: a folder with a folder per class, or with train/ and test/ that hold them.
+        source: the data set of the catalogue on which theta_p is pre-trained.
+        size: the side of the image that the network sees, in pixels.
+        target: the parameter file; it must not exist.
+
+    Returns:
+        The row of the pictures, counted.
+
+    Raises:
+        ValueError: one line: a name is taken or unknown, the file exists, or there are no pictures.
+    """
+    if source not in CATALOGUE:
+        raise ValueError(f"source {source!r}: want one of {', '.join(CATALOGUE)}")
+    if name in CATALOGUE or not re.fullmatch("[a-z][a-z0-9_]{0,63}", name):
+        raise ValueError(
+            f"name {name!r}: want small letters, digits and _, and none of {', '.join(CATALOGUE)}"
+        )
+    if target.exists():
+        raise ValueError(f"{target}: is there already; want another --out, or delete it")
+    images = images.resolve()
+    split = images if (images / "train").is_dir() else data_root() / name
+    classes = sorted(path.name for path in _folder(images if split != images else images / "train"))
+    row = DataSet(
+        name=name, loader="folder", path=str(split), classes=max(len(classes), 2), size=size
+    )
+    if split != images:
+        _link(images, split)
+    try:
+        counts = folders.count_images(row)
+    except ValueError:
+        if split != images:
+            shutil.rmtree(split)  # the links
+        raise
+    train, test = counts["train_images"], counts["test_images"]
+    epochs = min(60, max(10, round(STEPS * BATCH / train)))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dwlt_lib.execution"), keep_trailing_newline=True
+    )
+    text = environment.get_template("new_study.yaml.j2").render(
+        name=name,
+        folder=images,
+        file=target,
+        source=source,
+        path=split,
+        classes=len(classes),
+        size=size,
+        train=train,
+        test=test,
+        epochs=epochs,
+        batch=BATCH,
+        steps=epochs * -(-train // BATCH),
+    )
+    files.write(target, text)
+    return row.model_copy(update=counts)
+
+
+def _folder(path: Path) -> list[Path]:
+    """The folders of classes in a folder."""
+    if not path.is_dir():
+        raise ValueError(f"{path}: is no folder; want one with a folder of pictures per class")
+    found = [one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".")]
+    if len(found) < 2:
+        raise ValueError(
+            f"{path}: holds {len(found)} folders; want a folder of pictures per class, two or more"
+        )
+    return found
+
+
+def _link(images: Path, target: Path) -> None:
+    """Links every picture into train/CLASS or test/CLASS."""
+    if target.exists():
+        raise ValueError(f"{target}: is there already; want another name, or delete it")
+    for folder in _folder(images):
+        pictures = sorted(
+            path for path in folder.iterdir() if path.suffix.lower() in folders.SUFFIXES
+        )
+        for number, picture in enumerate(pictures):
+            part = "test" if number % TEST_SHARE == TEST_SHARE - 1 else "train"
+            link = target / part / folder.name / picture.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(picture, link)
