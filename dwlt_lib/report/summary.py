@@ -236,8 +236,8 @@ def _range(values: pd.Series, form: str) -> str:
     return _listed(dict.fromkeys((format(low, form), format(high, form))), " to ")
 
 
-def _listed(words: Iterable[str], joint: str = ", ") -> str:
-    return joint.join(words)
+def _listed(words: Iterable[str], separator: str = ", ") -> str:
+    return separator.join(words)
 
 
 def explorer(levels: pd.DataFrame, transfers: pd.DataFrame) -> list[dict[str, Any]]:

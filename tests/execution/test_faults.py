@@ -201,6 +201,10 @@ def test_a_command_killed_at_any_moment_leaves_no_process_and_the_next_goes_on(
         expected = results(study)
     kills = 0
     while kills < (67 if FAULTS else 2):
+        with outputs_in(there):
+            if len(results(study)) == len(expected):
+                assert results(study) == expected and store.verify() == []
+                shutil.rmtree(there)
         run = start(there, temporary, "run", SPECK, "--workers", 2)
         if victim == "worker":
             until(run, "  start")
@@ -223,10 +227,6 @@ def test_a_command_killed_at_any_moment_leaves_no_process_and_the_next_goes_on(
         run.kill()
         run.communicate()
         assert processes_end(there, 20 * BUSY)
-        if is_over:
-            with outputs_in(there):
-                assert results(study) == expected and store.verify() == []
-            shutil.rmtree(there)
     run = start(there, temporary, "run", SPECK, "--executor", "inline")
     assert run.wait(240 * BUSY) == 0, run.communicate()
     run.communicate()
