@@ -200,15 +200,20 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> Speeds:
 
 
 def predict(
-    plan: Mapping[str, specs.Spec], devices: Iterable[int], speeds: Speeds | None = None
+    plan: Mapping[str, specs.Spec],
+    devices: Iterable[int],
+    speeds: Speeds | None = None,
+    ranks: int = 1,
 ) -> Iterator[str]:
     """Predict what a plan makes and takes: records, bytes, hours.
 
-    A record is made on one device, after those that it builds on.
+    A record is made after those that it builds on, on one device or, where its batches go through
+    the network in micro-batches, on several ranks of torchrun; what they send takes no time here.
 
     Args:
         plan: descriptions by id, upstream first.
         devices: numbers of devices to predict wall hours for.
+        ranks: devices that share the micro-batches of a training.
         speeds: measured elsewhere; work that is not among them is taken to go at the slowest. None:
             they are measured here.
 
@@ -227,13 +232,20 @@ def predict(
     rows: list[tuple] = []
     ends: dict[str, float] = {}  # hours until each record is there, at the earliest
     for id, spec in plan.items():
-        hours = sum(gmac / speeds.get(timed(kind), slowest) for kind, gmac in needs[id].items())
+        seconds = {
+            kind: gmac / speeds.get(timed(kind), slowest) for kind, gmac in needs[id].items()
+        }
+        shared = _shared_by(spec, ranks)
+        alone = sum(
+            one / (shared if kind.task in ("at", "st") else 1) for kind, one in seconds.items()
+        )
         name = spec.kind
         if isinstance(spec, specs.TransferSpec):
             name += f" {spec.regime}"
-        rows.append((name, 1, store.exists(spec), hours / 3600, disk_bytes(spec)))
+        whole = sum(seconds.values()) / 3600
+        rows.append((name, 1, store.exists(spec), whole, disk_bytes(spec)))
         before = [ends[specs.record_id(up)] for up in specs.upstream(spec)]
-        ends[id] = max(before, default=0.0) + hours / 3600
+        ends[id] = max(before, default=0.0) + alone / 3600
     columns = ["kind", "records", "there", "device hours", "GB on disk"]
     table = pd.DataFrame(rows, columns=columns).groupby("kind", sort=False).sum()
     table["GB on disk"] /= 1e9
@@ -245,9 +257,10 @@ def predict(
     for n in devices:
         wall = max(chain, whole / n)
         yield f"wall hours on {n} device{'' if n == 1 else 's'}: {_number(wall)} at least"
+    on_ranks = f" on {ranks} ranks" if ranks > 1 else ""
     yield (
-        f"the longest chain of records that build on one another takes {_number(chain)} hours:"
-        f" beyond {math.ceil(whole / chain)} devices no gain"
+        f"the longest chain of records that build on one another takes {_number(chain)}"
+        f" hours{on_ranks}: beyond {math.ceil(whole / chain)} devices no gain"
     )
     yield "speeds in GMAC a second:"
     for kind in kinds:
@@ -256,6 +269,15 @@ def predict(
             _number(speed) if speed else f"not measured; taken is the slowest, {_number(slowest)}"
         )
         yield f"  {' '.join(map(str, timed(kind)))}: {said}"
+
+
+def _shared_by(spec: specs.Spec, ranks: int) -> float:
+    """How many times as fast ranks train a record as one device does."""
+    config = spec.retrain if isinstance(spec, specs.MaskSpec) else getattr(spec, "recipe", None)
+    if config is None or config.micro_batch_size is None:
+        return 1.0
+    parts = math.ceil(config.batch / config.micro_batch_size)
+    return parts / math.ceil(parts / ranks)
 
 
 def _number(value: float) -> str:

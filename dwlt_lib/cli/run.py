@@ -179,6 +179,9 @@ def plan(
     rates: Annotated[
         Path | None, typer.Option(help="speeds that dwlt bench --json wrote elsewhere")
     ] = None,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="devices that share a training's micro-batches (torchrun)")
+    ] = 1,
     power: Annotated[
         bool, typer.Option("--power", help="say how many seeds decide, and nothing else")
     ] = False,
@@ -201,7 +204,7 @@ def plan(
     whole = {id: spec for study in studies for id, spec in planning.plan(study).items()}
     with refusing(option="--rates"):
         speeds = forecast.read_speeds(rates) if rates else None
-    for line in forecast.predict(whole, devices, speeds):
+    for line in forecast.predict(whole, devices, speeds, ranks):
         say(line)
 
 

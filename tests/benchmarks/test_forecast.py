@@ -9,6 +9,7 @@ import re
 import zipfile
 
 import pytest
+from conftest import TOY
 from safetensors.torch import save
 from typer.testing import CliRunner
 
@@ -197,3 +198,21 @@ def test_speeds_are_measured_here_for_every_sort_of_work(toy):
     speeds = forecast.measure(kinds, "cpu", seconds=0.01)
     assert set(speeds) == set(map(forecast.timed, kinds))
     assert all(speed > 0 for speed in speeds.values())
+
+
+def test_ranks_shorten_trainings_by_their_micro_batches_and_nothing_else(outputs, toy):
+    speeds = {forecast.timed(kind): 1.0 for spec in plan(toy()).values() for kind in work(spec)}
+
+    def hours(ranks, **recipe):
+        settings = {p: {**TOY["pretraining"][p], **recipe} for p in TOY["pretraining"]}
+        found = forecast.predict(plan(toy(pretraining=settings)), [1], speeds, ranks)
+        said = "\n".join(found).splitlines()
+        (chain,) = [numbers(line)[0] for line in said if line.startswith("the longest chain")]
+        (whole,) = [numbers(line)[-2] for line in said if line.strip().startswith("in all")]
+        return chain, whole
+
+    alone, whole = hours(1, micro_batch_size=8)
+    assert hours(4) == hours(1) == (alone, whole)  # no micro-batches, nothing to share
+    assert hours(4, micro_batch_size=8)[0] < hours(3, micro_batch_size=8)[0] < alone
+    assert hours(3, micro_batch_size=8) == hours(2, micro_batch_size=8)  # four parts: two waves
+    assert hours(4, micro_batch_size=8)[1] == whole
