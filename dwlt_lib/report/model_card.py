@@ -74,7 +74,7 @@ def _card(record: Record, place: str) -> str:
 
     columns, data = record.columns, record.spec["data"]
     about, attack = record.spec, record.spec["evaluation"]
-    name, share_of = dataset_name(data["name"]), 100 * columns["fraction"]
+    name, share_of = dataset_name(data["name"]), 100 * about["fraction"]
     ticket = f"theta_{columns['pretraining']}, {columns['method']}"
     source = dataset_name(about["theta"]["data"]["name"])
     facts = [

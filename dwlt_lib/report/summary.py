@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -144,7 +144,7 @@ def answers(levels: pd.DataFrame, comparisons: Iterable[Comparison]) -> list[Ans
         where = contrasts.where(dataset, fraction)
         here = [each for each in comparisons if each.data == where]
         which = _ranking(here) if here else ""
-        said.append(Answer(_data(str(dataset), float(fraction)), f"{text}.", which))
+        said.append(Answer(_data(dataset, fraction), f"{text}.", which))
     return said
 
 
@@ -204,8 +204,8 @@ def _interval(comparison: Comparison) -> str:
     return f"{100 * comparison.difference:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _data(dataset: str, fraction: float) -> str:
-    name = dataset_name(dataset)
+def _data(dataset: Any, fraction: Any) -> str:
+    name = dataset_name(str(dataset))
     return f"all of {name}" if fraction == 1 else f"{100 * fraction:g} % of {name}"
 
 
@@ -254,33 +254,29 @@ def explorer(levels: pd.DataFrame, transfers: pd.DataFrame) -> list[dict[str, An
     """
     found: list[dict[str, Any]] = []
     rows = base_seeds(transfers)
-    verdicts = levels.set_index([*GROUP, "rounds"])
-    for (dataset, fraction), _ in in_paper_order(levels).groupby(
-        ["dataset", "fraction"], sort=False
-    ):
+    verdicts = levels.set_index([*GROUP, "rounds"]).to_dict("index")
+    shares = in_paper_order(levels).groupby(["dataset", "fraction"], sort=False)
+    for (dataset, fraction), own in shares:
         share = rows[(rows["dataset"] == dataset) & (rows["fraction"] == fraction)]
         curves = []
-        own = levels[(levels["dataset"] == dataset) & (levels["fraction"] == fraction)]
-        for (method, pretraining), ladder in in_paper_order(own).groupby(
-            ["method", "pretraining"], sort=False
-        ):
+        for (method, pretraining), ladder in own.groupby(["method", "pretraining"], sort=False):
             points = []
             for rounds in (0, *ladder["rounds"]):
                 here = share[(share["pretraining"] == pretraining) & (share["rounds"] == rounds)]
                 if rounds:
                     here = here[here["method"] == method]
                 key = (pretraining, method, dataset, fraction, rounds)
-                verdict = verdicts.loc[key] if rounds else None
+                verdict = verdicts[key] if rounds else None
                 points.append(_point(here, verdict))
             look = curve_style(str(pretraining), str(method))
             names = {"pretraining": pretraining, "method": method}
             dash = DASHES.get(look["linestyle"], "6 2 2 2")
             curves.append({**names, "color": look["color"], "dash": dash, "points": points})
-        found.append({"name": _data(str(dataset), float(fraction)), "curves": curves})
+        found.append({"name": _data(dataset, fraction), "curves": curves})
     return found
 
 
-def _point(here: pd.DataFrame, verdict: pd.Series | None) -> dict[str, Any]:
+def _point(here: pd.DataFrame, verdict: dict[Hashable, Any] | None) -> dict[str, Any]:
     """One level of a curve."""
     sparsity = here["sparsity"].median() if len(here) else np.nan
     point: dict[str, Any] = {
