@@ -190,9 +190,7 @@ def test_of_two_runs_at_once_one_is_killed_at_any_moment_and_nothing_is_made_twi
 
 
 @pytest.mark.parametrize("victim", ["driver", "worker", "both"])
-def test_a_command_killed_at_any_moment_leaves_no_process_and_the_next_goes_on(
-    victim, tmp_path, monkeypatch
-):
+def test_a_command_killed_at_any_moment_leaves_no_process_and_the_next_goes_on(victim, tmp_path):
     study, rng = read_study(SPECK), random.Random(victim)
     here, there, temporary = (tmp_path / name for name in ("here", "there", "temporary"))
     temporary.mkdir()
@@ -223,7 +221,7 @@ def test_a_command_killed_at_any_moment_leaves_no_process_and_the_next_goes_on(
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if victim == "worker" and not is_over and workers:
-            _until_done(run, study, there, expected)
+            _until_done(run)
         run.kill()
         run.communicate()
         assert processes_end(there, 20 * BUSY)
@@ -245,7 +243,7 @@ def _workers_of(pid):
     return []
 
 
-def _until_done(run, study, folder, expected):
+def _until_done(run):
     """Reads what a run says until it draws figures, or ends."""
     for line in run.stdout:
         if "drawing" in line:
