@@ -158,7 +158,7 @@ def _composed(text: str, origin: str) -> tuple[_Loader, yaml.MappingNode]:
         ) from error
     if not isinstance(tree, yaml.MappingNode):
         kind = "a list" if isinstance(tree, yaml.SequenceNode) else "no setting"
-        raise BadStudy(f"{origin}: holds {kind}; want a mapping of settings, NAME: VALUE")
+        raise BadStudy(f"{origin}: holds {kind}; want a mapping with name, arch, source and grid")
     return loader, tree
 
 
