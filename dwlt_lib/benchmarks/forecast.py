@@ -273,10 +273,7 @@ def predict(
 
 def _shared_by(spec: specs.Spec, ranks: int) -> float:
     """How many times as fast ranks train a record as one device does."""
-    config = spec.retrain if isinstance(spec, specs.MaskSpec) else getattr(spec, "recipe", None)
-    if config is None or config.micro_batch_size is None:
-        return 1.0
-    parts = math.ceil(config.batch / config.micro_batch_size)
+    parts = max(1, specs.micro_batches(spec))
     return parts / math.ceil(parts / ranks)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache
+from math import ceil
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
@@ -299,6 +300,21 @@ def retrains(spec: Spec) -> bool:
     if not isinstance(spec, MaskSpec) or spec.method == SHUFFLED:
         return False
     return spec.retrain is not None and spec.rounds > 1
+
+
+def micro_batches(spec: Spec) -> int:
+    """In how many micro-batches a batch of this record's training goes through the network.
+
+    Args:
+        spec: the description of any record.
+
+    Returns:
+        1 where it goes whole; 0 where nothing is trained.
+    """
+    config = spec.retrain if isinstance(spec, MaskSpec) else getattr(spec, "recipe", None)
+    if config is None or (isinstance(spec, MaskSpec) and not retrains(spec)):
+        return 0
+    return ceil(config.batch / (config.micro_batch_size or config.batch))
 
 
 def reads(spec: Spec) -> tuple[tuple[DataSet, str], ...]:

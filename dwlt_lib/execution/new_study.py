@@ -14,7 +14,7 @@ from dwlt_lib.config.datasets import CATALOGUE, DataSet, data_root
 from dwlt_lib.data import folders
 
 TEST_SHARE = 4
-"""Every so manieth picture of a class is a test image, where a folder has no split of its own."""
+"""One picture in so many of a class is a test image, where a folder has no split of its own."""
 STEPS = 300
 """How many steps a transfer takes, about."""
 BATCH = 32

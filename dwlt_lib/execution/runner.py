@@ -27,7 +27,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from dwlt_lib.config.costs import cost
 from dwlt_lib.config.planning import Job, plan
-from dwlt_lib.config.specs import Spec, label, record_id, retrains, upstream
+from dwlt_lib.config.specs import Spec, label, micro_batches, record_id, upstream
 from dwlt_lib.config.studies import Study
 from dwlt_lib.execution import failures
 from dwlt_lib.execution.failures import WORKER_DIED
@@ -133,16 +133,11 @@ def lead(missing: Sequence[Spec], settings: RunSettings) -> None:
     from dwlt_lib.training import ranks
 
     ranks.join(settings.device)
-    if alone := sum(not _has_micro_batches(spec) for spec in missing):
+    if alone := sum(micro_batches(spec) < 2 for spec in missing):
         settings.say(
             f"{alone} of {len(missing)} records to make have no training in micro-batches:"
             " rank 0 makes them alone"
         )
-
-
-def _has_micro_batches(spec: Spec) -> bool:
-    recipe = getattr(spec, "retrain" if retrains(spec) else "recipe", None)
-    return recipe is not None and recipe.micro_batch_size is not None
 
 
 def follow(device: str) -> int:
@@ -231,7 +226,7 @@ def run_notebooks(study: Study, params: Path, pool: Workers, settings: RunSettin
                 stopped, ending = True, "stop"
             elif outcome.error == WORKER_DIED and lost and deaths[job] < RETRIES:
                 deaths[job] += 1
-                pending[job], ending = lost, "retry, the worker died of"
+                pending[job], ending = lost, "retry (its worker died)"
             elif outcome.error == HELD:
                 pending[job], ending = lost, "pause, another run makes a part of"
             elif outcome.error or lost:

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 
 import pytest
 import yaml
+from conftest import TOY
 from pydantic import ValidationError
 
 from dwlt_lib.config import parameter_file, planning, specs
@@ -303,3 +304,14 @@ def test_columns_use_the_papers_names_and_call_rounds_0_dense():
         and "resnet20" in specs.columns(ATTACKED)["surrogate"]
     )
     assert "48.8 %" in specs.label(TRANSFER) and "\n" not in "".join(map(specs.label, ALL))
+
+
+def test_micro_batches_are_counted_where_something_is_trained(toy):
+    pretraining = {p: {**TOY["pretraining"][p], "micro_batch_size": 10} for p in TOY["pretraining"]}
+    for spec in planning.plan(toy(pretraining=pretraining)).values():
+        if spec.kind == "pretraining" and spec.recipe.micro_batch_size:
+            assert specs.micro_batches(spec) == -(-spec.recipe.batch // 10)
+        elif spec.kind in ("pretraining", "transfer"):
+            assert specs.micro_batches(spec) == 1
+        else:
+            assert specs.micro_batches(spec) == specs.retrains(spec)

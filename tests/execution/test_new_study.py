@@ -34,6 +34,21 @@ def test_a_folder_per_class_is_split_and_the_file_is_a_study_of_it(pictures, tmp
     assert before == {path: path.read_bytes() for path in pictures.rglob("*.png")}
 
 
+def test_a_folders_name_may_be_what_yaml_reads_otherwise(pictures, tmp_path):
+    strange = tmp_path / "my: pictures #1\n'"
+    for part in ("train", "test"):
+        (strange / part).mkdir(parents=True)
+        for folder in pictures.iterdir():
+            (strange / part / folder.name).symlink_to(folder)
+    new_study.write("pets", strange, "mnist5k", 8, tmp_path / "pets.yaml")
+    with pytest.raises(ValueError, match="control character"):  # a line break is in no path
+        read_study(tmp_path / "pets.yaml")
+    (tmp_path / "pets.yaml").unlink()
+    strange = strange.rename(tmp_path / "my: pictures #1'")
+    new_study.write("pets", strange, "mnist5k", 8, tmp_path / "pets.yaml")
+    assert read_study(tmp_path / "pets.yaml").data["pets"].path == str(strange)
+
+
 def test_a_split_that_is_there_is_taken_as_it_is(pictures, tmp_path):
     for part in ("train", "test"):
         (pictures.parent / "own" / part).mkdir(parents=True)
