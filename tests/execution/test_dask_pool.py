@@ -57,7 +57,7 @@ def kill(pid):
 @contextlib.contextmanager
 def scheduler():
     """(its process, its address)."""
-    options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    options = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
     with dask("scheduler", *options) as process:
         for line in process.stderr:
             if "Scheduler at:" in line:
@@ -67,7 +67,7 @@ def scheduler():
 
 
 def worker(address):
-    options = ("--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1", "--death-timeout", "60")
+    options = ("--nthreads", "1", "--host", "127.0.0.1", "--death-timeout", "60")
     return dask("worker", address, *options)
 
 
@@ -116,7 +116,7 @@ def test_a_cluster_of_ones_own_ends_with_its_block(tmp_path, monkeypatch):
 
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
     store.study_dir("one").mkdir(parents=True)
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     site = DaskSite(engine="dask", cluster="LocalCluster", options=options)
     before = set(psutil.Process().children(recursive=True))
     with DaskPool(site, "one", "cpu", None) as pool:
@@ -138,7 +138,7 @@ def test_what_cannot_be_reached_or_does_not_see_the_outputs_is_refused(tmp_path,
     from dwlt_lib.execution.dask_pool import DaskPool
 
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     site = DaskSite(engine="dask", cluster="LocalCluster", options=options)
     with pytest.raises(ValueError, match="does not see .*; every machine has to see the same out"):
         DaskPool(site, "never_planned", "cpu", None)
