@@ -1,21 +1,25 @@
-"""Figure notebooks: whether they have to be drawn again, and drawing them in workers."""
+"""Figure notebooks: whether they have to be drawn again, and drawing them in workers.
+
+Runs of one study that end together share them as they share records, by leases.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import time
+from pathlib import Path
 
 from dwlt_lib import files
-from dwlt_lib.execution.notebooks import run_notebook
+from dwlt_lib.execution.notebooks import HELD, NotebookOutcome, run_notebook
 from dwlt_lib.execution.run_folders import raise_if_full
-from dwlt_lib.execution.runner import DONE, FAILED, Say, Workers, outcome_of
-from dwlt_lib.records import store
+from dwlt_lib.execution.runner import DONE, FAILED, POLL, Say, Workers, outcome_of
+from dwlt_lib.records import leases, store
 
 log = logging.getLogger(__name__)
-DRAWN_FROM = "drawn_from.sha256"
-"""Beside the executed notebooks: the digest of what they were drawn from, without an error."""
 
+LEASES = ".leases"  # a folder beside the executed notebooks
 FIGURES = (
     "00_tour",
     "14_landscapes",
@@ -45,25 +49,49 @@ def run_figures(study_name: str, pool: Workers, say: Say) -> tuple[int, bool]:
         OSError: a disk is full.
     """
     folder, basis = store.study_dir(study_name) / "notebooks", _basis(study_name)
-    targets = {name: folder / f"{name}.ipynb" for name in FIGURES}
-    note = folder / DRAWN_FROM
-    if all(path.exists() for path in (note, *targets.values())) and note.read_bytes() == basis:
+    leases.sweep(folder / LEASES, lambda name: _is_drawn(folder, name, basis))
+    left = [name for name in FIGURES if not _is_drawn(folder, name, basis)]
+    if not left:
         return DONE, False
-    say(f"drawing {len(FIGURES)} figure notebooks")
-    status, parameters = DONE, {"study": study_name}
-    futures = {
-        name: pool.submit(run_notebook, name, parameters, target)
-        for name, target in targets.items()
-    }
-    for name, future in futures.items():
-        error = outcome_of(future).error
-        if error:
-            raise_if_full(error)
-            status = FAILED
-            log.error("failed: notebook %s: %s", name, error)
-    if status == DONE:
-        files.write(note, basis)
+    say(f"drawing {len(left)} figure notebooks")
+    status = DONE
+    while left:
+        futures = {name: pool.submit(_draw, study_name, name, basis) for name in left}
+        errors = {name: outcome_of(future).error for name, future in futures.items()}
+        for name, error in errors.items():
+            if error and error != HELD:
+                raise_if_full(error)
+                status = FAILED
+                log.error("failed: notebook %s: %s", name, error)
+        if held := [name for name, error in errors.items() if error == HELD]:
+            time.sleep(POLL)
+        left = held
     return status, True
+
+
+def _draw(study_name: str, name: str, basis: bytes) -> NotebookOutcome:
+    """Draw one figure notebook, unless another run has drawn it, or is drawing it (HELD)."""
+    folder = store.study_dir(study_name) / "notebooks"
+    try:
+        with leases.acquire(folder / LEASES, name):
+            if _is_drawn(folder, name, basis):
+                return NotebookOutcome(0.0)
+            outcome = run_notebook(name, {"study": study_name}, folder / f"{name}.ipynb")
+            if not outcome.error:
+                files.write(_note(folder, name), basis)
+            return outcome
+    except leases.Held:
+        return NotebookOutcome(0.0, HELD)
+
+
+def _is_drawn(folder: Path, name: str, basis: bytes) -> bool:
+    note = _note(folder, name)
+    return (folder / f"{name}.ipynb").exists() and note.exists() and note.read_bytes() == basis
+
+
+def _note(folder: Path, name: str) -> Path:
+    """Beside an executed notebook: the digest of what it was drawn from, without an error."""
+    return folder / f"{name}.sha256"
 
 
 def _basis(study_name: str) -> bytes:

@@ -50,7 +50,7 @@ DONE, FAILED, STOPPED = 0, 1, 75
 POOL_GONE = "what starts the workers has gone; the same command goes on from here"
 RETRIES = 2
 """How often a job whose worker died is started again."""
-POLL = 2.0  # seconds after which a worker without work looks for jobs that have become ready
+POLL = 0.5  # seconds after which a worker without work looks for jobs that have become ready
 
 P = ParamSpec("P")
 T = TypeVar("T")

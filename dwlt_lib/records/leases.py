@@ -144,7 +144,7 @@ def acquire(root: Path, id: str) -> Lease:
 
     Args:
         root: outputs/records/.leases.
-        id: of the record, 20 hexadecimal digits.
+        id: of the record, or another name without a dot.
 
     Returns:
         The lease. Whether the record has come to be there meanwhile is to be looked at now.

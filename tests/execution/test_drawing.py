@@ -1,41 +1,39 @@
 """Figure notebooks are drawn when what they show has changed, and not otherwise."""
 
 from concurrent.futures import Future
-from pathlib import Path
 
 import pytest
 
 from dwlt_lib.config.planning import plan
 from dwlt_lib.execution import figures, notebooks, runner
-from dwlt_lib.records import store
+from dwlt_lib.records import leases, store
 
 
-class Drawing:
-    """A pool that writes an empty notebook for each, but for those that fail."""
+class Here:
+    """A pool whose tasks run at once, in this process."""
 
-    fails = ()
-
-    def __init__(self):
-        self.drawn = []
-
-    def submit(self, task, name, parameters, target):
-        self.drawn.append(name)
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        Path(target).touch()
+    def submit(self, task, *args):
         future = Future()
-        error = "ValueError: no" if name in self.fails else ""
-        future.set_result(notebooks.NotebookOutcome(0.5, error))
+        future.set_result(task(*args))
         return future
 
 
 @pytest.fixture
-def draw(toy, outputs):
-    """draw(): (status, whether anything was drawn, what was) of the toy study's figures."""
+def draw(toy, outputs, monkeypatch):
+    """draw(fails=()): (status, whether anything was drawn, what was) of the toy study's figures."""
     store.write_study(toy())
 
-    def run():
-        pool = Drawing()
-        return (*figures.run_figures("toy", pool, lambda line: None), pool.drawn)
+    def run(fails=()):
+        drawn = []
+
+        def run_notebook(name, parameters, target):
+            drawn.append(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch()
+            return notebooks.NotebookOutcome(0.5, "ValueError: no" if name in fails else "")
+
+        monkeypatch.setattr(figures, "run_notebook", run_notebook)
+        return (*figures.run_figures("toy", Here(), lambda line: None), drawn)
 
     return run
 
@@ -46,14 +44,32 @@ def test_figures_are_drawn_again_once_a_record_is_there_or_a_notebook_is_gone(dr
     store.write(next(iter(plan(toy()).values())), {}, [], {}, {})
     assert draw() == (runner.DONE, True, every) and draw() == (runner.DONE, False, [])
     (store.study_dir("toy") / "notebooks" / f"{every[-1]}.ipynb").unlink()
-    assert draw() == (runner.DONE, True, every) and draw() == (runner.DONE, False, [])
+    assert draw() == (runner.DONE, True, every[-1:]) and draw() == (runner.DONE, False, [])
 
 
-def test_figures_that_failed_are_drawn_again(draw, monkeypatch, caplog):
-    monkeypatch.setattr(Drawing, "fails", ("18_claims",))
-    assert draw()[:2] == (runner.FAILED, True) and "18_claims: ValueError: no" in caplog.text
-    monkeypatch.setattr(Drawing, "fails", ())
-    assert draw()[:2] == (runner.DONE, True) and not draw()[1]
+def test_figures_that_failed_are_drawn_again(draw, caplog):
+    assert draw(["18_claims"])[:2] == (runner.FAILED, True)
+    assert "18_claims: ValueError: no" in caplog.text
+    assert draw() == (runner.DONE, True, ["18_claims"]) and not draw()[1]
+
+
+def test_what_another_run_draws_is_waited_for_and_drawn_here_only_if_that_one_fails(
+    draw, monkeypatch
+):
+    root = store.study_dir("toy") / "notebooks" / figures.LEASES
+    other = leases.acquire(root, "18_claims")
+    waits = []
+
+    def gives_up(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            other.__exit__(ValueError, ValueError(), None)
+
+    monkeypatch.setattr(figures.time, "sleep", gives_up)
+    status, _, drawn = draw()
+    assert status == runner.DONE and len(waits) == 2
+    assert drawn == [name for name in figures.FIGURES if name != "18_claims"] + ["18_claims"]
+    assert not list(root.iterdir())
 
 
 def test_every_figure_notebook_is_in_the_checkout():
