@@ -24,6 +24,11 @@ from dwlt_lib.config.studies import Margins
 MATCHES, FALLS_SHORT, UNDECIDED, UNKNOWN = "matches", "falls short", "undecided", "unknown"
 STATUSES = (MATCHES, FALLS_SHORT, UNDECIDED, UNKNOWN)
 
+SEARCHED = 1 - (1 - CONFIDENCE) / 3
+"""Of each one-sided bound where a search chose the levels. It may try several levels of which none
+matches, and each is a chance to err: at this confidence their bounds hold in 95 % of studies even
+in the worst case (`dwlt simulate --searches`)."""
+
 MEASURES = ("difference", "se", "df", "skewness", "low", "high", "n_level")
 """What is told of each criterion, of `statistics.differences`."""
 
@@ -84,6 +89,18 @@ def noninferiority(
     measures = (*MEASURES, "margin", "status")
     columns = [f"{name}_{measure}" for name in CRITERIA | STRONG for measure in measures]
     return pd.DataFrame(rows, columns=[*GROUP, "rounds", "sparsity", *columns, "status"])
+
+
+def confidence_of(search: str) -> float:
+    """The confidence of each bound in a study.
+
+    Args:
+        search: of the study: grid or adaptive.
+
+    Returns:
+        CONFIDENCE, or SEARCHED.
+    """
+    return SEARCHED if search == "adaptive" else CONFIDENCE
 
 
 def chances_of(table: pd.DataFrame) -> dict[str, float]:

@@ -90,15 +90,53 @@ def claims(
         print(as_markdown(found) if markdown else as_text(found))
 
 
+@app.command(epilog="Example: dwlt search params/tour_full.yaml")
+def search(params: Params) -> None:
+    """Print which levels an adaptive search asks for, why, and what came out.
+
+    Of a study whose whole grid was made: what a search would have asked for, and what it would have
+    found beside what the grid did.
+    """
+    study = read_study(params)
+    from dwlt_lib.analysis.tables import GROUP
+    from dwlt_lib.config.planning import plan
+    from dwlt_lib.execution import adaptive
+
+    with table_of(study, params) as table:
+        transfers = table[table["kind"] == "transfer"]
+        found = adaptive.follow(study, transfers)
+        for line in adaptive.steps(found):
+            print(line)
+        share = adaptive.share_of_grid(found, study)
+        print(
+            f"\n{100 * share:.0f} % of the arithmetic of the grid's masks and transfers;", end=" "
+        )
+        print("nothing more is worth it" if found.is_over else "the search goes on")
+        tried = table[table["id"].isin(plan(found.study))]
+        own = _certified(study, tried, "adaptive")[[*GROUP, "text"]]
+        own = own.rename(columns={"text": "search"})
+        if study.search == "grid":
+            whole = _certified(study, table)[[*GROUP, "text"]]
+            own = whole.rename(columns={"text": "grid"}).merge(own, on=GROUP, how="left")
+        print(_named(own).to_string(index=False))
+
+
 @app.command(epilog="Example: dwlt simulate --studies 500")
 def simulate(
     studies: Annotated[int, typer.Option(min=10, help="how many of each truth")] = 2000,
     figure: Annotated[Path | None, typer.Option(help="where to draw it, a PNG")] = None,
+    searches: Annotated[
+        bool, typer.Option("--searches", help="of adaptive searches instead of single levels")
+    ] = False,
 ) -> None:
     """Simulate studies with a known truth: how often bounds and verdicts are right."""
     import numpy as np
 
     from dwlt_lib.analysis import simulation
+
+    if searches:
+        _simulate_searches(studies, figure)
+        return
 
     rng = np.random.default_rng(0)
     found = simulation.simulate(rng, studies)
@@ -115,6 +153,22 @@ def simulate(
         from dwlt_lib.plotting import verdicts
 
         verdicts.simulated(found).savefig(figure, dpi=150, bbox_inches="tight")
+        print(f"figure: {figure}")
+
+
+def _simulate_searches(studies: int, figure: Path | None) -> None:
+    """Prints how adaptive searches do beside whole grids, and draws what they cost."""
+    import numpy as np
+
+    from dwlt_lib.analysis import simulated_searches
+    from dwlt_lib.plotting import verdicts
+
+    found = simulated_searches.simulate(np.random.default_rng(0), studies)
+    print(f"{studies} simulated curves of each truth; shares in %, bounds in levels of the ladder")
+    rates = simulated_searches.rates(found)
+    print(rates.to_string(index=False, float_format="{:.1f}".format))
+    if figure is not None:
+        verdicts.searched(found).savefig(figure, dpi=150, bbox_inches="tight")
         print(f"figure: {figure}")
 
 
@@ -256,13 +310,18 @@ def verdict_table(study: Study, table: pd.DataFrame, **reading: Any) -> pd.DataF
     return found.merge(paper.rename(columns=names), on=double_win.GROUP)
 
 
-def _certified(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+def _certified(study: Study, table: pd.DataFrame, search: str = "") -> pd.DataFrame:
+    """Bounds of a study's curves; search: how levels were chosen, if not as the study says."""
     from dwlt_lib.analysis import masked_gradients, noninferiority
     from dwlt_lib.records import store
     from dwlt_lib.report.evidence import attacked_networks
 
     transfers = table[table["kind"] == "transfer"]
-    levels = noninferiority.noninferiority(transfers, store.outcomes_of(transfers), study.margins)
+    outcomes, confidence = (
+        store.outcomes_of(transfers),
+        noninferiority.confidence_of(search or study.search),
+    )
+    levels = noninferiority.noninferiority(transfers, outcomes, study.margins, confidence)
     found = noninferiority.certified(levels)
     seen = masked_gradients.by_curve(found, attacked_networks(table))
     return found.assign(masked_gradients=seen)

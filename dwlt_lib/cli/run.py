@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
+from contextlib import nullcontext
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -77,7 +78,7 @@ def run(
     Exit status 75: stopped by the budget or a signal; the same command goes on from there. Under
     torchrun the ranks share each training that has micro_batch_size; records are all that is made.
     """
-    from dwlt_lib.config import sites
+    from dwlt_lib.config import planning, sites
 
     with refusing(option="--site"):
         where = sites.read_site(site) if site else sites.LocalSite(engine="local")
@@ -96,11 +97,13 @@ def run(
     with refusing(option="--budget"):
         deadline = time.time() + parse_duration(budget) if budget else None
     study = read_study(params)
+    from dwlt_lib.execution import adaptive
     from dwlt_lib.execution.scheduling import missing_specs
     from dwlt_lib.execution.workers import start_server
     from dwlt_lib.records import store
 
-    missing = missing_specs(study)
+    found = adaptive.asked(study)
+    missing = missing_specs(study if not found.is_over else found.study)
     if missing and not inline:
         start_server()  # its imports run beside these
     from dwlt_lib.execution.inputs import check_inputs  # and torch with it
@@ -110,11 +113,20 @@ def run(
         if ranks > 1:
             runner.lead(missing, settings)
     with run_folders.opened(study, workers=not inline):
-        store.write_study(study, params)
+        with nullcontext() if inline else _pool(where, study, workers, settings) as pool:
+            while True:
+                store.write_study(study, params, found.study)
+                if pool is None:
+                    status = runner.run_inline(found.study, settings)
+                else:
+                    status = runner.run_notebooks(found.study, params.resolve(), pool, settings)
+                if status != runner.DONE or found.is_over:
+                    break
+                found = adaptive.asked(study)
+                say(f"search: {len(planning.plan(found.study))} records are asked for now")
         if inline:
-            raise typer.Exit(runner.run_inline(study, settings))
-        with _pool(where, study, workers, settings) as pool:
-            status = runner.run_notebooks(study, params.resolve(), pool, settings)
+            runner.dismiss()
+            raise typer.Exit(status)
         if status == runner.STOPPED:
             say("stopped; the same command goes on from here")
         else:  # figures need no GPU, but every core
@@ -206,6 +218,24 @@ def plan(
         speeds = forecast.read_speeds(rates) if rates else None
     for line in forecast.predict(whole, devices, speeds, ranks):
         say(line)
+    for study in studies:
+        if study.search == "adaptive":
+            say(_predicted_search(study))
+
+
+def _predicted_search(study: Study) -> str:
+    """What its search is predicted to ask for, in words."""
+    import numpy as np
+
+    from dwlt_lib.execution import adaptive
+
+    shares = 100 * np.array(adaptive.predicted_shares(study, np.random.default_rng(0)))
+    low, middle, high = np.quantile(shares, [0.05, 0.5, 0.95])
+    return (
+        f"{study.name}: the above is its whole grid; its search is predicted to ask for"
+        f" {middle:.0f} % (90 % of simulated searches: {low:.0f} to {high:.0f} %) of what the"
+        " grid's masks and transfers take"
+    )
 
 
 @app.command(epilog="Example: dwlt attack params/tour.yaml --tickets extreme")
@@ -224,7 +254,7 @@ def attack(
     status 75: interrupted; the same command goes on from there.
     """
     study = read_study(params)
-    from dwlt_lib.execution import run_folders, runner
+    from dwlt_lib.execution import adaptive, run_folders, runner
     from dwlt_lib.execution.inputs import check_inputs
     from dwlt_lib.execution.strong_attacks import robustness_specs
     from dwlt_lib.records import store
@@ -235,7 +265,7 @@ def attack(
         settings = runner.RunSettings(check_inputs(missing, device), say=print)
     with run_folders.opened(study, workers=False):
         status = runner.make_all(missing, settings, study.name)
-        store.write_study(study, params)
+        store.write_study(study, params, adaptive.asked(study).study)
     print(f"{len(wanted)} tickets asked for, {len(missing)} attacked now")
     raise typer.Exit(status)
 
@@ -266,12 +296,16 @@ def status(
 def _print_status(study: Study) -> int:
     """Prints the lines of `dwlt status`; how many records are missing."""
     from dwlt_lib.config import planning, specs
-    from dwlt_lib.execution import failures
+    from dwlt_lib.execution import adaptive, failures
     from dwlt_lib.execution.scheduling import missing_specs
     from dwlt_lib.records import leases, store
 
-    missing, total = missing_specs(study), len(planning.plan(study))
+    whole, found = len(planning.plan(study)), adaptive.asked(study)
+    missing, total = missing_specs(found.study), len(planning.plan(found.study))
     say(f"{study.name}: {total - len(missing)} of {total} records are there")
+    if study.search == "adaptive":
+        ending = "has ended" if found.is_over else "goes on"
+        say(f"  the search {ending}: so far it asked for {total} of its grid's {whole}")
     first = {spec.kind: spec for spec in reversed(missing)}
     for kind, count in Counter(spec.kind for spec in missing).items():
         say(f"  {count} {kind} missing, next: {specs.label(first[kind])}")
@@ -288,11 +322,11 @@ def _print_status(study: Study) -> int:
 def report(params: Params) -> None:
     """Draw the figures and write the one-page report, over what is there now."""
     study = read_study(params)
-    from dwlt_lib.execution import run_folders
+    from dwlt_lib.execution import adaptive, run_folders
     from dwlt_lib.records import store
 
     with run_folders.opened(study, figures_only=True):
-        store.write_study(study, params)
+        store.write_study(study, params, adaptive.asked(study).study)
         status = _report(study, params)
     raise typer.Exit(status)
 
@@ -305,10 +339,11 @@ def publish(params: Params) -> None:
     """
     study = read_study(params)
     from dwlt_lib import files
+    from dwlt_lib.execution import adaptive
     from dwlt_lib.execution.scheduling import missing_specs
     from dwlt_lib.records import store
 
-    if missing := missing_specs(study):
+    if missing := missing_specs(adaptive.asked(study).study):
         refuse(
             f"{study.name}: {len(missing)} records are missing; finish it first: dwlt run {params}"
         )

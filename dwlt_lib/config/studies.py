@@ -171,6 +171,9 @@ class Study(Frozen):
     images of the file (first_n), as in the authors' scripts."""
     margins: Margins = Margins()
     """What the verdict calls a match."""
+    search: Literal["grid", "adaptive"] = "grid"
+    """Whether the whole grid is made (grid), or only the levels that are expected to narrow the
+    bounds of an extreme sparsity (adaptive)."""
     prune_fraction: Annotated[float, Field(gt=0, lt=1)] = PRUNE_FRACTION
     """The share of the kept weights that a round prunes (section 3)."""
     evaluation_steps: Positive = 20

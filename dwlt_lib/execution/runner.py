@@ -113,11 +113,7 @@ def run_inline(study: Study, settings: RunSettings) -> int:
     Raises:
         OSError: a disk is full.
     """
-    from dwlt_lib.training import ranks
-
-    status = _checked(study, make_all(missing_specs(study), settings, study.name))
-    ranks.dismiss()
-    return status
+    return _checked(study, make_all(missing_specs(study), settings, study.name))
 
 
 def lead(missing: Sequence[Spec], settings: RunSettings) -> None:
@@ -138,6 +134,13 @@ def lead(missing: Sequence[Spec], settings: RunSettings) -> None:
             f"{alone} of {len(missing)} records to make have no training in micro-batches:"
             " rank 0 makes them alone"
         )
+
+
+def dismiss() -> None:
+    """Let the other ranks of torchrun, if there are any, end: rank 0 has no more work."""
+    from dwlt_lib.training import ranks
+
+    ranks.dismiss()
 
 
 def follow(device: str) -> int:

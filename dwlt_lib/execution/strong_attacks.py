@@ -8,7 +8,12 @@ from collections.abc import Collection, Iterable
 import pandas as pd
 
 from dwlt_lib.analysis import double_win
-from dwlt_lib.analysis.noninferiority import UNDECIDED, certified, noninferiority
+from dwlt_lib.analysis.noninferiority import (
+    UNDECIDED,
+    certified,
+    confidence_of,
+    noninferiority,
+)
 from dwlt_lib.analysis.tables import GROUP, base_seeds
 from dwlt_lib.config.planning import plan, robustness
 from dwlt_lib.config.specs import RobustnessSpec, TransferSpec, label
@@ -65,7 +70,8 @@ def _ids(study: Study, asked: Collection[str]) -> set[str]:
     if not KEYWORDS.intersection(asked):
         return set()
     table = store.table("transfer", study=study.name)
-    levels = noninferiority(table, store.outcomes_of(table), study.margins)
+    confidence = confidence_of(study.search)
+    levels = noninferiority(table, store.outcomes_of(table), study.margins, confidence)
     named = []
     if EXTREME in asked:
         with warnings.catch_warnings(action="ignore"):

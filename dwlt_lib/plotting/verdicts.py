@@ -223,3 +223,31 @@ def simulated(rates: pd.DataFrame) -> Figure:
     ax.set(xlim=(0, 100), xlabel="simulated studies (%)")
     fig.legend(loc="outside upper center", ncols=3)
     return fig
+
+
+def searched(curves: pd.DataFrame) -> Figure:
+    """What simulated searches cost, and how wide the bounds are that they find.
+
+    Args:
+        curves: of `simulated_searches.simulate`.
+
+    Returns:
+        For each truth, left the cost of every curve, in order, as a share of the grid's; right the
+        levels between the bounds of the search and of the grid.
+    """
+    fig = Figure((2 * COLUMN, 0.75 * COLUMN), layout="constrained")
+    left, right = fig.subplots(1, 2)
+    for truth, own in curves.groupby("truth", sort=False):
+        costs = np.sort(100 * own["cost"])
+        (line,) = left.plot(100 * np.arange(1, len(own) + 1) / len(own), costs, label=truth)
+        for kind, dash in (("search", "-"), ("grid", ":")):
+            widths = np.sort(own[f"{kind}_high"] - own[f"{kind}_low"])
+            x = 100 * np.arange(1, len(own) + 1) / len(own)
+            right.plot(x, widths, dash, color=line.get_color())
+    left.set(xlabel="simulated curves (%)", ylabel="cost (% of the grid's)", ylim=(0, 100))
+    right.set(xlabel="simulated curves (%)", ylabel="levels between the bounds")
+    right.plot([], [], "k-", label="search")
+    right.plot([], [], "k:", label="grid")
+    left.legend(fontsize=6)
+    right.legend(fontsize=7)
+    return fig

@@ -462,7 +462,7 @@ def noted(name: str) -> dict[str, Any]:
         return {}
 
 
-def write_study(study: Study, file: Path | None = None) -> None:
+def write_study(study: Study, file: Path | None = None, asked: Study | None = None) -> None:
     """Note what a study plans, so that its records can be told from others and counted.
 
     Its strong attacks on tickets that the plan transfers belong to it, too, once they are there.
@@ -470,13 +470,15 @@ def write_study(study: Study, file: Path | None = None) -> None:
     Args:
         study: the study.
         file: the parameter file, if it comes from one.
+        asked: the part of it that is asked for so far (`execution.adaptive`); None: all of it.
     """
-    attacks = [id for id, spec in _attacks(study).items() if exists(spec)]
+    asked = asked or study
+    attacks = [id for id, spec in _attacks(asked).items() if exists(spec)]
     content = {
         "name": study.name,
         "file": str(file.resolve()) if file else None,
         "params": study.model_dump(mode="json"),
-        "ids": list(dict.fromkeys([*plan(study), *attacks])),
+        "ids": list(dict.fromkeys([*plan(asked), *attacks])),
     }
     path = study_dir(study.name) / "study.json"
     if noted(study.name) != content:
@@ -501,7 +503,8 @@ def has_changed(study: Study) -> bool:
         False for a study that was never planned here.
     """
     before, now = set(noted(study.name).get("ids", ())), set(plan(study))
-    return bool(before) and not now <= before <= now | set(_attacks(study))
+    is_whole = study.search == "adaptive" or now <= before
+    return bool(before) and not (is_whole and before <= now | set(_attacks(study)))
 
 
 def missing(study_name: str) -> int:
@@ -633,9 +636,9 @@ def table(
     """
     if kind is not None and kind not in FORMAT:
         raise ValueError(f"kind={kind!r}: want one of {', '.join(FORMAT)}, or None for all")
-    rows = []
+    rows, chosen = [], None if ids is None else set(ids)
     for location in _locations(kind, study):
-        if ids is not None and location.id not in ids:
+        if chosen is not None and location.id not in chosen:
             continue
         try:
             record = load_record(location)

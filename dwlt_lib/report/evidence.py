@@ -74,10 +74,13 @@ def findings(study: str) -> Findings:
     Example:
         >>> print(findings("tour_full").of_figure("3"))
     """
-    margins = Margins(**store.study(study)["params"].get("margins", {}))
+    params = store.study(study)["params"]
+    margins = Margins(**params.get("margins", {}))
+    confidence = noninferiority.confidence_of(params.get("search", "grid"))
     table = store.table(study=study)
     transfers = table[table["kind"] == "transfer"]
-    levels = noninferiority.noninferiority(transfers, store.outcomes_of(transfers), margins)
+    outcomes = store.outcomes_of(transfers)
+    levels = noninferiority.noninferiority(transfers, outcomes, margins, confidence)
     return Findings(margins, levels, judge_claims(table, margins))
 
 

@@ -63,7 +63,8 @@ def build(study: str) -> Path:
         except (KeyError, ValueError) as error:  # a file of a record is damaged
             problem = f"The paper's claims are not judged: {error.args[0]}"
         outcomes = store.outcomes_of(transfers)
-        levels = noninferiority.noninferiority(transfers, outcomes, margins)
+        confidence = noninferiority.confidence_of(params.get("search", "grid"))
+        levels = noninferiority.noninferiority(transfers, outcomes, margins, confidence)
         verdict = study_tables.verdict(transfers, levels, margins, networks)
         comparisons = summary.compare(Evidence(transfers, outcomes, margins))
     page = TEMPLATES.get_template("report.html.j2").render(
