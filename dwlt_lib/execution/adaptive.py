@@ -69,7 +69,7 @@ class Search:
     """Whether nothing more will be asked for, once all that was is there."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Task:
     """One theta_p, data set and fraction: all curves that are compared with one dense network."""
 
@@ -142,7 +142,7 @@ def _tasks(blocks: Iterable[Grid]) -> list[_Task]:
         for key in product(block.pretraining, block.dataset, block.fraction):
             task = tasks.setdefault(key, _Task(key))
             seeds = block.dense_seeds or block.seeds
-            task.dense_seeds = sorted({*task.dense_seeds, *seeds})
+            task.dense_seeds[:] = sorted({*task.dense_seeds, *seeds})
             for method, rounds in product(block.method, block.rounds):
                 if rounds != DENSE:
                     own = task.levels.setdefault(method, {}).setdefault(rounds, [])
@@ -201,9 +201,9 @@ def _follow_task(
             ]
             if not all(done):
                 return blocks, choices, False
-            judged = judge()
+            verdicts = judge()
             for method in left:
-                level = judged[method, batch[method][0]]
+                level = verdicts[method, batch[method][0]]
                 if regime == REGIMES[-1] or level["status"] == FALLS_SHORT:
                     decided[method] = level
         for method, level in decided.items():
