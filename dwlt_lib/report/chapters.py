@@ -108,9 +108,9 @@ def failures(folder: Path, missing: bool) -> list[str]:
 
 
 def _clean(html: str) -> Markup:
-    """HTML with the tags of text and tables only: no script, no style, no picture."""
+    """HTML with the tags of text and tables only: no script, style, picture or empty head."""
     html = re.sub(r"(?is)<(style|script)\b.*?</\1\s*>", "", html)
-    return Markup(CLEAN.sanitize_html_tags(html))
+    return Markup(re.sub(r"<th>\s*</th>", "<td></td>", CLEAN.sanitize_html_tags(html)))
 
 
 def _markdown(text: str) -> Markup:

@@ -31,7 +31,7 @@
   const level = add(sliderLabel, "output");
   const curvesBox = add(root, "fieldset");
   const panels = add(root, "div", { class: "panels" });
-  const below = add(root, "div", { class: "scroll" });
+  const below = add(root, "div", { class: "scroll", tabindex: 0 });
 
   let share, levels, off;
   function choose(index) {

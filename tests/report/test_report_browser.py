@@ -3,13 +3,17 @@
 Offline, every figure visible, no request to any host, whole on a phone and on paper.
 """
 
+from itertools import product
+
 import pytest
 from conftest import CHROMIUM
-from test_report import figures_of, finished
+from nbformat.v4 import new_output
+from test_report import cell, figures_of, finished, write_notebook
 
 from dwlt_lib import report
 
 sync_api = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
@@ -17,6 +21,10 @@ pytestmark = [
 VISIBLE = """[...document.images].map(image => {
     const box = image.getBoundingClientRect();
     return image.complete && image.naturalWidth > 0 && box.width > 100 && box.height > 50; })"""
+ACCESSIBLE = {"runOnly": ["wcag2a", "wcag2aa", "best-practice"]}
+PIVOT = (
+    "<table><thead><tr><th></th><th>SA</th></tr></thead><tr><th>AT</th><td>0.9</td></tr></table>"
+)
 CUT = """[...document.querySelectorAll("table")].filter(table => {
     const room = table.closest(".scroll");
     return !room || room.scrollWidth > room.clientWidth + 1
@@ -31,6 +39,8 @@ def page_of(outputs, toy):
     """
     name = finished(toy())
     figures_of(name)
+    pivot = new_output("display_data", {"text/html": PIVOT})
+    write_notebook(name, "13_table.ipynb", cell("# 13. A table", pivot))
     path = report.build(name)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -114,3 +124,13 @@ def test_in_print_nothing_is_wider_than_the_sheet_and_heads_repeat(page_of):
         page.evaluate("getComputedStyle(document.querySelector('figure')).breakInside") == "avoid"
     )
     assert page.pdf(prefer_css_page_size=True)[:5] == b"%PDF-"
+
+
+def test_axe_finds_no_barrier(page_of):
+    for width, scheme in product([1280, 400], ["light", "dark"]):
+        page = page_of(width)
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        violations = axe.Axe().run(page, options=ACCESSIBLE).response["violations"]
+        found = {each["id"]: [node["html"] for node in each["nodes"]] for each in violations}
+        assert found == {}, (width, scheme)
