@@ -18,6 +18,7 @@ import typer
 
 import dwlt_lib
 from dwlt_lib.cli import main
+from dwlt_lib.config import explanations
 from dwlt_lib.config.parameter_file import PRESETS
 from dwlt_lib.config.sites import ENGINES
 from dwlt_lib.config.studies import Study
@@ -57,8 +58,8 @@ def _table(name: str, model: dict) -> str:
     about = " ".join(model["description"].split())
     lines = [f"## {name}", "", about, "", "| key | type | default | what it is |", "|-|-|-|-|"]
     for key, setting in model["properties"].items():
-        default = _default(setting, key in model.get("required", ()))
-        cells = (f"`{key}`", _type(setting), default, setting["description"])
+        default = explanations.default_of(setting, key in model.get("required", ()))
+        cells = (f"`{key}`", explanations.type_of(setting, _link), default, setting["description"])
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -67,43 +68,8 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _default(setting: dict, required: bool) -> str:
-    if required:
-        return "required"
-    default = setting.get("default")
-    if isinstance(default, dict) and default:
-        return "its defaults"
-    return "left out" if default in (None, {}, [], "") else f"`{json.dumps(default)}`"
-
-
-def _type(found: dict) -> str:
-    """A JSON schema of one setting, in words."""
-    if "$ref" in found:
-        name = found["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
-    if "anyOf" in found:
-        return " or ".join(_type(one) for one in found["anyOf"] if one.get("type") != "null")
-    if "const" in found:
-        return f"`{found['const']}`"
-    if "enum" in found:
-        return ", ".join(f"`{value}`" for value in found["enum"])
-    if found["type"] == "array":
-        each = found.get("prefixItems")
-        if each is None:
-            return f"list of {_type(found['items'])}"
-        return f"list of {len(each)}: {', '.join(map(_type, each))}"
-    if found["type"] == "object":
-        if "patternProperties" in found:  # any name
-            (value,) = found["patternProperties"].values()
-            return f"mapping of names to {_type(value)}"
-        if found.get("additionalProperties") is True:
-            return "mapping of names to anything"
-        keys, value = _type(found["propertyNames"]), _type(found["additionalProperties"])
-        return f"mapping of {keys} to {value}"
-    words = {"integer": "whole number", "number": "number", "boolean": "true, false"}
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {found[key]:g}" for key, sign in signs.items() if key in found]
-    return " ".join([words.get(found["type"], "text"), ", ".join(limits)]).strip()
+def _link(model: str) -> str:
+    return f"[{model}](#{model.lower()})"
 
 
 # ------------------------------------------------------------------------------------------

@@ -115,3 +115,22 @@ def fetch_weights(
     with downloading(name) as (_, advance):
         path, found = pretrained.fetch(name, progress=advance)
     print(pretrained.describe(name, path, found))
+
+
+keys = typer.Typer()
+
+
+@keys.command(epilog="Example: dwlt params --explain transfer.AT.epochs")
+def params(
+    key: Annotated[
+        str, typer.Argument(metavar="[KEY]", help="such as grid or grid.rounds; left out: all")
+    ] = "",
+    explain: Annotated[bool, typer.Option("--explain", help="say what each means, too")] = False,
+) -> None:
+    """List the keys of a parameter file: type, range and default, and what they mean."""
+    from dwlt_lib.config import explanations
+
+    with refusing(KeyError):
+        found = explanations.explain(key) if key else explanations.settings()
+    for setting in found:
+        print(setting if explain else str(setting).partition("\n")[0])

@@ -80,8 +80,8 @@ app = typer.Typer(
     epilog=EXAMPLES,
     help="Double-win lottery tickets: run a study's parameter file, read its results.",
 )
-for commands in (run, results, browse):
-    app.add_typer(commands.app)
+for commands in (run.app, results.app, inputs.keys, browse.app):
+    app.add_typer(commands)
 app.add_typer(inputs.weights, name="weights")
 app.add_typer(inputs.data, name="data")
 
