@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -89,7 +90,7 @@ def run(
     if isinstance(where, sites.DaskSite) and (workers or inline):
         refuse(f"--site {site}: Dask's own settings say how many workers there are")
     device = device or where.device
-    from dwlt_lib.execution import run_folders, runner
+    from dwlt_lib.execution import live, run_folders, runner
 
     if ranks > 1 and os.environ.get("RANK", "0") != "0":
         with refusing():
@@ -113,7 +114,11 @@ def run(
         if ranks > 1:
             runner.lead(missing, settings)
     with run_folders.opened(study, workers=not inline):
-        with nullcontext() if inline else _pool(where, study, workers, settings) as pool:
+        with (
+            nullcontext((say, None)) if inline else live.display(say) as (tell, show),
+            nullcontext() if inline else _pool(where, study, workers, settings) as pool,
+        ):
+            settings = replace(settings, say=tell, show=show)
             while True:
                 store.write_study(study, params, found.study)
                 if pool is None:
@@ -123,7 +128,7 @@ def run(
                 if status != runner.DONE or found.is_over:
                     break
                 found = adaptive.asked(study)
-                say(f"search: {len(planning.plan(found.study))} records are asked for now")
+                tell(f"search: {len(planning.plan(found.study))} records are asked for now")
         if inline:
             runner.dismiss()
             raise typer.Exit(status)

@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 from dwlt_lib import files
+from dwlt_lib.execution.live import Say
 from dwlt_lib.execution.notebooks import HELD, NotebookOutcome, run_notebook
 from dwlt_lib.execution.run_folders import raise_if_full
-from dwlt_lib.execution.runner import DONE, FAILED, POLL, Say, Workers, outcome_of
+from dwlt_lib.execution.runner import DONE, FAILED, POLL, Workers, outcome_of
 from dwlt_lib.records import leases, store
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -31,6 +31,7 @@ from dwlt_lib.config.specs import Spec, label, micro_batches, record_id, upstrea
 from dwlt_lib.config.studies import Study
 from dwlt_lib.execution import failures
 from dwlt_lib.execution.failures import WORKER_DIED
+from dwlt_lib.execution.live import Progress, Say, Show
 from dwlt_lib.execution.notebooks import HELD, OUT_OF_TIME, NotebookOutcome, run_job
 from dwlt_lib.execution.run_folders import raise_if_full
 from dwlt_lib.execution.scheduling import (
@@ -54,8 +55,6 @@ POLL = 0.5  # seconds after which a worker without work looks for jobs that have
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Say = Callable[[str], None]
-"""Prints a line about the progress."""
 
 
 class Workers(Protocol):
@@ -93,6 +92,8 @@ class RunSettings:
     """When to stop, in seconds since 1970; None: never."""
     say: Say = log.info
     """Called with a line whenever a record or a job ends."""
+    show: Show | None = None
+    """Called twice a second with what is at work; None: nobody looks."""
 
     @property
     def is_over(self) -> bool:
@@ -217,8 +218,10 @@ def run_notebooks(study: Study, params: Path, pool: Workers, settings: RunSettin
             if over or not is_waiting(pending, held):
                 break  # nothing can be started, now or later
             time.sleep(POLL)
-        idle = pending and len(running) < pool.workers and not over
-        ended, _ = wait(running, timeout=POLL if idle else None, return_when=FIRST_COMPLETED)
+        if settings.show is not None:
+            settings.show(_state(wanted, started, [specs for _, specs in running.values()], held))
+        look = settings.show is not None or (pending and len(running) < pool.workers and not over)
+        ended, _ = wait(running, timeout=POLL if look else None, return_when=FIRST_COMPLETED)
         for future in ended:
             (job, specs), outcome = running.pop(future), outcome_of(future)
             lost = [spec for spec in specs if not store.exists(spec)]
@@ -346,6 +349,27 @@ def _labels(specs: Sequence[Spec]) -> str:
     """What a job makes: its first record, and how many more."""
     more = f" and {len(specs) - 1} more" if len(specs) > 1 else ""
     return f"{label(specs[0])}{more}"
+
+
+def _state(
+    wanted: Sequence[Spec],
+    started: float,
+    jobs: Sequence[Sequence[Spec]],
+    held: Mapping[str, leases.Holder],
+) -> Progress:
+    """What is at work, for the display of a terminal."""
+    made, running = [spec for spec in wanted if store.exists(spec)], []
+    for specs in jobs:
+        current = next((spec for spec in specs if record_id(spec) in held), None)
+        if current is None:
+            running.append((_labels(specs), "starting"))
+        else:
+            holder = held[record_id(current)]
+            running.append((label(current), holder.note or f"since {holder.since[11:19]} UTC"))
+    total = sum(map(cost, wanted))
+    share = sum(map(cost, made)) / total if total else 0.0
+    clock = _progress(made, wanted, started).partition(", ")[2]
+    return Progress(len(made), len(wanted), share, clock, running)
 
 
 def _progress(done: Sequence[Spec], wanted: Sequence[Spec], started: float) -> str:
