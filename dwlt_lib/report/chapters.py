@@ -15,6 +15,7 @@ PAPER = r"(?ms)^\*\*What the paper found\*\*.*?(?:\n\n|\Z)"
 NO_RECORDS = b"no records yet"  # what a figure of nothing says (plotting.style)
 MAX_SVG = 400_000  # bytes: a drawing that takes more comes as PNG
 COLUMN_WIDTH = 300  # points: a figure that is narrower is shown as wide as a column of text
+TALL = 600  # points: a figure that is higher takes most of a printed page
 TAGS = (
     "h1 h2 h3 h4 h5 h6 table caption thead tbody tr th td p br b i em strong code pre blockquote ul"
     " ol li sub sup"
@@ -53,7 +54,7 @@ def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
         if was_empty:  # what is said of a figure without records
             outputs = [out for out in outputs if out.output_type != "stream"]
         if picture and (outputs or is_prose):
-            parts += [_figure(picture, _printed(outputs), title), ("paper", paper)]
+            parts.append(_figure(picture, title, _printed(outputs), paper))
             outputs = [out for out in outputs if out.output_type != "stream"]
             picture, paper = None, Markup()
         if is_prose:
@@ -67,14 +68,15 @@ def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
                 paper, was_empty = Markup(), True
                 continue
             if found and picture:
-                parts.append(_figure(picture, "", title))
+                parts.append(_figure(picture, title))
             if found:
                 picture = found
             else:
                 parts.append(_output(output))
     if picture:
-        parts.append(_figure(picture, "", title))
-    parts.append(("paper", paper))
+        parts.append(_figure(picture, title, paper=paper))
+    else:
+        parts.append(("paper", paper))
     if not any(content for _, content in parts):
         return None
     has_results = any(kind in ("figure", "table") and content for kind, content in parts)
@@ -150,17 +152,22 @@ def _picture(output: Any, source: str, figures: Path) -> Picture | None:
     return "image/svg+xml", data["image/svg+xml"].encode()
 
 
-def _figure(picture: Picture, caption: str, title: str) -> ChapterPart:
-    """A picture with the finding that stands under it; the chapter's title describes it."""
+def _figure(picture: Picture, title: str, found: str = "", paper: str = "") -> ChapterPart:
+    """A picture with its finding and the paper's; the chapter's title describes it."""
     media_type, content = picture
-    width = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', content)
-    narrow = width is not None and float(width[1]) < COLUMN_WIDTH
+    size = re.search(rb'<svg[^>]*? width="([\d.]+)pt" height="([\d.]+)pt"', content)
+    width = "page"
+    if size and float(size[1]) < COLUMN_WIDTH:
+        width = "column"
+    elif size and float(size[2]) > TALL:
+        width = "tall"
     return "figure", {
         "type": media_type,
         "data": base64.b64encode(content).decode(),
-        "width": "column" if narrow else "page",
+        "width": width,
         "alt": title,
-        "caption": caption,
+        "found": found,
+        "paper": paper,
     }
 
 

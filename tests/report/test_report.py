@@ -220,9 +220,7 @@ def test_a_figure_carries_its_finding_and_then_the_papers(outputs, toy):
     texts = figures_of(name)
     page = report.build(name).read_text()
     assert page.count("<figure>") == 3
-    below = re.findall(
-        r'<figcaption>(.*?)</figcaption>\s*</figure>\s*<div class="paper">', page, re.S
-    )
+    below = re.findall(r'<div class="found">(.*?)</div>\s*<div class="paper">', page, re.S)
     assert ["\n".join(re.findall("<li>(.*)</li>", said)) for said in below] == texts
     looks = re.findall(
         r'<img class="(\w+)" alt="[^"]*" src="data:image/(\S+?);base64,([^"]+)"', page

@@ -3,6 +3,7 @@
 Offline, every figure visible, no request to any host, whole on a phone and on paper.
 """
 
+import re
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ from nbformat.v4 import new_output
 from test_report import cell, figures_of, finished, write_notebook
 
 from dwlt_lib import report
+from dwlt_lib.records import store
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -25,6 +27,7 @@ ACCESSIBLE = {"runOnly": ["wcag2a", "wcag2aa", "best-practice"]}
 PIVOT = (
     "<table><thead><tr><th></th><th>SA</th></tr></thead><tr><th>AT</th><td>0.9</td></tr></table>"
 )
+COMMITTED = store.checkout() / "outputs" / "reference" / "tour_full" / "report.html"
 CUT = """[...document.querySelectorAll("table")].filter(table => {
     const room = table.closest(".scroll");
     return !room || room.scrollWidth > room.clientWidth + 1
@@ -32,7 +35,15 @@ CUT = """[...document.querySelectorAll("table")].filter(table => {
 
 
 @pytest.fixture
-def page_of(outputs, toy):
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page_of(outputs, toy, browser):
     """page_of(width): the report of a small study, opened from its file.
 
     Page.asked holds the requests it made.
@@ -42,24 +53,19 @@ def page_of(outputs, toy):
     pivot = new_output("display_data", {"text/html": PIVOT})
     write_notebook(name, "13_table.ipynb", cell("# 13. A table", pivot))
     path = report.build(name)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
-        def opened(width):
-            page, asked, errors = browser.new_page(viewport={"width": width, "height": 900}), [], []
-            page.on("request", lambda request: asked.append(request.url))
-            page.on("console", lambda message: errors.append(message.text))
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.goto(path.as_uri())
-            page.wait_for_load_state("networkidle")
-            page.asked = [
-                url for url in asked if not url.startswith("data:") and url != path.as_uri()
-            ]
-            page.errors = errors
-            return page
+    def opened(width):
+        page, asked, errors = browser.new_page(viewport={"width": width, "height": 900}), [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(path.as_uri())
+        page.wait_for_load_state("networkidle")
+        page.asked = [url for url in asked if not url.startswith("data:") and url != path.as_uri()]
+        page.errors = errors
+        return page
 
-        yield opened
-        browser.close()
+    return opened
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -124,6 +130,16 @@ def test_in_print_nothing_is_wider_than_the_sheet_and_heads_repeat(page_of):
         page.evaluate("getComputedStyle(document.querySelector('figure')).breakInside") == "avoid"
     )
     assert page.pdf(prefer_css_page_size=True)[:5] == b"%PDF-"
+
+
+def test_the_committed_report_prints_on_twelve_pages_asks_no_host_and_is_small(browser):
+    assert COMMITTED.stat().st_size <= 4_000_000
+    page, asked = browser.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(COMMITTED.as_uri())
+    sheets = page.pdf(format="A4", print_background=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", sheets)) <= 12
+    assert all(url.startswith("data:") for url in asked if url != COMMITTED.as_uri())
 
 
 def test_axe_finds_no_barrier(page_of):
