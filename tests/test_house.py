@@ -31,7 +31,7 @@ SCIENCE = {"attacks", "data", "evaluation", "models", "training", "pruning", "an
 
 # folder: which others it may import, beside config and the module `files`
 MAY_IMPORT = {
-    "config": set(),
+    "config": {"models"},  # what a network is called and, of others than ours, costs
     "data": set(),
     "models": {"data"},
     "attacks": {"models"},

@@ -291,7 +291,8 @@ def network_under_attack(model: nn.Module, bn: str = "train") -> Iterator[nn.Mod
     # whatever the caller's mode: autograd takes no tensor that inference mode has made
     in_eval_mode = norms if bn == "eval" else []
     with torch.inference_mode(False), eval_mode(*in_eval_mode), frozen(model.parameters()):
-        yield model if any(norm.training for norm in norms) else fuse_batchnorm(model)
+        fusible = norms and not any(norm.training for norm in norms)
+        yield fuse_batchnorm(model) if fusible else model
 
 
 def fuse_batchnorm(model: nn.Module) -> nn.Module:

@@ -105,6 +105,9 @@ def reference_model(model: nn.Module, m: masks.Mask) -> nn.Module:
     for name, module in reference.named_modules():
         if f"{name}.weight" in m:
             prune.custom_from_mask(module, "weight", m[f"{name}.weight"].contiguous())
+        if f"{name}.in_proj_weight" in m:  # torch's attention
+            kept = m[f"{name}.in_proj_weight"]
+            prune.custom_from_mask(module, "in_proj_weight", kept.contiguous())
     return reference
 
 

@@ -42,10 +42,25 @@ def network_bytes(arch: str, classes: int) -> tuple[int, int]:
     Returns:
         Bytes of its weights and buffers in fp32, and of a mask, a bit for each prunable weight.
     """
-    with torch.device("meta"):  # shapes alone
-        model = architectures.build(arch, classes, (0.5,) * 3, (0.5,) * 3)
+    model = architectures.skeleton(arch, classes)
     state = sum(value.nbytes for value in model.state_dict().values())
     return state, sum(weight.numel() for weight in architectures.prunable(model).values()) // 8
+
+
+def counts(arch: str, classes: int) -> str:
+    """How large a network is, and how much of it is prunable.
+
+    Args:
+        arch: the network.
+        classes: outputs of its head.
+
+    Returns:
+        A line for a terminal.
+    """
+    model = architectures.skeleton(arch, classes)
+    total = sum(weight.numel() for weight in model.parameters())
+    prunable = sum(weight.numel() for weight in architectures.prunable(model).values())
+    return f"{arch}: {total:,} weights, {prunable:,} of them prunable"
 
 
 def disk_bytes(spec: specs.Spec) -> int:
@@ -220,6 +235,9 @@ def predict(
     Yields:
         Lines to print.
     """
+    networks = {spec.arch: spec for spec in plan.values() if spec.kind == "pretraining"}
+    for arch, spec in networks.items():
+        yield counts(arch, spec.data.classes)
     needs = {id: {} if store.exists(spec) else work(spec) for id, spec in plan.items()}
     kinds = list(dict.fromkeys(kind for need in needs.values() for kind in need))
     if speeds is None and kinds:

@@ -88,6 +88,10 @@ def import_weights(
         typer.Option("--as", help="torchvision's, a robust one, or fast_adversarial's"),
     ],
     out: Annotated[Path, typer.Option(help="the safetensors file to write")],
+    arch: Annotated[
+        str | None,
+        typer.Option(help="the network, as in a parameter file; left out: which ResNet fits best"),
+    ] = None,
 ) -> None:
     """Write one safetensors file of theta_p out of an official checkpoint.
 
@@ -96,7 +100,7 @@ def import_weights(
     from dwlt_lib.models import checkpoints
 
     with refusing((OSError, ValueError)):
-        checkpoint = checkpoints.read_checkpoint(file, source)
+        checkpoint = checkpoints.read_checkpoint(file, source, arch)
         checkpoints.write_checkpoint(checkpoint, out)
     print(f"{out}: {checkpoints.describe(checkpoint)}")
 

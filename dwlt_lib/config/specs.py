@@ -13,19 +13,18 @@ from functools import cache
 from math import ceil
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dwlt_lib.config.datasets import NOT_IDENTITY, DataSet, Frozen, Sha256
 from dwlt_lib.config.recipes import PGD, Positive, Regime, StrongAttacks, TrainingConfig
+from dwlt_lib.models.names import canonical
 
 Pretraining = Literal["STD", "FAT", "AT"]
 Method = Literal[
     "IMP-ST", "IMP-AT", "OMP", "RP", "IMP-ST-shuffled", "IMP-ST-reinit", "IMP-ST-transplant"
 ]
 Pictures = Literal["clean", "attacked"]
-Arch = Literal[
-    "resnet8", "resnet20", "resnet8x2_s2", "resnet18", "resnet18_32", "resnet50", "resnet50_32"
-]
+Arch = Annotated[str, AfterValidator(canonical)]
 Natural = Annotated[int, Field(ge=0)]
 UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
 

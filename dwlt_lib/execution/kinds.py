@@ -104,7 +104,10 @@ def make_imported(spec: specs.ImportedSpec, device: torch.device, progress: Prog
     if problem := imported.missing_file_error(spec):
         raise ValueError(problem)
     path = imported.weights_path(spec.file)
-    checkpoint = load_checkpoint(path)
+    about = imported.read_description(path)
+    if problem := imported.mismatch(about, spec.pretraining, spec.arch, spec.data, spec.theta):
+        raise ValueError(f"{path} {problem}")
+    checkpoint = load_checkpoint(path, spec.arch)
     metadata = {**checkpoint.about, "theta": fingerprint(checkpoint.weights)}
     problem = imported.mismatch(metadata, spec.pretraining, spec.arch, spec.data, spec.theta)
     if problem:

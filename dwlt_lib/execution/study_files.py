@@ -9,6 +9,8 @@ from dwlt_lib.config.parameter_file import BadStudy, place
 from dwlt_lib.config.studies import Study, dataset
 from dwlt_lib.data import fingerprints, folders
 from dwlt_lib.models import imported
+from dwlt_lib.models.architectures import gmac
+from dwlt_lib.models.names import OWN
 from dwlt_lib.records import store
 
 
@@ -34,8 +36,10 @@ def read_study(path: str | Path) -> Study:
     found = _counted(parameter_file.parse(text, origin), text, origin)
     noted = store.noted(found.name)
     params = noted.get("params", {})
-    key = "weights"
+    key = "arch"
     try:
+        _check_networks(found)
+        key = "weights"
         if found.weights:
             row = dataset(found, found.source)
             found = imported.resolve_identities(found, row, params.get(key, {}))
@@ -62,6 +66,14 @@ def provisional_inputs(study: Study) -> list[str]:
         The lines; empty if all ids are final.
     """
     return [*imported.unresolved(study), *fingerprints.unresolved(study)]
+
+
+def _check_networks(study: Study) -> None:
+    """Raises ValueError, in one line, if a network cannot be built, or not for the images."""
+    archs = [study.arch, *([study.surrogate.arch] if study.transfer_attacks else [])]
+    for arch in archs:
+        for row in study.rows() if arch not in OWN else ():
+            gmac(arch, row.size)
 
 
 def _counted(study: Study, text: str, origin: str) -> Study:

@@ -7,8 +7,9 @@ Whatever the layout of a checkpoint, exactly one network's tensors come out; not
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,16 @@ from torch import Tensor
 
 from dwlt_lib import files
 from dwlt_lib.models import tensor_files, torch_files
-from dwlt_lib.models.architectures import ARCHITECTURES, MAX_CLASSES, StateLayout, state_layout
+from dwlt_lib.models.architectures import (
+    ARCHITECTURES,
+    MAX_CLASSES,
+    StateLayout,
+    head_name,
+    state_layout,
+)
 from dwlt_lib.models.imported import FORMAT, WRITER, is_sha256
 from dwlt_lib.models.messages import describe_differences, printable
+from dwlt_lib.models.names import canonical, is_packaged
 from dwlt_lib.models.pickles import CheckpointError, InertObject, StoredTensor
 from dwlt_lib.models.tensor_files import Header
 from dwlt_lib.models.tensors import Weights, fingerprint
@@ -50,11 +58,16 @@ STATISTICS = {"normalizer.new_mean": "mean", "normalizer.new_std": "std"}
 """What a robustness file's normaliser subtracts and divides by."""
 COUNTER = "num_batches_tracked"  # BatchNorm's; files of torch before 0.4.1 have none
 
-FILE_TYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
+FILE_TYPES = {
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 """Names of types in the header of a safetensors file."""
 
 NETWORK_CHECKS = {
-    "arch": lambda value: value in ARCHITECTURES,
+    "arch": is_packaged,
     "classes": lambda value: type(value) is int and 0 < value <= MAX_CLASSES,
     "theta": is_sha256,
 }
@@ -87,8 +100,8 @@ def import_checkpoint(path: str | Path, source: str, arch: str | None = None) ->
             `state_dict` with module.model.*, with copies under module.attacker.model.*, which must
             agree, and normalisers, which are dropped) or fat (fast_adversarial's: `state_dict` with
             module.*).
-        arch: the network that it must be; None takes the one of `models.ARCHITECTURES` that the
-            keys fit best.
+        arch: the network that it must be, as `models.build` takes it; None takes the one of
+            `models.ARCHITECTURES` that the keys fit best.
 
     Returns:
         Exactly the network's tensors by torchvision's names, float32 and finite.
@@ -117,8 +130,8 @@ def read_checkpoint(path: str | Path, source: str, arch: str | None = None) -> C
     """
     if source not in SOURCES:
         raise ValueError(f"source={source!r}: want one of {', '.join(SOURCES)}")
-    if arch is not None and arch not in ARCHITECTURES:
-        raise ValueError(f"arch={arch!r}: want one of {', '.join(ARCHITECTURES)}")
+    if arch is not None:
+        arch = canonical(arch)
     try:
         return _checkpoint(Path(path).name, _read_bytes(path), source, arch)
     except ValueError as error:
@@ -151,7 +164,7 @@ def _checkpoint(name: str, data: bytes, source: str, arch: str | None) -> Checkp
         "pretraining": SOURCES[source].pretraining,
         "source": source,
         "arch": arch,
-        "classes": len(weights["fc.bias"]),
+        "classes": len(weights[f"{head_name(arch)}.weight"]),
         "file": name,
         "sha256": hashlib.sha256(data).hexdigest(),
         "counters": "in the file" if _has_counters(state) else "absent, so 0",
@@ -231,6 +244,11 @@ def _are_equal(file: TorchFile, a: StoredTensor, b: StoredTensor) -> bool:
     return same_layout and torch.equal(file.tensor(a), file.tensor(b))
 
 
+def _classes(head: tuple[int, ...]) -> int:
+    """How many classes a head of this shape tells apart; 1000 where it is no head's."""
+    return head[0] if len(head) in (2, 4) and 0 < head[0] <= MAX_CLASSES else 1000
+
+
 def _has_counters(state: StoredState) -> bool:
     return any(name.endswith(COUNTER) for name in state)
 
@@ -241,8 +259,7 @@ def _matching_architecture(state: StoredState, arch: str | None) -> tuple[str, S
     BatchNorm's counters may be absent, but only all of them.
     """
     shapes = {name: stored.shape for name, stored in state.items()}
-    head = shapes.get("fc.weight", ())
-    classes = head[0] if len(head) == 2 and 0 < head[0] <= MAX_CLASSES else 1000
+    classes = _classes(shapes.get(f"{head_name(arch) if arch else 'fc'}.weight", ()))
 
     def score(arch: str) -> int:
         layout = state_layout(arch, classes)
@@ -294,11 +311,12 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> Path:
     return tensor_files.write(path, checkpoint.weights, {"format": FORMAT, **checkpoint.about})
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+def load_checkpoint(path: str | Path, arch: str | None = None) -> Checkpoint:
     """Read what `write_checkpoint` wrote.
 
     Args:
         path: the file.
+        arch: the network that it must be; None takes any but a user's own, whose code would run.
 
     Returns:
         theta_p and its provenance, equal to what was written.
@@ -306,7 +324,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         ValueError: one line: it is another file, or was damaged since it was written.
     """
-    return Checkpoint(*tensor_files.read(path, FORMAT, WRITER, _expected_header))
+    expected = partial(_expected_header, arch)
+    return Checkpoint(*tensor_files.read(path, FORMAT, WRITER, expected))
 
 
 def read_weights(path: str | Path, arch: str) -> Weights:
@@ -325,8 +344,7 @@ def read_weights(path: str | Path, arch: str) -> Weights:
     """
     with tensor_files.open_file(path) as file:
         header = tensor_files.read_header(file)
-        shape, _ = header.get("fc.bias", ((), ""))
-        classes = shape[0] if len(shape) == 1 and 0 < shape[0] <= MAX_CLASSES else 1000
+        classes = _classes(header.get(f"{head_name(arch)}.weight", ((), ""))[0])
         if differences := describe_differences(header, network_header(arch, classes)):
             raise ValueError(
                 f"{path}: not the weights of a {arch} ({differences}); want theta_p as a"
@@ -339,7 +357,7 @@ def network_header(arch: str, num_classes: int) -> Header:
     """The header of a safetensors file that holds a network's state dictionary.
 
     Args:
-        arch: one of `models.ARCHITECTURES`.
+        arch: the network, as `models.build` takes it.
         num_classes: outputs of its head.
 
     Returns:
@@ -368,6 +386,20 @@ def describe(checkpoint: Checkpoint) -> str:
     )
 
 
-def _expected_header(about: Mapping[str, Any], header: Header) -> Header:
-    tensor_files.check_values(about, NETWORK_CHECKS)
+def network_checks(arch: str | None) -> dict[str, Callable[[Any], object]]:
+    """Which values a description of a network may have (`tensor_files.check_values`).
+
+    Args:
+        arch: the network that it must be; None takes any but a user's own, whose code would run.
+
+    Returns:
+        Checks by key.
+    """
+    if arch is None:
+        return NETWORK_CHECKS
+    return NETWORK_CHECKS | {"arch": lambda value: value == canonical(arch)}
+
+
+def _expected_header(arch: str | None, about: Mapping[str, Any], header: Header) -> Header:
+    tensor_files.check_values(about, network_checks(arch))
     return network_header(about["arch"], about["classes"])

@@ -55,7 +55,7 @@ def is_normalisation(value: object) -> bool:
 
 DESCRIPTION_CHECKS = {
     "pretraining": lambda value: value in ("STD", "FAT", "AT"),
-    "arch": lambda value: isinstance(value, str) and len(value) < 50,
+    "arch": lambda value: isinstance(value, str) and len(value) <= 500,
     "classes": lambda value: type(value) is int,
     "theta": is_sha256,
 }

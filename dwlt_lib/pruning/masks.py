@@ -1,7 +1,7 @@
 """m, the binary mask of a ticket f(x; m * theta): magnitude and random pruning (paper, section 3).
 
 Masks and weights are dictionaries by torchvision's parameter names. Only the prunable weights
-(every convolution's, never the head's or BatchNorm's) have a mask, and magnitudes are compared over
+(those of convolutions and linear layers but the head) have a mask, and magnitudes are compared over
 all of them at once, never layer by layer.
 """
 
@@ -21,7 +21,7 @@ def dense_mask(theta: Mapping[str, Tensor] | nn.Module) -> Mask:
     """A mask that keeps every prunable weight, m = 1.
 
     Example:
-        m = dense_mask(model)  # any network with convolutions
+        m = dense_mask(model)  # any network
         m = magnitude_prune(dict(model.named_parameters()), m, 0.2)
         apply_(model, m)
         sparsity(m)  # 0.2
@@ -33,12 +33,15 @@ def dense_mask(theta: Mapping[str, Tensor] | nn.Module) -> Mask:
         bool tensors of the weights' names and shapes, each on its weight's device.
 
     Raises:
-        ValueError: theta is neither, or a network without a convolution.
+        ValueError: theta is neither, or a network without a prunable weight.
     """
     if isinstance(theta, nn.Module):
         network, theta = type(theta).__name__, prunable(theta)
         if not theta:
-            raise ValueError(f"{network} has no convolution to prune: want a convolutional network")
+            raise ValueError(
+                f"{network} has no convolution to prune, nor a linear layer but its head: want a"
+                " network with such a layer"
+            )
     elif not isinstance(theta, Mapping):
         raise ValueError(
             f"theta is a {type(theta).__name__}: want a network (a torch.nn.Module), "
@@ -176,7 +179,7 @@ def _check_not_empty(m: Mask) -> None:
     check_mask(m)
     if not any(layer.numel() for layer in m.values()):
         raise ValueError(
-            "m names no weight: want a mask of a network's convolutions (masks.dense_mask)"
+            "m names no weight: want a mask of a network's prunable weights (masks.dense_mask)"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,14 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from dwlt_lib.models import tensor_files
-from dwlt_lib.models.architectures import Normalised, build, prunable, state_layout
-from dwlt_lib.models.checkpoints import NETWORK_CHECKS, network_header, read_weights
+from dwlt_lib.models.architectures import (
+    Normalised,
+    build,
+    prunable,
+    skeleton,
+    state_layout,
+)
+from dwlt_lib.models.checkpoints import network_checks, network_header, read_weights
 from dwlt_lib.models.imported import is_normalisation
 from dwlt_lib.models.tensor_files import Header
 from dwlt_lib.models.tensors import Mask, Weights, fingerprint
@@ -36,7 +43,7 @@ MASK_FILE, WEIGHTS_FILE = "mask.safetensors", "weights.safetensors"  # of record
 TICKET_FILE = "ticket.safetensors"
 """Of a shared ticket, in its folder or on the hub."""
 
-TICKET_CHECKS = NETWORK_CHECKS | {
+TICKET_CHECKS = {
     "kind": lambda value: value in ("mask", "transfer"),
     "mean": is_normalisation,
     "std": lambda value: is_normalisation(value) and all(0 < each <= 1 for each in value),
@@ -152,7 +159,9 @@ def read_mask(record_id: str) -> Mask:
 
 
 def load_ticket(
-    path: str | Path, theta: Mapping[str, Tensor] | str | Path | None = None
+    path: str | Path,
+    theta: Mapping[str, Tensor] | str | Path | None = None,
+    arch: str | None = None,
 ) -> nn.Module:
     """The network f(x; m * theta) of a ticket's file.
 
@@ -167,6 +176,8 @@ def load_ticket(
         theta: theta_p, a state dictionary or a safetensors file, with the fingerprint that the
             ticket states. Left out, a transferred ticket takes its own weights, and a mask takes
             theta_p's record on this machine.
+        arch: the network that it must be. It must be named where a module of yours builds it, since
+            a file is not to say which code runs.
 
     Returns:
         The network in eval mode, for images (B,3,H,W) in [0,1].
@@ -175,7 +186,7 @@ def load_ticket(
         ValueError: one line: it is no ticket, or damaged, or theta_p is missing or another one.
     """
     path = _file_of(path)
-    ticket = read_ticket(path)
+    ticket = read_ticket(path, arch)
     about, state = ticket.about, ticket.weights
     if state is None or theta is not None:
         theta_p = _theta_p(path, about, theta)
@@ -242,11 +253,12 @@ def cifar_state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def read_ticket(path: str | Path) -> Ticket:
+def read_ticket(path: str | Path, arch: str | None = None) -> Ticket:
     """The content of a ticket's file.
 
     Args:
         path: a file of `export_ticket`.
+        arch: the network that it must be, as in `load_ticket`.
 
     Returns:
         The mask, the weights if it is a transferred ticket, and the description.
@@ -254,7 +266,7 @@ def read_ticket(path: str | Path) -> Ticket:
     Raises:
         ValueError: one line: it is no ticket, or damaged.
     """
-    tensors, about = tensor_files.read(path, FORMAT, WRITER, _expected_header)
+    tensors, about = tensor_files.read(path, FORMAT, WRITER, partial(_expected_header, arch))
     m, weights = {}, {}
     for name, (shape, dtype) in state_layout(about["arch"], about["classes"]).items():
         if f"mask/{name}" in tensors:
@@ -272,12 +284,12 @@ def read_ticket(path: str | Path) -> Ticket:
     return Ticket(m, weights if about["kind"] == "transfer" else None, about)
 
 
-def _expected_header(about: Mapping[str, Any], header: Header) -> Header:
+def _expected_header(arch: str | None, about: Mapping[str, Any], header: Header) -> Header:
     """The header of a ticket with this description; how many weights m keeps, it says itself."""
-    tensor_files.check_values(about, TICKET_CHECKS)
-    expected = {}
+    tensor_files.check_values(about, TICKET_CHECKS | network_checks(arch))
+    masked, expected = prunable(skeleton(about["arch"], about["classes"])), {}
     for name, (shape, dtype) in network_header(about["arch"], about["classes"]).items():
-        if len(shape) == 4:  # a convolution
+        if name in masked:
             expected[f"mask/{name}"] = (-(-prod(shape) // 8),), "U8"
             stated, _ = header.get(f"weights/{name}", (shape, dtype))
             is_possible = len(stated) == 1 and stated[0] <= prod(shape)

@@ -26,6 +26,7 @@ from dwlt_lib.attacks.pgd import frozen, logits_in, perturb_unchecked
 from dwlt_lib.config.recipes import PGD, TrainingConfig
 from dwlt_lib.data.batches import Images, training_batches
 from dwlt_lib.evaluation.accuracy import robust_accuracy, standard_accuracy
+from dwlt_lib.models.architectures import heads
 from dwlt_lib.models.tensors import Mask
 from dwlt_lib.training import ranks, unfinished
 
@@ -149,7 +150,7 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
     stops early when RA collapses, and then its best epoch counts. BatchNorm is in train mode during
     the attack, as in the authors' algorithm.
 
-    The first `config.linear_probe_epochs` train the head, `model.fc`, alone: the backbone has no
+    The first `config.linear_probe_epochs` train the head alone: the backbone has no
     gradients, and its BatchNorm is in eval mode in the attack and in the update, since statistics
     that move would be another backbone. These epochs are not validated and cannot be selected; the
     others then see the same batches and random starts as without them, from momenta of 0.
@@ -256,7 +257,8 @@ def _optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
 
 
 def _backbone(model: nn.Module) -> list[nn.Parameter]:
-    return [weight for name, weight in model.named_parameters() if not name.startswith("fc.")]
+    head = {id(weight) for layer in heads(model) for weight in layer.parameters()}
+    return [weight for weight in model.parameters() if id(weight) not in head]
 
 
 def _train_epoch(  # noqa: PLR0913  (what an epoch takes)
