@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from dwlt_lib.config import parameter_file
+from dwlt_lib.config.costs import forward
 from dwlt_lib.config.parameter_file import BadStudy, place
 from dwlt_lib.config.studies import Study, dataset
 from dwlt_lib.data import fingerprints, folders
 from dwlt_lib.models import imported
-from dwlt_lib.models.architectures import gmac
-from dwlt_lib.models.names import OWN
 from dwlt_lib.records import store
 
 
@@ -72,8 +71,8 @@ def _check_networks(study: Study) -> None:
     """Raises ValueError, in one line, if a network cannot be built, or not for the images."""
     archs = [study.arch, *([study.surrogate.arch] if study.transfer_attacks else [])]
     for arch in archs:
-        for row in study.rows() if arch not in OWN else ():
-            gmac(arch, row.size)
+        for row in study.rows():
+            forward(arch, row.size)
 
 
 def _counted(study: Study, text: str, origin: str) -> Study:
