@@ -187,7 +187,7 @@ BAD = {
     ),
     "float seed": (swap("[0]", "[0.5]"), 11, "grid.0.seeds.0=0.5 integer"),
     "negative seed": (swap("[0]", "[-1]"), 11, "grid.0.seeds.0=-1 0"),
-    "unknown architecture": (swap("resnet8", "resnet9"), 2, "arch='resnet9' 'resnet8' 'resnet50'"),
+    "unknown architecture": (swap("resnet8", "resnet9"), 2, "arch: 'resnet9' resnet8 resnet50"),
     "unknown method": (swap("[IMP-ST]", "[IMP]"), 8, "grid.0.method.0='IMP' 'IMP-ST'"),
     "not a number": (swap("lr: 0.1", "lr: .nan"), 5, "pretraining.STD.lr=nan finite"),
     "infinity": (swap("lr: 0.1", "lr: .inf"), 5, "pretraining.STD.lr=inf finite"),

@@ -62,6 +62,7 @@ def test_masks_are_torchs_and_a_new_head_is_the_only_change(arch, head):
         if isinstance(module, nn.Linear | nn.Conv2d) and name != head
     }
     assert set(architectures.prunable(model)) == wanted and architectures.head_name(arch) == head
+    model.to(memory_format=torch.contiguous_format)  # as torch's pruning wants it
     m = masks.dense_mask(model)
     m = masks.magnitude_prune(dict(model.named_parameters()), m, 0.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}

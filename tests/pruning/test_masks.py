@@ -226,9 +226,7 @@ def test_what_is_no_mask_no_weights_or_no_generator_is_refused_in_a_line(net):
         ("vit_b_16", 85_524_480),
     ],
 )
-def test_any_network_of_torchvision_is_pruned_in_all_convolutions_and_linear_layers_but_its_head(
-    name, count
-):
+def test_any_network_of_torchvision_is_pruned_in_all_layers_but_its_head(name, count):
     with torch.device("meta"):
         model = torchvision.models.get_model(name)
     m = masks.dense_mask(model)
