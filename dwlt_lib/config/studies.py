@@ -157,7 +157,9 @@ class Study(Frozen):
     preset: Preset = "as_paper"
     """What all else stands on: the paper's text (as_paper) or its authors' scripts (as_code)."""
     arch: Arch
-    """The network; the _32 ones have a stem for images of 32 pixels."""
+    """The network: resnet8, resnet20, resnet8x2_s2, resnet18, resnet50, resnet18_32 or resnet50_32
+    (with a stem for images of 32 pixels), torchvision/NAME, timm/NAME or package.module:function,
+    the last three perhaps with keyword arguments in parentheses."""
     source: Name
     """The data set of pre-training and of masks, of the catalogue or of `data:`."""
     seed: Natural = 0

@@ -9,7 +9,7 @@ from dwlt_lib.attacks import PGD, perturb
 from dwlt_lib.config.parameter_file import parse
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id
-from dwlt_lib.execution import make
+from dwlt_lib.execution.make import make
 from dwlt_lib.models import architectures, names
 from dwlt_lib.pruning import masks, tickets
 
@@ -19,9 +19,9 @@ STUDY = """
 name: any_network
 arch: ARCH
 source: digits
-pretraining: {STD: {epochs: 1, batch: 128, lr: 0.02}}
+pretraining: {STD: {epochs: 1, batch: 128, lr: 0.02, schedule: one_cycle}}
 retraining: {IMP-ST: {epochs: 1, batch: 128, lr: 0.02}}
-transfer: {AT: {epochs: 1, batch: 64, lr: 0.02, steps: 1}}
+transfer: {AT: {epochs: 2, batch: 64, lr: 0.02, steps: 1, schedule: one_cycle}}
 evaluation_steps: 1
 grid:
   - {pretraining: [STD], method: [IMP-ST], dataset: [digits], fraction: [0.1], rounds: [2],
