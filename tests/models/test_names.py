@@ -6,10 +6,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from dwlt_lib.attacks import PGD, perturb
-from dwlt_lib.config.parameter_file import parse
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id
 from dwlt_lib.execution.make import make
+from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.models import architectures, names
 from dwlt_lib.pruning import masks, tickets
 
@@ -99,7 +99,8 @@ def test_a_study_of_it_is_made_to_a_landscape_and_its_ticket_travels(arch, tmp_p
     if arch == VIT:
         pytest.importorskip("timm")
     monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
-    specs = plan(parse(STUDY.replace("ARCH", arch), "any.yaml")).values()
+    (tmp_path / "any.yaml").write_text(STUDY.replace("ARCH", arch))
+    specs = plan(read_study(tmp_path / "any.yaml")).values()
     for spec in specs:
         make(spec)
     transfer = next(spec for spec in specs if spec.kind == "transfer" and spec.mask)
