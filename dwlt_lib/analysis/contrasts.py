@@ -309,12 +309,11 @@ class Evidence:
         if "theta_seed" in table.columns and table["theta_seed"].nunique() > 1:
             drawn = [replicates(own).assign(seed=t) for t, own in table.groupby("theta_seed")]
             by_theta = _runs_by_task(pd.concat(drawn), {})
-        main, most = main_datasets(rows), rows.groupby("dataset")["fraction"].max().to_dict()
-        found = []
+        main, found = main_datasets(rows), []
         for key, runs in sorted(_runs_by_task(table, self.outcomes).items()):
             dataset, fraction, criterion = key
             data: Data = "all" if dataset in main else "further"
-            if fraction != most[dataset]:
+            if fraction < 1:
                 data = "limited"
             if criterion not in CRITERIA or (data == "limited" and dataset not in main):
                 continue

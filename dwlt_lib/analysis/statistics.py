@@ -468,3 +468,42 @@ def spread(table: pd.DataFrame, ddof: int = 1) -> pd.DataFrame:
     means, stds = by_level[["SA", "RA"]].mean(), by_level[["SA", "RA"]].std(ddof=ddof)
     levels = means.assign(SA_std=stds["SA"], RA_std=stds["RA"], seeds=by_level.size())
     return levels.assign(sparsity=by_level["sparsity"].first()).reset_index()
+
+
+def means_as_markdown(table: pd.DataFrame) -> str:
+    """Means over seeds with one standard deviation, as a table for a page.
+
+    Args:
+        table: transfers, as `tables.replicates` takes them.
+
+    Returns:
+        Markdown, a row per level: in percent SA after ST, and SA and RA after AT, with how many
+        seeds; `-` where there are none, and no deviation where there is one seed.
+    """
+    levels: dict[tuple, dict[str, dict]] = {}
+    for row in spread(table).to_dict("records"):
+        key = (row["dataset"], -row["fraction"], row["method"] != "dense", row["method"])
+        key = (*key, row["rounds"], row["pretraining"], row["sparsity"])
+        levels.setdefault(key, {})[row["regime"]] = row
+    heads = ["masks", "sparsity (%)", "theta_p", "data", "SA after ST", "SA after AT"]
+    heads += ["RA after AT", "seeds"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for (dataset, fraction, _, method, _, pretraining, sparsity), own in sorted(levels.items()):
+        cells = [
+            method,
+            f"{100 * sparsity:.1f}",
+            pretraining,
+            f"{-100 * fraction:g} % of {dataset}",
+        ]
+        cells += [_mean(own.get(regime), metric) for regime, metric in CRITERIA.values()]
+        cells.append("/".join(str(row["seeds"]) for _, row in sorted(own.items())))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(row: dict | None, metric: str) -> str:
+    if row is None or np.isnan(row[metric]):
+        return "-"
+    deviation = row[f"{metric}_std"]
+    spread_of = "" if np.isnan(deviation) else f" ± {100 * deviation:.1f}"
+    return f"{100 * row[metric]:.1f}{spread_of}"

@@ -28,12 +28,20 @@ def results(
     variance: Annotated[
         bool, typer.Option("--variance", help="print how much each seed moves accuracies instead")
     ] = False,
+    means: Annotated[
+        bool, typer.Option("--means", help="print means over seeds as a Markdown table instead")
+    ] = False,
 ) -> None:
     """Print one row per record of a study, sorted; times and hosts are left out."""
     study = read_study(params)
     with table_of(study, params) as table:
         if variance:
             _print_variance(table)
+            return
+        if means:
+            from dwlt_lib.analysis import statistics
+
+            print(statistics.means_as_markdown(table[table["kind"] == "transfer"]))
             return
         table = table.drop(columns="seconds")
         if format == "csv":
