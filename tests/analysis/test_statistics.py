@@ -257,3 +257,14 @@ def test_spread_is_the_mean_and_the_standard_deviation_over_seeds():
         assert row["seeds"].tolist() == [3, 3]
     alone = statistics.spread(frame(rows(2, 0.9, seeds=(0,))))
     assert alone["SA_std"].isna().all()
+
+
+def test_means_are_written_with_their_deviation_and_seeds_dense_first():
+    level = rows(6, [0.7, 0.8], [0.4, 0.4], [0.9, 0.9], seeds=(0, 1))
+    alone = [row for row in rows(10, 0.5, seeds=(0,)) if row["regime"] == "AT"]
+    lines = statistics.means_as_markdown(frame(level, alone, DENSE)).split("\n")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [row[0] for row in cells[2:]] == ["dense", "IMP-ST", "IMP-ST"]
+    assert cells[2][1:3] == ["0.0", "AT"] and cells[2][5] == "90.0 ± 2.0"
+    assert cells[3][4:] == ["90.0 ± 0.0", "75.0 ± 7.1", "40.0 ± 0.0", "2/2"]
+    assert cells[4][4:] == ["-", "50.0", "50.0", "1"] and cells[4][3] == "100 % of digits"
