@@ -143,7 +143,7 @@ def _curve(true: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
     measured += images[:, None] * rng.normal(size=measured.shape)
     errors = np.sqrt((1 - setting.shared) * sds**2 * 2 / SEEDS + images**2)
     df = 2.0 * (SEEDS - 1) * LEVELS / 2
-    curve = Curve(range(1, LEVELS + 1), _margins(), errors, df)
+    curve = Curve(range(1, LEVELS + 1), list(_margins()), list(errors), df)
     whole = replace(curve, tried=outcomes(curve, measured, CONFIDENCE))
     found = searched(curve, measured)
     cost = SEEDS * sum(COSTS)  # of dense

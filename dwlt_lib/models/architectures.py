@@ -162,6 +162,7 @@ def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[floa
         ValueError: one line: there is no such architecture, or it cannot be built so.
     """
     name, options = names.parse(arch)
+    model: Any  # of a class that is made below
     if name in _CIFAR:
         model = _CifarResNet(*_CIFAR[name], num_classes)
     elif name in names.OWN:
@@ -169,7 +170,6 @@ def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[floa
     else:
         model = _foreign(arch, _builder(name), {"num_classes": num_classes, **options})
     model.__class__ = _normalised(type(model))
-    model = cast(Normalised, model)
     model.set_normalisation(mean, std)
     return model.train().to(memory_format=torch.channels_last)
 
@@ -179,7 +179,7 @@ def _large_resnet(name: str, num_classes: int) -> nn.Module:
     from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
     block, layers = (BasicBlock, [2, 2, 2, 2]) if "18" in name else (Bottleneck, [3, 4, 6, 3])
-    model = ResNet(block, layers, num_classes=num_classes)
+    model: Any = ResNet(block, layers, num_classes=num_classes)
     if name.endswith("_32"):
         model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -66,9 +66,9 @@ def parse(arch: str) -> tuple[str, dict[str, Any]]:
     try:
         call = ast.parse(f"f{arch[len(name) :] or '()'}", mode="eval").body
         parts = list(ast.walk(call))
-        is_call = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
         if (
-            not is_call
+            not isinstance(call, ast.Call)
+            or not isinstance(call.func, ast.Name)
             or call.args
             or "**" in arch
             or any(isinstance(part, ast.Set) for part in parts)
