@@ -72,6 +72,10 @@ class Normalised(nn.Module):
         """
         return super().forward((x - self.mean) / self.std)
 
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        """Pickled by the network's own class: the one with normalisation is made at run time."""
+        return _blank, (type(self).__bases__[1],), self.__dict__
+
 
 class _Block(nn.Module):
     """A basic residual block: two 3x3 convolutions and a shortcut, named as in torchvision."""
@@ -135,6 +139,12 @@ class _CifarResNet(nn.Module):
 def _normalised(network: type[nn.Module]) -> type[Normalised]:
     """A class of networks with normalisation inside; names in its state dictionary stay."""
     return type(network.__name__.lstrip("_"), (Normalised, network), {})
+
+
+def _blank(network: type[nn.Module]) -> Normalised:
+    """A network that pickle fills."""
+    found = _normalised(network)
+    return found.__new__(found)
 
 
 def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> Normalised:

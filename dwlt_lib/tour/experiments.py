@@ -77,7 +77,8 @@ def open_study(study: str) -> OpenedStudy:
         )
         params = small.model_dump(mode="json")
         return OpenedStudy(small.name, params, store.empty_table(), note, small)
-    name = study if study in names else names[0]
+    longer = (name for name in names if name.startswith(study))  # tour_full stands in for tour
+    name = study if study in names else next(longer, names[0])
     noted, table = store.study(name), store.table("transfer", study=name)
     missing = store.missing(name)
     note = (

@@ -1,5 +1,8 @@
 """Networks have torchvision's names and normalise inside; every convolution is prunable."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torchvision
@@ -143,3 +146,13 @@ def test_an_initialisation_depends_on_torchs_seed_alone():
 def test_an_unknown_architecture_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="resnet9.*resnet50_32"):
         build("resnet9")
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "resnet18_32", "torchvision/shufflenet_v2_x0_5"])
+def test_a_network_goes_through_pickle_and_copies_as_it_is(arch):
+    model = architectures.build(arch, 4, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)).eval()
+    x = torch.rand(2, 3, 32, 32)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert type(other) is type(model) and isinstance(other, architectures.Normalised)
+        assert torch.equal(other(x), model(x))
+        assert list(other.state_dict()) == list(model.state_dict())
