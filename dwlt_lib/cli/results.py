@@ -116,10 +116,8 @@ def search(params: Params) -> None:
         for line in adaptive.steps(found):
             print(line)
         share = adaptive.share_of_grid(found, study)
-        print(
-            f"\n{100 * share:.0f} % of the arithmetic of the grid's masks and transfers;", end=" "
-        )
-        print("nothing more is worth it" if found.is_over else "the search goes on")
+        ending = "nothing more is worth it" if found.is_over else "the search goes on"
+        print(f"\n{100 * share:.0f} % of what the grid's masks and transfers take; {ending}")
         tried = table[table["id"].isin(plan(found.study))]
         own = _certified(study, tried, "adaptive")[[*GROUP, "text"]]
         own = own.rename(columns={"text": "search"})

@@ -213,11 +213,11 @@ def _follow_task(
 
 
 def _runs(
-    study: Study, key: tuple, method: Method, rounds: int, regime: str, seeds: Iterable[int]
+    study: Study, key: tuple, method: Method, rounds: int, regime: Regime, seeds: Iterable[int]
 ) -> list[TransferSpec]:
     pretraining, dataset, fraction = key
     return [
-        transfer(study, pretraining, method, dataset, fraction, regime, rounds, seed)  # pyright: ignore[reportArgumentType]
+        transfer(study, pretraining, method, dataset, fraction, regime, rounds, seed)
         for seed in seeds
     ]
 
