@@ -31,7 +31,7 @@ SCIENCE = {"attacks", "data", "evaluation", "models", "training", "pruning", "an
 
 # folder: which others it may import, beside config and the module `files`
 MAY_IMPORT = {
-    "config": {"models"},  # what a network is called and, of others than ours, costs
+    "config": set(),
     "data": set(),
     "models": {"data"},
     "attacks": {"models"},
@@ -50,6 +50,7 @@ MAY_IMPORT = {
 }
 WITHOUT_TORCH = (
     "config/datasets",
+    "config/network_names",
     "config/specs",
     "config/studies",
     "config/parameter_file",

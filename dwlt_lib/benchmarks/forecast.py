@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 from dwlt_lib import files
 from dwlt_lib.benchmarks import baselines
 from dwlt_lib.config import specs
-from dwlt_lib.config.costs import Work, forward, work
+from dwlt_lib.execution.costs import Work, forward, work
 from dwlt_lib.execution.devices import resolve_device
 from dwlt_lib.models import architectures
 from dwlt_lib.records import store

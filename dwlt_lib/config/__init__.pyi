@@ -1,4 +1,4 @@
-from . import costs, datasets, parameter_file, planning, recipes, specs, studies
+from . import datasets, network_names, parameter_file, planning, recipes, specs, studies
 from .datasets import CATALOGUE, DataSet
 from .parameter_file import BadStudy
 from .planning import Job, jobs, plan
@@ -14,8 +14,8 @@ __all__ = [
     "PGD",
     "Study",
     "TrainingConfig",
-    "costs",
     "datasets",
+    "network_names",
     "jobs",
     "label",
     "parameter_file",

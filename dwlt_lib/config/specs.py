@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, Field, model_validator
 
 from dwlt_lib.config.datasets import NOT_IDENTITY, DataSet, Frozen, Sha256
+from dwlt_lib.config.network_names import canonical
 from dwlt_lib.config.recipes import PGD, Positive, Regime, StrongAttacks, TrainingConfig
-from dwlt_lib.models.names import canonical
 
 Pretraining = Literal["STD", "FAT", "AT"]
 Method = Literal[

@@ -1,7 +1,8 @@
-from . import figures, make, networks, progress, runner, scheduling, study_files
+from . import costs, figures, make, networks, progress, runner, scheduling, study_files
 from .study_files import read_study
 
 __all__ = [
+    "costs",
     "figures",
     "make",
     "networks",

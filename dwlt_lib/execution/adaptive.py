@@ -26,11 +26,11 @@ from dwlt_lib.analysis.power import ASSUMED_SD
 from dwlt_lib.analysis.search import Curve, Tried
 from dwlt_lib.analysis.statistics import CRITERIA
 from dwlt_lib.analysis.tables import TASK
-from dwlt_lib.config.costs import cost
 from dwlt_lib.config.planning import plan, transfer
 from dwlt_lib.config.recipes import Regime
 from dwlt_lib.config.specs import Method, Spec, TransferSpec, record_id, with_upstream
 from dwlt_lib.config.studies import DENSE, Grid, Study
+from dwlt_lib.execution.costs import cost
 from dwlt_lib.records import store
 
 REGIMES: tuple[Regime, ...] = ("ST", "AT")

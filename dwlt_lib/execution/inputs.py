@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from dwlt_lib.attacks import auto
-from dwlt_lib.config.costs import ENOUGH
 from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.config.specs import ImportedSpec, RobustnessSpec, Spec, reads
 from dwlt_lib.data import fingerprints, folders
 from dwlt_lib.data.batches import Images, load_images
 from dwlt_lib.data.subsets import subset
+from dwlt_lib.execution.costs import ENOUGH
 from dwlt_lib.execution.devices import resolve_device
 from dwlt_lib.models import imported
 

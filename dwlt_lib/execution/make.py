@@ -14,9 +14,9 @@ from functools import cache
 import torch
 
 from dwlt_lib import __version__
-from dwlt_lib.config.costs import cost
 from dwlt_lib.config.specs import Spec, TransferSpec, label, record_id, upstream
 from dwlt_lib.execution import inputs
+from dwlt_lib.execution.costs import cost
 from dwlt_lib.execution.devices import resolve_device
 from dwlt_lib.execution.kinds import MAKERS, Progress, Result
 from dwlt_lib.records import leases, store

@@ -25,11 +25,11 @@ from itertools import chain
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
-from dwlt_lib.config.costs import cost
 from dwlt_lib.config.planning import Job, plan
 from dwlt_lib.config.specs import Spec, label, micro_batches, record_id, upstream
 from dwlt_lib.config.studies import Study
 from dwlt_lib.execution import failures
+from dwlt_lib.execution.costs import cost
 from dwlt_lib.execution.failures import WORKER_DIED
 from dwlt_lib.execution.live import Progress, Say, Show
 from dwlt_lib.execution.notebooks import HELD, OUT_OF_TIME, NotebookOutcome, run_job

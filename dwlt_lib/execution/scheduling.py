@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from dwlt_lib.config.costs import cost
 from dwlt_lib.config.order import bisection, coarse_to_fine_rank, ordered
 from dwlt_lib.config.planning import Job, expand, jobs, plan
 from dwlt_lib.config.specs import Spec, record_id, upstream
 from dwlt_lib.config.studies import Study
+from dwlt_lib.execution.costs import cost
 from dwlt_lib.records import store
 
 MAX_COST = 1e6

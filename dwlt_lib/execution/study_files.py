@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dwlt_lib.config import parameter_file
-from dwlt_lib.config.costs import forward
 from dwlt_lib.config.parameter_file import BadStudy, place
 from dwlt_lib.config.studies import Study, dataset
 from dwlt_lib.data import fingerprints, folders
+from dwlt_lib.execution.costs import forward
 from dwlt_lib.models import imported
 from dwlt_lib.records import store
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dwlt_lib.models import names
+from dwlt_lib.config import network_names
 
 _CIFAR = {"resnet8": (1, 16, 1), "resnet20": (3, 16, 1), "resnet8x2_s2": (1, 32, 2)}
 """CIFAR ResNets: blocks of a stage, width of the first stage, stride of the stem."""
 
-ARCHITECTURES = names.OWN
+ARCHITECTURES = network_names.OWN
 """Names of our own networks; `build` takes others, too."""
 
 MAX_CLASSES = 100_000
@@ -171,11 +171,11 @@ def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[floa
     Raises:
         ValueError: one line: there is no such architecture, or it cannot be built so.
     """
-    name, options = names.parse(arch)
+    name, options = network_names.parse(arch)
     model: Any  # of a class that is made below
     if name in _CIFAR:
         model = _CifarResNet(*_CIFAR[name], num_classes)
-    elif name in names.OWN:
+    elif name in network_names.OWN:
         model = _large_resnet(name, num_classes)
     else:
         model = _foreign(arch, _builder(name), {"num_classes": num_classes, **options})
@@ -205,7 +205,9 @@ def _builder(name: str) -> Callable[..., Any]:
 
         known = models.list_models(module=models)
         if model not in known:
-            raise ValueError(f"{name}: torchvision has no {model}{names.nearest(model, known)}")
+            raise ValueError(
+                f"{name}: torchvision has no {model}{network_names.nearest(model, known)}"
+            )
         return models.get_model_builder(model)
     if library == "timm":
         try:
@@ -213,7 +215,7 @@ def _builder(name: str) -> Callable[..., Any]:
         except ModuleNotFoundError as error:
             raise ValueError(f"{name}: wants the package timm: pip install timm") from error
         if not timm.is_model(model):
-            near = names.nearest(model, timm.list_models())
+            near = network_names.nearest(model, timm.list_models())
             raise ValueError(f"{name}: timm has no {model}{near}")
         return lambda **options: timm.create_model(model, **options)
     module, _, function = name.partition(":")
@@ -344,7 +346,7 @@ def _gmac(arch: str, size: int, num_classes: int) -> float:
 
 def _device(arch: str) -> str:
     """Where a network is built for its shapes: a user's own may keep tensors that meta has not."""
-    return "cpu" if names.is_module(arch) else "meta"
+    return "cpu" if network_names.is_module(arch) else "meta"
 
 
 @cache

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dwlt_lib import files
+from dwlt_lib.config.network_names import canonical, is_packaged
 from dwlt_lib.models import tensor_files, torch_files
 from dwlt_lib.models.architectures import (
     ARCHITECTURES,
@@ -27,7 +28,6 @@ from dwlt_lib.models.architectures import (
 )
 from dwlt_lib.models.imported import FORMAT, WRITER, is_sha256
 from dwlt_lib.models.messages import describe_differences, printable
-from dwlt_lib.models.names import canonical, is_packaged
 from dwlt_lib.models.pickles import CheckpointError, InertObject, StoredTensor
 from dwlt_lib.models.tensor_files import Header
 from dwlt_lib.models.tensors import Weights, fingerprint

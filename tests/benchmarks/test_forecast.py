@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from dwlt_lib.benchmarks import baselines, bench, forecast
 from dwlt_lib.cli import main
 from dwlt_lib.config import specs
-from dwlt_lib.config.costs import Work, cost, forward, work
 from dwlt_lib.config.planning import plan
+from dwlt_lib.execution.costs import Work, cost, forward, work
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.models import architectures
 from dwlt_lib.pruning import masks, packed_masks

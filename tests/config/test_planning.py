@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import pytest
 
-from dwlt_lib.config import costs, planning, specs, studies
+from dwlt_lib.config import planning, specs, studies
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.planning import NOTEBOOKS, Job, expand, jobs, plan
 from dwlt_lib.config.specs import record_id, upstream
+from dwlt_lib.execution import costs
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 

@@ -10,10 +10,11 @@ from hostile_files import BASE
 from layout_files import WNIDS, cub, gtsrb, imagenet, picture, tiny_imagenet, visda
 from small_files import MAKERS, one_line, streamed
 
-from dwlt_lib.config import costs, planning, studies
+from dwlt_lib.config import planning, studies
 from dwlt_lib.config.datasets import CATALOGUE, LISTED
 from dwlt_lib.config.parameter_file import BadStudy
 from dwlt_lib.data import batches, checks, folders, loading
+from dwlt_lib.execution import costs
 from dwlt_lib.execution.study_files import read_study
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from dwlt_lib.config.costs import cost
 from dwlt_lib.config.order import bisection
 from dwlt_lib.config.planning import expand, jobs, plan
 from dwlt_lib.config.specs import record_id, upstream
 from dwlt_lib.execution import scheduling
+from dwlt_lib.execution.costs import cost
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
 

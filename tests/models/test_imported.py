@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from dwlt_lib.browser.app import Browser
 from dwlt_lib.cli.main import app
-from dwlt_lib.config import costs, planning, specs, studies
+from dwlt_lib.config import planning, specs, studies
 from dwlt_lib.config.parameter_file import BadStudy
 from dwlt_lib.data import batches
-from dwlt_lib.execution import inputs, make
+from dwlt_lib.execution import costs, inputs, make
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.models import architectures, imported
 from dwlt_lib.models.tensors import fingerprint

@@ -6,11 +6,12 @@ from torch import nn
 from torch.nn.utils import prune
 
 from dwlt_lib.attacks import PGD, perturb
+from dwlt_lib.config import network_names
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.specs import record_id
 from dwlt_lib.execution.make import make
 from dwlt_lib.execution.study_files import read_study
-from dwlt_lib.models import architectures, names
+from dwlt_lib.models import architectures
 from dwlt_lib.pruning import masks, tickets
 
 VIT = "timm/vit_tiny_patch16_224(depth=1, embed_dim=16, img_size=8, num_heads=2, patch_size=4)"
@@ -118,8 +119,11 @@ def test_a_study_of_it_is_made_to_a_landscape_and_its_ticket_travels(arch, tmp_p
 
 def test_a_name_has_one_form_and_what_is_none_is_refused():
     spaced = "timm/convnext_atto( dims=[8,16],depths = (1,1))"
-    assert names.canonical(spaced) == "timm/convnext_atto(depths=(1, 1), dims=[8, 16])"
-    assert names.canonical("timm/a()") == "timm/a" and names.canonical("resnet8") == "resnet8"
+    assert network_names.canonical(spaced) == "timm/convnext_atto(depths=(1, 1), dims=[8, 16])"
+    assert (
+        network_names.canonical("timm/a()") == "timm/a"
+        and network_names.canonical("resnet8") == "resnet8"
+    )
     for wrong, said in (
         ("resnet9", "nearest: resnet8"),
         ("timm/a(1)", "plain values"),
@@ -132,9 +136,9 @@ def test_a_name_has_one_form_and_what_is_none_is_refused():
         ("timm/hf-hub:a/b", "want one of"),
     ):
         with pytest.raises(ValueError, match=said):
-            names.canonical(wrong)
-        assert not names.is_packaged(wrong)
-    assert names.is_packaged("timm/a(b=1)") and not names.is_packaged("os:system")
+            network_names.canonical(wrong)
+        assert not network_names.is_packaged(wrong)
+    assert network_names.is_packaged("timm/a(b=1)") and not network_names.is_packaged("os:system")
 
 
 def test_a_network_that_is_not_there_or_takes_no_such_images_is_one_line():

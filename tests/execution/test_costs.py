@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from test_specs import ATTACK, ATTACKED, MASK, RECIPE, SURFACE, THETA, TRANSFER, changed
 
-from dwlt_lib.config.costs import Work, cost, split, work
 from dwlt_lib.config.datasets import CATALOGUE
+from dwlt_lib.execution.costs import Work, cost, split, work
 
 
 def test_cost_counts_forward_passes():
