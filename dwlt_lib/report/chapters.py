@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
 from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.sanitize import SanitizeHTML
@@ -20,7 +22,17 @@ TAGS = (
     "h1 h2 h3 h4 h5 h6 table caption thead tbody tr th td p br b i em strong code pre blockquote ul"
     " ol li sub sup"
 )
-CLEAN = SanitizeHTML(tags=TAGS.split(), attributes={"*": ["colspan", "rowspan"]}, strip=True)
+MATHML = (
+    "math mrow mi mn mo mtext mspace msub msup msubsup mfrac msqrt mroot munder mover munderover"
+    " mpadded mphantom menclose mstyle mtable mtr mtd"
+)
+ATTRIBUTES = {
+    "*": ["colspan", "rowspan"],
+    "math": ["display"],
+    "mi": ["mathvariant"],
+    "mo": ["stretchy", "accent"],
+}
+CLEAN = SanitizeHTML(tags=f"{TAGS} {MATHML}".split(), attributes=ATTRIBUTES, strip=True)
 ChapterPart = tuple[str, Any]  # kind (as the template tells them apart) and content
 Picture = tuple[str, bytes]  # media type and content
 
@@ -115,8 +127,24 @@ def _clean(html: str) -> Markup:
     return Markup(re.sub(r"<th>\s*</th>", "<td></td>", CLEAN.sanitize_html_tags(html)))
 
 
+class _Renderer(IPythonRenderer):
+    """Markdown as HTML, its mathematics as MathML, which browsers draw without a script."""
+
+    def inline_math(self, body: str) -> str:
+        return self._math(body, is_block=False)
+
+    def block_math(self, body: str) -> str:
+        return self._math(body, is_block=True)
+
+    def _math(self, body: str, is_block: bool) -> str:
+        try:
+            return tex2mathml(body, as_block=is_block)
+        except MathError:  # what the converter does not know stays as it was written
+            return f"<code>{self.escape_html(body)}</code>"
+
+
 def _markdown(text: str) -> Markup:
-    renderer = IPythonRenderer(escape=True, exclude_anchor_links=True)
+    renderer = _Renderer(escape=True, exclude_anchor_links=True)
     return _clean(MarkdownWithMath(renderer).render(text))
 
 

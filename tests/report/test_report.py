@@ -215,6 +215,17 @@ def test_nothing_from_records_or_notebooks_is_markup(outputs, toy, monkeypatch):
     )
 
 
+def test_mathematics_is_mathml_and_no_way_in_for_markup():
+    shown = chapters._markdown(
+        rf"$\theta_{{\mathrm{{AT}}}}$, `$m$`, $$1 - 0.8^k$$, $\text{{{EVIL}}}$"
+    )
+    theta, power, text = re.findall(r"<math.*?</math>", re.sub(r"\s", "", shown))
+    assert theta == "<math><msub><mi>θ</mi><mi>AT</mi></msub></math>"
+    assert "<msup><mn>0.8</mn><mi>k</mi></msup>" in power and "<code>$m$</code>" in shown
+    assert "<script" not in text and "&lt;script" in text
+    assert chapters._markdown(rf"$\unknown{EVIL}$").count("<code>\\unknown&lt;script&gt;") == 1
+
+
 def test_a_figure_carries_its_finding_and_then_the_papers(outputs, toy):
     name = finished(toy())
     texts = figures_of(name)
