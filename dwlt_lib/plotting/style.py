@@ -32,6 +32,9 @@ PRETRAININGS: tuple[str, ...] = get_args(Pretraining)
 METHODS: tuple[str, ...] = get_args(Method)
 """In the paper's order, then the controls."""
 
+NO_RECORDS = "no records yet"
+"""What a figure of nothing says, and its label."""
+
 Arguments = ParamSpec("Arguments")
 
 
@@ -97,9 +100,10 @@ def figure(draw: Callable[Arguments, Figure | None]) -> Callable[Arguments, Figu
             fig = draw(*args, **kwargs)
             if fig is None:
                 fig = Figure((COLUMN, 1.2), layout="constrained")
+                fig.set_label(NO_RECORDS)
                 ax = fig.add_subplot()  # a notebook shows a figure without axes as text
                 ax.set_axis_off()
-                ax.text(0.5, 0.5, "no records yet", ha="center", va="center", color="#666666")
+                ax.text(0.5, 0.5, NO_RECORDS, ha="center", va="center", color="#666666")
             fig.draw_without_rendering()
             # it is laid out once, not again for each file, which saves a third of a figure's time
             fig.set_layout_engine("none")
@@ -116,7 +120,7 @@ def save(fig: Figure, path: str | Path) -> list[Path]:
         path: without a suffix; its folder is made where it is missing.
 
     Returns:
-        The three paths.
+        The three paths; none of a figure without records, of which no file stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,9 +132,12 @@ def save(fig: Figure, path: str | Path) -> list[Path]:
     written = []
     with style():
         for suffix, metadata in without_dates.items():
+            target = path.with_name(f"{path.name}.{suffix}")
+            if fig.get_label() == NO_RECORDS:
+                target.unlink(missing_ok=True)
+                continue
             content = BytesIO()
             fig.savefig(content, format=suffix, dpi=200, metadata=metadata)
-            target = path.with_name(f"{path.name}.{suffix}")
             written.append(files.write(target, content.getvalue()))
     return written
 

@@ -14,7 +14,6 @@ from nbconvert.preprocessors.sanitize import SanitizeHTML
 
 SHOWN = "report"  # the tag of the cells to show; of a notebook without it, all
 PAPER = r"(?ms)^\*\*What the paper found\*\*.*?(?:\n\n|\Z)"
-NO_RECORDS = b"no records yet"  # what a figure of nothing says (plotting.style)
 MAX_SVG = 400_000  # bytes: a drawing that takes more comes as PNG
 COLUMN_WIDTH = 300  # points: a figure that is narrower is shown as wide as a column of text
 TALL = 600  # points: a figure that is higher takes most of a printed page
@@ -35,6 +34,7 @@ ATTRIBUTES = {
 CLEAN = SanitizeHTML(tags=f"{TAGS} {MATHML}".split(), attributes=ATTRIBUTES, strip=True)
 ChapterPart = tuple[str, Any]  # kind (as the template tells them apart) and content
 Picture = tuple[str, bytes]  # media type and content
+NOTHING = ("", b"")  # of a figure without records, which is not saved
 
 
 def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
@@ -76,7 +76,7 @@ def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
         was_empty = False
         for output in outputs:
             found = _picture(output, cell.source, figures)
-            if found and NO_RECORDS in found[1]:
+            if found == NOTHING:
                 paper, was_empty = Markup(), True
                 continue
             if found and picture:
@@ -167,11 +167,11 @@ def _picture(output: Any, source: str, figures: Path) -> Picture | None:
     if not {"image/png", "image/svg+xml"} & set(data):
         return None
     saved = re.search(r'style\.save\(.*"([\w.-]+)"\)', source)
-    file = figures / f"{saved[1]}.svg" if saved else None
-    if file and file.exists():
-        drawing = file.read_bytes()
-        if NO_RECORDS not in drawing:
-            drawing = re.sub(rb"(?s)<!--.*?-->|<metadata>.*?</metadata>", b"", drawing)
+    if saved:
+        file = figures / f"{saved[1]}.svg"
+        if not file.exists():
+            return NOTHING
+        drawing = re.sub(rb"(?s)<!--.*?-->|<metadata>.*?</metadata>", b"", file.read_bytes())
         if len(drawing) < MAX_SVG:
             return "image/svg+xml", drawing
         return "image/png", file.with_suffix(".png").read_bytes()

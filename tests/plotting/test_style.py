@@ -255,6 +255,14 @@ def test_saving_twice_writes_the_same_three_files(tmp_path):
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
+def test_of_a_figure_without_records_no_file_is_saved_and_none_stays(tmp_path):
+    table = transfers(sets=("digits",), fractions=(1.0,))
+    style.save(figures.existence(table), tmp_path / "figure_03")
+    style.save(figures.existence(table), tmp_path / "figure_04")
+    assert style.save(figures.existence(table.iloc[:0]), tmp_path / "figure_03") == []
+    assert {file.stem for file in tmp_path.iterdir()} == {"figure_04"}
+
+
 def test_a_notebook_shows_a_figure_as_a_picture():
     code = """
 from IPython.core.interactiveshell import InteractiveShell
