@@ -671,7 +671,7 @@ def similarity(
         yield _over_units("", what, pd.DataFrame(alike), MASKS)
 
 
-_BLOCKS = {"all": ["stem", "B1", "B2", "B3", "B4"], "front": ["B1", "B2"], "later": ["B3", "B4"]}
+_BLOCKS = {"front": ["B1", "B2"], "later": ["B3", "B4"]}  # of a ResNet
 
 
 def zero_kernels(
@@ -692,9 +692,10 @@ def zero_kernels(
     if evidence.kernels is None or evidence.kernels.empty:
         return
     table = sparsest(evidence.kernels)
+    table = table[table["kernel"] > 1]
+    parts = {name: table[table["block"].isin(blocks)] for name, blocks in _BLOCKS.items()}
     shares = {}
-    for blocks, names in _BLOCKS.items():
-        own = table[(table["kernel"] > 1) & table["block"].isin(names)]
+    for blocks, own in {"all": table, **parts}.items():
         counts = own.groupby(["pretraining", "seed"])[["zero", "kernels"]].sum().astype(float)
         for pretraining, each in (counts["zero"] / counts["kernels"]).groupby("pretraining"):
             shares[f"{pretraining} {blocks}"] = each.droplevel("pretraining")

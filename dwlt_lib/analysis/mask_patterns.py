@@ -5,7 +5,8 @@ kernel is one (kh, kw) slice. Most kernels of a ResNet-50 are 1x1, where "zero k
 the sparsity, so that larger ones are counted apart from these.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from itertools import combinations
 from typing import Literal, get_args
 
@@ -75,12 +76,12 @@ def zero_kernels(m: Mask) -> pd.DataFrame:
         m: a mask.
 
     Returns:
-        One row per convolution: name, block (stem, B1 to B4), kernel (its height kh), kernels (out
-        * in), zero (how many of them have no weight left), density (the share of weights kept) and
-        chance (the zero kernels to expect if as many of the layer's N weights were kept at random:
-        kernels * C(N - kh kw, kept) / C(N, kept)).
+        One row per convolution: name, block (`stages`), kernel (its height kh), kernels (out * in),
+        zero (how many of them have no weight left), density (the share of weights kept) and chance
+        (the zero kernels to expect if as many of the layer's N weights were kept at random: kernels
+        * C(N - kh kw, kept) / C(N, kept)).
     """
-    rows = []
+    rows, block = [], stages(m)
     for name, layer in _convolutions(m).items():
         out_channels, in_channels, kh, kw = layer.shape
         kernels, size, kept = out_channels * in_channels, layer.numel(), int(layer.sum())
@@ -88,9 +89,33 @@ def zero_kernels(m: Mask) -> pd.DataFrame:
         probability = np.prod(np.clip((size - kept - drawn) / (size - drawn), 0, 1))
         zero = int(_is_zero_kernel(layer).sum())
         chance = float(kernels * probability)
-        rows.append([name, _block(name), kh, kernels, zero, kept / size, chance])
+        rows.append([name, block[name], kh, kernels, zero, kept / size, chance])
     columns = ["name", "block", "kernel", "kernels", "zero", "density", "chance"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def stages(names: Iterable[str]) -> dict[str, str]:
+    """The stage of a network that each of its parameters belongs to.
+
+    Args:
+        names: all names of a mask, in the network's order.
+
+    Returns:
+        Of a ResNet its block, "layer3.0.conv2.weight" in "B3", and "stem" before these; of another
+        network the outermost module, counted where it is a sequence: "features.1.0.block.0.weight"
+        in "features.1", "patch_embed.proj.weight" in "patch_embed".
+    """
+    parts = {name: [*name.removeprefix("module.").split("."), ""] for name in names}
+    residual = {first for first, *_ in parts.values() if re.fullmatch(r"layer\d", first)}
+    if residual:
+        return {
+            name: first.replace("layer", "B") if first in residual else "stem"
+            for name, (first, *_) in parts.items()
+        }
+    return {
+        name: f"{first}.{second}" if second.isdigit() and first != "stem" else first
+        for name, (first, second, *_) in parts.items()
+    }
 
 
 def kernel_map(m: Mask) -> dict[str, np.ma.MaskedArray]:
@@ -103,12 +128,13 @@ def kernel_map(m: Mask) -> dict[str, np.ma.MaskedArray]:
         m: a mask.
 
     Returns:
-        {block: (rows, columns) bool}, True where a kernel is zero.
+        {block: (rows, columns) bool} in the network's order, True where a kernel is zero.
     """
     blocks: dict[str, list[np.ndarray]] = {}
+    block = stages(m)
     for name, layer in _convolutions(m).items():
         if max(layer.shape[2:]) > 1:
-            blocks.setdefault(_block(name), []).append(_is_zero_kernel(layer).cpu().numpy())
+            blocks.setdefault(block[name], []).append(_is_zero_kernel(layer).cpu().numpy())
     return {block: _side_by_side(layers) for block, layers in blocks.items()}
 
 
@@ -191,12 +217,6 @@ def _paired_layers(a: Mask, b: Mask) -> list[tuple[torch.Tensor, torch.Tensor]]:
     if differing := describe_differences(shapes_b, shapes_a):
         raise ValueError(f"{differing}: want masks of one architecture")
     return [(a[name].bool(), b[name].bool()) for name in a]
-
-
-def _block(name: str) -> str:
-    """The residual block of a parameter: "layer3.0.conv2.weight" -> "B3", any other -> "stem"."""
-    head = name.removeprefix("module.").split(".")[0]
-    return f"B{head.removeprefix('layer')}" if head.startswith("layer") else "stem"
 
 
 def _convolutions(m: Mask) -> Mask:

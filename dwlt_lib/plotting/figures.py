@@ -392,30 +392,36 @@ def zero_kernels(table: pd.DataFrame) -> Figure | None:
 
 @figure
 def kernel_maps(maps: Mapping[str, Mapping[str, np.ma.MaskedArray]]) -> Figure | None:
-    """Figure 7: one dot per kernel, bright where no weight is left, by residual block.
+    """Figure 7: one dot per kernel, bright where no weight is left, by block.
 
     Args:
         maps: {pretraining: `mask_patterns.kernel_map` of its mask}.
 
     Returns:
-        Rows are pre-trainings, columns blocks.
+        Rows are pre-trainings, columns blocks in the network's order; more than six of these go on
+        in a further row.
     """
     known = [p for p in PRETRAININGS if p in maps]
     rows = [*known, *(p for p in maps if p not in known)]
-    blocks = sorted({block for p in rows for block in maps[p] if block != "stem"})
+    blocks = [*dict.fromkeys(block for p in rows for block in maps[p] if block != "stem")]
     if not blocks:
         return None
-    fig = Figure((PAGE, 1.15 * len(rows) + 0.4), layout="constrained")
-    axes = fig.subplots(len(rows), len(blocks), squeeze=False)
+    lines, columns = -(-len(blocks) // 6), min(len(blocks), 6)
+    fig = Figure((PAGE, 1.15 * lines * len(rows) + 0.4), layout="constrained")
+    axes = fig.subplots(lines * len(rows), columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
     colors = LinearSegmentedColormap.from_list("zero", ["#2B2B4F", "#F5C710"])
     colors = colors.with_extremes(bad="white")
-    for row, p in zip(axes, rows, strict=True):
-        for ax, block in zip(row, blocks, strict=True):
-            ax.set_axis_off()
+    for row, p in zip(axes.reshape(len(rows), -1), rows, strict=True):
+        for ax, block in zip(row, blocks, strict=False):
             if block in maps[p]:
                 image = maps[p][block]
-                ax.imshow(image.astype(float), cmap=colors, vmin=0, vmax=1, aspect="auto")
-                ax.set_title(f"{theta(p)}, {block}: {percent(image.mean())} % zero")
+                # a depthwise layer has one column, which interpolation would blur
+                shown = image.astype(float).repeat(1 + 100 // image.shape[1], axis=1)
+                ax.imshow(shown, cmap=colors, vmin=0, vmax=1, aspect="auto")
+                where = f"{theta(p)}, {block}:" + (" " if columns < 5 else "\n")
+                ax.set_title(f"{where}{percent(image.mean())} % zero")
     note = (
         "one dot per kernel, bright where completely pruned; one tile per layer, its rows the"
         " output channels"

@@ -7,6 +7,9 @@ import torch
 from seeds import numpy_rng, torch_rng
 
 from dwlt_lib.analysis import mask_patterns
+from dwlt_lib.models import architectures
+from dwlt_lib.plotting import figures
+from dwlt_lib.plotting.style import theta
 
 SHAPES = {
     "conv1.weight": (8, 3, 7, 7),
@@ -175,6 +178,32 @@ def test_kernel_maps_hold_one_dot_a_kernel_by_block():
         of = table[(table["block"] == block) & (table["kernel"] > 1)]
         assert image.ndim == 2 and image.dtype == bool
         assert (image.count(), image.sum()) == (of["kernels"].sum(), of["zero"].sum())
+
+
+def test_blocks_of_any_network_are_its_own_stages_in_order_of_depth():
+    named = mask_patterns.stages(["patch_embed.proj.weight", "layers.1.blocks.0.attn.qkv.weight"])
+    assert [*named.values()] == ["patch_embed", "layers.1"]
+    networks = {
+        "torchvision/convnext_tiny": [f"features.{i}" for i in range(8)],
+        "torchvision/mobilenet_v3_small": [f"features.{i}" for i in range(12)],
+        "timm/convnext_atto": ["stem", *(f"stages.{i}" for i in range(4))],
+        "timm/vit_tiny_patch16_224(depth=1)": ["patch_embed"],
+        "resnet18": ["stem", "B1", "B2", "B3", "B4"],
+    }
+    for arch, wanted in networks.items():
+        if arch.startswith("timm/"):
+            pytest.importorskip("timm")
+        layers = architectures.prunable(architectures.skeleton(arch, 10))
+        m = {name: torch.ones(layer.shape).bool() for name, layer in layers.items()}
+        assert [*mask_patterns.kernel_map(m)] == wanted, arch
+        table = mask_patterns.zero_kernels(m)
+        assert [*table[table["kernel"] > 1]["block"].unique()] == wanted
+        columns = [block for block in wanted if block != "stem"]
+        fig = figures.kernel_maps({"AT": mask_patterns.kernel_map(m)})
+        titles = [ax.get_title() for ax in fig.axes if ax.get_title()]
+        assert [title.split(":")[0] for title in titles] == [
+            f"{theta('AT')}, {block}" for block in columns
+        ]
 
 
 def test_a_dead_output_channel_is_a_row_of_its_layers_map():
