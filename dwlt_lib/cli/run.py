@@ -110,7 +110,7 @@ def run(
     from dwlt_lib.execution.inputs import check_inputs  # and torch with it
 
     with refusing():
-        settings = runner.RunSettings(check_inputs(missing, device), deadline, say)
+        settings = runner.RunSettings(check_inputs(missing, device, params), deadline, say)
         if ranks > 1:
             runner.lead(missing, settings)
     with run_folders.opened(study, workers=not inline):
@@ -267,7 +267,7 @@ def attack(
     with refusing((ValueError, KeyError)):
         wanted = robustness_specs(study, tickets)
         missing = [spec for spec in wanted if not store.exists(spec)]
-        settings = runner.RunSettings(check_inputs(missing, device), say=print)
+        settings = runner.RunSettings(check_inputs(missing, device, params), say=print)
     with run_folders.opened(study, workers=False):
         status = runner.make_all(missing, settings, study.name)
         store.write_study(study, params, adaptive.asked(study).study)

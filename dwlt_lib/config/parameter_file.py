@@ -27,7 +27,7 @@ from dwlt_lib.config.specs import (
     TransferSpec,
     label,
 )
-from dwlt_lib.config.studies import Preset, Study, dataset, records_asked_for
+from dwlt_lib.config.studies import Preset, Study, dataset, found_by, records_asked_for
 from dwlt_lib.config.yaml_text import BadStudy, Key, YamlText, read_yaml
 
 MOST_BYTES = 2**18  # the longest of the paper's studies has 2 kB
@@ -162,8 +162,14 @@ def place(text: str, origin: str, *key: str | int) -> str:
 
 def _demand_sound(study: Study, source: YamlText) -> None:
     """Raises BadStudy if settings contradict one another."""
-    for problems in (_too_much, _bad_rows, _unknown_data_sets, _bad_figures, _bad_trainings):
-        for key, problem in problems(study):
+    for problems in (
+        _too_much(study),
+        _bad_rows(study),
+        _unknown_data_sets(study),
+        _bad_figures(study),
+        _bad_trainings(study, source),
+    ):
+        for key, problem in problems:
             raise BadStudy(f"{source.place(*key)}: {problem}")
 
 
@@ -214,7 +220,7 @@ def _bad_figures(study: Study) -> Iterator[Problem]:
         yield ("landscape", "points"), problem
 
 
-def _bad_trainings(study: Study) -> Iterator[Problem]:
+def _bad_trainings(study: Study, source: YamlText) -> Iterator[Problem]:
     try:
         specs = plan(study).values()
     except ValueError as error:
@@ -222,35 +228,89 @@ def _bad_trainings(study: Study) -> Iterator[Problem]:
         return
     for spec in specs:
         if isinstance(spec, MaskSpec) and spec.retrain:
-            problems = _bad_training(spec, spec.retrain, spec.theta.data)
-        elif isinstance(spec, PretrainingSpec | TransferSpec):
-            problems = _bad_training(spec, spec.recipe, spec.data)
+            problems = _bad_training(spec, spec.retrain, spec.theta.data, 1.0)
+        elif isinstance(spec, TransferSpec):
+            problems = _bad_training(spec, spec.recipe, spec.data, spec.fraction)
+        elif isinstance(spec, PretrainingSpec):
+            problems = _bad_training(spec, spec.recipe, spec.data, 1.0)
         else:
             problems = ()
-        for problem in problems:
-            yield (), f"{label(spec)}: {problem}"
+        for fields, problem in problems:
+            key = _written(study, spec, fields, source)
+            if fields != ("selection",) or key[-1:] == fields:  # else best is by itself
+                yield key, f"{label(spec)}: {problem}"
         if isinstance(spec, TrajectorySpec) and spec.transfer.recipe.epochs < 2:
             problem = f"{label(spec)}: trained for one epoch; a trajectory wants 2 or more"
             yield ("landscapes",), problem
 
 
-def _bad_training(spec: Spec, config: TrainingConfig, row: DataSet) -> Iterator[str]:
+def _written(study: Study, spec: Spec, fields: tuple[str, ...], source: YamlText) -> Key:
+    """Where the file sets the first of these of a training's settings, or else asks for it."""
+    layers: list[Key] = []
+    blocks: list[Key] = [("source",)]
+    if isinstance(spec, TransferSpec):
+        own = len(source.values.get("overrides", ()))  # the preset's come before them
+        for i, override in reversed(list(enumerate(study.overrides, own - len(study.overrides)))):
+            if override.changes(spec.data.name, spec.regime, spec.fraction):
+                layers.append(("overrides", i, "recipe"))
+        layers.append(("transfer", spec.regime))
+        blocks = [
+            (kind, i, name, getattr(block, name).index(value))
+            for name, value in (("fraction", spec.fraction), ("dataset", spec.data.name))
+            for kind in ("grid", "landscapes", "transfer_attacks", "robustness")
+            for i, block in enumerate(getattr(study, kind))
+            if spec.data.name in block.dataset and spec.fraction in block.fraction
+        ]
+    elif isinstance(spec, PretrainingSpec):
+        layers = [("surrogate", "recipe")] if spec.arch != study.arch else []
+        layers.append(("pretraining", spec.pretraining))
+    elif isinstance(spec, MaskSpec):
+        layers.append(("retraining", found_by(spec.method)))
+    keys = [*((*layer, field) for field in fields for layer in layers), *blocks]
+    return next((key for key in keys if key in source.lines), ())
+
+
+def _bad_training(
+    spec: Spec, config: TrainingConfig, row: DataSet, fraction: float
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The settings that contradict one another, that to be mended first, and a sentence."""
     epochs, probe = config.epochs, config.linear_probe_epochs
     if config.schedule == "steps" and max(config.milestones, default=0) >= epochs:
         yield (
+            ("milestones", "epochs"),
             f"milestones={list(config.milestones)}: want less than its {epochs} epochs, or another"
-            " schedule"
+            " schedule",
         )
     if (config.validate_ra_from or 0) > epochs:
-        yield f"validate_ra_from={config.validate_ra_from}: want at most its {epochs} epochs"
+        problem = f"validate_ra_from={config.validate_ra_from}: want at most its {epochs} epochs"
+        yield ("validate_ra_from", "epochs"), problem
+    at = ("linear_probe_epochs",)
     if probe > epochs:
-        yield f"linear_probe_epochs={probe}: want at most the {epochs} epochs of the training"
+        yield at, f"linear_probe_epochs={probe}: want at most the {epochs} epochs of the training"
     if probe and not isinstance(spec, TransferSpec):
-        yield f"linear_probe_epochs={probe}: only a transfer has a new head; set it under transfer"
+        problem = "only a transfer has a new head; set it under transfer"
+        yield at, f"linear_probe_epochs={probe}: {problem}"
     if config.eps_warmup and config.attack is None:
-        yield f"eps_warmup={config.eps_warmup}: ST faces no attack; set it for AT or FAT alone"
-    if config.validation == "held_5000" and row.train_images <= 5000:
-        yield f"validation=held_5000: {row.name} has {row.train_images} images; want tenth"
+        problem = f"eps_warmup={config.eps_warmup}: ST faces no attack; set it for AT or FAT alone"
+        yield ("eps_warmup",), problem
+    images = row.train_images
+    if config.validation == "held_5000":
+        images -= 5000
+        if images <= 0:
+            problem = f"{row.name} has {row.train_images} images; want tenth"
+            yield ("validation",), f"validation=held_5000: {problem}"
+    budget = int(round(images * fraction, 6))
+    if 0 <= budget < row.classes:
+        yield (
+            (),
+            f"fraction={fraction}: {budget} training images of {row.name}, fewer than its"
+            f" {row.classes} classes; want a larger share",
+        )
+    if config.selection == "best" and config.validation == "none":
+        problem = (
+            "selection=best: validation=none leaves nothing to select by; take one of them out"
+        )
+        yield ("selection",), problem
 
 
 # ----------------------------------------------------------------------------------------------

@@ -199,9 +199,7 @@ def transfer(  # noqa: PLR0913  the coordinates of a ticket in a study, as table
     layers += [
         override.recipe
         for override in study.overrides
-        if override.dataset in (None, dataset_name)
-        and override.regime in (None, regime)
-        and override.fraction in (None, fraction)
+        if override.changes(dataset_name, regime, fraction)
     ]
     ticket = {
         "pretraining": pretraining,

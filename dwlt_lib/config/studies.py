@@ -44,6 +44,23 @@ class TransferOverride(Frozen):
     recipe: TrainingOverrides
     """The settings to change there."""
 
+    def changes(self, dataset: str, regime: Regime, fraction: float) -> bool:
+        """Whether it is about the transfers of a curve.
+
+        Args:
+            dataset: the downstream data set.
+            regime: how tickets are trained there.
+            fraction: share of its training images.
+
+        Returns:
+            True if all that it names is theirs.
+        """
+        return (
+            self.dataset in (None, dataset)
+            and self.regime in (None, regime)
+            and self.fraction in (None, fraction)
+        )
+
 
 class Masks(Frozen):
     """Masks: every combination of the lists, with the rounds that lead to the deepest."""

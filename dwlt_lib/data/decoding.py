@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -109,7 +110,7 @@ def _decode(file: str) -> Tensor:
                 return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
         return decode_image(file, ImageReadMode.RGB)
     except Exception as error:  # damaged images fail in many ways
-        reason = f"{error}\n".splitlines()[0][:160]
+        reason = re.sub(r"^.*\.cpp:\d+, ", "", f"{error}\n".splitlines()[0])[:160]
         raise ValueError(
             f"{file}: {reason}; want a whole JPEG, PNG, WebP or PPM; bring another"
         ) from error

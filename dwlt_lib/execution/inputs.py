@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from dwlt_lib.attacks import auto
+from dwlt_lib.config import parameter_file
 from dwlt_lib.config.datasets import DataSet
 from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.config.specs import ImportedSpec, RobustnessSpec, Spec, reads
 from dwlt_lib.data import fingerprints, folders
 from dwlt_lib.data.batches import Images, load_images
+from dwlt_lib.data.decoding import decode_center_crop
+from dwlt_lib.data.loading import listing
 from dwlt_lib.data.subsets import subset
 from dwlt_lib.execution.costs import ENOUGH
 from dwlt_lib.execution.devices import resolve_device
 from dwlt_lib.models import imported
 
+MAX_CHECKED_BYTES = 2**26  # of the pictures of a split: seconds
 HELD = 5000  # images that validation=held_5000 holds out, as the authors' scripts do
 
 
@@ -35,31 +40,57 @@ class Budget:
     """Seed of the draw."""
 
 
-def check_inputs(specs: Iterable[Spec], device: str) -> str:
+def check_inputs(specs: Iterable[Spec], device: str, file: Path | None = None) -> str:
     """Check that these records can be made here, before anything is started or written.
+
+    Pictures of folders are decoded, up to `MAX_CHECKED_BYTES` of a split, so that a damaged one
+    ends no run an hour later.
 
     Args:
         specs: the records that are to be made.
         device: auto, cpu or cuda.
+        file: the parameter file, of which messages name the line.
 
     Returns:
         The type of device to make them on, cpu or cuda.
 
     Raises:
         ValueError: one line; the device is not there, or a file of images or of theta_p that a
-            record reads, or the package of an attack, is missing.
+            record reads, or the package of an attack, is missing, or a picture is damaged.
     """
     splits = {}
     for spec in specs:
         if isinstance(spec, RobustnessSpec) and "AutoAttack" in spec.attacks:
             auto.check(spec.transfer.data.classes)
         if isinstance(spec, ImportedSpec) and (problem := imported.missing_file_error(spec)):
-            raise ValueError(problem)
+            raise ValueError(f"{_place(file, 'weights', spec.pretraining)}{problem}")
         splits |= dict.fromkeys(reads(spec))
     for row, split in splits:
-        if row.loader != "embedded":
-            folders.split_path(row, split)
+        try:
+            if row.loader != "embedded":
+                folders.split_path(row, split)
+            if row.loader == "folder":
+                _check_pictures(listing(row, split))
+        except ValueError as error:
+            raise ValueError(f"{_place(file, 'data', row.name)}{error}") from error
     return resolve_device(device).type
+
+
+def _place(file: Path | None, *key: str) -> str:
+    if file is None:
+        return ""
+    return f"{parameter_file.place(parameter_file.read(file), str(file), *key)}: "
+
+
+def _check_pictures(pictures: folders.Listing) -> None:
+    """Raises ValueError if one of the first `MAX_CHECKED_BYTES` is no whole picture."""
+    count = 0
+    for index in range(len(pictures)):
+        path = pictures.file(index)
+        count += path.stat().st_size
+        if count > MAX_CHECKED_BYTES:
+            break
+        decode_center_crop(str(path), 1)
 
 
 def verified_images(row: DataSet, split: str, device: torch.device | str) -> Images:

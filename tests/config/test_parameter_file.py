@@ -101,12 +101,12 @@ BAD = {
     ),
     "milestones beyond the epochs": (
         swap("constant", "steps, milestones: [3]"),
-        None,
+        5,
         "pretraining STD [3] 3 epochs milestones",
     ),
     "the preset's milestones beyond the epochs": (
         BASE + "transfer:\n  AT: {epochs: 75}\n",
-        None,
+        13,
         "digits AT [50, 75] 75 epochs",
     ),
     "surrogate of the tickets' architecture": (
@@ -126,28 +126,55 @@ BAD = {
     ),
     "too few images to hold out": (
         BASE + "transfer:\n  ST: {validation: held_5000}\n",
-        None,
+        13,
         "held_5000 1157 tenth",
     ),
     "validation that begins after training": (
         BASE + "transfer:\n  AT: {validate_ra_from: 101}\n",
-        None,
+        13,
         "validate_ra_from=101 100",
     ),
     "a probe longer than its training": (
         BASE + "transfer:\n  AT: {linear_probe_epochs: 101}\n",
-        None,
+        13,
         "linear_probe_epochs=101 100",
     ),
     "a probe before theta_p": (
         swap("lr: 0.1", "linear_probe_epochs: 1, lr: 0.1"),
-        None,
+        5,
         "linear_probe_epochs=1 transfer",
     ),
     "eps that grows where there is none": (
         BASE + "transfer:\n  ST: {eps_warmup: 0.5}\n",
-        None,
+        13,
         "eps_warmup=0.5 ST AT",
+    ),
+    "milestones that only an override has": (
+        BASE
+        + "overrides:\n  - {dataset: svhn, recipe: {epochs: 9}}\n"
+        + "  - {dataset: digits, recipe: {milestones: [100]}}\n",
+        14,
+        "digits [100] 100 epochs",
+    ),
+    "milestones of retraining": (
+        BASE + "retraining:\n  IMP-ST: {schedule: steps,\n    milestones: [40]}\n",
+        14,
+        "mask [40] 30 epochs",
+    ),
+    "milestones of the surrogate": (
+        BASE + ATTACKS + "surrogate:\n  arch: resnet20\n  recipe: {milestones: [90]}\n",
+        16,
+        "resnet20 [90] 90 epochs",
+    ),
+    "fewer images than classes": (
+        swap("    rounds", "    fraction: [1.0, 0.008]\n    rounds"),
+        10,
+        "fraction=0.008 9 training images digits 10 classes larger",
+    ),
+    "the best of no validation": (
+        BASE + "transfer:\n  AT: {batch: 32}\n  ST: {selection: best, validation: none}\n",
+        14,
+        "ST selection=best validation=none",
     ),
     "eps that never arrives": (
         BASE + "transfer:\n  AT: {eps_warmup: 1.0}\n",

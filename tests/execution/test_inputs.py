@@ -1,11 +1,15 @@
-"""Training and validation images are a share of the budget, drawn from a seed of their own."""
+"""Images are looked at before a start, and a budget's are drawn from a seed of their own."""
 
 import pytest
 import torch
+from hostile_files import BASE
 from made_records import caught_fit, one
+from PIL import Image
 
+from dwlt_lib.config.planning import plan
 from dwlt_lib.data import batches
 from dwlt_lib.execution import inputs
+from dwlt_lib.execution.study_files import read_study
 
 
 def test_subsets_follow_their_own_seed_not_that_of_training(made, monkeypatch):
@@ -90,3 +94,36 @@ def test_one_group_alone_is_trained_on(made, monkeypatch):
     monkeypatch.setattr(inputs, "load_images", lambda row, split, device="cpu": everything)
     train, held = inputs.split_budget(inputs.Budget(spec.data), spec.recipe, "cpu")
     assert len(train) == 300 and held is None
+
+
+def test_a_damaged_or_missing_picture_is_said_with_its_line_before_the_start(tmp_path, monkeypatch):
+    monkeypatch.setenv("DWLT_DATA", str(tmp_path))
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / part / name).mkdir(parents=True)
+            for i in range(3):
+                picture = Image.effect_noise((40, 30), 50).convert("RGB")
+                picture.save(tmp_path / "pets" / part / name / f"{i}.jpg")
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        BASE.replace("[digits]", "[pets]") + "transfer: {ST: {batch: 2}, AT: {batch: 2}}\n"
+        "data:\n  pets: {loader: folder, path: pets, classes: 2, size: 8}\n"
+    )
+
+    def check():
+        return inputs.check_inputs(plan(read_study(file)).values(), "cpu", file)
+
+    assert check() == "cpu"
+    damaged = tmp_path / "pets/test/dog/1.jpg"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        ValueError, match=r"study\.yaml:14: .*dog/1\.jpg: (?i:.*truncated).* another$"
+    ):
+        check()
+    monkeypatch.setattr(inputs, "MAX_CHECKED_BYTES", 100)  # no more than these are looked at
+    assert check() == "cpu"
+    (tmp_path / "pets").rename(tmp_path / "birds")
+    with pytest.raises(ValueError, match=r"study\.yaml:14: .*pets/train is missing; set its path"):
+        check()
