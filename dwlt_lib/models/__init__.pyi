@@ -1,6 +1,7 @@
 from . import (
     architectures,
     checkpoints,
+    compaction,
     imported,
     messages,
     pickles,
@@ -11,6 +12,7 @@ from . import (
 )
 from .architectures import ARCHITECTURES, build, prunable
 from .checkpoints import import_checkpoint
+from .compaction import compact
 from .tensors import Mask, Weights
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "architectures",
     "build",
     "checkpoints",
+    "compact",
+    "compaction",
     "import_checkpoint",
     "imported",
     "messages",
