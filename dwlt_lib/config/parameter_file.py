@@ -20,18 +20,21 @@ from dwlt_lib.config.datasets import CATALOGUE, DataSet
 from dwlt_lib.config.planning import plan
 from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.config.specs import (
+    TWO_OF_FOUR,
     MaskSpec,
     PretrainingSpec,
     Spec,
     TrajectorySpec,
     TransferSpec,
     label,
+    level_of_half,
 )
-from dwlt_lib.config.studies import Preset, Study, dataset, found_by, records_asked_for
+from dwlt_lib.config.studies import DENSE, Preset, Study, dataset, records_asked_for
 from dwlt_lib.config.yaml_text import BadStudy, Key, YamlText, read_yaml
 
 MOST_BYTES = 2**18  # the longest of the paper's studies has 2 kB
 MOST_RECORDS = 50_000  # masks and tickets; all of the paper's studies together have 5,000
+BLOCKS = ("grid", "masks", "landscapes", "transfer_attacks", "robustness")
 PRESETS = Path(__file__).parent / "presets"
 
 Problem = tuple[Key, str]  # the setting that is wrong, and a sentence about it
@@ -166,6 +169,7 @@ def _demand_sound(study: Study, source: YamlText) -> None:
         _too_much(study),
         _bad_rows(study),
         _unknown_data_sets(study),
+        _bad_levels(study),
         _bad_figures(study),
         _bad_trainings(study, source),
     ):
@@ -174,7 +178,7 @@ def _demand_sound(study: Study, source: YamlText) -> None:
 
 
 def _too_much(study: Study) -> Iterator[Problem]:
-    for field in ("grid", "masks", "landscapes", "transfer_attacks", "robustness"):
+    for field in BLOCKS:
         counts = [records_asked_for(block) for block in getattr(study, field)]
         if sum(counts) > MOST_RECORDS:
             yield (
@@ -208,6 +212,19 @@ def _unknown_data_sets(study: Study) -> Iterator[Problem]:
             dataset(study, name or study.source)
         except ValueError as error:
             yield key, str(error)
+
+
+def _bad_levels(study: Study) -> Iterator[Problem]:
+    level = level_of_half(study.prune_fraction)
+    for field in BLOCKS:
+        for i, block in enumerate(getattr(study, field)):
+            for method in block.method:
+                if method in TWO_OF_FOUR and {*block.rounds} - {DENSE} != {level}:
+                    problem = (
+                        f"{field}.{i}.rounds={list(block.rounds)}: {method} is one level, 50 % by"
+                        f" definition; want rounds: [{level}] and a block of its own"
+                    )
+                    yield (field, i, "rounds"), problem
 
 
 def _bad_figures(study: Study) -> Iterator[Problem]:
@@ -265,7 +282,8 @@ def _written(study: Study, spec: Spec, fields: tuple[str, ...], source: YamlText
         layers = [("surrogate", "recipe")] if spec.arch != study.arch else []
         layers.append(("pretraining", spec.pretraining))
     elif isinstance(spec, MaskSpec):
-        layers.append(("retraining", found_by(spec.method)))
+        recipes = [name for name in study.retraining if spec.method.startswith(name)]
+        layers += [("retraining", name) for name in recipes]
     keys = [*((*layer, field) for field in fields for layer in layers), *blocks]
     return next((key for key in keys if key in source.lines), ())
 

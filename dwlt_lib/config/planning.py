@@ -143,16 +143,17 @@ def mask(  # noqa: PLR0913  the coordinates of a mask in a study, as tables have
     mask_seed = study.mask_seed if mask_seed is None else mask_seed
     source = theta(study, pretraining, theta_seed + (method == specs.TRANSPLANTED))
     finder, retrain = found_by(method), None
-    if finder in study.retraining:
-        regime = "AT" if finder == "IMP-AT" else "ST"
-        retrain = _training_config(study, source.data, regime, study.retraining[finder])
+    for recipe, overrides in study.retraining.items():
+        if finder.startswith(recipe):
+            regime = "AT" if recipe == "IMP-AT" else "ST"
+            retrain = _training_config(study, source.data, regime, overrides)
     return specs.MaskSpec(
         theta=source,
         method=specs.SHUFFLED if method == specs.SHUFFLED else finder,
         rounds=rounds,
         prune_fraction=study.prune_fraction,
         retrain=retrain,
-        seed=0 if method == "OMP" else mask_seed,
+        seed=0 if method in specs.UNSEEDED else mask_seed,
     )
 
 
@@ -255,7 +256,7 @@ def _seeds(study: Study, block: Masks, method: Method) -> dict[str, tuple[int, .
     """The seeds of theta_p, masks and subsets of a block, where it has none the study's."""
     found = {"theta_seeds": block.theta_seeds or (study.seed,)}
     # one-shot pruning draws nothing
-    masks = None if method == "OMP" else block.mask_seeds
+    masks = None if method in specs.UNSEEDED else block.mask_seeds
     found["mask_seeds"] = masks or (study.mask_seed,)
     if isinstance(block, Grid):
         found["subset_seeds"] = block.subset_seeds or (study.subset_seed,)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache
-from math import ceil
+from math import ceil, log
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field, model_validator
@@ -21,13 +21,31 @@ from dwlt_lib.config.recipes import PGD, Positive, Regime, StrongAttacks, Traini
 
 Pretraining = Literal["STD", "FAT", "AT"]
 Method = Literal[
-    "IMP-ST", "IMP-AT", "OMP", "RP", "IMP-ST-shuffled", "IMP-ST-reinit", "IMP-ST-transplant"
+    "IMP-ST",
+    "IMP-AT",
+    "OMP",
+    "RP",
+    "IMP-ST-2of4",
+    "OMP-2of4",
+    "IMP-ST-channel",
+    "OMP-channel",
+    "IMP-ST-shuffled",
+    "IMP-ST-reinit",
+    "IMP-ST-transplant",
 ]
 Pictures = Literal["clean", "attacked"]
 Arch = Annotated[str, AfterValidator(canonical)]
 Natural = Annotated[int, Field(ge=0)]
 UNKNOWN = 64 * "0"  # a sha256 that nobody has seen yet: ids that depend on it are provisional
 
+PAPER_METHODS: tuple[Method, ...] = ("IMP-ST", "IMP-AT", "OMP", "RP")
+"""Those of Figure 4."""
+TWO_OF_FOUR: tuple[Method, ...] = ("IMP-ST-2of4", "OMP-2of4")
+"""They keep two of every four weights (Mishra et al. 2021): one level, 50 % by definition."""
+CHANNELS: tuple[Method, ...] = ("IMP-ST-channel", "OMP-channel")
+"""They prune whole output channels (Li et al. 2017)."""
+OTHER_METHODS = (*TWO_OF_FOUR, *CHANNELS)
+"""Masks of the field that the paper does not have."""
 SHUFFLED: Method = "IMP-ST-shuffled"
 """Control: IMP-ST's mask shuffled within each layer, which is random pruning with IMP-ST's layer
 densities. What it keeps of IMP-ST's accuracy, the densities explain."""
@@ -36,6 +54,9 @@ REINITIALIZED: Method = "IMP-ST-reinit"
 TRANSPLANTED: Method = "IMP-ST-transplant"
 """Control: IMP-ST's mask found from the theta_p of the next seed."""
 CONTROLS = (SHUFFLED, REINITIALIZED, TRANSPLANTED)
+
+UNSEEDED: tuple[Method, ...] = ("OMP", "OMP-2of4", "OMP-channel")
+"""They draw nothing, so that there is one mask."""
 
 PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
 
@@ -126,13 +147,18 @@ class MaskSpec(Frozen):
     method: Method
     """How m is found."""
     rounds: Positive
-    """Rounds of pruning; sparsity follows by `ladder`."""
+    """Rounds of pruning, which say how sparse m is (`sparsity`)."""
     prune_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Share of the remaining weights that each round prunes."""
     retrain: TrainingConfig | None
     """IMP's training on the source between rounds; None where there is none."""
     seed: Natural
     """Of that training, or of the random choice; 0 for OMP, which draws nothing."""
+
+    @property
+    def sparsity(self) -> float:
+        """The share of pruned weights that is asked for, in [0, 1]."""
+        return sparsity_of_level(self.method, self.rounds, self.prune_fraction)
 
 
 class TransferSpec(Frozen):
@@ -386,6 +412,34 @@ def ladder(rounds: Any, prune_fraction: float = PRUNE_FRACTION) -> Any:
     return 1 - (1 - prune_fraction) ** rounds
 
 
+def level_of_half(prune_fraction: float) -> int:
+    """The rounds of the ladder's level nearest to 50 %, at which the masks of `TWO_OF_FOUR` are.
+
+    Args:
+        prune_fraction: the share of the remaining weights that each round prunes, in (0, 1).
+
+    Returns:
+        1 or more; 3 in the paper, where that level is 48.8 %.
+    """
+    return max(1, round(log(0.5) / log(1 - prune_fraction)))
+
+
+def sparsity_of_level(method: Method, rounds: int, prune_fraction: float) -> float:
+    """The sparsity of a method after some rounds.
+
+    Args:
+        method: how masks are found.
+        rounds: of pruning; 0 is the dense network.
+        prune_fraction: the share of the remaining weights that each round prunes, in (0, 1).
+
+    Returns:
+        In [0, 1]: 0.5 at the level of `TWO_OF_FOUR`, else that of `ladder`.
+    """
+    if method in TWO_OF_FOUR and rounds == level_of_half(prune_fraction):
+        return 0.5
+    return ladder(rounds, prune_fraction)
+
+
 def method_of(spec: TransferSpec) -> str:
     """How the ticket's mask was found, or which control it is.
 
@@ -434,7 +488,7 @@ def columns(spec: Spec) -> dict[str, Any]:
             "method": spec.method,
             "dataset": spec.theta.data.name,
             "rounds": spec.rounds,
-            "sparsity": ladder(spec.rounds, spec.prune_fraction),
+            "sparsity": spec.sparsity,
             "seed": spec.seed,
             "theta_seed": theta_seed(spec),
         }
@@ -447,7 +501,7 @@ def columns(spec: Spec) -> dict[str, Any]:
             "fraction": spec.fraction,
             "regime": spec.regime,
             "rounds": mask.rounds if mask else 0,
-            "sparsity": ladder(mask.rounds, mask.prune_fraction) if mask else 0.0,
+            "sparsity": mask.sparsity if mask else 0.0,
             "seed": spec.seed,
             "theta_seed": theta_seed(spec),
             "mask_seed": mask.seed if mask else 0,

@@ -68,10 +68,11 @@ class Masks(Frozen):
     pretraining: tuple[Pretraining, ...]
     """The theta_p that masks are drawn from: STD, FAT, AT."""
     method: tuple[Method, ...]
-    """How masks are found: IMP-ST, IMP-AT, OMP, RP; and the controls: IMP-ST-shuffled (its mask
-    shuffled within each layer, that is random pruning with its layer densities), IMP-ST-reinit (its
-    mask on weights drawn anew), IMP-ST-transplant (its mask, found from theta_p of the next
-    seed)."""
+    """How masks are found: IMP-ST, IMP-AT, OMP, RP; two of every four weights kept (IMP-ST-2of4,
+    OMP-2of4), whole channels pruned (IMP-ST-channel, OMP-channel); and the controls:
+    IMP-ST-shuffled (its mask shuffled within each layer, that is random pruning with its layer
+    densities), IMP-ST-reinit (its mask on weights drawn anew), IMP-ST-transplant (its mask, found
+    from theta_p of the next seed)."""
     rounds: tuple[Rounds, ...]
     """Levels of the ladder: after k rounds 1 - 0.8^k of the weights are pruned; 0 is the dense
     network."""
@@ -270,7 +271,7 @@ class Study(Frozen):
         every = (*blocks, *self.masks)
         trained = {p for block in every for p in block.pretraining} - self.weights.keys()
         retrained = any(
-            found_by(method) in self.retraining and max(block.rounds) > 1
+            method.startswith(tuple(self.retraining)) and max(block.rounds) > 1
             for block in every
             for method in block.method
         )

@@ -28,7 +28,14 @@ from dwlt_lib.analysis.statistics import CRITERIA
 from dwlt_lib.analysis.tables import TASK
 from dwlt_lib.config.planning import plan, transfer
 from dwlt_lib.config.recipes import Regime
-from dwlt_lib.config.specs import Method, Spec, TransferSpec, record_id, with_upstream
+from dwlt_lib.config.specs import (
+    Method,
+    Spec,
+    TransferSpec,
+    record_id,
+    sparsity_of_level,
+    with_upstream,
+)
 from dwlt_lib.config.studies import DENSE, Grid, Study
 from dwlt_lib.execution.costs import cost
 from dwlt_lib.records import store
@@ -286,7 +293,7 @@ def steps(found: Search) -> Iterator[str]:
         A line per choice: what was asked for, why, and what came out.
     """
     for one in found.choices:
-        sparsity = 1 - (1 - found.study.prune_fraction) ** one.rounds
+        sparsity = sparsity_of_level(one.method, one.rounds, found.study.prune_fraction)
         task = f"{one.pretraining} on {100 * one.fraction:g} % of {one.dataset}"
         what = f"{one.method} at {100 * sparsity:.1f} %" if one.rounds else "dense"
         why = "every level is compared with it"

@@ -33,7 +33,15 @@ from dwlt_lib.models.architectures import prunable
 from dwlt_lib.models.checkpoints import load_checkpoint
 from dwlt_lib.models.tensors import fingerprint
 from dwlt_lib.pruning import imp
-from dwlt_lib.pruning.masks import Mask, dense_mask, num_kept, sparsity
+from dwlt_lib.pruning.masks import (
+    Mask,
+    channel_prune,
+    dense_mask,
+    magnitude_prune,
+    num_kept,
+    sparsity,
+    two_of_four_prune,
+)
 from dwlt_lib.pruning.packed_masks import pack
 from dwlt_lib.records import outcome_files, store
 from dwlt_lib.training import unfinished
@@ -131,13 +139,20 @@ def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress) ->
     model = networks.load_network(store.read(spec.theta), device)
     theta = networks.load_weights(spec.theta, device)
     weights, history, metrics = imp.prunable_weights(model, theta), [], {}
+    prune, fraction = magnitude_prune, spec.prune_fraction
+    if spec.method in specs.CHANNELS:
+        prune = channel_prune
+    elif spec.method in specs.TWO_OF_FOUR:
+        prune = two_of_four_prune
+        if spec.rounds == specs.level_of_half(fraction):
+            fraction = 1.0  # all but the two
     if spec.method == "RP":
         m = imp.random_pruning(weights, spec.rounds, spec.prune_fraction, spec.seed)
     elif spec.method == specs.SHUFFLED:
         m = imp.shuffled(networks.load_mask(specs.unshuffled(spec), theta), spec.seed)
     elif spec.retrain is None or not specs.retrains(spec):
         # OMP, and IMP's first round, which prunes theta_p before any training
-        m = imp.one_shot_magnitude_pruning(weights, spec.rounds, spec.prune_fraction)
+        m = imp.one_shot_magnitude_pruning(weights, spec.rounds, fraction, prune)
     else:
         config = spec.retrain
         train, _ = split_budget(Budget(spec.theta.data), config, device)
@@ -153,7 +168,8 @@ def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress) ->
             {name: layer.to(device) for name, layer in before.items()},
             retrain,
             rounds=1,
-            fraction=spec.prune_fraction,
+            fraction=fraction,
+            prune=prune,
         )
         test = verified_images(spec.theta.data, "test", device)
         metrics["SA_source"] = accuracy.standard_accuracy(model, test.lazy_batches(), test.y)

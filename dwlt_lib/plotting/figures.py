@@ -6,7 +6,7 @@ drawn from a study's parameters in `study_overview`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dwlt_lib.analysis import double_win, paper_results, tables
-from dwlt_lib.config.specs import CONTROLS
+from dwlt_lib.config.specs import CONTROLS, OTHER_METHODS, PAPER_METHODS
 from dwlt_lib.plotting.style import (
     COLUMN,
     CRITERION_NAMES,
@@ -166,7 +166,7 @@ def _curves_figure(table: pd.DataFrame, layout: _Layout, curves: list[Curve]) ->
     fig.align_ylabels(axes[:, 0])
     ncols = 2
     if width == PAGE:
-        ncols = 3 if any(method in CONTROLS for _, method in curves) else 6
+        ncols = 6 if {method for _, method in curves} <= {*PAPER_METHODS} else 3
     _legend(fig, dense, star, ncols=ncols)
     return fig
 
@@ -215,7 +215,7 @@ def methods(table: pd.DataFrame, pretraining: str = "AT") -> Figure:
     Returns:
         Columns are data sets; rows SA after ST, SA and RA after AT.
     """
-    curves = [(pretraining, method) for method in METHODS if method not in CONTROLS]
+    curves = [(pretraining, method) for method in PAPER_METHODS]
     return existence(table[table["pretraining"] == pretraining], curves)
 
 
@@ -229,10 +229,28 @@ def controls(table: pd.DataFrame, pretraining: str = "AT") -> Figure:
     Returns:
         Columns are data sets; rows SA after ST, SA and RA after AT.
     """
+    return _beside_imp_st(table, pretraining, CONTROLS)
+
+
+def other_methods(table: pd.DataFrame, pretraining: str = "AT") -> Figure:
+    """As Figure 4, for IMP-ST and masks of the field that the paper does not have.
+
+    Args:
+        table: transfers.
+        pretraining: STD, FAT or AT.
+
+    Returns:
+        Columns are data sets; rows SA after ST, SA and RA after AT.
+    """
+    return _beside_imp_st(table, pretraining, OTHER_METHODS)
+
+
+def _beside_imp_st(table: pd.DataFrame, pretraining: str, others: Sequence[str]) -> Figure:
+    """IMP-ST and others, on the data sets that have any of these."""
     table = table[table["pretraining"] == pretraining]
-    with_controls = table.loc[table["method"].isin(CONTROLS), "dataset"]
-    table = table[table["dataset"].isin(with_controls)]
-    return existence(table, [(pretraining, method) for method in ("IMP-ST", *CONTROLS)])
+    with_others = table.loc[table["method"].isin(others), "dataset"]
+    table = table[table["dataset"].isin(with_others)]
+    return existence(table, [(pretraining, method) for method in ("IMP-ST", *others)])
 
 
 @figure

@@ -30,7 +30,7 @@ COLUMN, PAGE = 3.4, 7.0
 
 PRETRAININGS: tuple[str, ...] = get_args(Pretraining)
 METHODS: tuple[str, ...] = get_args(Method)
-"""In the paper's order, then the controls."""
+"""In the paper's order, then the field's other methods and the controls."""
 
 NO_RECORDS = "no records yet"
 """What a figure of nothing says, and its label."""
@@ -58,6 +58,10 @@ ROLES = {
     "RP": Role("#A83800", "X", ":"),
     "IMP-AT": Role("#DB90BE", "D", "--"),
     "OMP": Role("#6B6B6B", "v", (0, (5, 1, 1, 1, 1, 1))),
+    "IMP-ST-2of4": Role("#7205F8", "P", "-"),
+    "OMP-2of4": Role("#4996B7", "d", ":"),
+    "IMP-ST-channel": Role("#9F2954", "h", "--"),
+    "OMP-channel": Role("#CDA4A2", "8", (0, (5, 1, 1, 1, 1, 1))),
     SHUFFLED: Role("#590016", "p", (0, (1, 1))),
     REINITIALIZED: Role("#9ECC70", "<", (0, (5, 2))),
     TRANSPLANTED: Role("#EB46EB", ">", (0, (3, 1, 1, 1))),

@@ -3,11 +3,13 @@ from .masks import (
     Mask,
     Weights,
     apply_,
+    channel_prune,
     dense_mask,
     magnitude_prune,
     num_kept,
     random_prune,
     sparsity,
+    two_of_four_prune,
 )
 from .packed_masks import pack, unpack
 from .tickets import cifar_state, export_ticket, load_ticket, read_mask, read_ticket
@@ -16,6 +18,7 @@ __all__ = [
     "Mask",
     "Weights",
     "apply_",
+    "channel_prune",
     "cifar_state",
     "dense_mask",
     "export_ticket",
@@ -31,5 +34,6 @@ __all__ = [
     "read_ticket",
     "sparsity",
     "tickets",
+    "two_of_four_prune",
     "unpack",
 ]

@@ -16,6 +16,9 @@ from dwlt_lib.models.tensors import Mask, Weights
 from dwlt_lib.pruning.masks import dense_mask, magnitude_prune, random_prune, sparsity
 from dwlt_lib.training.trainer import generator
 
+Prune = Callable[[Weights, Mask, float], Mask]
+"""One round of pruning: `magnitude_prune`, `two_of_four_prune` or `channel_prune`."""
+
 
 def iterative_magnitude_pruning(  # noqa: PLR0913 (the method's own terms)
     model: nn.Module,
@@ -25,6 +28,7 @@ def iterative_magnitude_pruning(  # noqa: PLR0913 (the method's own terms)
     *,
     rounds: int,
     fraction: float,
+    prune: Prune = magnitude_prune,
 ) -> Mask:
     """IMP: in each round rewind to theta_p, retrain under m, prune by magnitude (section 3).
 
@@ -39,6 +43,7 @@ def iterative_magnitude_pruning(  # noqa: PLR0913 (the method's own terms)
             for IMP-ST, adversarial for IMP-AT).
         rounds: how many more rounds to prune.
         fraction: the share of the kept weights that a round prunes, in [0, 1).
+        prune: how a round prunes: single weights, 2:4 or channels.
 
     Returns:
         m' <= m after these rounds.
@@ -47,24 +52,27 @@ def iterative_magnitude_pruning(  # noqa: PLR0913 (the method's own terms)
         model.load_state_dict(theta)
         if sparsity(m) > 0:
             retrain(model, m)
-        m = magnitude_prune(dict(prunable(model)), m, fraction)
+        m = prune(dict(prunable(model)), m, fraction)
     return m
 
 
-def one_shot_magnitude_pruning(theta: Weights, rounds: int, fraction: float) -> Mask:
+def one_shot_magnitude_pruning(
+    theta: Weights, rounds: int, fraction: float, prune: Prune = magnitude_prune
+) -> Mask:
     """OMP: drop the smallest |theta_p| at once, as many as `rounds` rounds of IMP, untrained.
 
     Args:
         theta: theta_p's prunable weights (`prunable_weights`).
         rounds: of which the mask has the sparsity.
         fraction: the share of the kept weights that a round prunes, in [0, 1).
+        prune: what goes: single weights, all but two of four, or channels.
 
     Returns:
         The mask.
     """
     m = dense_mask(theta)
     for _ in range(rounds):
-        m = magnitude_prune(theta, m, fraction)
+        m = prune(theta, m, fraction)
     return m
 
 

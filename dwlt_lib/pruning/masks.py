@@ -1,4 +1,4 @@
-"""m, the binary mask of a ticket f(x; m * theta): magnitude and random pruning (paper, section 3).
+"""m, the binary mask of a ticket f(x; m * theta), and how a round prunes it (paper, section 3).
 
 Masks and weights are dictionaries by torchvision's parameter names. Only the prunable weights
 (those of convolutions and linear layers but the head) have a mask, and magnitudes are compared over
@@ -99,18 +99,100 @@ def magnitude_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
             of range.
     """
     _check_fraction(fraction)
-    _check_not_empty(m)
-    check_tensors("theta", theta)
-    _check_shapes(theta, m)
-    kept = _flatten(m)
-    magnitude = torch.cat([theta[name].detach().reshape(-1) for name in m]).abs_()[kept]
-    if not bool(torch.isfinite(magnitude).all()):
-        raise ValueError(
-            "theta holds a NaN or an infinity among the kept weights: want finite weights; its"
-            " training diverged, lower the learning rate"
-        )
-    order = magnitude.argsort(stable=True)
-    return _drop_first(m, kept, order, fraction)
+    order = _kept_values(theta, m).abs().argsort(stable=True)
+    return _drop_first(m, _flatten(m), order, fraction)
+
+
+def score_prune(scores: Weights, m: Mask, fraction: float) -> Mask:
+    """Drop the weights of smallest score among those that m still keeps, over all layers at once.
+
+    Args:
+        scores: a number for each weight, of either sign, by name; names that m lacks are ignored.
+        m: the mask so far, bool, of the same shapes.
+        fraction: the share of the kept weights to drop, in [0, 1).
+
+    Returns:
+        m' <= m with exactly round(fraction * |m|) fewer ones; ties break by position.
+
+    Raises:
+        ValueError: scores and m do not fit together, the score of a kept weight is not finite, or
+            fraction is out of range.
+    """
+    _check_fraction(fraction)
+    order = _kept_values(scores, m).argsort(stable=True)
+    return _drop_first(m, _flatten(m), order, fraction)
+
+
+def two_of_four_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
+    """Drop the globally smallest |theta|, but for the two largest of every four (2:4 sparsity).
+
+    Four weights are those of four input channels that follow each other, at the same output and
+    place of the kernel, as sparse tensor cores want them (Mishra et al. 2021, "Accelerating sparse
+    deep neural networks", section 3). A layer whose inputs are no multiple of four, such as the
+    first, stays as it is.
+
+    Args:
+        theta: weights by name, each (outputs, inputs, ...).
+        m: the mask so far, bool, of the same shapes.
+        fraction: the share of the kept weights to drop, in [0, 1]; 1 drops all but the two.
+
+    Returns:
+        m' <= m with round(fraction * |m|) fewer ones, or as many fewer as there are beside the two
+        largest that m keeps of every four; ties break by position.
+
+    Raises:
+        ValueError: as `magnitude_prune`.
+    """
+    _check_fraction(fraction, may_be_one=True)
+    _kept_values(theta, m)  # refuses what is not finite
+    largest = {name: _two_largest_of_four(theta[name], layer) for name, layer in m.items()}
+    rest = {name: layer & ~largest[name] for name, layer in m.items()}
+    drop, num = round(fraction * num_kept(m)), num_kept(rest)
+    if drop >= num:
+        return largest
+    rest = magnitude_prune(theta, rest, drop / num)
+    return {name: layer | rest[name] for name, layer in largest.items()}
+
+
+def channel_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
+    """Drop the whole output channels of smallest norm ||theta_c||_2, over all layers at once.
+
+    Channels are pruned by the norm of their weights (Li et al. 2017, "Pruning filters for efficient
+    ConvNets"; He et al. 2018, "Soft filter pruning"), which is compared globally, as magnitudes are
+    here. The channel of largest norm of each layer stays, so that no layer is cut off.
+
+    Args:
+        theta: weights by name, each (outputs, ...).
+        m: the mask so far, bool, of the same shapes.
+        fraction: the share of the kept weights to drop, in [0, 1).
+
+    Returns:
+        m' <= m without those channels that hold, as nearly as whole channels can, a share of
+        `fraction` of the kept weights; ties break by position.
+
+    Raises:
+        ValueError: as `magnitude_prune`.
+    """
+    _check_fraction(fraction)
+    _kept_values(theta, m)  # refuses what is not finite
+    norms, sizes = [], []
+    for name, layer in m.items():
+        sizes.append(layer.flatten(1).sum(1))
+        norm = (theta[name].detach().double() * layer).flatten(1).norm(dim=1)
+        norm[norm.argmax()] = torch.inf
+        norms.append(norm)
+    norm, size = torch.cat(norms), torch.cat(sizes)
+    order = norm.argsort(stable=True)
+    order = order[(size[order] > 0) & norm[order].isfinite()]
+    dropped = torch.cat([size.new_zeros(1), size[order].cumsum(0)])
+    nearest = (dropped - round(fraction * num_kept(m))).abs().argmin()
+    kept = torch.ones_like(size, dtype=torch.bool)
+    kept[order[:nearest]] = False
+    layers = zip(m.items(), kept.split([len(layer) for layer in m.values()]), strict=True)
+    return {
+        name: layer & channels.view(-1, *[1] * (layer.dim() - 1))
+        for (name, layer), channels in layers
+    }
 
 
 def random_prune(m: Mask, fraction: float, rng: torch.Generator) -> Mask:
@@ -183,8 +265,34 @@ def _check_not_empty(m: Mask) -> None:
         )
 
 
-def _check_fraction(fraction: float) -> None:
-    if not isinstance(fraction, Real) or not 0 <= fraction < 1:
+def _kept_values(theta: Weights, m: Mask) -> Tensor:
+    """Values of theta that m keeps, in order; what does not fit or is not finite raises."""
+    _check_not_empty(m)
+    check_tensors("theta", theta)
+    _check_shapes(theta, m)
+    values = torch.cat([theta[name].detach().reshape(-1) for name in m])[_flatten(m)]
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(
+            "theta holds a NaN or an infinity among the kept weights: want finite weights; its"
+            " training diverged, lower the learning rate"
+        )
+    return values
+
+
+def _two_largest_of_four(weight: Tensor, layer: Tensor) -> Tensor:
+    """Of a layer's mask the two largest |weight| of every four inputs that it keeps."""
+    if weight.shape[1] % 4:
+        return layer
+    # what is pruned already comes last
+    inputs_last = weight.detach().abs().masked_fill(~layer, -1).transpose(1, -1)
+    fours = inputs_last.reshape(-1, 4)
+    first_two = fours.argsort(dim=1, descending=True, stable=True)[:, :2]
+    largest = torch.zeros_like(fours, dtype=torch.bool).scatter_(1, first_two, True)
+    return (largest.view(inputs_last.shape).transpose(1, -1) & layer).contiguous()
+
+
+def _check_fraction(fraction: float, may_be_one: bool = False) -> None:
+    if not isinstance(fraction, Real) or not (0 <= fraction < 1 or (may_be_one and fraction == 1)):
         raise ValueError(
             f"fraction={fraction!r}: want a number, 0 <= fraction < 1 (the paper prunes 0.2 a"
             " round)"

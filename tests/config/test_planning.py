@@ -8,7 +8,7 @@ import pytest
 from dwlt_lib.config import planning, specs, studies
 from dwlt_lib.config.datasets import CATALOGUE
 from dwlt_lib.config.planning import NOTEBOOKS, Job, expand, jobs, plan
-from dwlt_lib.config.specs import record_id, upstream
+from dwlt_lib.config.specs import OTHER_METHODS, record_id, upstream
 from dwlt_lib.execution import costs
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
@@ -397,6 +397,26 @@ def test_one_shot_pruning_has_one_mask_however_many_seeds_of_masks_there_are(toy
     study = alone(toy, grid(method=["OMP", "RP"], mask_seeds=[1, 2]))
     methods = [spec.mask.method for spec in of_kind(study, "transfer") if spec.mask]
     assert methods.count("RP") == 2 * methods.count("OMP") == 4
+
+
+def test_methods_that_draw_nothing_have_one_mask_and_iterative_ones_the_recipe_of_theirs(toy):
+    study = alone(toy, grid(method=OTHER_METHODS, rounds=[3], mask_seeds=[1, 2]))
+    for spec in of_kind(study, "transfer"):
+        if m := spec.mask:
+            assert (m.seed == 0) == m.method.startswith("OMP")
+            assert (m.retrain is None) == m.method.startswith("OMP")
+            assert m.retrain in (None, planning.mask(study, "AT", "IMP-ST", 3).retrain)
+
+
+def test_two_of_four_is_one_level_of_half_the_weights(toy):
+    assert [specs.level_of_half(fraction) for fraction in (0.1, 0.2, 0.5, 0.9)] == [7, 3, 1, 1]
+    assert specs.sparsity_of_level("OMP-2of4", 3, 0.2) == 0.5
+    assert specs.sparsity_of_level("OMP-2of4", 2, 0.2) == specs.ladder(2)
+    assert "50.0 %" in specs.label(planning.mask(toy(), "AT", "IMP-ST-2of4", 3))
+    alone(toy, grid(method=["OMP-2of4"], rounds=[0, 3]))
+    for rounds in ([2], [3, 6]):
+        with pytest.raises(ValueError, match=r"grid.0.rounds=.*OMP-2of4 is one level.*\[3\]"):
+            alone(toy, grid(method=["OMP-2of4"], rounds=rounds))
 
 
 def test_a_control_is_imp_st_but_for_one_thing(toy):

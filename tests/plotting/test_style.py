@@ -23,7 +23,7 @@ from matplotlib.text import Text
 from skimage.color import rgb2lab
 
 from dwlt_lib.analysis import mask_patterns
-from dwlt_lib.config.specs import CONTROLS, SHUFFLED, TRANSPLANTED
+from dwlt_lib.config.specs import CONTROLS, OTHER_METHODS, SHUFFLED, TRANSPLANTED
 from dwlt_lib.plotting import figures, landscapes, robustness, study_overview, style
 from dwlt_lib.plotting.style import COLUMN, PAGE, PRETRAININGS, ROLES
 
@@ -51,6 +51,7 @@ TOGETHER = [
     ("STD", "FAT", "AT", "RP"),  # Figures 3 and 5
     ("AT", "IMP-AT", "OMP", "RP"),  # Figure 4
     ("AT", *CONTROLS),
+    ("AT", *OTHER_METHODS),
     ("IMP-AT", "OMP", "RP", SHUFFLED, TRANSPLANTED),  # masks between methods
 ]
 
@@ -96,6 +97,7 @@ def every_figure():
     for some in (table, alone):
         yield from (figures.existence(some), figures.methods(some), figures.data_limited(some))
     yield figures.controls(transfers(methods=("IMP-ST", *CONTROLS)))
+    yield figures.other_methods(transfers(methods=("IMP-ST", *OTHER_METHODS)))
     sets, methods = (
         ["cifar10", "cifar100", "svhn", "fmnist", "cub200", "dtd"],
         ["IMP-ST", "IMP-AT", "OMP", "RP"],

@@ -266,3 +266,69 @@ def test_a_weight_that_two_convolutions_share_is_counted_once():
     m = masks.magnitude_prune(dict(model.named_parameters()), masks.dense_mask(model), 1 / 3)
     masks.apply_(model, m)
     assert masks.num_kept(m) == int(model[1].weight.count_nonzero()) == 54
+
+
+def test_two_of_four_keeps_the_two_largest_of_every_four_inputs_and_nothing_else():
+    theta = weights()  # of 3, 8 and 7 inputs
+    m = masks.two_of_four_prune(theta, masks.dense_mask(theta), 1)
+    assert m["a.weight"].all() and m["c.weight"].all()
+    for kept, weight in zip(
+        m["b.weight"].flatten().view(-1, 4), theta["b.weight"].flatten().view(-1, 4), strict=True
+    ):
+        assert kept.sum() == 2 and weight[kept].abs().min() >= weight[~kept].abs().max()
+
+
+def test_fours_are_of_inputs_at_one_place_of_a_kernel():
+    theta = {"a": torch.rand(2, 8, 3, 3, generator=torch_rng(0))}
+    kept = masks.two_of_four_prune(theta, masks.dense_mask(theta), 1)["a"]
+    assert (kept.view(2, 2, 4, 3, 3).sum(2) == 2).all()
+
+
+def test_on_the_way_to_two_of_four_the_smallest_go_first_and_none_of_the_two():
+    theta = {"a": torch.randn(16, 32, generator=torch_rng(1)), "b": torch.ones(8, 6)}
+    m, ladder = masks.dense_mask(theta), []
+    for fraction in (0.2, 0.2, 1):
+        before, m = m, masks.two_of_four_prune(theta, m, fraction)
+        assert all((m[name] <= before[name]).all() for name in m)
+        ladder.append(m)
+    dense = sum(weight.numel() for weight in theta.values())
+    assert masks.num_kept(ladder[0]) == dense - round(0.2 * dense)
+    pattern = masks.two_of_four_prune(theta, masks.dense_mask(theta), 1)
+    assert all(torch.equal(m[name], pattern[name]) for name in m)
+    spared, gone = ladder[0]["a"] & ~pattern["a"], ~ladder[0]["a"]
+    assert theta["a"][spared].abs().min() >= theta["a"][gone].abs().max()
+
+
+def test_channels_of_a_layer_go_as_torchs_ln_structured_has_them():
+    layer = nn.Conv2d(8, 20, 3)
+    theta = {"weight": layer.weight.detach().clone()}
+    m = masks.channel_prune(theta, masks.dense_mask(theta), 0.35)
+    prune.ln_structured(layer, "weight", amount=7, n=2, dim=0)
+    assert torch.equal(m["weight"], layer.weight_mask.bool())
+
+
+def test_channels_go_whole_by_their_norm_over_all_layers_as_near_to_the_share_as_they_can():
+    theta = weights()
+    m = masks.dense_mask(theta)
+    for _ in range(12):
+        before, m = m, masks.channel_prune(theta, m, 0.2)
+        for layer in m.values():
+            alive = layer.flatten(1).sum(1)
+            assert ((alive == 0) | (alive == layer[0].numel())).all() and alive.any()
+        assert all((m[name] <= before[name]).all() for name in m)
+        wanted = masks.num_kept(before) - round(0.2 * masks.num_kept(before))
+        assert abs(masks.num_kept(m) - wanted) <= 27 / 2  # of the largest channel
+        norms = {name: theta[name].flatten(1).norm(dim=1) for name in m}
+        gone = {name: ~layer.flatten(1).any(1) for name, layer in m.items()}
+        largest = torch.cat([norms[name][gone[name]] for name in m]).max()
+        # but the best of each layer, which stays whatever the others are
+        stay = torch.cat([norms[n][~gone[n]].sort().values[:-1] for n in m])
+        assert (stay >= largest).all()
+
+
+def test_the_last_channel_of_a_layer_stays():
+    theta = {"small": torch.full((3, 4), 1e-3), "large": torch.ones(3, 4)}
+    m = masks.dense_mask(theta)
+    for _ in range(30):
+        m = masks.channel_prune(theta, m, 0.5)
+    assert [int(layer.any(1).sum()) for layer in m.values()] == [1, 1]
