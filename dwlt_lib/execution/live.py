@@ -27,6 +27,8 @@ class Progress(NamedTuple):
     """Time gone and time left, in words."""
     running: list[tuple[str, str]]
     """For every job at work what it is making, and how far that is."""
+    failed: list[str] = []
+    """For every job that failed what it was making, and why."""
 
 
 Show = Callable[[Progress], None]
@@ -58,7 +60,7 @@ def display(say: Say) -> Iterator[tuple[Say, Show | None]]:
 
 
 def rendered(progress: Progress) -> RenderableType:
-    """The display: a bar, and below it a line per job.
+    """The display: a bar, and below it a line per job; what failed stays, in red.
 
     Args:
         progress: what to show.
@@ -69,6 +71,7 @@ def rendered(progress: Progress) -> RenderableType:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
     bar = Table.grid(padding=(0, 1))
     count = f"{progress.done}/{progress.wanted} records"
@@ -78,4 +81,6 @@ def rendered(progress: Progress) -> RenderableType:
     jobs.add_column(no_wrap=True, style="dim")
     for what, state in progress.running:
         jobs.add_row(f"  {what}", state)
+    for line in progress.failed:
+        jobs.add_row(Text(f"  failed: {line}", "red"))
     return Group(bar, jobs)

@@ -197,7 +197,8 @@ def run_notebooks(study: Study, params: Path, pool: Workers, settings: RunSettin
         )
     running: dict[Future[NotebookOutcome], tuple[Job, list[Spec]]] = {}
     deaths: Counter[Job] = Counter()
-    failed = stopped = False
+    failed: list[str] = []
+    stopped = False
     while pending or running:
         over = stopped or settings.is_over
         free = 0 if over else pool.workers - len(running)
@@ -219,7 +220,8 @@ def run_notebooks(study: Study, params: Path, pool: Workers, settings: RunSettin
                 break  # nothing can be started, now or later
             time.sleep(POLL)
         if settings.show is not None:
-            settings.show(_state(wanted, started, [specs for _, specs in running.values()], held))
+            jobs = [specs for _, specs in running.values()]
+            settings.show(_state(wanted, started, jobs, held)._replace(failed=failed))
         look = settings.show is not None or (pending and len(running) < pool.workers and not over)
         ended, _ = wait(running, timeout=POLL if look else None, return_when=FIRST_COMPLETED)
         for future in ended:
@@ -237,9 +239,10 @@ def run_notebooks(study: Study, params: Path, pool: Workers, settings: RunSettin
                 pending[job], ending = lost, "pause, another run makes a part of"
             elif outcome.error or lost:
                 raise_if_full(outcome.error)
-                failed, ending = True, "failed"
                 error = outcome.error or f"its notebook ended without {label(lost[0])}"
-                log.error("failed: %s: %s", _labels(specs), error)
+                failed.append(f"{_labels(specs)}: {error}")
+                ending = "failed"
+                log.error("failed: %s", failed[-1])
                 failures.note(study.name, lost, error)
             made = [spec for spec in wanted if store.exists(spec)]
             progress = _progress(made, wanted, started)

@@ -1,5 +1,6 @@
 """A run on a terminal: a display while it works, whole lines above it, and nothing left behind."""
 
+import io
 import os
 import pty
 import signal
@@ -25,6 +26,16 @@ def test_the_display_fits_the_terminal_and_says_what_each_job_is_at():
     assert len(lines) == 3 and all(len(line) <= 100 for line in lines)
     assert "3/12 records" in lines[0] and "0:00:30 left" in lines[0]
     assert "transfer AT IMP-ST 73.8 %" in lines[1] and "epoch 3" in lines[1]
+
+
+def test_failures_stay_in_red_each_in_a_line():
+    failed = ["transfer ST on digits: FloatingPointError: the loss is nan" + " and so on" * 20] * 2
+    console = Console(width=80, force_terminal=True, color_system="standard", file=io.StringIO())
+    console.print(live.rendered(live.Progress(1, 3, 0.5, "0:01", [("mask", "epoch 2")], failed)))
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 4 and "mask" in lines[1] and "\x1b[31m" not in lines[1]
+    for line in lines[2:]:
+        assert "\x1b[31m  failed: transfer ST on digits: FloatingPointError" in line
 
 
 def test_without_a_terminal_lines_are_plain(capsys):
