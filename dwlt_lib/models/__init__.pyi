@@ -2,6 +2,7 @@ from . import (
     architectures,
     checkpoints,
     compaction,
+    exporting,
     imported,
     messages,
     pickles,
@@ -13,6 +14,7 @@ from . import (
 from .architectures import ARCHITECTURES, build, prunable
 from .checkpoints import import_checkpoint
 from .compaction import compact
+from .exporting import export
 from .tensors import Mask, Weights
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "checkpoints",
     "compact",
     "compaction",
+    "export",
+    "exporting",
     "import_checkpoint",
     "imported",
     "messages",
