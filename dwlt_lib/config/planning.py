@@ -15,6 +15,9 @@ from dwlt_lib.config.recipes import PGD, Regime, TrainingConfig, TrainingOverrid
 from dwlt_lib.config.specs import Method, Natural, Pictures, Pretraining, Spec
 from dwlt_lib.config.studies import DENSE, Grid, Masks, Study, dataset, found_by
 
+IMAGES_PER_CLASS = 10
+"""That SNIP and GraSP see of the source (Wang et al. 2020, section 5; Tanaka et al. 2020)."""
+
 
 def _training_config(
     study: Study, row: DataSet, regime: Regime, *layers: TrainingOverrides
@@ -142,7 +145,9 @@ def mask(  # noqa: PLR0913  the coordinates of a mask in a study, as tables have
     theta_seed = study.seed if theta_seed is None else theta_seed
     mask_seed = study.mask_seed if mask_seed is None else mask_seed
     source = theta(study, pretraining, theta_seed + (method == specs.TRANSPLANTED))
-    finder, retrain = found_by(method), None
+    finder, retrain, images = found_by(method), None, 0
+    if method in specs.SCORED:
+        images = min(IMAGES_PER_CLASS * source.data.classes, source.data.train_images)
     for recipe, overrides in study.retraining.items():
         if finder.startswith(recipe):
             regime = "AT" if recipe == "IMP-AT" else "ST"
@@ -154,6 +159,7 @@ def mask(  # noqa: PLR0913  the coordinates of a mask in a study, as tables have
         prune_fraction=study.prune_fraction,
         retrain=retrain,
         seed=0 if method in specs.UNSEEDED else mask_seed,
+        images=images,
     )
 
 

@@ -29,6 +29,9 @@ Method = Literal[
     "OMP-2of4",
     "IMP-ST-channel",
     "OMP-channel",
+    "SNIP",
+    "GraSP",
+    "SynFlow",
     "IMP-ST-shuffled",
     "IMP-ST-reinit",
     "IMP-ST-transplant",
@@ -44,7 +47,11 @@ TWO_OF_FOUR: tuple[Method, ...] = ("IMP-ST-2of4", "OMP-2of4")
 """They keep two of every four weights (Mishra et al. 2021): one level, 50 % by definition."""
 CHANNELS: tuple[Method, ...] = ("IMP-ST-channel", "OMP-channel")
 """They prune whole output channels (Li et al. 2017)."""
-OTHER_METHODS = (*TWO_OF_FOUR, *CHANNELS)
+SCORED: tuple[Method, ...] = ("SNIP", "GraSP")
+"""They score weights by the loss on source images (Lee et al. 2019, Wang et al. 2020)."""
+SYNFLOW: Method = "SynFlow"
+"""It scores weights by the network's flow, without images (Tanaka et al. 2020)."""
+OTHER_METHODS = (*TWO_OF_FOUR, *CHANNELS, *SCORED, SYNFLOW)
 """Masks of the field that the paper does not have."""
 SHUFFLED: Method = "IMP-ST-shuffled"
 """Control: IMP-ST's mask shuffled within each layer, which is random pruning with IMP-ST's layer
@@ -55,7 +62,7 @@ TRANSPLANTED: Method = "IMP-ST-transplant"
 """Control: IMP-ST's mask found from the theta_p of the next seed."""
 CONTROLS = (SHUFFLED, REINITIALIZED, TRANSPLANTED)
 
-UNSEEDED: tuple[Method, ...] = ("OMP", "OMP-2of4", "OMP-channel")
+UNSEEDED: tuple[Method, ...] = ("OMP", "OMP-2of4", "OMP-channel", SYNFLOW)
 """They draw nothing, so that there is one mask."""
 
 PRUNE_FRACTION = 0.2  # of the remaining weights, each round (section 3)
@@ -153,7 +160,10 @@ class MaskSpec(Frozen):
     retrain: TrainingConfig | None
     """IMP's training on the source between rounds; None where there is none."""
     seed: Natural
-    """Of that training, or of the random choice; 0 for OMP, which draws nothing."""
+    """Of that training, of the random choice or of `images`; 0 for OMP and SynFlow, which draw
+    nothing."""
+    images: Natural = 0
+    """How many source images SNIP and GraSP score weights on, drawn by `seed`."""
 
     @property
     def sparsity(self) -> float:
@@ -352,6 +362,8 @@ def reads(spec: Spec) -> tuple[tuple[DataSet, str], ...]:
         Pairs (data set, "train" or "test").
     """
     if isinstance(spec, MaskSpec):
+        if spec.images:
+            return ((spec.theta.data, "train"),)
         return ((spec.theta.data, "train"), (spec.theta.data, "test")) if retrains(spec) else ()
     if isinstance(spec, PretrainingSpec | TransferSpec):
         return (spec.data, "train"), (spec.data, "test")
@@ -385,6 +397,8 @@ def _record_id(spec: Spec) -> str:
         own["data"] = {key: value for key, value in own["data"].items() if key not in NOT_IDENTITY}
         if not own["data"]["distinct"]:
             del own["data"]["distinct"]  # it came after the first records
+    if own.get("images") == 0:
+        del own["images"]  # of masks by scores, which came later
     if own.get("weights") == "theta_p":
         del own["weights"]  # what all transfers began from when the first records were made
     for name in ("recipe", "retrain"):
@@ -424,7 +438,7 @@ def level_of_half(prune_fraction: float) -> int:
     return max(1, round(log(0.5) / log(1 - prune_fraction)))
 
 
-def sparsity_of_level(method: Method, rounds: int, prune_fraction: float) -> float:
+def sparsity_of_level(method: str, rounds: int, prune_fraction: float) -> float:
     """The sparsity of a method after some rounds.
 
     Args:

@@ -19,6 +19,7 @@ from dwlt_lib.config.recipes import (
 from dwlt_lib.config.specs import (
     CONTROLS,
     PRUNE_FRACTION,
+    SCORED,
     Arch,
     Method,
     Natural,
@@ -69,7 +70,8 @@ class Masks(Frozen):
     """The theta_p that masks are drawn from: STD, FAT, AT."""
     method: tuple[Method, ...]
     """How masks are found: IMP-ST, IMP-AT, OMP, RP; two of every four weights kept (IMP-ST-2of4,
-    OMP-2of4), whole channels pruned (IMP-ST-channel, OMP-channel); and the controls:
+    OMP-2of4), whole channels pruned (IMP-ST-channel, OMP-channel); by a score of each weight at
+    theta_p (SNIP, GraSP, SynFlow); and the controls:
     IMP-ST-shuffled (its mask shuffled within each layer, that is random pruning with its layer
     densities), IMP-ST-reinit (its mask on weights drawn anew), IMP-ST-transplant (its mask, found
     from theta_p of the next seed)."""
@@ -265,17 +267,18 @@ class Study(Frozen):
 
         Returns:
             Their rows, each once; the source comes first, if theta_p is trained or masks are drawn
-            by retraining.
+            by retraining or by scores on images.
         """
         blocks = self.ticket_blocks()
         every = (*blocks, *self.masks)
         trained = {p for block in every for p in block.pretraining} - self.weights.keys()
-        retrained = any(
-            method.startswith(tuple(self.retraining)) and max(block.rounds) > 1
+        looks = any(
+            method in SCORED
+            or (method.startswith(tuple(self.retraining)) and max(block.rounds) > 1)
             for block in every
             for method in block.method
         )
-        names = [self.source] if trained or retrained else []
+        names = [self.source] if trained or looks else []
         names += [name for block in blocks for name in block.dataset]
         return [dataset(self, name) for name in dict.fromkeys(names)]
 

@@ -34,6 +34,9 @@ GMAC = {
     "resnet50": (4.087, 224),
 }
 
+# forward passes an image that scores take, gradients of gradients and SynFlow's 100 rounds included
+SCORE_PASSES = {"SNIP": 3, "GraSP": 9, "SynFlow": 300}
+
 
 class Work(NamedTuple):
     """A sort of arithmetic, which has a speed of its own."""
@@ -83,9 +86,13 @@ def work(spec: Spec) -> Counter[Work]:
     if isinstance(spec, ImportedSpec):
         return Counter()
     if isinstance(spec, MaskSpec):
+        arch, data = spec.theta.arch, spec.theta.data
+        if passes := SCORE_PASSES.get(spec.method):
+            images = spec.images or 1
+            step = Work("st", arch, data.size)
+            return Counter({step: images * passes * forward(arch, data.size)})
         if spec.retrain is None or not retrains(spec):
             return Counter()
-        arch, data = spec.theta.arch, spec.theta.data
         tested = _passes(arch, data, data.test_images)
         return _training(arch, data, spec.retrain, 1.0, None) + tested
     arch, data, attack = spec.transfer.theta.arch, spec.transfer.data, spec.transfer.evaluation

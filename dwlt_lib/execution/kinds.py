@@ -23,6 +23,7 @@ from dwlt_lib.config import specs
 from dwlt_lib.config.recipes import PGD
 from dwlt_lib.config.specs import record_id
 from dwlt_lib.data.batches import Images
+from dwlt_lib.data.subsets import subset
 from dwlt_lib.evaluation import accuracy
 from dwlt_lib.evaluation.accuracy import attacked, correct, mean_loss
 from dwlt_lib.evaluation.loss_directions import gradient_above_random
@@ -32,7 +33,7 @@ from dwlt_lib.models import imported
 from dwlt_lib.models.architectures import prunable
 from dwlt_lib.models.checkpoints import load_checkpoint
 from dwlt_lib.models.tensors import fingerprint
-from dwlt_lib.pruning import imp
+from dwlt_lib.pruning import imp, scores
 from dwlt_lib.pruning.masks import (
     Mask,
     channel_prune,
@@ -126,7 +127,8 @@ def make_imported(spec: specs.ImportedSpec, device: torch.device, progress: Prog
 def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress) -> Result:
     """m: `rounds` rounds of RP or OMP, or one more round of IMP on the mask before (section 3).
 
-    IMP-ST-shuffled shuffles the mask of IMP-ST of as many rounds.
+    SNIP, GraSP and SynFlow score theta_p's weights and prune them at once, as many. IMP-ST-shuffled
+    shuffles the mask of IMP-ST of as many rounds.
 
     Args:
         spec: the description.
@@ -146,7 +148,15 @@ def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress) ->
         prune = two_of_four_prune
         if spec.rounds == specs.level_of_half(fraction):
             fraction = 1.0  # all but the two
-    if spec.method == "RP":
+    if spec.images:
+        train = verified_images(spec.theta.data, "train", device)
+        train = train.take(subset(train.y, spec.images / len(train), spec.seed))
+        score = scores.snip if spec.method == "SNIP" else scores.grasp
+        found = score(model, train.lazy_batches(), train.y)
+        m = scores.one_shot_pruning(found, spec.rounds, fraction)
+    elif spec.method == specs.SYNFLOW:
+        m = scores.synflow(model, spec.theta.data.size, spec.rounds, fraction)
+    elif spec.method == "RP":
         m = imp.random_pruning(weights, spec.rounds, spec.prune_fraction, spec.seed)
     elif spec.method == specs.SHUFFLED:
         m = imp.shuffled(networks.load_mask(specs.unshuffled(spec), theta), spec.seed)

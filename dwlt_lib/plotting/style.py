@@ -18,7 +18,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dwlt_lib import files
-from dwlt_lib.config.specs import REINITIALIZED, SHUFFLED, TRANSPLANTED, Method, Pretraining
+from dwlt_lib.config.specs import (
+    REINITIALIZED,
+    SHUFFLED,
+    SYNFLOW,
+    TRANSPLANTED,
+    Method,
+    Pretraining,
+)
 
 # A notebook learns from its inline backend how to show a Figure, and pyplot, which would load that,
 # is not used here.
@@ -62,6 +69,9 @@ ROLES = {
     "OMP-2of4": Role("#4996B7", "d", ":"),
     "IMP-ST-channel": Role("#9F2954", "h", "--"),
     "OMP-channel": Role("#CDA4A2", "8", (0, (5, 1, 1, 1, 1, 1))),
+    "SNIP": Role("#D54423", "X", (0, (1, 1))),
+    "GraSP": Role("#CD55FD", "v", (0, (5, 2))),
+    SYNFLOW: Role("#25290D", "s", (0, (3, 1, 1, 1))),
     SHUFFLED: Role("#590016", "p", (0, (1, 1))),
     REINITIALIZED: Role("#9ECC70", "<", (0, (5, 2))),
     TRANSPLANTED: Role("#EB46EB", ">", (0, (3, 1, 1, 1))),

@@ -1,4 +1,4 @@
-from . import imp, masks, packed_masks, tickets
+from . import imp, masks, packed_masks, scores, tickets
 from .masks import (
     Mask,
     Weights,
@@ -32,6 +32,7 @@ __all__ = [
     "random_prune",
     "read_mask",
     "read_ticket",
+    "scores",
     "sparsity",
     "tickets",
     "two_of_four_prune",

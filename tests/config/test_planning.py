@@ -403,9 +403,24 @@ def test_methods_that_draw_nothing_have_one_mask_and_iterative_ones_the_recipe_o
     study = alone(toy, grid(method=OTHER_METHODS, rounds=[3], mask_seeds=[1, 2]))
     for spec in of_kind(study, "transfer"):
         if m := spec.mask:
-            assert (m.seed == 0) == m.method.startswith("OMP")
-            assert (m.retrain is None) == m.method.startswith("OMP")
-            assert m.retrain in (None, planning.mask(study, "AT", "IMP-ST", 3).retrain)
+            assert (m.seed == 0) == m.method.startswith(("OMP", "SynFlow"))
+            iterative = m.method.startswith("IMP-ST")
+            retrain = planning.mask(study, "AT", "IMP-ST", 3).retrain
+            assert m.retrain == (retrain if iterative else None)
+
+
+def test_scores_on_images_read_ten_of_the_source_a_class_and_cost_little(toy):
+    study = alone(toy, grid(method=["SNIP", "GraSP", "SynFlow", "IMP-ST"], rounds=[2]))
+    masks = {s.method: s for s in of_kind(study, "mask") if s.rounds == 2}
+    source = masks["SNIP"].theta.data
+    for method in ("SNIP", "GraSP"):
+        assert masks[method].images == 10 * source.classes
+        assert specs.reads(masks[method]) == ((source, "train"),)
+        assert 0 < costs.cost(masks[method]) < costs.cost(masks["IMP-ST"])
+    assert specs.reads(masks["SynFlow"]) == () and masks["SynFlow"].images == 0
+    few = source.model_copy(update={"train_images": 20})
+    study = study.model_copy(update={"data": {**study.data, source.name: few}})
+    assert planning.mask(study, "AT", "SNIP", 2).images == 20
 
 
 def test_two_of_four_is_one_level_of_half_the_weights(toy):

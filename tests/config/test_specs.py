@@ -112,7 +112,8 @@ def changed(spec, **update):
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.kind)
 def test_an_id_changes_with_every_field(spec):
     names = set(type(spec).model_fields) - {"kind"}
-    ids = {record_id(changed(spec, **{name: OTHER[name]})) for name in names}
+    other = {**OTHER, "images": 30 if spec.kind == "mask" else OTHER["images"]}
+    ids = {record_id(changed(spec, **{name: other[name]})) for name in names}
     assert len(ids) == len(names) and record_id(spec) not in ids
 
 
