@@ -25,8 +25,9 @@ def direction(model: nn.Module, m: Mask, rng: torch.Generator) -> Weights:
     """A random filter-normalised direction in the space of the kept weights (Li et al. 2018).
 
     d ~ N(0, 1), masked, then every filter f scaled: d_f <- d_f |theta_f| / |d_f|. It is masked
-    before it is scaled, so that no part of a filter's norm lies on pruned weights. One-dimensional
-    parameters (BatchNorm, biases) get 0.
+    before it is scaled, so that no part of a filter's norm lies on pruned weights. A filter of a
+    linear layer is a row. Parameters with one number per channel (normalisation, biases, ConvNeXt's
+    layer scale) get 0.
 
     Args:
         model: the network whose weights give the norms.
@@ -39,7 +40,7 @@ def direction(model: nn.Module, m: Mask, rng: torch.Generator) -> Weights:
     normalised = {}
     for name, parameter in model.named_parameters():
         weight = parameter.detach()
-        if weight.dim() <= 1:
+        if weight.dim() <= 1 or weight[0].numel() == 1:
             normalised[name] = torch.zeros_like(weight)
             continue
         d = torch.randn(weight.shape, generator=rng).to(weight)

@@ -376,7 +376,7 @@ def share(
 
     with refusing((KeyError, ValueError)):
         folder = model_card.share(ticket, out, push)
-        say(f"{folder}: from dwlt_lib import pruning; pruning.load_ticket({str(folder)!r})")
+        say(f"{folder}: README.md says how to load it")
         if push:
             say(model_card.push(folder, push))
 

@@ -95,7 +95,11 @@ def paradigm(params: Parameters) -> Figure:
     plural = "" if seeds == 1 else "s"
     verdict = f"double win:\nall match\ndense,\n{seeds} seed{plural}"
     _box(ax, (8.95, 1.1), (0.9, 1.0), verdict, "#222222")
-    start = f"1  pre-train {params.get('arch', '')}\non {dataset_name(params.get('source', ''))}"
+    source = dataset_name(params.get("source", ""))
+    network = params.get("arch", "").partition("(")[0]  # without keyword arguments
+    start = f"1  pre-train {network}\non {source}"
+    if len(network) > 12:
+        start = f"1  pre-train on {source}\n{network}"
     heads = start, "2  prune, rewind, retrain\non the source", "3  transfer", "4  judge"
     for x, head in zip((1.02, 3.6, 6.17, 8.7), heads, strict=True):
         _write(ax, x, 3.2, head, va="top", fontweight="bold")

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 
 from dwlt_lib import files
 from dwlt_lib.config.datasets import CATALOGUE
+from dwlt_lib.config.network_names import is_module
 from dwlt_lib.plotting.style import dataset_name, percent
 from dwlt_lib.pruning import tickets
 from dwlt_lib.records import store
@@ -83,17 +84,23 @@ def _card(record: Record, place: str) -> str:
         ("Transfer", f"{columns['regime']} on {share_of:g} % of {name}, seed {columns['seed']}"),
         ("Classes", data["classes"]),
     ]
-    row = CATALOGUE.get(data["name"])
+    row, arch = CATALOGUE.get(data["name"]), about["theta"]["arch"]
+    where, needs = f'"{place}"', "torch, safetensors and lazy_loader"
+    if is_module(arch):
+        where, needs = f"{where}, arch={arch!r}", f"{needs}, and {arch.partition(':')[0]}"
+    elif "/" in arch:
+        needs = f"{needs}, and {arch.partition('/')[0]}"
     return TEMPLATES.get_template("model_card.md.j2").render(
         title=f"{ticket} at {percent(record.metrics['sparsity'])} % sparsity on {name}",
         licence=row.licence if row else "unstated",
         dataset=data["name"],
-        arch=about["theta"]["arch"],
+        arch=arch,
         kept=percent(1 - record.metrics["sparsity"], " %"),
         sparsity=percent(record.metrics["sparsity"]),
         facts=facts,
         accuracies=_accuracies(record),
-        place=place,
+        where=where,
+        needs=needs,
         size=data["size"],
         eps=attack["eps"],
         alpha=attack["alpha"],

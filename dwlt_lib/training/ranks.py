@@ -52,6 +52,8 @@ class _Batch:
     """Of the images of each micro-batch."""
     streams: list[Tensor | None]
     """The state of the generator of random starts before each micro-batch."""
+    seed: int
+    """Of dropout and the like in the first micro-batch; each further one adds 1."""
     attack: PGD | None
     precision: str
     training: bool
@@ -197,6 +199,7 @@ def accumulate_gradients(  # noqa: PLR0913  (what a step takes)
     batch = _Batch(
         shapes=[images.shape for images, _ in parts],
         streams=_streams(parts, attack, rng),
+        seed=int(torch.randint(2**31, ())),
         attack=attack,
         precision=precision,
         training=model.training,
@@ -215,6 +218,24 @@ def accumulate_gradients(  # noqa: PLR0913  (what a step takes)
     for buffer, found in zip(buffers, _pieces(change, buffers), strict=True):
         buffer += found.to(buffer.dtype)
     return total[0]
+
+
+@contextmanager
+def random_layers(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed what a network itself draws for a while: dropout, stochastic depth.
+
+    Such layers draw from torch's global generator, which is put back.
+
+    Args:
+        seed: of that generator.
+        device: where the network is.
+
+    Yields:
+        Nothing.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _streams(
@@ -310,9 +331,10 @@ def _outcome(model: nn.Module, x: Tensor, y: Tensor, batch: _Batch, number: int)
         rng = torch.Generator(x.device)
         rng.set_state(state)
     model.zero_grad()
-    if batch.attack is not None:
-        x = perturb_unchecked(model, x, y, batch.attack, rng)
-    loss = F.cross_entropy(logits_in(model, x, batch.precision), y)
+    with random_layers(batch.seed + number, x.device):
+        if batch.attack is not None:
+            x = perturb_unchecked(model, x, y, batch.attack, rng)
+        loss = F.cross_entropy(logits_in(model, x, batch.precision), y)
     loss = loss * (len(y) / sum(shape[0] for shape in batch.shapes))  # of the batch's mean
     loss.backward()
     changes, kept = [], []

@@ -161,7 +161,7 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
         train: the training images, with the augmentation of their data set.
         validation: the images to select by; None selects the last epoch.
         config: epochs, batch, rate and its schedule, the attack that training faces, selection.
-        seed: of the order, the augmentation and the attacks.
+        seed: of the order, the augmentation, the attacks and layers that draw, such as dropout.
         eval_attack: what validation RA is measured by; None, as for ST: SA selects.
         keep: called with 0 and the state before training, then with each epoch and its state.
         checkpoint: a file written after every epoch, and continued from if it is there and whole;
@@ -202,7 +202,8 @@ def fit(  # noqa: PLR0913  (all but the first six have defaults)
         epoch = len(history) - config.linear_probe_epochs
         if epoch == 0:
             optimiser = _optimiser(model, config)  # a probe's momenta are not carried over
-        with frozen(_backbone(model) if epoch < 0 else []):
+        layers = generator(seed, "layers", epoch).initial_seed()
+        with frozen(_backbone(model) if epoch < 0 else []), ranks.random_layers(layers, device):
             row = _train_epoch(model, masked_parameters, optimiser, train, config, seed, epoch)
         if epoch >= 0 and validation is not None:
             row |= _validate(model, validation, config, eval_attack, seed, epoch + 1)

@@ -50,6 +50,14 @@ class FailsOnRank1(nn.Module):
         return self.fc(x.flatten(1))
 
 
+class DrawsItself(nn.Sequential):
+    """A network with a layer that draws from torch's global generator."""
+
+    def __init__(self):
+        seeds.set_global(0)
+        super().__init__(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 8 * 8, 10))
+
+
 def train(model=None, progress=None, checkpoint=None, **changes):
     """The state and the losses after training on 108 digits, whose batches have 3 and 2 parts."""
     row = CATALOGUE["digits"]
@@ -82,6 +90,8 @@ def rank_of(rank, size, port, folder):
     with pytest.raises(MemoryError, match="^no room$"):
         train(FailsOnRank1())
     found = {name: train(**changes) for name, changes in CASES.items()}
+    torch.rand(rank + size)  # whatever was drawn before
+    found["dropout"] = train(DrawsItself(), **RESUMED)
     if size == 4:
         with pytest.raises(Stopped):
             train(checkpoint=folder / "checkpoint.pt", progress=stop, **RESUMED)
@@ -117,10 +127,11 @@ def alone(folder):
     """What one process finds; it goes on from the same checkpoint."""
     shutil.copy(folder / "first.pt", folder / "checkpoint.pt")
     found = {name: train(**changes) for name, changes in CASES.items()}
+    found["dropout"] = train(DrawsItself(), **RESUMED)
     return {**found, "resumed": train(checkpoint=folder / "checkpoint.pt", **RESUMED)}
 
 
-@pytest.mark.parametrize("size, name", itertools.product((2, 4), (*CASES, "resumed")))
+@pytest.mark.parametrize("size, name", itertools.product((2, 4), (*CASES, "dropout", "resumed")))
 def test_any_number_of_ranks_gives_the_same_bits(size, name, alone, folder):
     found, want = torch.load(folder / f"{size}.pt")[name], alone[name]
     assert found.keys() == want.keys()
