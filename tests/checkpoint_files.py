@@ -107,6 +107,13 @@ def parallel(state):
     }
 
 
+def normalised(state, prefix=""):
+    """As RobustBench and Singh et al. 2023: a normaliser, then the network."""
+    found = OrderedDict({f"{prefix}model.{name}": part for name, part in state.items()})
+    statistics = {"mean": MEAN.view(1, 3, 1, 1), "std": STD.view(1, 3, 1, 1)}
+    return found | {f"{prefix}normalize.{name}": part for name, part in statistics.items()}
+
+
 READER = """if True:
     import json, resource, sys, time
     import torch

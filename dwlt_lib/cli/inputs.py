@@ -84,8 +84,12 @@ weights = typer.Typer(
 def import_weights(
     file: Annotated[Path, typer.Argument(help="an official checkpoint; nothing in it is ever run")],
     source: Annotated[
-        Literal["std", "at", "fat"],
-        typer.Option("--as", help="torchvision's, a robust one, or fast_adversarial's"),
+        Literal["std", "at", "fat", "robustbench", "robustbench-raw"],
+        typer.Option(
+            "--as",
+            help="torchvision's; MadryLab's or Microsoft's; fast_adversarial's; RobustBench's,"
+            " ARES's or Singh's (-raw: networks that do not normalise images)",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="the safetensors file to write")],
     arch: Annotated[

@@ -7,7 +7,7 @@ and linear layers but the head, which in a ResNet are the convolutions (paper, s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dwlt_lib.config import network_names
+from dwlt_lib.models.conv_stem import replace_stem
 
 _CIFAR = {"resnet8": (1, 16, 1), "resnet20": (3, 16, 1), "resnet8x2_s2": (1, 32, 2)}
 """CIFAR ResNets: blocks of a stage, width of the first stage, stride of the stem."""
@@ -159,7 +160,8 @@ def build(arch: str, num_classes: int, mean: Sequence[float], std: Sequence[floa
             resnet50 (torchvision's, with ImageNet's stem), resnet18_32 or resnet50_32
             (torchvision's, with a 3x3 stem and no max pooling); torchvision/NAME, timm/NAME, or
             package.module:function for a function of num_classes that returns a network; these
-            three perhaps with keyword arguments, as "timm/vit_tiny_patch16_224(img_size=32)".
+            three perhaps with keyword arguments, as "timm/vit_tiny_patch16_224(img_size=32)"; of a
+            timm network conv_stem=True is ours (`conv_stem`).
         num_classes: outputs of the head.
         mean: of the data set that the network sees, one number per channel, of pixels in [0,1].
         std: likewise.
@@ -217,7 +219,7 @@ def _builder(name: str) -> Callable[..., Any]:
         if not timm.is_model(model):
             near = network_names.nearest(model, timm.list_models())
             raise ValueError(f"{name}: timm has no {model}{near}")
-        return lambda **options: timm.create_model(model, **options)
+        return partial(_timm_network, model)
     module, _, function = name.partition(":")
     try:
         return getattr(import_module(module), function)
@@ -225,6 +227,13 @@ def _builder(name: str) -> Callable[..., Any]:
         raise ValueError(
             f"{name}: {error}; want a function of a module on Python's path (PYTHONPATH)"
         ) from error
+
+
+def _timm_network(model: str, conv_stem: bool = False, **options: Any) -> nn.Module:
+    import timm
+
+    built = timm.create_model(model, **options)
+    return replace_stem(built) if conv_stem else built
 
 
 def _foreign(arch: str, builder: Callable[..., Any], options: dict[str, Any]) -> nn.Module:

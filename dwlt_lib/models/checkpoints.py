@@ -41,21 +41,26 @@ class Source:
     pretraining: str
     """The paper's name of theta_p: STD, FAT or AT."""
     layout: str
-    """plain (torchvision's keys), parallel (behind module.) or robustness (behind module.model.,
-    beside an attacker and normalisers)."""
+    """plain (torchvision's keys), parallel (behind module.), robustness (behind module.model.,
+    beside an attacker and normalisers) or any (plain, or behind module., model. or both, perhaps
+    beside a normaliser)."""
     publisher: str
     """Whose files have this layout."""
+    raw: bool = False
+    """Whether the network sees pixels in [0,1] as they are, where the file does not tell."""
 
 
 SOURCES = {
     "std": Source("STD", "plain", "torchvision"),
     "at": Source("AT", "robustness", "microsoft/robust-models-transfer or MadryLab/robustness"),
     "fat": Source("FAT", "parallel", "locuslab/fast_adversarial"),
+    "robustbench": Source("AT", "any", "RobustBench, thu-ml/ares or nmndeep/revisiting-at"),
+    "robustbench-raw": Source("AT", "any", "RobustBench or nmndeep/revisiting-at", raw=True),
 }
 """By the value of `dwlt weights import --as`."""
 
 STATISTICS = {"normalizer.new_mean": "mean", "normalizer.new_std": "std"}
-"""What a robustness file's normaliser subtracts and divides by."""
+"""What a normaliser subtracts and divides by, as robustness files name it."""
 COUNTER = "num_batches_tracked"  # BatchNorm's; files of torch before 0.4.1 have none
 
 FILE_TYPES = {
@@ -98,8 +103,10 @@ def import_checkpoint(path: str | Path, source: str, arch: str | None = None) ->
         path: the file, written by torch.save with pickle or dill.
         source: std (torchvision's plain keys), at (MadryLab's and Microsoft's: `model` or
             `state_dict` with module.model.*, with copies under module.attacker.model.*, which must
-            agree, and normalisers, which are dropped) or fat (fast_adversarial's: `state_dict` with
-            module.*).
+            agree, and normalisers, which are dropped), fat (fast_adversarial's: `state_dict` with
+            module.*) or robustbench (RobustBench's, ARES's and those of Singh et al. 2023: plain,
+            or with module.* or model.*, perhaps with a normaliser, which is dropped; -raw where the
+            network sees pixels in [0,1] as they are).
         arch: the network that it must be, as `models.build` takes it; None takes the one of
             `models.ARCHITECTURES` that the keys fit best.
 
@@ -118,7 +125,7 @@ def read_checkpoint(path: str | Path, source: str, arch: str | None = None) -> C
 
     Args:
         path: the file, as `import_checkpoint` takes it.
-        source: std, at or fat, a key of `SOURCES`.
+        source: a key of `SOURCES`.
         arch: the network that it must be; None takes the one that the keys fit best.
 
     Returns:
@@ -154,6 +161,7 @@ def _checkpoint(name: str, data: bytes, source: str, arch: str | None) -> Checkp
     file = torch_files.read_torch_file(data)
     state, statistics = _network_state(file, source)
     arch, layout = _matching_architecture(state, arch)
+    raw = {"mean": [0.0] * 3, "std": [1.0] * 3} if SOURCES[source].raw else {}
     weights = {
         name: _finite_values(file, name, state[name], dtype)
         if name in state
@@ -168,6 +176,7 @@ def _checkpoint(name: str, data: bytes, source: str, arch: str | None) -> Checkp
         "file": name,
         "sha256": hashlib.sha256(data).hexdigest(),
         "counters": "in the file" if _has_counters(state) else "absent, so 0",
+        **raw,
         **{STATISTICS[name]: _per_channel(file, name, statistics[name]) for name in statistics},
         "theta": fingerprint(weights),
     }
@@ -176,13 +185,19 @@ def _checkpoint(name: str, data: bytes, source: str, arch: str | None) -> Checkp
 
 def _network_state(file: TorchFile, source: str) -> tuple[StoredState, StoredState]:
     """The network's tensors by torchvision's names, and the normaliser's tensors; not yet read."""
-    state, layout = _state_dictionary(file.value), "plain"
+    state, layout = dict(_state_dictionary(file.value)), "plain"
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): stored for name, stored in state.items()}
         layout = "parallel"
+    expected = SOURCES[source]
+    if expected.layout == "any":
+        given = {name: f"normalize.{short}" for name, short in STATISTICS.items()}
+        statistics = {name: state.pop(key) for name, key in given.items() if key in state}
+        if all(name.startswith("model.") for name in state):
+            state = {name.removeprefix("model."): stored for name, stored in state.items()}
+        return state, statistics
     if any(name.startswith("model.") for name in state):
         layout = "robustness"
-    expected = SOURCES[source]
     if layout != expected.layout:
         fitting = next(key for key, other in SOURCES.items() if other.layout == layout)
         raise CheckpointError(
@@ -292,7 +307,7 @@ def _finite_values(file: TorchFile, name: str, stored: StoredTensor, dtype: torc
 
 def _per_channel(file: TorchFile, name: str, stored: StoredTensor) -> list[float]:
     """A normaliser's mean or std, to be compared with the source data set's."""
-    if stored.shape != (3, 1, 1):
+    if stored.shape not in ((3, 1, 1), (1, 3, 1, 1)):
         raise CheckpointError(f"{name} {stored.shape}: want a number a channel, (3, 1, 1)")
     values = _finite_values(file, name, stored, torch.float32)
     return [round(value, 6) for value in values.flatten().tolist()]

@@ -198,14 +198,18 @@ def missing_file_error(spec: ImportedSpec) -> str | None:
         None if the file exists.
     """
     from dwlt_lib.config.specs import UNKNOWN
-    from dwlt_lib.models.pretrained import commands
+    from dwlt_lib.models.pretrained import OFFICIAL, commands
 
     path = weights_path(spec.file)
     if path.exists():
         return None
+    name = spec.pretraining.lower()
+    if spec.pretraining == "AT":
+        robust = {each.arch: key for key, each in OFFICIAL.items() if each.arch != "resnet50"}
+        name = robust.get(spec.arch, name)
     which = "" if spec.theta == UNKNOWN else f" of sha256 {spec.theta}"
     return (
         f"weights.{spec.pretraining}: {path} is missing; want theta_{spec.pretraining}{which}, a"
         f" {spec.arch} with {spec.data.classes} classes ({spec.data.name});"
-        f" run: {commands(spec.pretraining.lower(), path)}"
+        f" run: {commands(name, path)}"
     )

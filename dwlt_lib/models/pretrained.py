@@ -13,7 +13,7 @@ from dwlt_lib.data.downloads import Progress, download
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """A ResNet-50 trained on ImageNet."""
+    """A network trained on ImageNet."""
 
     source: str
     """For `dwlt weights import --as`."""
@@ -27,6 +27,14 @@ class OfficialCheckpoint:
     """None if nobody has stated it."""
     page: str | None = None
     """Where a person gets it, if no program can."""
+    arch: str = "resnet50"
+    """The network, as `models.build` takes it."""
+
+    @property
+    def options(self) -> str:
+        """What `dwlt weights import` is to be told of it."""
+        network = "" if self.arch == "resnet50" else f" --arch '{self.arch}'"
+        return f"--as {self.source}{network}"
 
 
 OFFICIAL = {
@@ -37,7 +45,7 @@ OFFICIAL = {
 
 
 def fetch(name: str, progress: Progress | None = None) -> tuple[Path, str]:
-    """An official checkpoint in DWLT_DATA/weights, downloaded if it is not there (98 to 205 MB).
+    """An official checkpoint in DWLT_DATA/weights, downloaded if it is not there (83 to 791 MB).
 
     Args:
         name: one of `OFFICIAL`.
@@ -73,7 +81,7 @@ def commands(name: str, out: Path) -> str:
     checkpoint = OFFICIAL[name]
     return (
         f"dwlt weights fetch {name} && dwlt weights import"
-        f" {data_root() / 'weights' / checkpoint.file} --as {checkpoint.source} --out {out}"
+        f" {data_root() / 'weights' / checkpoint.file} {checkpoint.options} --out {out}"
     )
 
 
@@ -94,5 +102,5 @@ def describe(name: str, path: Path, sha256: str) -> str:
         known = "stated nowhere that we know"
     return (
         f"{path}: {checkpoint.description}\nsha256 {sha256} ({known})\nnext: dwlt weights import"
-        f" {path} --as {checkpoint.source} --out {path.with_name(name)}.safetensors"
+        f" {path} {checkpoint.options} --out {path.with_name(name)}.safetensors"
     )

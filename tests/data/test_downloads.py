@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from dwlt_lib.cli.main import app
+from dwlt_lib.config import network_names
 from dwlt_lib.data import downloads
 from dwlt_lib.data.downloads import download
-from dwlt_lib.models import pretrained
+from dwlt_lib.models import checkpoints, pretrained
 
 CONTENT = b"\x80\x02" + random.Random(0).randbytes(3_000_000)
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -163,9 +164,10 @@ def test_official_weights_are_named_once_by_https_with_whole_hashes():
     assert {"std", "at", "fat"} <= set(pretrained.OFFICIAL)
     assert len({found.file for found in pretrained.OFFICIAL.values()}) == len(pretrained.OFFICIAL)
     for found in pretrained.OFFICIAL.values():
-        assert found.source in ("std", "at", "fat") and (found.url or found.page).startswith(
+        assert found.source in checkpoints.SOURCES and (found.url or found.page).startswith(
             "https://"
         )
         assert found.sha256 is None or len(bytes.fromhex(found.sha256)) == 32
+        assert network_names.canonical(found.arch) == found.arch
     std = pretrained.OFFICIAL["std"]  # torchvision's names hold the first digits
     assert std.file.split("-")[1].removesuffix(".pth") == std.sha256[:8] and downloads.TIMEOUT

@@ -4,6 +4,7 @@ import dill
 import pytest
 import torch
 from checkpoint_files import (
+    normalised,
     older_robust,
     parallel,
     parameters,
@@ -13,7 +14,7 @@ from checkpoint_files import (
     trained_state,
 )
 
-from dwlt_lib.models import checkpoints
+from dwlt_lib.models import architectures, checkpoints
 from dwlt_lib.models.pickles import CheckpointError
 from dwlt_lib.models.tensors import fingerprint
 
@@ -215,3 +216,61 @@ def test_another_network_than_asked_for_and_no_network_of_ours_are_refused(tmp_p
         checkpoints.import_checkpoint(tmp_path / "file", "mae")
     with pytest.raises(ValueError, match="'vgg'.*want one of"):
         checkpoints.import_checkpoint(tmp_path / "file", "std", "vgg")
+
+
+ROBUST = [  # shrunk, else as they are published
+    "timm/convnext_tiny(depths=[1, 1, 1, 1], dims=[8, 8, 16, 16])",
+    "timm/convnext_tiny(conv_stem=True, depths=[1, 1, 1, 1], dims=[8, 8, 16, 16])",
+    "timm/convnext_base(conv_stem=True, depths=[1, 1, 1, 1], dims=[128, 8, 16, 16])",
+    "timm/vit_small_patch16_224(depth=1, embed_dim=24)",
+    "timm/deit_small_patch16_224(conv_stem=True, depth=1, embed_dim=24)",
+]
+LAYOUTS_OF_ROBUST = {
+    "ares": plain,
+    "robustbench": normalised,
+    "singh": lambda state: {"state_dict": normalised(state, "module.")},
+    "parallel": parallel,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS_OF_ROBUST)
+@pytest.mark.parametrize("arch", ROBUST)
+def test_convnexts_and_transformers_come_in_bit_for_bit_in_every_layout(arch, layout, tmp_path):
+    pytest.importorskip("timm")
+    state = trained_state(arch, 1000)
+    torch.save(LAYOUTS_OF_ROBUST[layout](state), tmp_path / "file")
+    found = checkpoints.read_checkpoint(tmp_path / "file", "robustbench", arch)
+    assert same_tensors(found.weights, state) and found.about["pretraining"] == "AT"
+    assert found.about["arch"] == arch and found.about["classes"] == 1000
+    states = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    told = {name: found.about[name] for name in states if name in found.about}
+    assert told == (states if layout in ("robustbench", "singh") else {})
+    raw = checkpoints.read_checkpoint(tmp_path / "file", "robustbench-raw", arch).about
+    assert (raw["mean"], raw["std"]) == (tuple(told.values()) or ([0.0] * 3, [1.0] * 3))
+    path = checkpoints.write_checkpoint(found, tmp_path / "theta.safetensors")
+    loaded = dict(sorted(checkpoints.load_checkpoint(path).weights.items()))
+    assert same_tensors(loaded, dict(sorted(state.items())))
+    state.popitem()
+    torch.save(LAYOUTS_OF_ROBUST[layout](state), tmp_path / "file")
+    assert "missing: head" in refused(tmp_path / "file", "robustbench", arch=arch)
+
+
+def test_a_convolutional_stem_has_the_published_names_and_shapes_and_takes_images():
+    pytest.importorskip("timm")
+    convnext = architectures.state_layout("timm/convnext_tiny(conv_stem=True)", 1000)
+    stem = {name: shape for name, (shape, _) in convnext.items() if name.startswith("stem.")}
+    weights = [shape for name, shape in stem.items() if name.endswith("weight")]
+    assert weights == [(48, 3, 3, 3), (48,), (96, 48, 3, 3), (96,)]
+    assert [name for name in stem if name.endswith("weight")] == [
+        f"stem.stem.{i}.weight" for i in (0, 1, 3, 4)
+    ]
+    base = architectures.state_layout("timm/convnext_base(conv_stem=True)", 1000)
+    assert base["stem.stem.6.weight"][0] == (128, 96, 3, 3)
+    vit = architectures.state_layout("timm/vit_base_patch16_224(conv_stem=True)", 1000)
+    assert vit["patch_embed.proj.stem.9.weight"][0] == (384, 192, 3, 3)
+    assert vit["patch_embed.proj.stem.12.weight"][0] == (768, 384, 1, 1)
+    for arch in ROBUST:
+        model = architectures.build(arch, 10, (0.5,) * 3, (0.5,) * 3).eval()
+        assert model(torch.rand(1, 3, 224, 224)).shape == (1, 10)
+    with pytest.raises(ValueError, match="has no stem of patches"):
+        architectures.skeleton("timm/resnet18(conv_stem=True)", 10)
