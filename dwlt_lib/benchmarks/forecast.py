@@ -97,7 +97,7 @@ PASSES = {"at": 23, "st": 3, "pgd20": 41, "surface": 9}
 
 
 Timed = tuple[str, str, int, str]  # a row that a benchmark times: task, network, size, variant
-Speeds = Mapping[Timed, float]  # in GMAC a second
+Speeds = Mapping[Timed | Work, float]  # in GMAC a second; of a sort of work, or of such a row
 
 
 def timed(kind: Work) -> Timed:
@@ -171,8 +171,8 @@ def read_speeds(path: Path) -> Speeds:
 def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> Speeds:
     """Speeds of this machine: of one thread, or of its GPU.
 
-    A few steps of each sort of work are timed, with a small batch and few steps of the attack; on a
-    CPU by processor time, which leaves out what others do with the cores.
+    A few steps of each sort of work are timed, with few steps of the attack and, of large images, a
+    small batch; on a CPU by processor time, which leaves out what others do with the cores.
 
     Args:
         kinds: sorts of work.
@@ -187,8 +187,10 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> Speeds:
     clock = time.process_time if device == "cpu" else time.perf_counter
     case = cache(baselines.benchmark_case)
     for kind in kinds:
-        slow = device == "cpu" and kind.size >= 128
-        batch, steps = (2, 1) if slow else (64, 10)
+        batch, steps = min(kind.batch, 256), 10
+        if device == "cpu":  # seconds at most
+            least, steps = (2, 1) if kind.size >= 128 else (16, 5)
+            batch = min(batch, max(least, int(4 / forward(kind.arch, kind.size))))
         on = case(kind.arch, kind.size, batch, where)
         variants, passes = {
             "at": (baselines.training_steps(on, steps), 3 + 2 * steps),
@@ -206,7 +208,7 @@ def measure(kinds: Iterable[Work], device: str, seconds: float = 0.3) -> Speeds:
             if device == "cuda":
                 torch.cuda.synchronize()
             best = min(best, clock() - start)
-        found[timed(kind)] = batch * passes * forward(kind.arch, kind.size) / best
+        found[kind] = batch * passes * forward(kind.arch, kind.size) / best
     return found
 
 
@@ -251,7 +253,7 @@ def predict(
     ends: dict[str, float] = {}  # hours until each record is there, at the earliest
     for id, spec in plan.items():
         seconds = {
-            kind: gmac / speeds.get(timed(kind), slowest) for kind, gmac in needs[id].items()
+            kind: gmac / (_speed(speeds, kind) or slowest) for kind, gmac in needs[id].items()
         }
         shared = _shared_by(spec, ranks)
         alone = sum(
@@ -282,11 +284,15 @@ def predict(
     )
     yield "speeds in GMAC a second:"
     for kind in kinds:
-        speed = speeds.get(timed(kind))
-        said = (
-            _number(speed) if speed else f"not measured; taken is the slowest, {_number(slowest)}"
-        )
-        yield f"  {' '.join(map(str, timed(kind)))}: {said}"
+        speed = _speed(speeds, kind)
+        said = f"not measured; taken is the slowest, {_number(slowest)}"
+        if speed is not None:
+            said = _number(speed)
+        yield f"  {' '.join(map(str, timed(kind)))}, {kind.batch} at a time: {said}"
+
+
+def _speed(speeds: Speeds, kind: Work) -> float | None:
+    return speeds.get(kind, speeds.get(timed(kind)))
 
 
 def _shared_by(spec: specs.Spec, ranks: int) -> float:

@@ -191,8 +191,11 @@ def plan(
         list[Path], typer.Argument(help="parameter files; what they share is counted once")
     ],
     devices: Annotated[
-        list[int], typer.Option(min=1, help="number of devices to predict for; may be repeated")
-    ] = [1, 8, 64],
+        list[int] | None,
+        typer.Option(
+            min=1, help="number to predict for; may be repeated; left out: 1, this machine's, 8, 64"
+        ),
+    ] = None,
     rates: Annotated[
         Path | None, typer.Option(help="speeds that dwlt bench --json wrote elsewhere")
     ] = None,
@@ -213,8 +216,11 @@ def plan(
         return
     from dwlt_lib.benchmarks import forecast
     from dwlt_lib.config import planning
+    from dwlt_lib.execution.devices import visible_gpus
     from dwlt_lib.execution.study_files import provisional_inputs
+    from dwlt_lib.execution.workers import usable_cores
 
+    devices = devices or sorted({1, len(visible_gpus()) or usable_cores(), 8, 64})
     studies = [read_study(path) for path in params]
     for line in dict.fromkeys(line for study in studies for line in provisional_inputs(study)):
         print(line)

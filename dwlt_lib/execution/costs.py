@@ -52,6 +52,8 @@ class Work(NamedTuple):
     """Number format of the gradients."""
     bn: str = "eval"
     """Mode of BatchNorm during an attack."""
+    batch: int = 256
+    """Images that go through the network together, of which small ones want many."""
 
 
 def cost(spec: Spec) -> float:
@@ -180,6 +182,7 @@ def _training(
     if attack:
         step = Work("at", arch, data.size, recipe.precision, attack.bn)
         passes += 2 * attack.steps
+    step = step._replace(batch=min(recipe.micro_batch_size or recipe.batch, max(1, int(images))))
     found = Counter({step: epochs * images * passes * forward(arch, data.size)})
     probed = recipe.linear_probe_epochs * images
     found += _attacked(arch, data, probed, attack) if attack else _passes(arch, data, probed)

@@ -57,7 +57,8 @@ def test_validation_weighs_the_more_the_fewer_the_images(fraction, share):
         evaluation=replace(ATTACK, steps=20),
     )
     found = work(changed(ticket, data=changed(ticket.data, test_images=1)))
-    training = found[Work("at", "resnet8", 32, "fp32", "train")]
+    batch = min(how.batch, round(45_000 * fraction))
+    training = found[Work("at", "resnet8", 32, "fp32", "train", batch)]
     assert split(ticket.data, how, fraction) == (45_000 * fraction, 5000)
     assert 1 - training / sum(found.values()) == pytest.approx(share, abs=0.01)
 
@@ -70,11 +71,12 @@ def test_work_is_told_apart_by_what_sets_its_speed():
         evaluation=replace(ATTACK, precision="bf16"),
     )
     assert set(work(ticket)) == {
-        Work("at", "resnet8", 8, "bf16", "eval"),
+        Work("at", "resnet8", 8, "bf16", "eval", 32),
         Work("pgd20", "resnet8", 8, "bf16"),
         Work("surface", "resnet8", 8),
     }
-    assert Work("st", "resnet8", 8) in work(changed(ticket, recipe=changed(RECIPE, attack=None)))
+    standard = changed(RECIPE, attack=None, batch=64, micro_batch_size=16)
+    assert Work("st", "resnet8", 8, batch=16) in work(changed(ticket, recipe=standard))
     assert cost(changed(TRANSFER, ra="any")) > cost(TRANSFER)
 
 
