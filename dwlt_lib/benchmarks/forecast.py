@@ -79,7 +79,9 @@ def disk_bytes(spec: specs.Spec) -> int:
     if isinstance(spec, specs.PretrainingSpec | specs.ImportedSpec):
         size += network_bytes(spec.arch, spec.data.classes)[0]
     elif isinstance(spec, specs.MaskSpec):
-        size += network_bytes(spec.theta.arch, spec.theta.data.classes)[1]
+        network, mask = network_bytes(spec.theta.arch, spec.theta.data.classes)
+        keeps = spec.method == specs.LR_REWINDING and specs.retrains(spec)
+        size += mask + network * keeps
     elif isinstance(spec, specs.TransferSpec):
         states = {"none": 0, "selected": 1, "trajectory": spec.recipe.all_epochs + 2}[spec.keep]
         size += states * network_bytes(spec.theta.arch, spec.data.classes)[0]

@@ -32,6 +32,7 @@ Method = Literal[
     "SNIP",
     "GraSP",
     "SynFlow",
+    "IMP-ST-LR",
     "IMP-ST-shuffled",
     "IMP-ST-reinit",
     "IMP-ST-transplant",
@@ -51,7 +52,10 @@ SCORED: tuple[Method, ...] = ("SNIP", "GraSP")
 """They score weights by the loss on source images (Lee et al. 2019, Wang et al. 2020)."""
 SYNFLOW: Method = "SynFlow"
 """It scores weights by the network's flow, without images (Tanaka et al. 2020)."""
-OTHER_METHODS = (*TWO_OF_FOUR, *CHANNELS, *SCORED, SYNFLOW)
+LR_REWINDING: Method = "IMP-ST-LR"
+"""IMP-ST whose rounds go on from the weights of the last one: the learning rate is rewound, the
+weights are not (Renda et al. 2020)."""
+OTHER_METHODS = (*TWO_OF_FOUR, *CHANNELS, *SCORED, SYNFLOW, LR_REWINDING)
 """Masks of the field that the paper does not have."""
 SHUFFLED: Method = "IMP-ST-shuffled"
 """Control: IMP-ST's mask shuffled within each layer, which is random pruning with IMP-ST's layer

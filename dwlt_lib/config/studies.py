@@ -71,7 +71,8 @@ class Masks(Frozen):
     method: tuple[Method, ...]
     """How masks are found: IMP-ST, IMP-AT, OMP, RP; two of every four weights kept (IMP-ST-2of4,
     OMP-2of4), whole channels pruned (IMP-ST-channel, OMP-channel); by a score of each weight at
-    theta_p (SNIP, GraSP, SynFlow); and the controls:
+    theta_p (SNIP, GraSP, SynFlow); by rewinding IMP-ST's learning rate, not its weights
+    (IMP-ST-LR); and the controls:
     IMP-ST-shuffled (its mask shuffled within each layer, that is random pruning with its layer
     densities), IMP-ST-reinit (its mask on weights drawn anew), IMP-ST-transplant (its mask, found
     from theta_p of the next seed)."""

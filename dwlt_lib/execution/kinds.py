@@ -127,6 +127,7 @@ def make_imported(spec: specs.ImportedSpec, device: torch.device, progress: Prog
 def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress) -> Result:
     """m: `rounds` rounds of RP or OMP, or one more round of IMP on the mask before (section 3).
 
+    IMP-ST-LR goes on from the weights that the round before was left with, others from theta_p.
     SNIP, GraSP and SynFlow score theta_p's weights and prune them at once, as many. IMP-ST-shuffled
     shuffles the mask of IMP-ST of as many rounds.
 
@@ -136,7 +137,8 @@ def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress) ->
         progress: called with each epoch's row of the history, if there is training.
 
     Returns:
-        Sparsity and number of kept weights, after retraining SA on the source; the packed mask.
+        Sparsity and number of kept weights, after retraining SA on the source; the packed mask;
+        of IMP-ST-LR the retrained weights, too.
     """
     model = networks.load_network(store.read(spec.theta), device)
     theta = networks.load_weights(spec.theta, device)
@@ -171,10 +173,13 @@ def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress) ->
             resumable = _resumable(spec, progress)
             history.extend(fit(model, m, train, None, config, spec.seed, **resumable).history)
 
-        before = networks.load_mask(spec.model_copy(update={"rounds": spec.rounds - 1}), theta)
+        last = spec.model_copy(update={"rounds": spec.rounds - 1})
+        before, start = networks.load_mask(last, theta), theta
+        if spec.method == specs.LR_REWINDING and last.rounds > 1:
+            start = networks.load_weights(last, device)
         m = imp.iterative_magnitude_pruning(
             model,
-            theta,
+            start,
             {name: layer.to(device) for name, layer in before.items()},
             retrain,
             rounds=1,
@@ -184,7 +189,10 @@ def make_mask(spec: specs.MaskSpec, device: torch.device, progress: Progress) ->
         test = verified_images(spec.theta.data, "test", device)
         metrics["SA_source"] = accuracy.standard_accuracy(model, test.lazy_batches(), test.y)
     metrics |= {"sparsity": sparsity(m), "kept": num_kept(m)}
-    return Result(metrics, history, {"mask.safetensors": pack(m, fingerprint(theta))})
+    files: dict[str, bytes | Path] = {"mask.safetensors": pack(m, fingerprint(theta))}
+    if spec.method == specs.LR_REWINDING and history:  # the next round goes on from there
+        files["weights.safetensors"] = save(networks.cpu_state(model.state_dict()))
+    return Result(metrics, history, files)
 
 
 def make_transfer(spec: specs.TransferSpec, device: torch.device, progress: Progress) -> Result:

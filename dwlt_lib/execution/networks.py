@@ -109,7 +109,8 @@ def ticket_mask(spec: TransferSpec, model: nn.Module) -> Mask:
 
 
 def load_weights(
-    spec: PretrainingSpec | ImportedSpec | TransferSpec, device: torch.device | str = "cpu"
+    spec: PretrainingSpec | ImportedSpec | MaskSpec | TransferSpec,
+    device: torch.device | str = "cpu",
 ) -> State:
     """The state dictionary that the record of this spec holds.
 

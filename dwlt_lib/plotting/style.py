@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from dwlt_lib import files
 from dwlt_lib.config.specs import (
+    LR_REWINDING,
     REINITIALIZED,
     SHUFFLED,
     SYNFLOW,
@@ -72,6 +73,7 @@ ROLES = {
     "SNIP": Role("#D54423", "X", (0, (1, 1))),
     "GraSP": Role("#CD55FD", "v", (0, (5, 2))),
     SYNFLOW: Role("#25290D", "s", (0, (3, 1, 1, 1))),
+    LR_REWINDING: Role("#A7C375", "D", (0, (8, 2))),
     SHUFFLED: Role("#590016", "p", (0, (1, 1))),
     REINITIALIZED: Role("#9ECC70", "<", (0, (5, 2))),
     TRANSPLANTED: Role("#EB46EB", ">", (0, (3, 1, 1, 1))),

@@ -3,11 +3,13 @@
 from itertools import pairwise
 
 import pytest
+import torch
+from made_records import Caught, same, weights
 
 from dwlt_lib.config import specs
 from dwlt_lib.config.planning import plan
-from dwlt_lib.config.specs import OTHER_METHODS, TWO_OF_FOUR, record_id
-from dwlt_lib.execution import make
+from dwlt_lib.config.specs import LR_REWINDING, OTHER_METHODS, TWO_OF_FOUR, record_id
+from dwlt_lib.execution import kinds, make
 from dwlt_lib.models.architectures import prunable, skeleton
 from dwlt_lib.pruning import masks, read_mask
 from dwlt_lib.records import store
@@ -17,7 +19,8 @@ from dwlt_lib.records import store
 def made(toy, tmp_path_factory):
     """The plan of a study of three rounds of every method, whose records are there."""
     block = {"pretraining": ["STD"], "dataset": ["stripes"], "rounds": [3], "seeds": [0]}
-    study = toy(grid=[{**block, "method": ["IMP-ST", *OTHER_METHODS], "regime": ["ST"]}])
+    grid = [{**block, "method": ["IMP-ST", *OTHER_METHODS], "regime": ["ST"]}]
+    study = toy(grid=grid, landscapes=[], transfer_attacks=[])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DWLT_OUTPUTS", str(tmp_path_factory.mktemp("other_methods")))
         store.write_study(study)
@@ -47,6 +50,30 @@ def test_masks_nest(made, method):
     found = ladder(made, method)
     for before, after in pairwise(found[k] for k in (1, 2, 3)):
         assert all((after[name] <= before[name]).all() for name in after)
+
+
+@pytest.mark.parametrize("method", ["IMP-ST", LR_REWINDING])
+def test_rounds_rewind_to_theta_but_those_of_lr_rewinding_go_on(made, method, monkeypatch):
+    starts = []
+
+    def spy(model, m, *_, **__):
+        starts.append({name: value.clone() for name, value in model.state_dict().items()})
+        raise Caught
+
+    monkeypatch.setattr(kinds, "fit", spy)
+    masks_of = {s.rounds: s for s in made.values() if s.kind == "mask" and s.method == method}
+    for rounds in (2, 3):
+        with pytest.raises(Caught):
+            kinds.make_mask(masks_of[rounds], torch.device("cpu"), None)
+    assert same(starts[0], weights(masks_of[2].theta))
+    before = masks_of[2] if method == LR_REWINDING else masks_of[2].theta
+    assert same(starts[1], weights(before))
+    held = {rounds: set(store.read(spec).files) for rounds, spec in masks_of.items()}
+    retrained = {"weights.safetensors"} if method == LR_REWINDING else set()
+    assert held == {k: {"mask.safetensors"} | (retrained if k > 1 else set()) for k in (1, 2, 3)}
+    if method == LR_REWINDING:
+        first = ladder(made, method)[1]
+        assert all((starts[1][name][~layer] == 0).all() for name, layer in first.items())
 
 
 def test_structure_is_there_after_retraining_too(made):
