@@ -1,3 +1,3 @@
-from . import baselines, bench
+from . import baselines, bench, inference
 
-__all__ = ["baselines", "bench"]
+__all__ = ["baselines", "bench", "inference"]

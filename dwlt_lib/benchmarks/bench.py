@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dwlt_lib.benchmarks import baselines
+from dwlt_lib.benchmarks import baselines, inference
 from dwlt_lib.benchmarks.baselines import Result, Variant
 from dwlt_lib.training import trainer
 
-TASKS = ("at", "st", "pgd20", "surface", "decode")
+TASKS = ("at", "st", "pgd20", "surface", "decode", "inference")
 
 
 # ----------------------------------------------------------------------------------------------
@@ -142,6 +142,7 @@ def bench(  # noqa: PLR0913  (the command's options)
     batch: int,
     seconds: float,
     say: Callable[[str], None],
+    cases: Sequence[inference.InferenceCase] = (),
 ) -> dict[str, Any]:
     """Measure everything that `dwlt bench` was asked for.
 
@@ -153,6 +154,7 @@ def bench(  # noqa: PLR0913  (the command's options)
         batch: images per step.
         seconds: how long the repetitions of one table are to take.
         say: where a line about each variant goes.
+        cases: the tickets of the task inference, one image at a time and `batch` at once.
 
     Returns:
         {machine, tables: [{task, network, size, batch, rows}]}, the rows those of `measure`.
@@ -163,11 +165,13 @@ def bench(  # noqa: PLR0913  (the command's options)
     say(str(found["machine"]))
 
     def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        say(" ".join(map(str, about.values())))
+        say(", ".join(f"{key} {value}" for key, value in about.items() if value != ""))
         for row in rows:
             semantics = "" if row["same"] else "  (other semantics)"
             ratio = row["img/s"] / rows[0]["img/s"]
-            say(f"  {row['variant']:<48}{row['img/s']:>12.2f} /s  x{ratio:<6.2f}{semantics}")
+            cost = "".join(f"{row[key]:>10} {key}" for key in inference.COSTS if key in row)
+            speed = f"{row['img/s']:>12.2f} /s  x{ratio:<6.2f}{cost}"
+            say(f"  {row['variant']:<48}{speed}{semantics}")
         tables.append({**about, "rows": rows})
 
     for size in sizes if "decode" in tasks else ():
@@ -175,7 +179,13 @@ def bench(  # noqa: PLR0913  (the command's options)
             variants = baselines.decodings(size, batch, Path(folder))
             rows = measure(list(variants), torch.device("cpu"), seconds, batch)
         table({"task": "decode", "network": "", "size": size, "batch": batch}, rows)
-    for network, size in product(networks if {*tasks} - {"decode"} else (), sizes):
+    for case, size, count in product(cases, sizes, (1, batch)):
+        rows = measure(list(inference.inferences(case, size, count)), device, seconds, count)
+        for row in rows:
+            row |= inference.cost(case.networks[row["variant"]], size)
+        table({"task": "inference", **case.about, "size": size, "batch": count}, rows)
+    steps = {*tasks} - {"decode", "inference"}
+    for network, size in product(networks if steps else (), sizes):
         on = baselines.benchmark_case(network, size, batch, device)
         for task, variants in {
             "at": baselines.training_steps(on, 10),

@@ -392,7 +392,7 @@ def bench(
     device: Annotated[Device, typer.Option(help="where to measure")] = "auto",
     task: Annotated[
         list[str],
-        typer.Option(help="at, st, pgd20, surface or decode; may be repeated"),
+        typer.Option(help="at, st, pgd20, surface, decode or inference; may be repeated"),
     ] = ["at", "st", "pgd20"],
     network: Annotated[list[str], typer.Option(help="an architecture; may be repeated")] = [
         "resnet20"
@@ -401,27 +401,40 @@ def bench(
         list[int], typer.Option(min=8, max=1024, help="side of images in pixels; may be repeated")
     ] = [32],
     batch: Annotated[int, typer.Option(min=2, help="images per step")] = 128,
+    ticket: Annotated[
+        list[str],
+        typer.Option(
+            help="of inference: as load_ticket takes it (left out: the committed one);"
+            " may be repeated"
+        ),
+    ] = [],
     seconds: Annotated[float, typer.Option(min=1, help="for each table")] = 60,
     json: Annotated[Path | None, typer.Option(help="write the tables to this file, too")] = None,
 ) -> None:
     """Time this code's steps beside the authors' on this machine."""
     from dwlt_lib import files
-    from dwlt_lib.benchmarks import bench
+    from dwlt_lib.benchmarks import bench, inference
     from dwlt_lib.execution.devices import resolve_device
     from dwlt_lib.models.architectures import ARCHITECTURES
+    from dwlt_lib.records import store
 
     choices = {"--task": (task, bench.TASKS), "--network": (network, ARCHITECTURES)}
     for option, (asked, known) in choices.items():
         if unknown := set(asked) - set(known):
             refuse(f"{option} {unknown.pop()}: want one of {', '.join(known)}")
+    if ticket and "inference" not in task:
+        refuse(f"--ticket {ticket[0]}: nothing times it; want --task inference, too")
     if json is not None:
         with refusing(option="--json"):
             if json.exists():
                 files.regular(json)
         files.check(json.absolute().parent)
     with refusing():
-        where = resolve_device(device)
-    tables = bench.bench(where, task, network, size, batch, seconds, say)
+        where, cases = resolve_device(device), []
+        if "inference" in task:
+            paths = ticket or [store.checkout() / "outputs" / "reference" / "ticket"]
+            cases = [inference.read_case(path, where) for path in paths]
+    tables = bench.bench(where, task, network, size, batch, seconds, say, cases)
     if json is not None:
         files.write(json, dumps(tables, indent=1))
 

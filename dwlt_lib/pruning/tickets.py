@@ -185,7 +185,7 @@ def load_ticket(
     Raises:
         ValueError: one line: it is no ticket, or damaged, or theta_p is missing or another one.
     """
-    path = _file_of(path)
+    path = file_of(path)
     ticket = read_ticket(path, arch)
     about, state = ticket.about, ticket.weights
     if state is None or theta is not None:
@@ -203,8 +203,18 @@ def load_ticket(
     return model.eval()
 
 
-def _file_of(path: str | Path) -> str | Path:
-    """The file of a shared ticket: itself, in its folder, or downloaded from the hub."""
+def file_of(path: str | Path) -> str | Path:
+    """The file of a shared ticket: itself, in its folder, or downloaded from the hub.
+
+    Args:
+        path: as `load_ticket` takes it.
+
+    Returns:
+        The file; what is none of these is returned as it is.
+
+    Raises:
+        ValueError: one line: it takes the package huggingface_hub, or the hub refuses.
+    """
     if (Path(path) / TICKET_FILE).exists():
         return Path(path) / TICKET_FILE
     if Path(path).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):

@@ -10,17 +10,19 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
-from dwlt_lib.benchmarks import baselines, bench
+from dwlt_lib.benchmarks import baselines, bench, inference
 from dwlt_lib.cli import main
 from dwlt_lib.pruning import masks
+from dwlt_lib.records import store
 
 CPU = torch.device("cpu")
+TICKET = store.checkout() / "outputs" / "reference" / "ticket"
 
 
 @pytest.fixture(scope="module")
 def found():
-    tasks = ("at", "st", "pgd20", "surface", "decode")
-    return bench.bench(CPU, tasks, ("resnet8",), (8,), 8, 0.1, lambda line: None)
+    cases = [inference.read_case(TICKET, CPU)]
+    return bench.bench(CPU, bench.TASKS, ("resnet8",), (8,), 8, 0.1, lambda line: None, cases)
 
 
 def rows(found, task):
@@ -30,7 +32,7 @@ def rows(found, task):
     }
 
 
-@pytest.mark.parametrize("task", ["at", "st", "pgd20", "surface", "decode"])
+@pytest.mark.parametrize("task", bench.TASKS)
 def test_a_row_has_its_speed_spread_and_ratio(found, task):
     table = rows(found, task)
     first = next(iter(table.values()))
@@ -99,6 +101,8 @@ def test_a_turn_begins_only_within_the_seconds_asked_for(monkeypatch):
     [
         (["--task", "nonsense"], "nonsense"),
         (["--network", "vgg"], "vgg"),
+        (["--task", "st", "--ticket", "mine"], "--task inference"),
+        (["--task", "inference", "--ticket", "nowhere"], "nowhere"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(arguments, word):
