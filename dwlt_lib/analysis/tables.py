@@ -4,7 +4,7 @@ A table of transfers has one row per record (`records.table("transfer")`). A *le
 of the network, counted in pruning rounds; the level with 0 rounds is the dense network.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,52 @@ NUMBERS = {
 NEVER_MISSING = ["rounds", "seed", "fraction"]
 
 
+def by_study(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each study of a table.
+
+    Args:
+        table: records of any kind, of several studies if it has a column study.
+
+    Returns:
+        {study: its rows}, in the order in which the studies were asked for, whether or not they
+        have rows; {"": all} of a table without that column.
+    """
+    if "study" not in table:
+        return {"": table}
+    return {name: table[table["study"] == name] for name in table["study"].cat.categories}
+
+
+def join_studies(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One table of several studies: the inverse of `by_study`.
+
+    Args:
+        parts: {study: its rows}.
+
+    Returns:
+        All rows, and a column study, whose categories are the studies in their order.
+    """
+    filled = {name: part for name, part in parts.items() if len(part)} or parts
+    joined = pd.concat([part.assign(study=name) for name, part in filled.items()])
+    return joined.reset_index(drop=True).astype({"study": pd.CategoricalDtype(list(parts))})
+
+
+def each_study(
+    compute: Callable[..., pd.DataFrame], table: pd.DataFrame, *more: Any
+) -> pd.DataFrame:
+    """What is computed of each study's rows alone, as one table.
+
+    Args:
+        compute: takes a table of one study, and gives a table.
+        table: of one study, or of several with a column study.
+        more: what else `compute` takes.
+
+    Returns:
+        Its tables joined, with the column study if `table` has it.
+    """
+    parts = {name: compute(rows, *more) for name, rows in by_study(table).items()}
+    return parts[""] if "" in parts else join_studies(parts)
+
+
 def sparsities(table: pd.DataFrame) -> dict[int, float]:
     """The sparsity of each level of a table of records: the median of its column `sparsity`.
 
@@ -59,12 +105,23 @@ def sparsities(table: pd.DataFrame) -> dict[int, float]:
     Returns:
         {rounds: sparsity in [0, 1]}. A level whose records do not give their sparsity gets that of
         the paper's ladder, 1 - 0.8^rounds.
+
+    Raises:
+        ValueError: one line, if the levels of several studies differ.
     """
-    rounds = table["rounds"].astype(int)
-    recorded = table.get("sparsity", pd.Series(np.nan, table.index))
-    medians = pd.to_numeric(recorded).groupby(rounds).median()
-    levels = zip(medians.index.tolist(), medians, strict=True)
-    return {r: sparsity_of({"rounds": r, "sparsity": own}) for r, own in levels}
+    found: dict[int, float] = {}
+    for study, own in by_study(table).items():
+        rounds = own["rounds"].astype(int)
+        recorded = own.get("sparsity", pd.Series(np.nan, own.index))
+        medians = pd.to_numeric(recorded).groupby(rounds).median()
+        for r, median in zip(medians.index.tolist(), medians, strict=True):
+            sparsity = sparsity_of({"rounds": r, "sparsity": median})
+            if abs(found.setdefault(r, sparsity) - sparsity) > 10 * SAME_SPARSITY:
+                raise ValueError(
+                    f"study {study}: sparsity {sparsity:.3g} after {r} rounds, not {found[r]:.3g}"
+                    " as in the other: want studies of the same prune_fraction"
+                )
+    return dict(sorted(found.items()))
 
 
 def sparsity_of(row: Mapping[Hashable, Any]) -> float:

@@ -30,6 +30,8 @@ from dwlt_lib.plotting.style import (
     dataset_name,
     figure,
     percent,
+    study_handles,
+    study_style,
     theta,
 )
 
@@ -75,22 +77,26 @@ def mean_line(
 
     Args:
         ax: the axes to draw on.
-        rows: one per seed and level, with a column rounds.
+        rows: one per seed and level, with a column rounds; of several studies a line each.
         column: what is drawn, fractions; rows without it are left out.
         look: color, marker and linestyle, as of `curve_style`.
         label: of the line; empty: it has no place in the legend.
 
     Returns:
-        The means in percent, by rounds.
+        The means in percent, by rounds; of several studies those of the last.
     """
-    levels = 100 * rows.dropna(subset=column).astype({column: float}).set_index("rounds")[column]
-    mean, std = levels.groupby(level=0).mean(), levels.groupby(level=0).std().fillna(0)
-    # its thin edge tells overlapping bands apart
-    inside, edge = (to_rgba(look["color"], alpha) for alpha in (0.1, 0.5))
-    ax.fill_between(
-        mean.index, mean - std, mean + std, facecolor=inside, edgecolor=edge, linewidth=0.4
-    )
-    ax.plot(mean, **look, label=label or "_")
+    mean, studies = pd.Series(dtype=float), tables.by_study(rows.dropna(subset=column))
+    for rank, own in enumerate(studies.values()):
+        if own.empty and len(studies) > 1:
+            continue
+        levels = 100 * own.astype({column: float}).set_index("rounds")[column]
+        mean, std = levels.groupby(level=0).mean(), levels.groupby(level=0).std().fillna(0)
+        # its thin edge tells overlapping bands apart
+        inside, edge = (to_rgba(look["color"], alpha) for alpha in (0.1, 0.5))
+        ax.fill_between(
+            mean.index, mean - std, mean + std, facecolor=inside, edgecolor=edge, linewidth=0.4
+        )
+        ax.plot(mean, **study_style(look, rank, len(studies)), label=label or "_")
     return mean
 
 
@@ -139,7 +145,8 @@ class _Layout:
 
 def _curves_figure(table: pd.DataFrame, layout: _Layout, curves: list[Curve]) -> Figure:
     """Curves of accuracy against sparsity, one cell per data set, fraction and criterion."""
-    runs, verdicts = tables.replicates(table), double_win.verdict(table)
+    runs = tables.each_study(tables.replicates, table)
+    verdicts = tables.each_study(double_win.verdict, table)
     sparsities = tables.sparsities(runs)
     rows, columns = len(layout.cells), len(layout.cells[0])
     width = PAGE if columns > 1 else COLUMN
@@ -150,10 +157,13 @@ def _curves_figure(table: pd.DataFrame, layout: _Layout, curves: list[Curve]) ->
             axes[i], layout.titles, cells, strict=True
         ):
             own_runs, own_verdicts = (
-                frame[(frame["dataset"] == dataset) & (frame["fraction"] == fraction)]
+                tables.by_study(
+                    frame[(frame["dataset"] == dataset) & (frame["fraction"] == fraction)]
+                )
                 for frame in (runs, verdicts)
             )
-            _draw_curves(ax, own_runs, own_verdicts, curves, criterion)
+            for study, rows_of in own_runs.items():
+                _draw_curves(ax, rows_of, own_verdicts[study], curves, criterion)
             ladder_ticks(ax, sparsities, most=6 if width == COLUMN or columns == 3 else 9)
             _widen_y(ax)
             ax.set(
@@ -167,16 +177,20 @@ def _curves_figure(table: pd.DataFrame, layout: _Layout, curves: list[Curve]) ->
     ncols = 2
     if width == PAGE:
         ncols = 6 if {method for _, method in curves} <= {*PAPER_METHODS} else 3
-    _legend(fig, dense, star, ncols=ncols)
+    if len(tables.by_study(table)) > 1:
+        ncols = min(ncols, 4)
+    _legend(fig, table, dense, star, ncols=ncols)
     return fig
 
 
-def _legend(fig: Figure, *more: Line2D, ncols: int) -> None:
-    """One legend below all axes: each label once, and what else is to be explained."""
-    lines = [line for ax in fig.axes for line in ax.get_lines()]
-    by_label = {line.get_label(): line for line in lines}
+def _legend(fig: Figure, table: pd.DataFrame, *more: Line2D, ncols: int) -> None:
+    """One legend below all axes: each label once, what else is to be explained, the studies."""
+    by_label: dict[Any, Any] = {}
+    for line in (line for ax in fig.axes for line in ax.get_lines()):
+        by_label.setdefault(line.get_label(), line)
     named = [line for label, line in by_label.items() if not str(label).startswith("_")]
-    fig.legend(handles=[*named, *more], loc="outside lower center", ncols=ncols)
+    handles = [*named, *more, *study_handles(tables.by_study(table))]
+    fig.legend(handles=handles, loc="outside lower center", ncols=ncols)
 
 
 @figure
@@ -192,17 +206,22 @@ def existence(table: pd.DataFrame, curves: list[Curve] | None = None) -> Figure 
     """
     if table.empty:
         return None
-    fraction = table["fraction"].max()
-    table = table[table["fraction"] == fraction]
-    datasets = sorted(table["dataset"].unique())
+    table = tables.each_study(_with_most_data, table)
+    data = sorted(set(zip(table["dataset"], table["fraction"], strict=True)))
     curves = curves or [*((p, "IMP-ST") for p in PRETRAININGS), ("AT", "RP")]
-    cells = [[(dataset, fraction, c) for dataset in datasets] for c in CRITERION_NAMES]
+    cells = [[(*column, criterion) for column in data] for criterion in CRITERION_NAMES]
     titles = []
-    for dataset in datasets:
-        seeds = tables.count_seeds(table[table["dataset"] == dataset])
-        titles.append(f"{dataset_name(dataset)}{', one seed' if seeds == 1 else ''}")
+    for dataset, fraction in data:
+        share = f", {100 * fraction:g} %" if table["fraction"].nunique() > 1 else ""
+        studies = tables.by_study(table[table["dataset"] == dataset]).values()
+        seeds = ", one seed" if max(map(tables.count_seeds, studies)) == 1 else ""
+        titles.append(f"{dataset_name(dataset)}{share}{seeds}")
     labels = [f"{text} (%)" for text in CRITERION_NAMES.values()]
     return _curves_figure(table, _Layout(cells, titles, labels), curves)
+
+
+def _with_most_data(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["fraction"] == table["fraction"].max()]
 
 
 def methods(table: pd.DataFrame, pretraining: str = "AT") -> Figure:
@@ -309,7 +328,7 @@ def overfitting(table: pd.DataFrame) -> Figure | None:
         axes[i, 0].set_ylabel("RA, best less last\nepoch (points)")
     for ax in axes[-1]:
         ax.set_xlabel("sparsity (%)")
-    _legend(fig, ncols=3)
+    _legend(fig, table, ncols=3)
     return fig
 
 
@@ -323,8 +342,8 @@ def further_tasks(table: pd.DataFrame) -> pd.DataFrame:
         Those of its rows, dense ones included.
     """
     main = paper_results.main_datasets(table)
-    table = table[~table["dataset"].isin(main) & table["method"].isin(["dense", "IMP-ST"])]
-    return table[table["fraction"] == table["fraction"].max()]
+    by_imp = table["method"].isin(["dense", "IMP-ST"])
+    return _with_most_data(table[~table["dataset"].isin(main) & by_imp])
 
 
 def more_tasks(table: pd.DataFrame) -> Figure:
@@ -336,7 +355,7 @@ def more_tasks(table: pd.DataFrame) -> Figure:
     Returns:
         Rows are tasks, columns the three criteria.
     """
-    return data_limited(further_tasks(table))
+    return data_limited(tables.each_study(further_tasks, table))
 
 
 def _beside_chance(
@@ -347,8 +366,9 @@ def _beside_chance(
         own = table[table[group] == name]
         if len(own):
             mean_line(ax, own, value, look, name)
-            chance = 100 * own.groupby("rounds")["chance"].mean().astype(float)
-            ax.plot(chance, color=look["color"], **CHANCE)
+            for rows in tables.by_study(own).values():
+                chance = 100 * rows.groupby("rounds")["chance"].mean().astype(float)
+                ax.plot(chance, color=look["color"], **CHANCE)
 
 
 @figure
@@ -371,8 +391,14 @@ def similarity(table: pd.DataFrame) -> Figure | None:
     _beside_chance(ax, table, "similarity", "pair", looks)
     ladder_ticks(ax, tables.sparsities(table), most=8)
     ax.set(xlabel="sparsity (%)", ylabel="relative similarity (%)")
-    _legend(fig, Line2D([], [], label=BY_CHANCE, color="#666666", **CHANCE), ncols=2)
+    _legend(fig, table, Line2D([], [], label=BY_CHANCE, color="#666666", **CHANCE), ncols=2)
     return fig
+
+
+def _zero_shares(table: pd.DataFrame) -> pd.DataFrame:
+    counts = table.groupby(["pretraining", "rounds", "seed"])[["kernels", "zero", "chance"]].sum()
+    counts = counts.astype(float)
+    return counts[["zero", "chance"]].div(counts["kernels"], axis=0).reset_index()
 
 
 @figure
@@ -389,9 +415,7 @@ def zero_kernels(table: pd.DataFrame) -> Figure | None:
     table = table[table["kernel"] > 1]
     if table.empty:
         return None
-    counts = table.groupby(["pretraining", "rounds", "seed"])[["kernels", "zero", "chance"]].sum()
-    counts = counts.astype(float)
-    shares = counts[["zero", "chance"]].div(counts["kernels"], axis=0).reset_index()
+    shares = tables.each_study(_zero_shares, table)
     looks = {p: curve_style(p) for p in PRETRAININGS}
     fig = Figure((COLUMN, 3.3), layout="constrained")
     upper, lower = fig.subplots(2, sharex=True, height_ratios=(2, 1))
@@ -404,7 +428,7 @@ def zero_kernels(table: pd.DataFrame) -> Figure | None:
     upper.set(ylabel="zero kernels (%)")
     lower.set(xlabel="sparsity (%)", ylabel="above chance\n(points)")
     fig.align_ylabels([upper, lower])
-    _legend(fig, Line2D([], [], label=BY_CHANCE, color="#666666", **CHANCE), ncols=2)
+    _legend(fig, table, Line2D([], [], label=BY_CHANCE, color="#666666", **CHANCE), ncols=2)
     return fig
 
 
@@ -413,14 +437,15 @@ def kernel_maps(maps: Mapping[str, Mapping[str, np.ma.MaskedArray]]) -> Figure |
     """Figure 7: one dot per kernel, bright where no weight is left, by block.
 
     Args:
-        maps: {pretraining: `mask_patterns.kernel_map` of its mask}.
+        maps: {pretraining: `mask_patterns.kernel_map` of its mask}; where two studies are
+            compared, {"pretraining, study": ...}.
 
     Returns:
         Rows are pre-trainings, columns blocks in the network's order; more than six of these go on
         in a further row.
     """
-    known = [p for p in PRETRAININGS if p in maps]
-    rows = [*known, *(p for p in maps if p not in known)]
+    rank = {p: i for i, p in enumerate(PRETRAININGS)}
+    rows = sorted(maps, key=lambda name: rank.get(name.partition(",")[0], len(rank)))
     blocks = [*dict.fromkeys(block for p in rows for block in maps[p] if block != "stem")]
     if not blocks:
         return None
@@ -503,5 +528,5 @@ def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
     ladder_ticks(ax, tables.sparsities(table))
     _widen_y(ax)
     ax.set(xlabel="sparsity (%)", ylabel="accuracy (%)")
-    fig.legend(loc="outside lower center", ncols=1)
+    _legend(fig, table, ncols=1)
     return fig

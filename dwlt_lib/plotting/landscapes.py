@@ -51,6 +51,8 @@ class Panel:
     """The record's id."""
     pretraining: str = ""
     """STD, FAT or AT."""
+    study: str = ""
+    """The study that it comes from, if the table says so."""
     where: str = ""
     """The data that it is about, and which images: "10 % digits, clean"."""
     axes: str = ""
@@ -68,7 +70,7 @@ def panels(table: pd.DataFrame, read: Callable[[str], Any]) -> list[Panel]:
 
     Args:
         table: rows of records.table("surface") or ("trajectory"), one ticket per pre-training; of
-            several seeds the first is taken.
+            several seeds the first is taken. Several studies have a row each.
         read: gives the record of an id (`records.read`).
 
     Returns:
@@ -77,18 +79,26 @@ def panels(table: pd.DataFrame, read: Callable[[str], Any]) -> list[Panel]:
     order = ["images", "dataset", "fraction", "seed"]
     clean_first = [False, True, False, True]
     table = table.sort_values(order, ascending=clean_first, kind="stable")
-    rows = table.drop_duplicates(["pretraining", *order[:3]]).to_dict("records")
+    studies = tables.by_study(table)
+    rows = [
+        row
+        for own in studies.values()
+        for row in own.drop_duplicates(["pretraining", *order[:3]]).to_dict("records")
+    ]
     rows.sort(key=lambda row: PRETRAININGS.index(row["pretraining"]))
     drawn, rows_of, columns_of = [], {}, {}
     for row in rows:
         panel = _panel(row, read)
+        study = panel.study if len(studies) > 1 else ""
         label = "" if panel.where in columns_of else panel.where.replace(", ", ",\n")
         position = (
-            rows_of.setdefault(panel.pretraining, len(rows_of)),
+            rows_of.setdefault((panel.pretraining, study), len(rows_of)),
             columns_of.setdefault(panel.where, len(columns_of)),
         )
-        names = dict(label=label, row_label=theta(panel.pretraining), position=position)
-        drawn.append(replace(panel, title=f"{panel.pretraining}, {panel.where}", **names))
+        ticket = f"{theta(panel.pretraining)}\n{study}".strip()
+        title = ", ".join(filter(None, [panel.pretraining, study, panel.where]))
+        names = dict(label=label, row_label=ticket, position=position)
+        drawn.append(replace(panel, title=title, **names))
     return drawn
 
 
@@ -128,6 +138,7 @@ def _panel(row: Row, read: Callable[[str], Any]) -> Panel:
         coords=arrays.get("coords"),
         id=row["id"],
         pretraining=row["pretraining"],
+        study=row.get("study", ""),
         where=f"{100 * row['fraction']:g} % {dataset_name(row['dataset'])}, {row['images']}",
         axes=_axes(row),
     )
@@ -273,8 +284,8 @@ def basin_area(drawn: list[Panel], levels: Sequence[float] = BASIN_LEVELS) -> pd
         levels: in nats above each plane's minimum.
 
     Returns:
-        One row per panel and level: where, pretraining, minimum, level, area (the share of the
-        plane, in [0, 1]), span (the grid reaches from -span to span).
+        One row per panel and level: study, where, pretraining, minimum, level, area (the share of
+        the plane, in [0, 1]), span (the grid reaches from -span to span).
 
     Raises:
         ValueError: one line, for panels of trajectories.
@@ -288,5 +299,7 @@ def basin_area(drawn: list[Panel], levels: Sequence[float] = BASIN_LEVELS) -> pd
     for panel, level in product(drawn, levels):
         low = np.nanmin(panel.loss)
         area = np.mean(panel.loss < low + level)
-        rows.append([panel.where, panel.pretraining, low, level, area, panel.grid_x.max()])
-    return pd.DataFrame(rows, columns=["where", "pretraining", "minimum", "level", "area", "span"])
+        span = panel.grid_x.max()
+        rows.append([panel.study, panel.where, panel.pretraining, low, level, area, span])
+    columns = ["study", "where", "pretraining", "minimum", "level", "area", "span"]
+    return pd.DataFrame(rows, columns=columns)

@@ -107,10 +107,14 @@ def _tasks(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of each theta_p on each task and regime, with a title."""
     found = []
     same = ["pretraining", "dataset", "fraction", "regime"]
-    for keys, rows in table.groupby(same):
+    studies = tables.by_study(table)
+    for keys, task in table.groupby(same):
         pretraining, dataset, fraction, regime = cast(tuple[str, str, float, str], keys)
         title = f"{theta(pretraining)}, {dataset_name(dataset)} {100 * fraction:g} %"
-        found.append((title if regime == "AT" else f"{title}, {regime}", rows))
+        title += "" if regime == "AT" else f", {regime}"
+        for study, rows in tables.by_study(task).items():
+            if len(rows):
+                found.append((f"{title}, {study}" if len(studies) > 1 else title, rows))
     return found
 
 

@@ -5,7 +5,7 @@ print: STD orange, FAT green, AT blue, RP rust. Figures are 3.4 in (a column) or
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from functools import wraps
 from importlib import import_module
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, ParamSpec, get_args
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dwlt_lib import files
 from dwlt_lib.config.specs import (
@@ -159,8 +160,9 @@ def save(fig: Figure, path: str | Path) -> list[Path]:
 
 
 def show_whole_tables() -> None:
-    """Let a notebook show all columns of a table and all of a cell's text, which pandas cuts."""
+    """Let a notebook show all of a table and all of a cell's text, which pandas cuts."""
     pd.set_option("display.max_columns", None)
+    pd.set_option("display.max_rows", None)
     pd.set_option("display.max_colwidth", None)
 
 
@@ -199,6 +201,44 @@ def theta(pretraining: str) -> str:
         One line without a subscript: that of 7 pt text would be under 5 pt.
     """
     return f"\u03b8\u202f{pretraining}"
+
+
+def study_style(look: Mapping[str, Any], rank: int, count: int) -> dict[str, Any]:
+    """How a curve looks where studies are compared: its colour and marker stay its role's.
+
+    Args:
+        look: of the curve, as `curve_style` gives it.
+        rank: the place of its study among those compared.
+        count: how many are compared.
+
+    Returns:
+        `look` of a study alone; else a solid line for the first study, dotted with hollow markers
+        for the others.
+    """
+    if count == 1:
+        return dict(look)
+    if rank == 0:
+        return {**look, "linestyle": "-"}
+    hollow = dict(markerfacecolor="white", markeredgecolor=look["color"], markeredgewidth=0.7)
+    return {**look, "linestyle": ":", **hollow}
+
+
+def study_handles(studies: Collection[str]) -> list[Line2D]:
+    """What a legend says of the studies that are compared.
+
+    Args:
+        studies: their names, in their order.
+
+    Returns:
+        A line per study in the look of its curves; none of a study alone.
+    """
+    if len(studies) < 2:
+        return []
+    look = dict(color="#666666", marker="o")
+    return [
+        Line2D([], [], **study_style(look, rank, len(studies)), label=name)
+        for rank, name in enumerate(studies)
+    ]
 
 
 def curve_style(pretraining: str, method: str = "IMP-ST") -> dict[str, Any]:

@@ -9,9 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dwlt_lib.analysis import claims, noninferiority
+from dwlt_lib.analysis import claims, noninferiority, tables
 from dwlt_lib.analysis.statistics import CRITERIA
-from dwlt_lib.analysis.tables import GROUP, sparsities
 from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting.style import (
     COLUMN,
@@ -22,6 +21,7 @@ from dwlt_lib.plotting.style import (
     dataset_name,
     figure,
     percent,
+    study_handles,
 )
 
 NOTHING = "No sparse ticket has been transferred yet."
@@ -46,7 +46,8 @@ def levels(verdicts: pd.DataFrame) -> Figure | None:
     """Every level's difference to dense with its bounds, by criterion; the margin as a line.
 
     Args:
-        verdicts: of `noninferiority.noninferiority`.
+        verdicts: of `noninferiority.noninferiority`; of several studies, those of the first lie
+            on the left of a level, filled, of the others on its right, hollow.
 
     Returns:
         A row of panels per curve (theta_p, method, data), a panel per criterion; points are
@@ -55,7 +56,7 @@ def levels(verdicts: pd.DataFrame) -> Figure | None:
     verdicts = verdicts[verdicts["status"] != noninferiority.UNKNOWN]
     if verdicts.empty:
         return None
-    curves = list(in_paper_order(verdicts).groupby(GROUP, sort=False))
+    curves = list(in_paper_order(verdicts).groupby(tables.GROUP, sort=False))
     fig = Figure((2 * COLUMN, 0.35 + 0.62 * len(curves)), layout="constrained")
     axes = fig.subplots(len(curves), len(CRITERIA), sharex=True, sharey="row", squeeze=False)
     rounds = sorted(verdicts["rounds"].unique())
@@ -64,24 +65,34 @@ def levels(verdicts: pd.DataFrame) -> Figure | None:
             d, low, high = (
                 100 * own[f"{criterion}_{name}"] for name in ("difference", "low", "high")
             )
-            colors = [COLORS[status] for status in own[f"{criterion}_status"]]
-            at = [rounds.index(r) for r in own["rounds"]]
+            colors = np.array([COLORS[status] for status in own[f"{criterion}_status"]])
+            at = own["rounds"].map(rounds.index) + _offset(own)
             ax.vlines(at, low, high, colors=colors, linewidth=2)
-            ax.scatter(at, d, c=colors, s=12, zorder=3)
+            faces = np.where(_offset(own) > 0, "white", colors)
+            ax.scatter(at, d, c=faces, s=12, zorder=3, edgecolors=colors, linewidths=1)
             ax.axhline(0, color="0.8", linewidth=0.6, zorder=0)
             margin = 100 * own[f"{criterion}_margin"].iloc[0]
             ax.axhline(-margin, color="0.3", linestyle=":", linewidth=1)
         pretraining, method, dataset, _ = curve
         data = f"{dataset_name(str(dataset))} {100 * own['fraction'].iloc[0]:g} %"
-        name = f"$\\theta_{{{pretraining}}}$, {method}\n{data}"
+        name = f"$\\theta_{{\\mathrm{{{pretraining}}}}}$, {method}\n{data}"
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     for ax, criterion in zip(axes[0], CRITERIA, strict=True):
         ax.set_title(f"{CRITERION_NAMES[criterion]}, less dense (points)", fontsize=8)
-    shown = sparsities(verdicts)
+    shown = tables.sparsities(verdicts)
     for ax in axes[-1]:
         ax.set_xticks(range(len(rounds)), [percent(shown[r]) for r in rounds], rotation=45)
         ax.set_xlabel("sparsity (%)")
+    if handles := study_handles(tables.by_study(verdicts)):
+        fig.legend(handles=handles, loc="outside lower center", ncols=2)
     return fig
+
+
+def _offset(table: pd.DataFrame) -> pd.Series:
+    """How far from its place a row is drawn: the first study's before, the others' behind it."""
+    several = len(tables.by_study(table)) > 1
+    place = table["study"].cat.codes if several else 0.5
+    return pd.Series(0.3 * (place - 0.5), table.index)
 
 
 def in_paper_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -138,7 +149,7 @@ def forest(found: pd.DataFrame) -> Figure | None:
     """Every claim's effect with its interval, first what is decided; what it is held against.
 
     Args:
-        found: of `claims.claims`.
+        found: of `claims.claims`; of several studies, the first one's effects are filled and above.
 
     Returns:
         A line per claim and task whose interval is known, but for the order of extreme sparsities,
@@ -150,10 +161,11 @@ def forest(found: pd.DataFrame) -> Figure | None:
         return None
     names = found["number"] + " " + found["claim"]
     names += np.where(found["where"] == "", "", ", on " + found["where"])
-    fig = Figure((PAGE, 0.7 + 0.27 * len(found)), layout="constrained")
+    listed = names.unique()[::-1]
+    fig = Figure((PAGE, 0.7 + 0.27 * len(listed)), layout="constrained")
     ax = fig.subplots()
-    at = np.arange(len(found))[::-1]
-    for y, row in zip(at, found.to_dict("records"), strict=True):
+    at = names.map(listed.tolist().index)
+    for y, dy, row in zip(at, -_offset(found), found.to_dict("records"), strict=True):
         sign = -100 if row["side"] == "below" else 100
         effect, threshold = sign * row["effect"], sign * row["threshold"]
         if row["side"] == "alike":
@@ -161,18 +173,20 @@ def forest(found: pd.DataFrame) -> Figure | None:
         else:
             ax.plot([threshold] * 2, [y - 0.4, y + 0.4], color="black", linewidth=0.8)
         color = CLAIM_COLORS[row["verdict"]]
-        ax.hlines(y, sign * row["low"], sign * row["high"], color=color, linewidth=2)
-        ax.scatter(effect, y, color=color, s=12, zorder=3)
+        ax.hlines(y + dy, sign * row["low"], sign * row["high"], color=color, linewidth=2)
+        face = "white" if dy < 0 else color
+        ax.scatter(effect, y + dy, c=face, edgecolors=color, linewidths=1, s=12, zorder=3)
     decided = found.loc[found["verdict"] != claims.OPEN, ["low", "high"]]
     widest = max(1.5 * found["effect"].abs().max(), decided.abs().max(axis=None), 0.05)
-    ax.set_yticks(at, [fill(name, 68) for name in names], fontsize=6)
-    ax.set(xlim=(-102 * widest, 102 * widest), ylim=(-0.7, len(found) - 0.3))
+    ax.set_yticks(range(len(listed)), [fill(name, 68) for name in listed], fontsize=6)
+    ax.set(xlim=(-102 * widest, 102 * widest), ylim=(-0.7, len(listed) - 0.3))
     ax.set_xlabel("effect in the direction of the claim (points)")
     handles = [
         Line2D([], [], color=color, marker="o", markersize=3, linewidth=2, label=verdict)
         for verdict, color in CLAIM_COLORS.items()
     ]
-    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    handles += study_handles(tables.by_study(found))
+    fig.legend(handles=handles, loc="outside upper center", ncols=5)
     return fig
 
 

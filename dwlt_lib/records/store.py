@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -538,6 +538,59 @@ def coverage(study_name: str) -> str:
     return f"{missing(study_name)} of {len(study(study_name)['ids'])} records are missing"
 
 
+def differences(study_name: str, other: str) -> pd.DataFrame | None:
+    """The settings in which two studies differ.
+
+    Args:
+        study_name: one of `study_names`.
+        other: another one, or "".
+
+    Returns:
+        A row per setting and a column per study, as text, data sets apart that only one has; None
+        if no other study is named.
+
+    Raises:
+        KeyError: there is no such study.
+    """
+    if not other:
+        return None
+    params = {name: study(name)["params"] for name in (study_name, other)}
+    shared = set.intersection(*(set(own.get("data", {})) for own in params.values()))
+    settings = {}
+    for name, own in params.items():
+        own = {key: own[key] for key in own if key not in ("name", "title")}
+        own["data"] = {key: own["data"][key] for key in shared}
+        settings[name] = pd.Series(_settings(own), dtype=object)
+    table = pd.DataFrame(settings).fillna("")
+    return table[table[study_name] != table[other]].rename_axis("setting")
+
+
+def _settings(value: Any, key: str = "") -> dict[str, str]:
+    """Parameters without their nesting: {"transfer.AT.epochs": "10"}."""
+    if isinstance(value, Mapping):
+        parts = [(f"{key}.{name}" if key else name, part) for name, part in value.items()]
+    elif isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
+        parts = [(f"{key} {i}", part) for i, part in enumerate(value, 1)]
+    elif isinstance(value, list):
+        return {key: ", ".join(map(str, value))}
+    else:
+        return {} if value is None else {key: str(value)}
+    return {name: text for path, part in parts for name, text in _settings(part, path).items()}
+
+
+def figures_dir(study_name: str, other: str = "") -> Path:
+    """The folder of a study's figures, or of those in which it is compared with another.
+
+    Args:
+        study_name: of the study.
+        other: of the other study; "" for none.
+
+    Returns:
+        Outputs/studies/NAME/figures or figures_with_OTHER; it need not exist.
+    """
+    return study_dir(study_name) / (f"figures_with_{other}" if other else "figures")
+
+
 def published_source(study_name: str) -> str:
     """Whether a study's file stands in for records that were not made here.
 
@@ -612,7 +665,7 @@ def summary(ids: Collection[str]) -> pd.DataFrame:
 
 def table(
     kind: str | None = None,
-    study: str | None = None,
+    study: str | Sequence[str] | None = None,
     damaged: list[str] | None = None,
     ids: Collection[str] | None = None,
 ) -> pd.DataFrame:
@@ -621,6 +674,8 @@ def table(
     Args:
         kind: pretraining, mask, transfer, surface, trajectory, attack or robustness; None for all.
         study: only the records of that study, published or not; None for all that were made here.
+            Of several studies each is read, empty names apart, and a column study says whose a
+            row is.
         damaged: receives a line for each record that cannot be read, which is then left out.
         ids: only these records.
 
@@ -636,6 +691,11 @@ def table(
     """
     if kind is not None and kind not in FORMAT:
         raise ValueError(f"kind={kind!r}: want one of {', '.join(FORMAT)}, or None for all")
+    if study is not None and not isinstance(study, str):
+        names = [name for name in study if name]
+        parts = [table(kind, name, damaged, ids).assign(study=name) for name in names]
+        found = pd.concat([part for part in parts if len(part)] or parts)
+        return found.reset_index(drop=True).astype({"study": pd.CategoricalDtype(names)})
     rows, chosen = [], None if ids is None else set(ids)
     for location in _locations(kind, study):
         if chosen is not None and location.id not in chosen:

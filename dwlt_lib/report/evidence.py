@@ -1,6 +1,6 @@
 """What a study's records decide: verdicts, the paper's claims, signs of masked gradients."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -24,12 +24,28 @@ from dwlt_lib.records import store
 class Findings:
     """What a study decides: the one source of the sentences under its figures."""
 
+    study: str
+    """Its name."""
     margins: Margins
     """How much worse than dense a ticket still matches."""
     levels: pd.DataFrame
     """The verdict, of `noninferiority.noninferiority`."""
     claims: pd.DataFrame
     """Of `claims.claims`."""
+    other: "Findings | None" = None
+    """Of the study that it is compared with."""
+
+    def both(self, name: str) -> pd.DataFrame:
+        """A table of this study and of the one that it is compared with.
+
+        Args:
+            name: levels or claims.
+
+        Returns:
+            The rows of both, told apart by a column study.
+        """
+        found = [self, self.other] if self.other else [self]
+        return tables.join_studies({each.study: getattr(each, name) for each in found})
 
     def of_figure(self, figure: str) -> str:
         """The finding that stands under a figure.
@@ -39,8 +55,11 @@ class Findings:
 
         Returns:
             What is certified of the curves that it draws, if it draws accuracies, and what its
-            claims say: a line each.
+            claims say: a line each; of two studies, first the one's and then the other's.
         """
+        if self.other:
+            own = replace(self, other=None).of_figure(figure)
+            return f"{self.study}:\n{own}\n{self.other.study}:\n{self.other.of_figure(figure)}"
         levels = self.levels
         whole = levels["fraction"] == levels["fraction"].max()
         by_imp, from_at = levels["method"] == "IMP-ST", levels["pretraining"] == "AT"
@@ -59,11 +78,12 @@ class Findings:
         return "\n".join(filter(None, lines))
 
 
-def findings(study: str) -> Findings:
+def findings(study: str, other: str = "") -> Findings:
     """What the records of a study decide.
 
     Args:
         study: its name.
+        other: another study, to be compared with it.
 
     Returns:
         The verdict and the claims.
@@ -81,7 +101,8 @@ def findings(study: str) -> Findings:
     transfers = table[table["kind"] == "transfer"]
     outcomes = store.outcomes_of(transfers)
     levels = noninferiority.noninferiority(transfers, outcomes, margins, confidence)
-    return Findings(margins, levels, judge_claims(table, margins))
+    claims = judge_claims(table, margins)
+    return Findings(study, margins, levels, claims, findings(other) if other else None)
 
 
 def judge_claims(table: pd.DataFrame, margins: Margins | None = None) -> pd.DataFrame:

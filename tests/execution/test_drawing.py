@@ -1,7 +1,10 @@
 """Figure notebooks are drawn when what they show has changed, and not otherwise."""
 
+import shutil
 from concurrent.futures import Future
 
+import nbformat
+import papermill
 import pytest
 
 from dwlt_lib.config.planning import plan
@@ -75,3 +78,20 @@ def test_what_another_run_draws_is_waited_for_and_drawn_here_only_if_that_one_fa
 def test_every_figure_notebook_is_in_the_checkout():
     found = {path.stem for path in store.checkout().glob("notebooks/*.ipynb")}
     assert set(figures.FIGURES) <= found
+
+
+@pytest.mark.parametrize("name", ["11_existence", "15_mask_patterns"])
+def test_a_figure_notebook_compares_two_studies(name, toy, toy_records, outputs, tmp_path):
+    shutil.copytree(toy_records[1], outputs)
+    store.write_study(toy(name="twin", margins={"SA": 0.5, "RA": 0.5}))
+    source = store.checkout() / "notebooks" / f"{name}.ipynb"
+    both = {"study": "toy", "other": "twin"}
+    papermill.execute_notebook(
+        source, tmp_path / "done.ipynb", both, cwd=str(source.parent), progress_bar=False
+    )
+    cells = nbformat.read(tmp_path / "done.ipynb", 4).cells
+    shown = "".join(str(cell.get("outputs", "")) for cell in cells)
+    assert "margins.SA" in shown and "twin:" in shown
+    drawings = list((store.study_dir("toy") / "figures_with_twin").glob("*.svg"))
+    assert drawings and not (store.study_dir("toy") / "figures").exists()
+    assert any(">twin<" in path.read_text() for path in drawings)

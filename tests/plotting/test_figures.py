@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from figure_tables import PARAMS, ROUNDS, mask_records, subsets, texts, transfers
 
-from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.analysis import double_win, mask_patterns, tables
 from dwlt_lib.config.specs import ladder
 from dwlt_lib.plotting import figures, landscapes, study_overview
 from dwlt_lib.plotting.style import ROLES
@@ -206,3 +206,62 @@ def test_controls_are_drawn_beside_imp_st_where_there_are_any():
     assert len(fig.axes) == 3  # one data set
     drawn = {text.get_text() for text in figures.controls(table[:0]).axes[0].texts}
     assert drawn == {"no records yet"}
+
+
+def lines_of(ax, pretraining):
+    shown = [line for line in ax.get_lines() if line.get_color() == ROLES[pretraining].color]
+    return [line for line in shown if len(line.get_xdata()) == len(ROUNDS)]
+
+
+def test_a_second_study_has_the_same_colours_dotted_and_both_are_named():
+    one = transfers(sets=("digits",), fractions=(1.0,))
+    two = one.assign(SA=one["SA"] - 0.05)
+    both = tables.join_studies({"one": one, "two": two})
+    fig = figures.existence(both)
+    first, second = lines_of(fig.axes[0], "STD")
+    assert (first.get_linestyle(), second.get_linestyle()) == ("-", ":")
+    assert second.get_ydata() == pytest.approx(first.get_ydata() - 5)
+    legend = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert legend[-2:] == ["one", "two"] and len(legend) == len(set(legend))
+    only = both[both["study"] == "two"]  # its look does not depend on what the first one has
+    assert [line.get_linestyle() for line in lines_of(figures.existence(only).axes[0], "STD")] == [
+        ":"
+    ]
+    alone = figures.existence(tables.join_studies({"one": one}))
+    assert texts(alone) == texts(figures.existence(one))
+
+
+def test_a_study_is_compared_at_its_own_largest_share_of_the_data():
+    both = {"one": transfers(sets=("digits",)), "two": transfers(sets=("tiles",), fractions=(0.1,))}
+    fig = figures.existence(tables.join_studies(both))
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["digits, 100 %", "tiles, 10 %"]
+
+
+def test_studies_of_other_levels_are_not_compared():
+    table = transfers(sets=("digits",), fractions=(1.0,)).assign(sparsity=0.0)
+    one, two = (table.assign(sparsity=1 - share ** table["rounds"]) for share in (0.8, 0.7))
+    with pytest.raises(ValueError, match="study two: sparsity 0.657 after 3 rounds, not 0.488"):
+        figures.existence(tables.join_studies({"one": one, "two": two}))
+
+
+@pytest.mark.parametrize("draw", [figures.methods, figures.data_limited, figures.more_tasks])
+def test_curves_of_two_studies_take_whatever_is_there(draw):
+    for table in subsets(transfers(methods=("IMP-ST", "RP"), fractions=(0.1,))):
+        fig = draw(tables.join_studies({"one": table, "two": table.iloc[:0]}))
+        assert isinstance(fig, figures.Figure)
+
+
+def test_masks_of_two_studies_are_drawn_together():
+    table, masks = mask_records()
+    both = tables.join_studies({"one": table, "two": table})
+    for draw, compute in (
+        (figures.similarity, mask_patterns.similarity_table),
+        (figures.zero_kernels, mask_patterns.zero_kernel_table),
+    ):
+        fig = draw(tables.each_study(compute, both, masks.get))
+        styles = [line.get_linestyle() for line in fig.axes[0].get_lines()]
+        assert styles.count("-") == styles.count(":") == 3 and {"one", "two"} <= set(texts(fig))
+    names = ("AT, one", "STD, one", "STD, two")
+    fig = figures.kernel_maps({name: mask_patterns.kernel_map(masks["AT10"]) for name in names})
+    shown = [ax.get_title().partition(", B")[0] for ax in fig.axes]
+    assert shown == ["\u03b8\u202fSTD, one", "\u03b8\u202fSTD, two", "\u03b8\u202fAT, one"]

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from figure_tables import landscape_records
 
+from dwlt_lib.analysis import tables
 from dwlt_lib.plotting import landscapes
 from dwlt_lib.plotting.style import PRETRAININGS
 
@@ -94,3 +95,14 @@ def test_a_basin_is_the_part_of_the_plane_below_its_level():
     table, read = landscape_records("trajectory")
     with pytest.raises(ValueError, match="filter-normalised"):
         landscapes.basin_area(landscapes.panels(table, read))
+
+
+def test_landscapes_of_two_studies_have_a_row_each():
+    table, read = landscape_records("surface")
+    both = tables.join_studies({"one": table, "two": table[table["pretraining"] == "AT"]})
+    panels = landscapes.panels(both, read)
+    names = [p.row_label.split("\n")[1] for p in panels if p.position[1] == 0]
+    assert names == ["one", "one", "one", "two"] and panels[-1].position[0] == 3
+    assert set(landscapes.basin_area(panels)["study"]) == {"one", "two"}
+    alone = landscapes.panels(tables.join_studies({"one": table}), read)
+    assert [p.title for p in alone] == [p.title for p in landscapes.panels(table, read)]

@@ -5,7 +5,7 @@ import pandas as pd
 from figure_tables import transfers
 from matplotlib.collections import PathCollection
 
-from dwlt_lib.analysis import claims, noninferiority
+from dwlt_lib.analysis import claims, noninferiority, tables
 from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import verdicts
 
@@ -84,3 +84,25 @@ def test_the_sentence_on_claims_counts_them_and_names_those_that_are_decided():
     none = claims.claims(transfers().iloc[:0])
     assert "holds 0; does not hold 0; cannot" in verdicts.count_claims(none)
     assert not verdicts.forest(none).axes[0].collections
+
+
+def test_verdicts_of_two_studies_share_a_panel_the_first_filled_and_before_the_other():
+    one, two = by_level(), by_level(3)
+    fig = verdicts.levels(tables.join_studies({"one": one, "two": two}))
+    assert len(fig.axes) == len(verdicts.levels(one).axes)
+    (dots,) = [own for own in fig.axes[0].collections if isinstance(own, PathCollection)]
+    x = dots.get_offsets()[:, 0]
+    is_hollow = (dots.get_facecolors() == 1).all(axis=1)
+    assert is_hollow.sum() == (~is_hollow).sum() == len(x) / 2
+    assert (x[is_hollow] > np.round(x[is_hollow])).all()
+    assert (x[~is_hollow] < np.round(x[~is_hollow])).all()
+
+
+def test_claims_of_two_studies_share_a_line():
+    found = some_claims()
+    alone = verdicts.forest(found).axes[0]
+    ax = verdicts.forest(tables.join_studies({"one": found, "two": found})).axes[0]
+    assert ax.get_yticks().tolist() == alone.get_yticks().tolist()
+    dots = [own.get_offsets()[0] for own in ax.collections if isinstance(own, PathCollection)]
+    first, second = np.split(np.array(dots), 2)
+    assert (first[:, 0] == second[:, 0]).all() and (first[:, 1] > second[:, 1]).all()

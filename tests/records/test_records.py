@@ -418,3 +418,27 @@ def test_a_result_that_was_made_of_what_changed_meanwhile_is_told(planned):
     store.write(mask, {}, [], {}, MADE, before)
     (problem,) = store.verify()
     assert "another result" in problem and record_id(mask) in problem
+
+
+def test_a_table_of_several_studies_says_whose_a_row_is(toy, planned):
+    for name in ("toy", "twin"):
+        store.write_study(toy(name=name))
+    for spec in planned:
+        write(spec)
+    one = store.table("transfer", study="toy")
+    both = store.table("transfer", study=["twin", "toy"])
+    assert both["study"].value_counts().to_dict() == {"toy": len(one), "twin": len(one)}
+    assert [*both["study"].cat.categories] == ["twin", "toy"]
+    assert store.table("transfer", study=["toy", ""]).drop(columns="study").equals(one)
+
+
+def test_the_settings_in_which_two_studies_differ(toy, outputs):
+    store.write_study(toy())
+    changes = {"seed": 4, "margins": {"SA": 0.5}}
+    store.write_study(toy(name="other", title="Other words", **changes))
+    found = store.differences("toy", "other")
+    assert found.to_dict("index") == {
+        "seed": {"toy": "0", "other": "4"},
+        "margins.SA": {"toy": "0.02", "other": "0.5"},
+    }
+    assert store.differences("toy", "") is None and store.differences("toy", "toy").empty
