@@ -32,9 +32,16 @@ app = typer.Typer()
 def init(
     name: Annotated[str, typer.Argument(help="of the study: small letters, digits and _")],
     images: Annotated[
-        Path, typer.Option(help="a folder of pictures per class, or train/ and test/ with them")
+        Path,
+        typer.Option(help="a folder of pictures per class, or train/ and test/ or val/ with them"),
     ],
-    source: Annotated[str, typer.Option(help="the data set to pre-train on")] = "cifar10",
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="the data set to pre-train on, such as cifar10; left out: networks that come with"
+            " this code, pre-trained on photographs"
+        ),
+    ] = None,
     size: Annotated[
         int, typer.Option(min=8, max=512, help="side of the image that the network sees, in pixels")
     ] = 32,
@@ -47,7 +54,8 @@ def init(
     with refusing():
         row = new_study.write(name, images, source, size, target)
     say(f"{target}: {row.classes} classes, {row.train_images} + {row.test_images} pictures; next:")
-    say(f"  dwlt data fetch {source}")
+    if source is not None:
+        say(f"  dwlt data fetch {source}")
     say(f"  dwlt plan {target}")
     say(f"  dwlt run {target}")
 

@@ -10,7 +10,7 @@ import torch
 
 from dwlt_lib.attacks import auto
 from dwlt_lib.config import parameter_file
-from dwlt_lib.config.datasets import DataSet
+from dwlt_lib.config.datasets import CATALOGUE, LISTED, DataSet
 from dwlt_lib.config.recipes import TrainingConfig
 from dwlt_lib.config.specs import ImportedSpec, RobustnessSpec, Spec, reads
 from dwlt_lib.data import fingerprints, folders
@@ -43,7 +43,7 @@ class Budget:
 def check_inputs(specs: Iterable[Spec], device: str, file: Path | None = None) -> str:
     """Check that these records can be made here, before anything is started or written.
 
-    Pictures of folders are decoded, up to `MAX_CHECKED_BYTES` of a split, so that a damaged one
+    Pictures of one's own are decoded, up to `MAX_CHECKED_BYTES` of a split, so that a damaged one
     ends no run an hour later.
 
     Args:
@@ -69,7 +69,7 @@ def check_inputs(specs: Iterable[Spec], device: str, file: Path | None = None) -
         try:
             if row.loader != "embedded":
                 folders.split_path(row, split)
-            if row.loader == "folder":
+            if row.loader in LISTED and row.name not in CATALOGUE:
                 _check_pictures(listing(row, split))
         except ValueError as error:
             raise ValueError(f"{_place(file, 'data', row.name)}{error}") from error

@@ -12,24 +12,35 @@ import jinja2
 from dwlt_lib import files
 from dwlt_lib.config.datasets import CATALOGUE, DataSet, data_root
 from dwlt_lib.data import folders
+from dwlt_lib.records import store
 
 TEST_SHARE = 4
 """One picture in so many of a class is a test image, where a folder has no split of its own."""
-STEPS = 300
-"""How many steps a transfer takes, about."""
+STEPS = {"ST": 300, "AT": 150}
+"""How many steps a transfer takes, about; AT of 500 pictures overfits beyond."""
 BATCH = 32
 
 
-def write(name: str, images: Path, source: str, size: int, target: Path) -> DataSet:
+def theta_folder() -> Path:
+    """Where the checkout has theta_STD and theta_AT, pre-trained on photographs.
+
+    Returns:
+        The folder of std.safetensors and at.safetensors.
+    """
+    return store.checkout() / "outputs" / "reference" / "theta_p"
+
+
+def write(name: str, images: Path, source: str | None, size: int, target: Path) -> DataSet:
     """Write a parameter file for a folder of pictures.
 
-    A folder without train/ and test/ is split by links: every fourth picture of a class, by name,
-    becomes a test image. The pictures stay where they are.
+    A folder without train/ and test/ or val/ is split by links: every fourth picture of a class, by
+    name, becomes a test image. The pictures stay where they are.
 
     Args:
         name: of the study and of the data set: small letters, digits and _.
-        images: a folder with a folder per class, or with train/ and test/ that hold them.
-        source: the data set of the catalogue on which theta_p is pre-trained.
+        images: a folder with a folder per class, or with train/ and test/ or val/ that hold them.
+        source: the data set of the catalogue on which theta_p is pre-trained; None: theta_STD and
+            theta_AT are those of `theta_folder`, and nothing is pre-trained.
         size: the side of the image that the network sees, in pixels.
         target: the parameter file; it must not exist.
 
@@ -39,7 +50,9 @@ def write(name: str, images: Path, source: str, size: int, target: Path) -> Data
     Raises:
         ValueError: one line: a name is taken or unknown, the file exists, or there are no pictures.
     """
-    if source not in CATALOGUE:
+    if source is None and not theta_folder().is_dir():
+        raise ValueError(f"{theta_folder()}: is missing; name a --source to pre-train on")
+    if source is not None and source not in CATALOGUE:
         raise ValueError(f"source {source!r}: want one of {', '.join(CATALOGUE)}")
     if name in CATALOGUE or not re.fullmatch("[a-z][a-z0-9_]{0,63}", name):
         raise ValueError(
@@ -48,23 +61,33 @@ def write(name: str, images: Path, source: str, size: int, target: Path) -> Data
     if target.exists():
         raise ValueError(f"{target}: is there already; want another --out, or delete it")
     images = images.resolve()
-    split = images if (images / "train").is_dir() else data_root() / name
-    classes = sorted(path.name for path in _folder(images if split != images else images / "train"))
+    is_split = (images / "train").is_dir()
+    split = images if is_split else data_root() / name
+    classes = sorted(path.name for path in _folder(images / "train" if is_split else images))
+    loader = "folder"
+    if is_split and not (images / "test").is_dir():
+        loader = "imagenet"  # whose test images lie in val/
+        if not (images / "val").is_dir():
+            raise ValueError(f"{images}: has train/ and neither test/ nor val/; want one beside it")
     row = DataSet(
-        name=name, loader="folder", path=str(split), classes=max(len(classes), 2), size=size
+        name=name, loader=loader, path=str(split), classes=max(len(classes), 2), size=size
     )
-    if split != images:
+    if not is_split:
         _link(images, split)
     try:
         counts = folders.count_images(row)
     except ValueError:
-        if split != images:
+        if not is_split:
             shutil.rmtree(split)  # the links
         raise
     train, test = counts["train_images"], counts["test_images"]
-    epochs = min(60, max(10, round(STEPS * BATCH / train)))
+    epochs = {
+        regime: min(60, max(10, round(steps * BATCH / train))) for regime, steps in STEPS.items()
+    }
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dwlt_lib.execution"), keep_trailing_newline=True
+        loader=jinja2.PackageLoader("dwlt_lib.execution"),
+        keep_trailing_newline=True,
+        trim_blocks=True,
     )
     text = environment.get_template("new_study.yaml.j2").render(
         name=name,
@@ -76,9 +99,10 @@ def write(name: str, images: Path, source: str, size: int, target: Path) -> Data
         size=size,
         train=train,
         test=test,
+        loader=loader,
+        theta=theta_folder(),
         epochs=epochs,
         batch=BATCH,
-        steps=epochs * -(-train // BATCH),
     )
     files.write(target, text)
     return row.model_copy(update=counts)

@@ -5,14 +5,17 @@ from PIL import Image
 
 from dwlt_lib.config.planning import plan
 from dwlt_lib.data import loading
-from dwlt_lib.execution import new_study
-from dwlt_lib.execution.study_files import read_study
+from dwlt_lib.execution import inputs, make, new_study
+from dwlt_lib.execution.study_files import provisional_inputs, read_study
+from dwlt_lib.models import imported
+from dwlt_lib.records import store
 
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     """Ten pictures of each of three classes."""
     monkeypatch.setenv("DWLT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path / "outputs"))
     for number, name in enumerate(("cat", "dog", "great owl")):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for i in range(10):
@@ -59,6 +62,29 @@ def test_a_split_that_is_there_is_taken_as_it_is(pictures, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+def test_without_a_source_networks_of_the_checkout_are_pruned_and_nothing_is_fetched(
+    pictures, tmp_path
+):
+    for part in ("train", "val"):  # as ImageNet's
+        (tmp_path / "own" / part).mkdir(parents=True)
+        for folder in pictures.iterdir():
+            (tmp_path / "own" / part / folder.name).symlink_to(folder)
+    row = new_study.write("pets", tmp_path / "own", None, 16, tmp_path / "pets.yaml")
+    assert (row.train_images, row.test_images) == (30, 30)
+    study = read_study(tmp_path / "pets.yaml")
+    assert provisional_inputs(study) == [] and [one.name for one in study.rows()] == ["pets"]
+    found = plan(study).values()
+    assert inputs.check_inputs(found, "cpu") == "cpu"
+    assert {spec.kind for spec in found} == {"pretraining", "mask", "transfer"}
+    assert {spec.theta for spec in found if spec.kind == "pretraining"} == {
+        imported.read_description(new_study.theta_folder() / f"{name}.safetensors")["theta"]
+        for name in ("std", "at")
+    }
+    for spec in found:
+        if spec.kind == "pretraining":  # the file's tensors have the hash that it states
+            assert store.exists(spec) or make.make(spec, "cpu")
+
+
 @pytest.mark.parametrize(
     ("name", "folder", "source", "said"),
     [
@@ -76,6 +102,13 @@ def test_what_cannot_be_is_refused_in_one_line_and_nothing_is_written(
         new_study.write(name, pictures / folder, source, 8, tmp_path / "pets.yaml")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "pets.yaml").exists() and not (tmp_path / "data").exists()
+
+
+def test_a_split_that_lacks_its_test_images_is_refused(pictures, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train").symlink_to(pictures)
+    with pytest.raises(ValueError, match=r"own: has train/ and neither test/ nor val/"):
+        new_study.write("pets", tmp_path / "own", "mnist5k", 8, tmp_path / "pets.yaml")
 
 
 def test_a_class_without_pictures_is_refused_and_no_link_is_left(pictures, tmp_path):
