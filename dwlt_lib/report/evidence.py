@@ -14,7 +14,7 @@ from dwlt_lib.analysis import (
     paper_results,
     tables,
 )
-from dwlt_lib.config.specs import CONTROLS
+from dwlt_lib.config.specs import CONTROLS, OTHER_METHODS, PAPER_METHODS
 from dwlt_lib.config.studies import Margins
 from dwlt_lib.plotting import landscapes, verdicts
 from dwlt_lib.records import store
@@ -51,7 +51,7 @@ class Findings:
         """The finding that stands under a figure.
 
         Args:
-            figure: as `claims.Claim.figure` has it, or "controls".
+            figure: as `claims.Claim.figure` has it, "controls" or "other methods".
 
         Returns:
             What is certified of the curves that it draws, if it draws accuracies, and what its
@@ -63,12 +63,15 @@ class Findings:
         levels = self.levels
         whole = levels["fraction"] == levels["fraction"].max()
         by_imp, from_at = levels["method"] == "IMP-ST", levels["pretraining"] == "AT"
-        control = levels["method"].isin(CONTROLS)
+        paper, control, other = (
+            levels["method"].isin(names) for names in (PAPER_METHODS, CONTROLS, OTHER_METHODS)
+        )
         further = ~levels["dataset"].isin(paper_results.main_datasets(levels))
         drawn = {
             "3": whole & (by_imp | from_at & (levels["method"] == "RP")),
-            "4": whole & from_at & ~control,
+            "4": whole & from_at & paper,
             "controls": whole & from_at & (by_imp | control),
+            "other methods": whole & from_at & (by_imp | other),
             "5": by_imp,
             "A10": whole & by_imp & further,
         }

@@ -67,6 +67,7 @@ def test_a_figures_finding_has_its_curves_and_its_claims_and_no_others(committed
     assert "AT by RP" in found.of_figure("3") and "STD by RP" not in found.of_figure("3")
     assert "AT by OMP" in found.of_figure("4") and "STD" not in found.of_figure("4")
     assert "IMP-ST-shuffled" in found.of_figure("controls")
+    assert "AT by OMP" not in found.of_figure("other methods")
     assert "1 % of digits" in found.of_figure("5") and "1 % of" not in found.of_figure("3")
     assert found.of_figure("A10").startswith(verdicts.NOTHING)
 
