@@ -44,7 +44,7 @@ def _stem(
     widths: tuple[int, ...], strides: tuple[int, ...], last: int | None = None
 ) -> nn.Sequential:
     """Convolutions of 3x3, each with LayerNorm and GELU, and perhaps one of 1x1 to `last`."""
-    from timm.layers import LayerNorm2d
+    from timm.layers.norm import LayerNorm2d
 
     layers: list[nn.Module] = []
     for before, width, stride in zip((3, *widths), widths, strides, strict=False):

@@ -96,7 +96,8 @@ def paradigm(params: Parameters) -> Figure:
     verdict = f"double win:\nall match\ndense,\n{seeds} seed{plural}"
     _box(ax, (8.95, 1.1), (0.9, 1.0), verdict, "#222222")
     source = dataset_name(params.get("source", ""))
-    network = params.get("arch", "").partition("(")[0]  # without keyword arguments
+    # without its library and keyword arguments
+    network = params.get("arch", "").partition("(")[0].rpartition("/")[2]
     start = f"1  pre-train {network}\non {source}"
     if len(network) > 12:
         start = f"1  pre-train on {source}\n{network}"

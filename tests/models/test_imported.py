@@ -192,6 +192,16 @@ def test_what_was_planned_is_found_without_the_file(home, written):
 # refusals
 
 
+def test_a_missing_robust_convnext_is_asked_for_by_its_own_name(toy, home):
+    weights = {"AT": {"file": "none.safetensors", "theta": 64 * "a"}}
+    for arch, name in (("timm/convnext_base", "ares-convnext-base"), ("resnet50", "at")):
+        study = toy(arch=arch, weights=weights)
+        (theta,) = {spec.theta for spec in planning.plan(study).values() if spec.kind == "mask"}
+        said = imported.missing_file_error(theta)
+        assert f"run: dwlt weights fetch {name} && " in said
+        assert ("--as robustbench --arch 'timm/convnext_base' --out" in said) == ("/" in arch)
+
+
 def test_a_missing_file_gives_a_provisional_plan_and_a_run_names_the_commands_that_bring_it(
     home, written
 ):

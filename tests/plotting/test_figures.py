@@ -130,6 +130,19 @@ def test_the_paradigm_names_the_studys_own_parameters():
         assert word in shown
 
 
+def test_a_network_with_keyword_arguments_has_room_in_the_paradigm():
+    arch = "timm/vit_tiny_patch16_224(depth=1, embed_dim=16, img_size=8, num_heads=2)"
+    fig = study_overview.paradigm({**PARAMS, "arch": arch})
+    fig.draw_without_rendering()
+    first, second = (
+        next(text for text in fig.axes[0].texts if text.get_text().startswith(number))
+        for number in "12"
+    )
+    assert first.get_text() == "1  pre-train on MNIST-5k\nvit_tiny_patch16_224"
+    assert 0 <= first.get_window_extent().x0
+    assert first.get_window_extent().x1 < second.get_window_extent().x0
+
+
 def test_masks_of_methods_are_drawn_beside_imp_sts():
     table, masks = mask_records()
     methods = dict(zip(["STD", "FAT", "AT"], ["IMP-ST", "OMP", "IMP-ST-shuffled"], strict=True))
