@@ -23,24 +23,29 @@ class Tab(w.VBox):
     records have, `draw` shows what is chosen.
 
     Attributes:
+        kinds: of the records that are shown.
         study: the name of the study that is shown.
         records: its table, one row per record.
     """
 
+    kinds: tuple[str, ...] = ()
     study = ""
-    records = pd.DataFrame()
+    records = store.empty_table()
     _outdated = False
     _held = False  # while options are replaced, no change of a control is a choice
 
     def refresh(self, study: str, records: pd.DataFrame) -> None:
-        """Take over a study's records; they are drawn when the tab is next seen.
+        """Take over a study's records; what is new is drawn when the tab is next seen.
 
         Args:
             study: its name.
             records: its table, of `records.table(study=study)`.
         """
-        self.study, self.records, self._outdated = study, records, True
-        self._fill()
+        before = self.study, of_kind(self.records, *self.kinds)
+        self.study, self.records = study, records
+        if before[0] != study or not before[1].equals(of_kind(records, *self.kinds)):
+            self._outdated = True
+            self._fill()
 
     def show(self) -> None:
         """Draw what has changed since the tab was last seen."""
@@ -145,16 +150,21 @@ def dropdown(label: str, options: Any = (), **layout: str) -> Any:
     return w.Dropdown(options=options, description=label, layout=layout)
 
 
-def offer(box: Any, options: list) -> None:
-    """Give a box these options; its choice stays if it is among them, else the first is chosen.
+def offer(box: Any, options: list, first: Any = None) -> None:
+    """Give a box these options; its choice stays if it is among them.
 
     Args:
         box: a drop-down list or the like.
         options: values, or pairs (label, value).
+        first: chosen where nothing was that is still offered; None: the first option.
     """
     values = [option[1] if isinstance(option, tuple) else option for option in options]
-    choice = box.value if box.value in values else next(iter(values), None)
-    box.options, box.value = options, choice
+    first = next(iter(values), None) if first is None else first
+    choice = box.value if box.value in values else first
+    if box.options != tuple(options):
+        with box.hold_sync():  # the page sees no choice in between
+            box.options = options
+            box.value = choice
 
 
 def row(*children: w.Widget, align_items: str = "center") -> w.Box:

@@ -17,11 +17,11 @@ from plotly.graph_objects import Figure, FigureWidget, Scatter
 from plotly.subplots import make_subplots
 
 from dwlt_lib.analysis import double_win, statistics, tables
-from dwlt_lib.browser.controls import WIDE
 from dwlt_lib.plotting.style import CRITERION_NAMES, METHODS, PRETRAININGS, curve_style, percent
 
 Ticket = tuple[str, str]  # (pretraining, method)
 SHOWN_FIRST = {"IMP-ST", "RP"}  # a click in the legend shows the other methods
+HEIGHT = 620  # pixels; kept while a figure is replaced, so that the page does not move
 SYMBOLS = {"STD": "circle", "FAT": "square", "AT": "triangle-up"}
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}  # matplotlib's in plotly's words
 FIT = Path(__file__).with_name("fit.js").read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ class LiveFigure(w.VBox):
         """
         self.widget: Any = None
         self._show_record = show_record
-        super().__init__(layout=WIDE)
+        super().__init__(layout={"width": "100%", "min_height": f"{HEIGHT}px"})
 
     def draw(self, figure: Figure) -> None:
         """Replace the figure.
@@ -50,6 +50,10 @@ class LiveFigure(w.VBox):
         Args:
             figure: the new one; a dot opens the record whose id is the first of its `customdata`.
         """
+        if self.widget is not None:  # what the legend hides or shows stays so
+            chosen = {trace.legendgroup: trace.visible for trace in self.widget.data}
+            for trace in figure.data:
+                trace.visible = chosen.get(trace.legendgroup, trace.visible)
         # A page is told only what a figure was made with; what changes before it is shown is lost.
         self.widget = FigureWidget(figure)
         # a new dictionary: one that is changed in place is not sent to the page
@@ -115,7 +119,7 @@ def curves(table: pd.DataFrame, levels: pd.DataFrame, rounds: int) -> Figure:
     fig.update_xaxes(title="sparsity (%)", row=3)
     return fig.update_layout(
         template="simple_white",
-        height=620,
+        height=HEIGHT,
         margin={"l": 48, "r": 12, "t": 26, "b": 40},
         dragmode=False,
         legend={"orientation": "h", "yanchor": "top", "y": -0.13},

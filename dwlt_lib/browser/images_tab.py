@@ -16,6 +16,8 @@ ATTACKS = {"each network's own PGD": "own", "the unseen model's images": "unseen
 class ImagesTab(Tab):
     """Test images, their perturbations and what dense and a ticket read (Table A2)."""
 
+    kinds = ("attack",)
+
     def __init__(self) -> None:
         """The tab's controls, without tickets yet."""
         self.ticket = controls.dropdown("ticket", width="min(560px, 100%)")

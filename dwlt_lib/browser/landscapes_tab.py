@@ -17,6 +17,8 @@ LOOKS = {"contours": "surface", "3-D": "surface", "trajectories": "trajectory"} 
 class LandscapesTab(Tab):
     """Contours and 3-D surfaces of the loss on clean and attacked images (Figures 2, 6, A9)."""
 
+    kinds = ("surface", "trajectory")
+
     def __init__(self) -> None:
         """The tab's controls, without landscapes yet."""
         self.look: Any = w.ToggleButtons(options=list(LOOKS), style={"button_width": "110px"})
@@ -35,12 +37,14 @@ class LandscapesTab(Tab):
         order = table["pretraining"].map({p: i for i, p in enumerate(PRETRAININGS)})
         by = ["fraction", "dataset", "rounds", "order"]
         self.table = table.assign(order=order).sort_values(by, ascending=[False, True, True, True])
-        self.chosen.options = [
-            (f"{ticket_name(record)}, {record['images']} images", record["id"])
-            for record in self.table.to_dict("records")
-        ]
         clean = self.table[self.table["images"] == "clean"]
-        self.chosen.value = list(clean.drop_duplicates("pretraining")["id"])
+        before = [id for id in self.chosen.value if id in set(self.table["id"])]
+        with self.chosen.hold_sync():
+            self.chosen.options = [
+                (f"{ticket_name(record)}, {record['images']} images", record["id"])
+                for record in self.table.to_dict("records")
+            ]
+            self.chosen.value = before or list(clean.drop_duplicates("pretraining")["id"])
 
     def draw(self) -> None:
         """The chosen landscapes that can be read, and a line for each that cannot."""

@@ -32,6 +32,9 @@ TABLE_OPTIONS = {
 class ResultsTab(Tab):
     """Every record of a kind, to sort, filter and export. A row opens its record."""
 
+    kinds = tuple(KINDS)
+    _study = ""  # whose records the table shows
+
     def __init__(self, show_record: Callable[[str], None]) -> None:
         """The tab's controls, without options yet.
 
@@ -39,6 +42,7 @@ class ResultsTab(Tab):
             show_record: called with the id of the record whose row is clicked.
         """
         self.kind, self.count = dropdown("records", KINDS), w.HTML()
+        self.new = w.Button(icon="refresh", layout={"display": "none", "width": "auto"})
         self.grid: Any = None  # made when it is first seen
         self._show_record = show_record
         self._table = w.VBox(layout=WIDE)
@@ -46,15 +50,27 @@ class ResultsTab(Tab):
             "<small>Sort and filter by what a column's head offers. Click a row to open its record."
             "</small>"
         )
-        super().__init__([row(self.kind, self.count), hint, self._table], layout={"width": "100%"})
-        self.on_change(self.refill, self.kind)
+        head = row(self.kind, self.count, self.new)
+        super().__init__([head, hint, self._table], layout={"width": "100%"})
+        self.on_change(self.draw_table, self.kind)
+        self.new.on_click(lambda _: self.draw_table())
 
     def fill(self) -> None:
-        """Take the records of the chosen kind."""
-        self.shown = of_kind(self.records, self.kind.value)
+        """Nothing: all kinds are always offered."""
 
     def draw(self) -> None:
+        """The table; a reader in the midst of it is offered the new rows, and stays where he is."""
+        found, drawn = of_kind(self.records, self.kind.value), self.grid is not None
+        if not drawn or self._study != self.study:
+            self.draw_table()
+        elif new := len(set(found["id"]) ^ set(self.shown["id"])):
+            self.new.description = f"Show {new} new or changed row{'s' if new > 1 else ''}"
+            self.new.layout.display = "inline-flex"
+
+    def draw_table(self) -> None:
         """The table, and as it is in the records a file of it."""
+        self.new.layout.display, self._study = "none", self.study
+        self.shown = of_kind(self.records, self.kind.value)
         csv = base64.b64encode(self.shown.to_csv(index=False).encode()).decode()
         file = f"{self.study}_{self.kind.value}.csv"
         self.count.value = markup.card("count", rows=len(self.shown), file=file, csv=csv)

@@ -28,6 +28,8 @@ class SparsityTab(Tab):
     Masks, and with them torch, wait for `show_masks`, so that the curves are seen early.
     """
 
+    kinds = ("transfer", "mask")
+
     def __init__(self, show_record: Callable[[str], None]) -> None:
         """The tab's controls, without options yet.
 
@@ -43,6 +45,7 @@ class SparsityTab(Tab):
         self.figure = LiveFigure(show_record)
         self.verdict, self.masks = w.HTML(), w.HTML(layout=WIDE)
         self._with_masks = False
+        self._drawn: Any = None  # what the figure shows
         text = w.VBox([self.verdict, self.masks])
         controls = row(self.data, self.method, self.rule)
         super().__init__([controls, self.slider, halves(self.figure, text)])
@@ -62,9 +65,10 @@ class SparsityTab(Tab):
         levels = tables.sparsities(of_kind(self.records, "transfer", "mask"))
         self.sparsities = {0: 0.0, **levels}
         before, rounds = self.slider.value, sorted(self.sparsities)
-        self.slider.options = [(f"{percent(self.sparsities[r])} %", r) for r in rounds]
         first = FIRST_ROUNDS if FIRST_ROUNDS in rounds else rounds[-1]
-        self.slider.value = before if before and before in rounds else first
+        with self.slider.hold_sync():
+            self.slider.options = [(f"{percent(self.sparsities[r])} %", r) for r in rounds]
+            self.slider.value = before if before and before in rounds else first
 
     def draw(self) -> None:
         """The curves of the chosen data set, judged by the chosen rule, and all at the slider."""
@@ -72,6 +76,7 @@ class SparsityTab(Tab):
         table = table[(table["dataset"] == dataset) & (table["fraction"] == fraction)]
         self.transfers = table = tables.base_seeds(table)
         if table.empty:
+            self._drawn = None
             self.figure.draw(Figure(layout={"title": "no transfers yet"}))
             self.verdict.value = markup.problem(
                 "No ticket has been transferred yet, so there is nothing to judge."
@@ -80,7 +85,10 @@ class SparsityTab(Tab):
             self.levels = double_win.criteria(table, self.rule.value)
             with warnings.catch_warnings(action="ignore"):  # the card says it
                 self.extremes = double_win.verdict(table, self.rule.value)
-            self.figure.draw(curves(table, self.levels, self.slider.value))
+            drawn = table.drop(columns="seconds").to_csv(), self.rule.value
+            if drawn != self._drawn:  # else only another data set's records are new
+                self.figure.draw(curves(table, self.levels, self.slider.value))
+            self._drawn = drawn
         self.move()
 
     def move(self) -> None:

@@ -315,9 +315,9 @@ def status(
 def _print_status(study: Study) -> int:
     """Prints the lines of `dwlt status`; how many records are missing."""
     from dwlt_lib.config import planning, specs
-    from dwlt_lib.execution import adaptive, failures
+    from dwlt_lib.execution import adaptive
     from dwlt_lib.execution.scheduling import missing_specs
-    from dwlt_lib.records import leases, store
+    from dwlt_lib.records import failures, leases, store
 
     whole, found = len(planning.plan(study)), adaptive.asked(study)
     missing, total = missing_specs(found.study), len(planning.plan(found.study))
@@ -332,7 +332,7 @@ def _print_status(study: Study) -> int:
     for spec in missing:
         if holder := held.get(specs.record_id(spec)):
             say(f"  in the making: {specs.label(spec)}, by {holder}")
-    for failure in failures.noted(study.name, missing):
+    for failure in failures.noted(study.name, map(specs.record_id, missing)):
         say(f"  failed: {failure}")
     return len(missing)
 

@@ -28,9 +28,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from dwlt_lib.config.planning import Job, plan
 from dwlt_lib.config.specs import Spec, label, micro_batches, record_id, upstream
 from dwlt_lib.config.studies import Study
-from dwlt_lib.execution import failures
 from dwlt_lib.execution.costs import cost
-from dwlt_lib.execution.failures import WORKER_DIED
 from dwlt_lib.execution.live import Progress, Say, Show
 from dwlt_lib.execution.notebooks import HELD, OUT_OF_TIME, NotebookOutcome, run_job
 from dwlt_lib.execution.run_folders import raise_if_full
@@ -42,7 +40,8 @@ from dwlt_lib.execution.scheduling import (
     startable,
     still_missing,
 )
-from dwlt_lib.records import leases, store
+from dwlt_lib.records import failures, leases, store
+from dwlt_lib.records.failures import WORKER_DIED
 
 log = logging.getLogger(__name__)
 

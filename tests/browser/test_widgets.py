@@ -2,6 +2,7 @@
 
 import base64
 import io
+import platform
 import re
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ from generate import records_of
 
 from dwlt_lib.analysis import double_win, mask_patterns, statistics
 from dwlt_lib.browser import app, curves, landscapes_tab, markup, mask_markup
+from dwlt_lib.config import planning
+from dwlt_lib.config.specs import label, record_id
 from dwlt_lib.pruning.tickets import read_mask
-from dwlt_lib.records import store
+from dwlt_lib.records import failures, leases, store
 
 GRID = [
     {
@@ -237,10 +240,9 @@ def test_a_study_without_records_and_a_folder_without_studies_say_what_to_do(stu
     page.sparsity.show_masks()
     for index in (1, 2, 3, 0):
         page.tabs.selected_index = index
-    assert (
-        "are not there yet" in page.problems.value
-        and "nothing to judge" in page.sparsity.verdict.value
-    )
+    assert 'data-there="0"' in page.progress.value
+    assert "dwlt run params/toy.yaml" in page.progress.value
+    assert "nothing to judge" in page.sparsity.verdict.value
     assert "no transfers yet" in str(page.sparsity.figure.widget.layout.title.text)
     assert "nowhere" in app.Browser("nowhere").problems.value
     (store.study_dir("toy") / "study.json").write_text('{"name": "to')
@@ -250,6 +252,83 @@ def test_a_study_without_records_and_a_folder_without_studies_say_what_to_do(stu
     empty = app.Browser()
     empty.sparsity.show_masks()
     assert "run make tour" in empty.problems.value
+
+
+def hide(ids):
+    """Takes records away as if they were still to be made; a function that brings them back."""
+    paths = [path for id in ids for path in store.outputs().glob(f"records/*/{id}")]
+    for path in paths:
+        path.rename(path.with_name(f".{path.name}"))
+    return lambda: [path.with_name(f".{path.name}").rename(path) for path in paths]
+
+
+def test_what_appears_while_the_page_is_open_is_shown_and_nothing_else_moves(study):
+    records_of(study)
+    table = store.table("transfer", study="toy")
+    late = table[(table["rounds"] == 10) & (table["fraction"] == 1)]["id"]
+    appear = hide(late)
+    page = app.Browser("toy")
+    page.tabs.selected_index = 1
+    page.results.grid.selected_rows = [1]
+    page.tabs.selected_index = 0
+    tab, opened = page.sparsity, page.record.children
+    tab.slider.value, tab.rule.value = 2, "eq3"
+    group, before = tab.figure.widget.data[0].legendgroup, tab.figure.widget
+    for trace in before.select_traces({"legendgroup": group}):  # as a click in the legend does
+        trace.visible = "legendonly"
+    page.look()
+    assert tab.figure.widget is before  # nothing is new
+    appear()
+    page.look()
+    assert len(tab.transfers) == (table["fraction"] == 1).sum()
+    assert tab.figure.widget is not before
+    hidden = {t.legendgroup for t in tab.figure.widget.data if t.visible == "legendonly"}
+    assert group in hidden and tab.slider.value == 2 and tab.rule.value == "eq3"
+    assert tab.figure.widget.layout.shapes[0].x0 == 2 and page.record.children == opened
+    page.tabs.selected_index = 1
+    results = page.results
+    assert len(results.grid.df) == len(table) - len(late)  # its reader is not disturbed
+    assert f"{len(late)} new" in results.new.description
+    results.new.click()
+    assert len(results.grid.df) == len(table) and results.new.layout.display == "none"
+
+
+def test_a_figure_stays_when_only_records_of_another_share_are_new(study):
+    records_of(study)
+    table = store.table("transfer", study="toy")
+    appear = hide(table[(table["fraction"] == 0.5) & (table["rounds"] == 10)]["id"])
+    page = app.Browser("toy")
+    before = page.sparsity.figure.widget
+    appear()
+    page.look()
+    assert page.sparsity.figure.widget is before
+    assert len(page.sparsity.all_transfers) == len(table)
+
+
+def test_a_reader_sees_who_makes_what_and_why_something_failed(study):
+    records_of(study)
+    specs = [spec for spec in planning.plan(study).values() if spec.kind == "transfer"][-3:]
+    ids = [record_id(spec) for spec in specs]
+    hide(ids)
+    page = app.Browser("toy")
+    assert "nobody is making" in page.progress.value and page.failed.value == ""
+    failures.note("toy", specs[:1], "FloatingPointError: the loss is nan <b>")
+    with leases.acquire(store.leases_root(), ids[1]):
+        page.look()
+        assert f"{label(specs[1])}: running on {platform.node()}" in page.progress.value
+        assert "1 diverged" in page.failed.value and label(specs[0]) in page.failed.value
+        assert "nan &lt;b&gt;" in page.failed.value
+    failures.forget("toy", specs[:1])
+    page.look()
+    assert "nobody is making" in page.progress.value and page.failed.value == ""
+
+
+def test_a_study_that_appears_is_offered_and_the_chosen_one_stays(study, toy):
+    records_of(study)
+    page = app.Browser("toy")
+    store.write_study(toy(name="later"))
+    page.look()
+    assert "later" in dict(page.study.options).values() and page.study.value == "toy"
 
 
 def test_names_and_messages_are_data_never_markup():

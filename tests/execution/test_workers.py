@@ -17,9 +17,10 @@ from test_end_to_end import children_of
 from test_interrupts import LINE, SPECK, processes_end, start, until
 
 from dwlt_lib.config.planning import plan
-from dwlt_lib.execution import failures, notebooks, runner, scheduling, workers
+from dwlt_lib.execution import notebooks, runner, scheduling, workers
 from dwlt_lib.execution.study_files import read_study
 from dwlt_lib.records import store
+from dwlt_lib.records.failures import WORKER_DIED
 
 SAYS = """
 import os, sys
@@ -291,7 +292,7 @@ def test_a_worker_killed_in_the_middle_fails_its_job_by_name_and_the_others_fini
     first, second, last = said.splitlines(keepends=True)
     assert process.returncode == 75 and last == LINE
     assert first.startswith("failed: pretraining STD ")
-    assert first.endswith(f": {failures.WORKER_DIED}\n")
+    assert first.endswith(f": {WORKER_DIED}\n")
     assert second.endswith(" that build on a failed one\n")
     monkeypatch.setenv("DWLT_OUTPUTS", str(outputs))
     study = read_study(params)

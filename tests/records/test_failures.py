@@ -5,9 +5,9 @@ from typer.testing import CliRunner
 
 from dwlt_lib.cli.main import app
 from dwlt_lib.config.planning import plan
-from dwlt_lib.execution import failures, kinds, make, runner
+from dwlt_lib.execution import kinds, make, runner
 from dwlt_lib.execution.study_files import read_study
-from dwlt_lib.records import store
+from dwlt_lib.records import failures, store
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_a_watch_wants_a_time(speck):
 
 def test_of_a_study_that_never_failed_nothing_is_noted(speck):
     study, _ = speck
-    assert failures.noted(study.name, plan(study).values()) == []
+    assert failures.noted(study.name, plan(study)) == []
     failures.forget(study.name, plan(study).values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from dwlt_lib import files
@@ -72,18 +73,23 @@ def note(study_name: str, specs: Iterable[Spec], error: str) -> None:
         files.write(folder / f"{record_id(spec)}.json", json.dumps(failure._asdict(), indent=1))
 
 
-def noted(study_name: str, missing: Iterable[Spec]) -> list[Failure]:
+def noted(study_name: str, missing: Iterable[str]) -> list[Failure]:
     """Why records are missing, as far as a run has tried to make them.
 
     Args:
         study_name: names the study's folder.
-        missing: descriptions of records that are not there.
+        missing: ids of records that are not there.
 
     Returns:
         A failure for each record whose making failed last, in the order of `missing`.
     """
-    paths = [store.study_dir(study_name) / "failed" / f"{record_id(one)}.json" for one in missing]
-    return [Failure(**json.loads(path.read_bytes())) for path in paths if path.exists()]
+    paths = {path.stem: path for path in (store.study_dir(study_name) / "failed").glob("*.json")}
+    found = []
+    for id in missing:
+        with suppress(FileNotFoundError):  # a run tries it anew
+            if id in paths:
+                found.append(Failure(**json.loads(paths[id].read_bytes())))
+    return found
 
 
 def forget(study_name: str, specs: Iterable[Spec]) -> None:
