@@ -14,9 +14,11 @@ from contextlib import suppress
 import ipywidgets as w
 
 from dwlt_lib.browser import markup
+from dwlt_lib.browser.compare_tab import CompareTab
 from dwlt_lib.browser.controls import WIDE, Tab, dropdown, offer, row
 from dwlt_lib.browser.images_tab import ImagesTab
 from dwlt_lib.browser.landscapes_tab import LandscapesTab
+from dwlt_lib.browser.leaderboard_tab import LeaderboardTab
 from dwlt_lib.browser.record_panel import RecordPanel
 from dwlt_lib.browser.results_tab import ResultsTab
 from dwlt_lib.browser.sparsity_tab import SparsityTab
@@ -28,6 +30,7 @@ from dwlt_lib.records import failures, leases, store
 log = logging.getLogger(__name__)
 PROBLEMS_SHOWN = 5
 PAUSE = 3.0  # seconds between two looks at the store
+LATEST = 10.0  # seconds after which the page is completed, seen or not
 
 
 def browse(study: str = "") -> None:
@@ -44,21 +47,22 @@ def browse(study: str = "") -> None:
 
     page = Browser(study or os.environ.get("DWLT_STUDY", ""))
     display(page)
-    with suppress(RuntimeError):  # no event loop: nobody looks on
+    try:
         page.watching = asyncio.get_running_loop().create_task(page.watch())
-    page.sparsity.show_masks()  # they need torch, and come after the first paint
+    except RuntimeError:  # no event loop: nobody looks on
+        page.sparsity.complete()
 
 
 class Browser(w.VBox):
-    """The page: a study, four tabs over its records, and below them the record that is opened.
+    """The page: a study, tabs over its records, and below them the record that is opened.
 
     Attributes:
         study: the names of the studies to choose from.
         progress: how many records are there, and who makes which.
         failed: what failed, by kind and with the reason.
         problems: what cannot be read, in lines.
-        tabs: the four tabs, which are also attributes of their own: sparsity, results, landscapes,
-            images.
+        tabs: all of them, which are also attributes of their own: sparsity, results, landscapes,
+            images, compare, leaderboard.
         record: the record that was opened last.
         watching: the task that looks at the store; None where no event loop runs.
     """
@@ -66,7 +70,7 @@ class Browser(w.VBox):
     watching: asyncio.Task | None = None
 
     def __init__(self, study: str = "") -> None:
-        """Read the study's records and draw the first tab, without masks.
+        """Read the study's records and draw the first tab, without verdict and masks.
 
         Args:
             study: its name; if there is none of that name, the page says so. Without a name, the
@@ -78,10 +82,16 @@ class Browser(w.VBox):
         self.problems, self.record = w.HTML(layout=WIDE), RecordPanel()
         self.sparsity, self.results = SparsityTab(self.show_record), ResultsTab(self.show_record)
         self.landscapes, self.images = LandscapesTab(), ImagesTab()
-        self.tabs = w.Tab(
-            [self.sparsity, self.results, self.landscapes, self.images],
-            titles=["Sparsity", "Results", "Landscapes", "Images"],
-        )
+        self.compare, self.leaderboard = CompareTab(self.show_record), LeaderboardTab()
+        tabs = {
+            "Sparsity": self.sparsity,
+            "Results": self.results,
+            "Landscapes": self.landscapes,
+            "Images": self.images,
+            "Compare": self.compare,
+            "Leaderboard": self.leaderboard,
+        }
+        self.tabs = w.Tab(list(tabs.values()), titles=list(tabs))
         says = [self.progress, self.failed, self.problems]
         super().__init__([w.HTML(markup.CSS), row(self.study), *says, self.tabs, self.record])
         self._offer_studies()
@@ -90,7 +100,16 @@ class Browser(w.VBox):
         self.read()
 
     async def watch(self) -> None:
-        """Look at the store every few seconds, for as long as the page is there."""
+        """Complete the page once it is seen, and look at the store every few seconds from then on.
+
+        Verdict and masks, and with these torch, come after the first paint: meanwhile the page asks
+        this kernel for what it shows.
+        """
+        shown = asyncio.Event()
+        self.sparsity.figure.page.observe(lambda _: shown.set(), names="drawn")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(shown.wait(), LATEST)
+        self.sparsity.complete()
         while True:
             await asyncio.sleep(PAUSE)
             self.look()

@@ -167,6 +167,23 @@ def offer(box: Any, options: list, first: Any = None) -> None:
             box.value = choice
 
 
+def data_options(records: pd.DataFrame) -> list[tuple[str, tuple[str, float]]]:
+    """The shares of data sets that records are about, as options of a list.
+
+    Args:
+        records: a table, with or without the columns dataset and fraction.
+
+    Returns:
+        ("CIFAR-10, 10 %", (dataset, fraction)) each: the most data first.
+    """
+    if not {"dataset", "fraction"} <= set(records.columns):
+        return []
+    data = records[["fraction", "dataset"]].dropna().drop_duplicates()
+    data = data.sort_values(["fraction", "dataset"], ascending=[False, True])
+    pairs = [(d, f) for f, d in data.itertuples(index=False)]
+    return [(f"{dataset_name(d)}, {100 * f:g} %", (d, f)) for d, f in pairs]
+
+
 def row(*children: w.Widget, align_items: str = "center") -> w.Box:
     """Widgets side by side, below each other where the page is narrow.
 

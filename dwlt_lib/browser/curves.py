@@ -12,6 +12,7 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 import pandas as pd
+import traitlets
 from anywidget import AnyWidget
 from plotly.graph_objects import Figure, FigureWidget, Scatter
 from plotly.subplots import make_subplots
@@ -24,7 +25,16 @@ SHOWN_FIRST = {"IMP-ST", "RP"}  # a click in the legend shows the other methods
 HEIGHT = 620  # pixels; kept while a figure is replaced, so that the page does not move
 SYMBOLS = {"STD": "circle", "FAT": "square", "AT": "triangle-up"}
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}  # matplotlib's in plotly's words
+FORM = ("type", "name", "legendgroup", "mode", "xaxis", "yaxis")  # what a trace is
+MOVED = ("x", "y", "customdata", "text", "error_y", "dimensions")  # of a trace, with new records
 FIT = Path(__file__).with_name("fit.js").read_text(encoding="utf-8")
+
+
+class Page(AnyWidget):
+    """Sees in the page when a figure is drawn, and that it is as wide as its box."""
+
+    _esm = FIT
+    drawn = traitlets.Int(0).tag(sync=True)
 
 
 class LiveFigure(w.VBox):
@@ -32,6 +42,7 @@ class LiveFigure(w.VBox):
 
     Attributes:
         widget: plotly's FigureWidget; None until something is drawn.
+        page: whose trait `drawn` counts how many figures a page has shown.
     """
 
     def __init__(self, show_record: Callable[[str], None]) -> None:
@@ -41,19 +52,34 @@ class LiveFigure(w.VBox):
             show_record: called with the id of the record whose dot is clicked.
         """
         self.widget: Any = None
-        self._show_record = show_record
+        self._show_record, self.page = show_record, Page()
         super().__init__(layout={"width": "100%", "min_height": f"{HEIGHT}px"})
 
     def draw(self, figure: Figure) -> None:
-        """Replace the figure.
+        """Show a figure in place of the one before: moved if it is of the same form, else replaced.
 
         Args:
             figure: the new one; a dot opens the record whose id is the first of its `customdata`.
         """
-        if self.widget is not None:  # what the legend hides or shows stays so
-            chosen = {trace.legendgroup: trace.visible for trace in self.widget.data}
-            for trace in figure.data:
-                trace.visible = chosen.get(trace.legendgroup, trace.visible)
+        if self.widget is not None and _form(self.widget) == _form(figure):
+            self._update(figure)
+        else:
+            self._replace(figure)
+
+    def _update(self, figure: Figure) -> None:
+        """Move what is drawn; what the legend hides or shows stays so."""
+        with self.widget.batch_update():
+            for trace, new in zip(self.widget.data, _traces(figure), strict=True):
+                changed = new.to_plotly_json()
+                trace.update({name: changed[name] for name in MOVED if name in changed})
+            layout = figure.layout.to_plotly_json()
+            self.widget.update_layout({k: v for k, v in layout.items() if k != "template"})
+
+    def _replace(self, figure: Figure) -> None:
+        if self.widget is not None:
+            chosen = {trace["legendgroup"]: trace.visible for trace in self.widget.data}
+            for trace in _traces(figure):
+                trace.visible = chosen.get(trace["legendgroup"], trace.visible)
         # A page is told only what a figure was made with; what changes before it is shown is lost.
         self.widget = FigureWidget(figure)
         # a new dictionary: one that is changed in place is not sent to the page
@@ -61,12 +87,7 @@ class LiveFigure(w.VBox):
         for trace in self.widget.data:
             if trace.customdata is not None:
                 trace.on_click(self._clicked)
-        previous, self.children = (
-            self.children,
-            (self.widget, AnyWidget(_esm=FIT)),
-        )
-        for child in previous:
-            child.close()
+        self.children = (self.widget, self.page)
 
     def _clicked(self, trace: Any, points: Any, _: Any) -> None:
         if points.point_inds:
@@ -122,8 +143,19 @@ def curves(table: pd.DataFrame, levels: pd.DataFrame, rounds: int) -> Figure:
         height=HEIGHT,
         margin={"l": 48, "r": 12, "t": 26, "b": 40},
         dragmode=False,
-        legend={"orientation": "h", "yanchor": "top", "y": -0.13},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02},
     )
+
+
+def _traces(figure: Figure) -> Any:
+    """All of them; to a type checker they are whatever iterating over a figure gives."""
+    return figure.data
+
+
+def _form(figure: Figure) -> list[tuple]:
+    """What a figure is made of: the same in two figures that differ in numbers alone."""
+    traces = [trace.to_plotly_json() for trace in _traces(figure)]
+    return [tuple(trace.get(name) for name in FORM) for trace in traces]
 
 
 def _of_ticket(table: pd.DataFrame, ticket: Ticket, regime: str) -> pd.DataFrame:

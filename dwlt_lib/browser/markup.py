@@ -18,8 +18,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dwlt_lib.analysis import double_win
-from dwlt_lib.plotting.style import CRITERION_NAMES, METHODS, PRETRAININGS, ROLES, percent, style
+from dwlt_lib.analysis import double_win, noninferiority
+from dwlt_lib.analysis.tables import GROUP
+from dwlt_lib.config.studies import Margins
+from dwlt_lib.plotting.style import CRITERION_NAMES, ROLES, percent, style
+from dwlt_lib.plotting.verdicts import in_paper_order
 from dwlt_lib.records.store import Record
 
 Arrays = Mapping[str, np.ndarray]
@@ -33,6 +36,8 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 CSS = f"<style>{(FOLDER / 'cards.css').read_text(encoding='utf-8')}</style>"
+
+READING = '<p class="dwlt">Reading the studies …</p>'
 
 
 def _color(pretraining: str, method: str) -> str:
@@ -82,10 +87,8 @@ def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity:
         The HTML: a row per ticket, in the paper's order, and warnings where dense is at chance.
     """
     ticket = ["method", "pretraining"]
-    rows = levels[levels["rounds"] == rounds]
+    rows = in_paper_order(levels[levels["rounds"] == rounds])
     rows = rows.merge(extremes[[*ticket, "extreme_sparsity"]], how="left", on=ticket)
-    places = {name: place for place, name in enumerate((*METHODS, *PRETRAININGS))}
-    rows = rows.sort_values(ticket, key=lambda column: column.map(places))
     return card(
         "verdict",
         sparsity=sparsity,
@@ -93,6 +96,34 @@ def verdict(levels: pd.DataFrame, extremes: pd.DataFrame, rounds: int, sparsity:
         criteria=CRITERION_NAMES,
         tickets=rows.to_dict("records"),
         warnings=double_win.chance_warnings(levels),
+    )
+
+
+def within_margins(
+    levels: pd.DataFrame, rounds: int, sparsity: float, margins: Margins, confidence: float
+) -> str:
+    """Which tickets are not worse than dense by more than a margin, at one level.
+
+    Args:
+        levels: `noninferiority.noninferiority` of one data set and fraction.
+        rounds: the level.
+        sparsity: that of the level, in [0, 1].
+        margins: of the study.
+        confidence: of each bound.
+
+    Returns:
+        The HTML: a row per ticket, in the paper's order, with what is certified of its curve.
+    """
+    curves = noninferiority.certified(levels)[[*GROUP, "text"]]
+    rows = in_paper_order(levels[levels["rounds"] == rounds]).merge(curves, on=GROUP)
+    return card(
+        "within_margins",
+        sparsity=sparsity,
+        rounds=rounds,
+        criteria=CRITERION_NAMES,
+        tickets=rows.to_dict("records"),
+        margins=margins,
+        confidence=f"{100 * confidence:.3g}",
     )
 
 
@@ -139,7 +170,7 @@ def examples(networks: Mapping[str, tuple[Arrays, float]], source: str) -> str:
                 "attacked": _image_png(arrays["image"][i] + 255 * delta),
                 "reads": {"clean": arrays["clean"][i], "attacked": arrays[source][i]},
             }
-    return card("examples", images=images)
+    return card("examples", images=images, enlarged=ENLARGED)
 
 
 def _image_png(image: np.ndarray) -> str:

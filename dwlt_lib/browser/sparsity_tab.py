@@ -6,18 +6,23 @@ from functools import lru_cache
 from typing import Any
 
 import ipywidgets as w
+import pandas as pd
 from plotly.graph_objects import Figure
 
-from dwlt_lib.analysis import double_win, tables
+from dwlt_lib.analysis import double_win, noninferiority, tables
 from dwlt_lib.browser import markup
-from dwlt_lib.browser.controls import WIDE, Tab, dropdown, halves, of_kind, offer, row
+from dwlt_lib.browser.controls import WIDE, Tab, data_options, dropdown, halves, of_kind, offer, row
 from dwlt_lib.browser.curves import LiveFigure, curves
-from dwlt_lib.plotting.style import METHODS, dataset_name, percent
+from dwlt_lib.config.studies import Margins
+from dwlt_lib.plotting.style import METHODS, percent
 from dwlt_lib.pruning.tickets import read_mask
+from dwlt_lib.records import store
 
+MARGINS = "margins"
 RULES = {
-    "within one std of dense (section 4.1)": "one_std",
-    "no lower than dense (equation 3)": "eq3",
+    "if no worse by a margin": MARGINS,
+    "within one std (section 4.1)": "one_std",
+    "if no lower (equation 3)": "eq3",
 }
 FIRST_ROUNDS = 6  # where the slider stands at first, if that level is there
 
@@ -25,7 +30,7 @@ FIRST_ROUNDS = 6  # where the slider stands at first, if that level is there
 class SparsityTab(Tab):
     """Figure 3 of one data set and fraction, live, with verdict and masks at the slider's level.
 
-    Masks, and with them torch, wait for `show_masks`, so that the curves are seen early.
+    Verdict and masks, and with these torch, wait for `complete`, so that the curves are seen early.
     """
 
     kinds = ("transfer", "mask")
@@ -44,7 +49,7 @@ class SparsityTab(Tab):
         )
         self.figure = LiveFigure(show_record)
         self.verdict, self.masks = w.HTML(), w.HTML(layout=WIDE)
-        self._with_masks = False
+        self._is_complete = False
         self._drawn: Any = None  # what the figure shows
         text = w.VBox([self.verdict, self.masks])
         controls = row(self.data, self.method, self.rule)
@@ -56,10 +61,7 @@ class SparsityTab(Tab):
         """Offer the data sets of the study's transfers, its masks' methods and all its levels."""
         _mask_card.cache_clear()
         self.all_transfers = of_kind(self.records, "transfer")
-        data = self.all_transfers[["fraction", "dataset"]].drop_duplicates()
-        data = data.sort_values(["fraction", "dataset"], ascending=[False, True])
-        pairs = [(d, f) for f, d in data.itertuples(index=False)]
-        offer(self.data, [(f"{dataset_name(d)}, {100 * f:g} %", (d, f)) for d, f in pairs])
+        offer(self.data, data_options(self.all_transfers))
         methods = set(of_kind(self.records, "mask")["method"])
         offer(self.method, [method for method in METHODS if method in methods])
         levels = tables.sparsities(of_kind(self.records, "transfer", "mask"))
@@ -74,7 +76,8 @@ class SparsityTab(Tab):
         """The curves of the chosen data set, judged by the chosen rule, and all at the slider."""
         table, (dataset, fraction) = self.all_transfers, self.data.value or ("", 0)
         table = table[(table["dataset"] == dataset) & (table["fraction"] == fraction)]
-        self.transfers = table = tables.base_seeds(table)
+        self.all_seeds, self.transfers = table, tables.base_seeds(table)
+        table = self.transfers
         if table.empty:
             self._drawn = None
             self.figure.draw(Figure(layout={"title": "no transfers yet"}))
@@ -82,12 +85,11 @@ class SparsityTab(Tab):
                 "No ticket has been transferred yet, so there is nothing to judge."
             )
         else:
-            self.levels = double_win.criteria(table, self.rule.value)
-            with warnings.catch_warnings(action="ignore"):  # the card says it
-                self.extremes = double_win.verdict(table, self.rule.value)
+            self._judged = None
+            levels = self._with_margins(table) if self.rule.value == MARGINS else self._by_rule()
             drawn = table.drop(columns="seconds").to_csv(), self.rule.value
             if drawn != self._drawn:  # else only another data set's records are new
-                self.figure.draw(curves(table, self.levels, self.slider.value))
+                self.figure.draw(curves(table, levels, self.slider.value))
             self._drawn = drawn
         self.move()
 
@@ -96,20 +98,53 @@ class SparsityTab(Tab):
         rounds = self.slider.value
         if len(self.transfers):
             self.figure.widget.update_shapes(x0=rounds, x1=rounds)
-            sparsity = self.sparsities[rounds]
-            self.verdict.value = markup.verdict(self.levels, self.extremes, rounds, sparsity)
-        if self._with_masks:
-            self.show_masks()
+        if self._is_complete:
+            self.complete()
 
-    def show_masks(self) -> None:
-        """Show the masks at the slider's level, from now on with every move."""
-        self._with_masks = True
+    def complete(self) -> None:
+        """Show verdict and masks at the slider's level, from now on with every move."""
+        self._is_complete = True
+        if len(self.transfers):
+            self._show_verdict()
         method, rounds = self.method.value or METHODS[0], self.slider.value
         table = tables.base_seeds(of_kind(self.records, "mask"))
         table = table[(table["method"] == method) & (table["rounds"] == rounds)]
         table = table.sort_values("seed").drop_duplicates("pretraining")
         ids = tuple(zip(table["pretraining"], table["id"], strict=True))
         self.masks.value = _mask_card(ids, method, rounds, self.sparsities[rounds])
+
+    def _show_verdict(self) -> None:
+        rounds, rule = self.slider.value, self.rule.value
+        at = (rounds, self.sparsities[rounds])
+        if self._judged is None:
+            self._judged = self._by_margins() if rule == MARGINS else self._by_rule()
+        if rule == MARGINS:
+            says = self._margins, self._confidence
+            self.verdict.value = markup.within_margins(self._judged, *at, *says)
+        else:
+            with warnings.catch_warnings(action="ignore"):  # the card says it
+                extremes = double_win.verdict(self.transfers, rule)
+            self.verdict.value = markup.verdict(self._judged, extremes, *at)
+
+    def _by_rule(self) -> pd.DataFrame:
+        return double_win.criteria(self.transfers, self.rule.value)
+
+    def _by_margins(self) -> pd.DataFrame:
+        """The verdict of the report: over all seeds, with what was right image by image."""
+        table, outcomes = self.all_seeds, store.outcomes_of(self.all_seeds)
+        return noninferiority.noninferiority(table, outcomes, self._margins, self._confidence)
+
+    def _with_margins(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Where dense stands and how far below it still matches, as `double_win.criteria`."""
+        params = store.study(self.study)["params"]
+        self._margins = Margins(**params.get("margins", {}))
+        self._confidence = noninferiority.confidence_of(params.get("search", "grid"))
+        levels, chances = double_win.criteria(table, "eq3"), noninferiority.chances_of(table)
+        for criterion, (_, metric) in double_win.CRITERIA.items():
+            dense, chance = levels[f"{criterion}_dense"], chances.get(self.data.value[0], 0.0)
+            margins = [noninferiority.margin_of(self._margins, metric, d, chance) for d in dense]
+            levels[f"{criterion}_threshold"] = dense - margins
+        return levels
 
 
 @lru_cache(64)

@@ -553,23 +553,23 @@ def coverage(study_name: str) -> str:
     return f"{missing(study_name)} of {len(study(study_name)['ids'])} records are missing"
 
 
-def differences(study_name: str, other: str) -> pd.DataFrame | None:
-    """The settings in which two studies differ.
+def differences(*study_names: str) -> pd.DataFrame | None:
+    """The settings in which studies differ.
 
     Args:
-        study_name: one of `study_names`.
-        other: another one, or "".
+        *study_names: of `study_names`; "" names none.
 
     Returns:
-        A row per setting and a column per study, as text, data sets apart that only one has; None
-        if no other study is named.
+        A row per setting and a column per study, as text, data sets apart that not all have; None
+        if fewer than two studies are named.
 
     Raises:
         KeyError: there is no such study.
     """
-    if not other:
+    names = [name for name in study_names if name]
+    if len(names) < 2:  # noqa: PLR2004 (nothing to compare)
         return None
-    params = {name: study(name)["params"] for name in (study_name, other)}
+    params = {name: study(name)["params"] for name in names}
     shared = set.intersection(*(set(own.get("data", {})) for own in params.values()))
     settings = {}
     for name, own in params.items():
@@ -577,7 +577,7 @@ def differences(study_name: str, other: str) -> pd.DataFrame | None:
         own["data"] = {key: own["data"][key] for key in shared}
         settings[name] = pd.Series(_settings(own), dtype=object)
     table = pd.DataFrame(settings).fillna("")
-    return table[table[study_name] != table[other]].rename_axis("setting")
+    return table[table.nunique(axis="columns") > 1].rename_axis("setting")
 
 
 def _settings(value: Any, key: str = "") -> dict[str, str]:

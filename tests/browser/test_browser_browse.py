@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from conftest import FIRST, wait_for
 from generate import records_of
-from test_widgets import GRID
+from test_widgets import GRID, hide
 
-from dwlt_lib.analysis import double_win, mask_patterns
+from dwlt_lib.analysis import double_win, mask_patterns, noninferiority
 from dwlt_lib.config.specs import ladder
 from dwlt_lib.pruning.tickets import read_mask
 from dwlt_lib.records import store
@@ -37,6 +37,8 @@ def made(toy, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DWLT_OUTPUTS", str(tmp_path_factory.mktemp("browse")))
         records_of(toy(grid=GRID))
+        other = {"transfer": {"AT": {"lr": 0.02}}, "grid": GRID[:1]}
+        records_of(toy(name="toy_again", **other))
         yield store.outputs()
 
 
@@ -77,7 +79,7 @@ def drive(page, tmp_path):
     """Everything that a reader does, on a page that is open."""
     table = store.table("transfer", study="toy")
     whole = table[table["fraction"] == 1]
-    judged = double_win.criteria(whole)
+    judged = noninferiority.noninferiority(whole, store.outcomes_of(whole))
     masks = store.table("mask", study="toy")
     wait_for(page, "[data-card=masks] [data-zero]")
     wait_for(page, ".js-plotly-plot .scatterlayer .trace", state="attached")
@@ -106,6 +108,7 @@ def drive(page, tmp_path):
     assert page.locator("[data-record]").first.get_attribute("data-record") in set(whole["id"])
     page.get_by_role("button", name="close").click()
     page.get_by_role("tab", name="Results").click()
+    table = whole[whole["regime"] == "AT"]  # first, what can be compared
     wait_for(page, f"[data-rows='{len(table)}']")
     with page.expect_download() as download:
         page.get_by_text("Export CSV").click()
@@ -123,10 +126,16 @@ def drive(page, tmp_path):
     id = page.locator("[data-record]").first.get_attribute("data-record")
     assert id in set(table["id"][table["pretraining"] == "FAT"])
     assert "recipe.epochs: 3" in page.locator("[data-card=record] pre").first.text_content()
+    page.get_by_role("button", name="parallel coordinates").click()
+    wait_for(page, ".parcoords .axis")
     page.get_by_role("tab", name="Landscapes").click()
     wait_for(page, "[data-card=landscapes] img")
     page.get_by_role("tab", name="Images").click()
     wait_for(page, "[data-card=images] img")
+    page.get_by_role("tab", name="Compare").click()
+    wait_for(page, "[data-setting='transfer.AT.lr']")
+    page.get_by_role("tab", name="Leaderboard").click()
+    page.get_by_role("cell", name="toy_again", exact=True).first.wait_for()
     page.get_by_role("tab", name="Sparsity").click()
 
 
@@ -148,6 +157,44 @@ def test_voila_shows_what_the_records_say(made, serve, page, tmp_path):
             "the page asks other hosts"
         )
         assert not found.problems
+
+
+def test_voila_shows_records_that_appear_and_does_not_move_its_reader(
+    toy, serve, page, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DWLT_OUTPUTS", str(tmp_path))
+    records_of(toy(grid=GRID))
+    table = store.table("transfer", study="toy")
+    appear = hide(table[table["rounds"] == 10]["id"])
+    url, _ = serve(
+        "browse", "--study", "toy", "--no-browser", "--port", 0, DWLT_OUTPUTS=str(tmp_path)
+    )
+    found = page(1280, 900)
+    found.goto(url)
+    wait_for(found, ".js-plotly-plot .scatterlayer .trace", state="attached")
+    wait_for(found, "[data-card=masks] [data-zero]")
+    found.get_by_text("nobody is making the others").wait_for()
+    found.locator(".legendtoggle").first.click()
+    hidden = f"{PLOT}.data.filter(trace => trace.visible == 'legendonly').length"
+    found.wait_for_function(f"() => {hidden} > 0")
+    before = found.evaluate(hidden)
+    for _ in range(4):
+        found.locator(".noUi-handle").first.press("ArrowLeft")
+    moved_to(found, 2)
+    found.evaluate("document.scrollingElement.scrollTo(0, 300)")
+    found.wait_for_timeout(500)
+    scrolled = found.evaluate("document.scrollingElement.scrollTop")
+    appear()
+    wait_for(found, f"[data-there='{len(store.table(study='toy'))}']", state="attached")
+    count = (table["fraction"] == 1).sum()
+    found.wait_for_function(
+        f"() => new Set([...{PLOT}.data].flatMap(t => (t.customdata || []).map(c => c[0]))).size"
+        f" == {count}"
+    )
+    moved_to(found, 2)
+    assert found.evaluate(hidden) == before
+    assert found.evaluate("document.scrollingElement.scrollTop") == scrolled
+    assert not found.problems
 
 
 def test_jupyterlab_shows_what_the_records_say(made, serve, page, tmp_path):

@@ -11,8 +11,15 @@ import pandas as pd
 import pytest
 from generate import records_of
 
-from dwlt_lib.analysis import double_win, mask_patterns, statistics
-from dwlt_lib.browser import app, curves, landscapes_tab, markup, mask_markup
+from dwlt_lib.analysis import double_win, mask_patterns, noninferiority, statistics
+from dwlt_lib.browser import (
+    app,
+    curves,
+    landscapes_tab,
+    markup,
+    mask_markup,
+    results_tab,
+)
 from dwlt_lib.config import planning
 from dwlt_lib.config.specs import label, record_id
 from dwlt_lib.pruning.tickets import read_mask
@@ -49,7 +56,7 @@ def study(toy, outputs):
 def page(study):
     records_of(study)
     found = app.Browser("toy")
-    found.sparsity.show_masks()
+    found.sparsity.complete()
     return found
 
 
@@ -61,16 +68,17 @@ def test_the_slider_moves_line_verdict_and_kernel_maps_to_what_the_records_say(p
     tab = page.sparsity
     table = store.table("transfer", study="toy")
     whole = table[table["fraction"] == 1]
-    judged = double_win.criteria(whole)
+    judged = noninferiority.noninferiority(whole, store.outcomes_of(whole))
     for r in (2, 10, 6):
         tab.slider.value = r
         assert tab.figure.widget.layout.shapes[0].x0 == r
         here = judged[judged["rounds"] == r]
-        said = re.findall(r'data-status="(\w+)"', tab.verdict.value)
+        said = re.findall(r'data-status="([\w ]+)"', tab.verdict.value)
         assert sorted(said) == sorted(
             here[[f"{c}_status" for c in double_win.CRITERIA]].to_numpy().ravel()
         )
-        assert f"{(here['double_win'] == 'win').sum()} of {len(here)} tickets" in tab.verdict.value
+        wins = (here["status"] == "matches").sum()
+        assert f"{wins} of {len(here)} tickets" in tab.verdict.value
         masks = store.table("mask", study="toy")
         masks = masks[(masks["rounds"] == r) & (masks["method"] == "IMP-ST")].set_index(
             "pretraining"
@@ -162,6 +170,9 @@ def exported(tab):
 def test_the_table_and_its_csv_are_the_records_and_a_row_opens_its_own(page):
     page.tabs.selected_index = 1
     tab, table = page.results, store.table("transfer", study="toy")
+    like = table[(table["fraction"] == 1) & (table["regime"] == "AT")]
+    assert exported(tab)["id"].tolist() == like["id"].tolist()
+    tab.data.value = tab.regime.value = ""
     assert exported(tab)["SA"].tolist() == table["SA"].tolist()
     assert f"{len(table)} rows" in tab.count.value and len(tab.grid.df) == len(table)
     assert tab.grid.df["RA (%)"].tolist() == (100 * table["RA"]).round(2).tolist()
@@ -169,6 +180,7 @@ def test_the_table_and_its_csv_are_the_records_and_a_row_opens_its_own(page):
     assert f'data-record="{table["id"].iloc[1]}"' in page.record.children[0].value
     for kind in ("mask", "surface", "trajectory", "attack", "robustness", "pretraining"):
         tab.kind.value = kind
+        tab.data.value = tab.regime.value = ""
         assert exported(tab)["id"].tolist() == store.table(kind, study="toy")["id"].tolist()
     tab.kind.value = "robustness"
     assert set(tab.grid.df["PGD-50x10 (%)"]) == {65.0}
@@ -216,13 +228,14 @@ def test_what_is_broken_or_missing_is_said_and_the_rest_is_shown(study):
     )
     surface.unlink()
     page = app.Browser("toy")
-    page.sparsity.show_masks()
+    page.sparsity.complete()
     page.landscapes.chosen.value = [id for _, id in page.landscapes.chosen.options]
     for index in (1, 2, 3):
         page.tabs.selected_index = index
     assert (
         transfers["id"].iloc[0] in page.problems.value and "cannot be read" in page.problems.value
     )
+    page.results.data.value = page.results.regime.value = ""
     assert len(exported(page.results)) == (table["kind"] == "transfer").sum() - 1
     assert 'title="unknown"' in page.sparsity.verdict.value  # a replicate is missing at this level
     assert "cannot be read" in page.sparsity.masks.value
@@ -237,7 +250,7 @@ def test_what_is_broken_or_missing_is_said_and_the_rest_is_shown(study):
 def test_a_study_without_records_and_a_folder_without_studies_say_what_to_do(study, monkeypatch):
     store.write_study(study)
     page = app.Browser("toy")
-    page.sparsity.show_masks()
+    page.sparsity.complete()
     for index in (1, 2, 3, 0):
         page.tabs.selected_index = index
     assert 'data-there="0"' in page.progress.value
@@ -250,8 +263,71 @@ def test_a_study_without_records_and_a_folder_without_studies_say_what_to_do(stu
     monkeypatch.setattr(store, "reference_files", list)
     (store.study_dir("toy") / "study.json").unlink()
     empty = app.Browser()
-    empty.sparsity.show_masks()
+    empty.sparsity.complete()
     assert "run make tour" in empty.problems.value
+
+
+def test_parallel_coordinates_have_a_line_per_record(page):
+    page.tabs.selected_index = 1
+    tab, table = page.results, store.table("transfer", study="toy")
+    tab.view.value = results_tab.LINES
+    own = table[(table["fraction"] == 1) & (table["regime"] == "AT")]
+    (lines,) = tab._lines.widget.data
+    axes = {axis.label: axis for axis in lines.dimensions}
+    assert list(axes["RA (%)"]["values"]) == (100 * own["RA"]).round(2).tolist()
+    words = axes["pretraining"].ticktext
+    assert [words[i] for i in axes["pretraining"]["values"]] == own["pretraining"].tolist()
+    assert "regime" not in axes  # the same for all
+
+
+def test_studies_are_laid_over_each_other_and_their_settings_beside(study, toy):
+    records_of(study)
+    other = toy(name="other", transfer={"AT": {"lr": 0.02}}, grid=GRID[:1])
+    records_of(other)
+    page = app.Browser("toy")
+    page.tabs.selected_index = 4
+    tab = page.compare
+    assert tab.others.value == ("other",) and [m for m in tab.method.options] == ["IMP-ST"]
+    tab.shown.value = "AT_RA"
+    assert len(tab.figure.widget.data) == 6  # two studies, three pre-trainings
+    for trace in tab.figure.widget.data:
+        pretraining, name = trace.legendgroup.split()
+        means = statistics.spread(store.table("transfer", study=name))
+        own = means[(means["pretraining"] == pretraining) & (means["regime"] == "AT")]
+        own = own[(own["fraction"] == 1) & own["method"].isin(["IMP-ST", "dense"])]
+        wanted = own.sort_values("rounds")["RA"].to_numpy()
+        assert list(trace.y) == pytest.approx(list(100 * wanted))
+    found = store.differences("toy", "other").T
+    assert found["transfer.AT.lr"]["other"] == "0.02" != found["transfer.AT.lr"]["toy"]
+    assert 'data-setting="transfer.AT.lr"' in tab.says.value
+    tab.shown.value = "loss"
+    for trace in tab.figure.widget.data:
+        record = store.read(trace.customdata[0][0])
+        if record.spec["regime"] == "AT":
+            assert (record.spec["recipe"]["lr"] == 0.02) == ("other" in trace.name)
+        assert list(trace.y) == [epoch["loss"] for epoch in record.history]
+
+
+def test_the_leaderboard_has_what_is_certified_of_every_curve(study):
+    records_of(study)
+    page = app.Browser("toy")
+    page.tabs.selected_index = 5
+    shown = page.leaderboard.grid.df
+    shown = shown[shown["study"] == "toy"]  # beside the committed ones
+    table = store.table("transfer", study="toy")
+    levels = noninferiority.noninferiority(table, store.outcomes_of(table))
+    curves_there = noninferiority.certified(levels)
+    assert len(shown) == len(curves_there)
+    assert sorted(shown["at least (%)"]) == sorted(
+        (100 * curves_there["at_least_sparsity"]).round(2)
+    )
+    strong = store.table("robustness", study="toy")
+    worst = {(100 * strong["worst"]).round(2).iloc[0]}
+    assert set(shown["strong"]) <= worst | {""}
+
+
+def dots_of(widget):
+    return {id for t in widget.data if t.customdata is not None for id, _ in t.customdata}
 
 
 def hide(ids):
@@ -269,19 +345,22 @@ def test_what_appears_while_the_page_is_open_is_shown_and_nothing_else_moves(stu
     appear = hide(late)
     page = app.Browser("toy")
     page.tabs.selected_index = 1
+    page.results.data.value = page.results.regime.value = ""
     page.results.grid.selected_rows = [1]
     page.tabs.selected_index = 0
     tab, opened = page.sparsity, page.record.children
     tab.slider.value, tab.rule.value = 2, "eq3"
     group, before = tab.figure.widget.data[0].legendgroup, tab.figure.widget
+    dots = dots_of(before)
     for trace in before.select_traces({"legendgroup": group}):  # as a click in the legend does
         trace.visible = "legendonly"
     page.look()
-    assert tab.figure.widget is before  # nothing is new
+    assert dots_of(before) == dots  # nothing is new
     appear()
     page.look()
     assert len(tab.transfers) == (table["fraction"] == 1).sum()
-    assert tab.figure.widget is not before
+    assert tab.figure.widget is before  # it moves, and is not drawn anew
+    assert dots_of(before) == dots | set(late)
     hidden = {t.legendgroup for t in tab.figure.widget.data if t.visible == "legendonly"}
     assert group in hidden and tab.slider.value == 2 and tab.rule.value == "eq3"
     assert tab.figure.widget.layout.shapes[0].x0 == 2 and page.record.children == opened
@@ -346,6 +425,7 @@ def test_names_and_messages_are_data_never_markup():
     levels = pd.DataFrame(
         [
             {"pretraining": evil, "method": evil, "rounds": 1, "double_win": "win"}
+            | {"dataset": evil, "fraction": 1.0}
             | {
                 f"{c}_{k}": v
                 for c in double_win.CRITERIA
@@ -367,6 +447,12 @@ def test_names_and_messages_are_data_never_markup():
         mask_markup.masks_at(masks, evil, 2, 0.36),
         mask_markup.masks_at({}, evil, 2, 0.36),
         markup.card("landscapes", drawn="", alt=evil),
+        markup.card(
+            "compared",
+            studies=[evil],
+            certified={(evil, evil): {evil: evil}},
+            settings={evil: {evil: evil}},
+        ),
         markup.card("count", rows=1, file=evil, csv=""),
     ]
     assert all("&lt;script" in page and "<script" not in page for page in pages)

@@ -142,7 +142,7 @@ def test_figure_1_draws_the_share_that_is_left(halves):
 
 def test_the_browser_the_tours_sliders_and_the_report_say_it(halves):
     page = app.Browser("toy")
-    page.sparsity.show_masks()
+    page.sparsity.complete()
     tab, wanted = page.sparsity, ["0.0 %", "50.0 %", "75.0 %", "87.5 %"]
     assert [label for label, _ in tab.slider.options] == wanted
     assert list(tab.figure.widget.layout.xaxis.ticktext) == [label[:-2] for label in wanted]
