@@ -6,7 +6,7 @@ drawn from a study's parameters in `study_overview`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from dwlt_lib.plotting.style import (
     PAGE,
     PRETRAININGS,
     ROLES,
+    Role,
     curve_style,
     dataset_name,
     figure,
@@ -38,15 +39,18 @@ from dwlt_lib.plotting.style import (
 DENSE: dict[str, Any] = dict(linestyle=(0, (2, 2)), linewidth=0.6, alpha=0.8)
 STAR: dict[str, Any] = dict(marker="*", markersize=8, linestyle="", markeredgewidth=0.6)
 CHANCE: dict[str, Any] = dict(linestyle=(0, (3, 2)), linewidth=0.8)
+BREAK: dict[str, Any] = dict(
+    marker=[(-1, -0.5), (1, 0.5)], color="black", linestyle="", markeredgewidth=0.6, markersize=5
+)
 EXTREME = "extreme sparsity (hollow: dense)"
 BY_CHANCE = "random, same layer densities"
 
 PAIRS = {
-    "STD and FAT": ("#000000", "o"),
-    "STD and AT": ("#56B4E9", "D"),
-    "FAT and AT": ("#882255", "P"),
+    "STD and FAT": Role("#000000", "o", "-"),
+    "STD and AT": Role("#56B4E9", "D", "--"),
+    "FAT and AT": Role("#882255", "P", "-."),
 }
-"""Colour and marker of pairs of pre-trainings; none has the colour of a role."""
+"""How the curves of pairs of pre-trainings look; none has the colour of a role."""
 
 Curve = tuple[str, str]
 """(pretraining, method)."""
@@ -100,12 +104,21 @@ def mean_line(
     return mean
 
 
-def _widen_y(ax: Axes) -> None:
-    """At least four percent points on the y axis, so that noise does not look like a finding."""
-    low, high = ax.get_ylim()
-    missing = 4.0 - (high - low)
-    if missing > 0:
-        ax.set_ylim(max(low - missing / 2, -1.0), min(high + missing / 2, 101.0))
+def share_scale(panels: Iterable[Axes]) -> None:
+    """One scale for the y axes of panels of percent, so that no panel exaggerates.
+
+    Args:
+        panels: their axes become as long as the longest, four points at least, each about its own
+            curves; where one does not begin at 0, a mark says that it is broken.
+    """
+    limits = {ax: ax.get_ylim() for ax in panels}
+    length = max(4.0, *(high - low for low, high in limits.values()))
+    for ax, (low, high) in limits.items():
+        start = max(min((low + high - length) / 2, 101 - length), -1.0)
+        ax.set_ylim(start, start + length)
+        if start > 0:
+            at_the_axis: dict[str, Any] = dict(transform=ax.transAxes, clip_on=False)
+            ax.plot([0, 0], [0.03, 0.06], **BREAK, **at_the_axis)
 
 
 def _draw_curves(
@@ -165,12 +178,14 @@ def _curves_figure(table: pd.DataFrame, layout: _Layout, curves: list[Curve]) ->
             for study, rows_of in own_runs.items():
                 _draw_curves(ax, rows_of, own_verdicts[study], curves, criterion)
             ladder_ticks(ax, sparsities, most=6 if width == COLUMN or columns == 3 else 9)
-            _widen_y(ax)
             ax.set(
                 title=title if i == 0 else None,
                 xlabel="sparsity (%)" if i == rows - 1 else None,
             )
         axes[i, 0].set_ylabel(layout.labels[i])
+    panels = dict(zip(axes.flat, (cell for row in layout.cells for cell in row), strict=True))
+    for data in {cell[:2] for cell in panels.values()}:
+        share_scale(ax for ax, cell in panels.items() if cell[:2] == data)
     dense = Line2D([], [], color="#666666", **DENSE, label="dense")
     star = Line2D([], [], color="#999999", **STAR, markeredgecolor="black", label=EXTREME)
     fig.align_ylabels(axes[:, 0])
@@ -212,7 +227,7 @@ def existence(table: pd.DataFrame, curves: list[Curve] | None = None) -> Figure 
     cells = [[(*column, criterion) for column in data] for criterion in CRITERION_NAMES]
     titles = []
     for dataset, fraction in data:
-        share = f", {100 * fraction:g} %" if table["fraction"].nunique() > 1 else ""
+        share = f", {100 * fraction:g} %" if table["fraction"].min() < 1 else ""
         studies = tables.by_study(table[table["dataset"] == dataset]).values()
         seeds = ", one seed" if max(map(tables.count_seeds, studies)) == 1 else ""
         titles.append(f"{dataset_name(dataset)}{share}{seeds}")
@@ -234,8 +249,7 @@ def methods(table: pd.DataFrame, pretraining: str = "AT") -> Figure:
     Returns:
         Columns are data sets; rows SA after ST, SA and RA after AT.
     """
-    curves = [(pretraining, method) for method in PAPER_METHODS]
-    return existence(table[table["pretraining"] == pretraining], curves)
+    return _beside_imp_st(table, pretraining, [m for m in PAPER_METHODS if m != "IMP-ST"])
 
 
 def controls(table: pd.DataFrame, pretraining: str = "AT") -> Figure:
@@ -381,7 +395,7 @@ def similarity(table: pd.DataFrame) -> Figure | None:
     Returns:
         Similarity in percent against sparsity, a line per pair, its chance level dashed.
     """
-    looks = {pair: dict(color=color, marker=marker) for pair, (color, marker) in PAIRS.items()}
+    looks = {pair: role._asdict() for pair, role in PAIRS.items()}
     looks |= {f"IMP-ST and {m}": curve_style("AT", m) for m in METHODS if m != "IMP-ST"}
     table = table[table["pair"].isin(looks)]
     if table.empty:
@@ -390,7 +404,7 @@ def similarity(table: pd.DataFrame) -> Figure | None:
     ax = fig.subplots()
     _beside_chance(ax, table, "similarity", "pair", looks)
     ladder_ticks(ax, tables.sparsities(table), most=8)
-    ax.set(xlabel="sparsity (%)", ylabel="relative similarity (%)")
+    ax.set(xlabel="sparsity (%)", ylabel="relative similarity (%)", ylim=(0, None))
     _legend(fig, table, Line2D([], [], label=BY_CHANCE, color="#666666", **CHANCE), ncols=2)
     return fig
 
@@ -425,7 +439,7 @@ def zero_kernels(table: pd.DataFrame) -> Figure | None:
         mean_line(lower, above[above["pretraining"] == p], "above", look)
     lower.axhline(0, color="#666666", **CHANCE, zorder=1)
     ladder_ticks(upper, tables.sparsities(table), most=8)
-    upper.set(ylabel="zero kernels (%)")
+    upper.set(ylabel="zero kernels (%)", ylim=(0, None))
     lower.set(xlabel="sparsity (%)", ylabel="above chance\n(points)")
     fig.align_ylabels([upper, lower])
     _legend(fig, table, Line2D([], [], label=BY_CHANCE, color="#666666", **CHANCE), ncols=2)
@@ -489,12 +503,10 @@ def training_curve(history: list[dict[str, Any]]) -> Figure | None:
     fig = Figure((COLUMN, 1.6), layout="constrained")
     left, right = fig.subplots(1, 2)
     left.plot(frame["epoch"], frame["loss"], color=ROLES["OMP"].color, marker=".")
-    for metric, (color, marker) in (("SA", PAIRS["STD and FAT"]), ("RA", PAIRS["STD and AT"])):
+    for metric, look in (("SA", PAIRS["STD and FAT"]), ("RA", PAIRS["STD and AT"])):
         known = frame.dropna(subset=metric)  # RA is not validated after every epoch
         if len(known):
-            right.plot(
-                known["epoch"], 100 * known[metric], color=color, marker=marker, label=metric
-            )
+            right.plot(known["epoch"], 100 * known[metric], **look._asdict(), label=metric)
     left.set(xlabel="epoch", ylabel="training loss")
     right.set(xlabel="epoch", ylabel="validation accuracy (%)")
     if right.lines:
@@ -526,7 +538,7 @@ def transfer_attack_curve(table: pd.DataFrame) -> Figure | None:
             look = dict(color=ROLES[p].color, marker=marker, linestyle=line)
             mean_line(ax, own, metric, look, f"{theta(p)}, {text}")
     ladder_ticks(ax, tables.sparsities(table))
-    _widen_y(ax)
+    share_scale([ax])
     ax.set(xlabel="sparsity (%)", ylabel="accuracy (%)")
     _legend(fig, table, ncols=1)
     return fig

@@ -10,8 +10,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dwlt_lib.analysis import tables
-from dwlt_lib.plotting.figures import ladder_ticks
-from dwlt_lib.plotting.style import COLUMN, PAGE, curve_style, dataset_name, figure, percent, theta
+from dwlt_lib.plotting.figures import ladder_ticks, share_scale
+from dwlt_lib.plotting.style import (
+    COLUMN,
+    PAGE,
+    PRETRAININGS,
+    curve_style,
+    dataset_name,
+    figure,
+    percent,
+    theta,
+)
 
 LOOKS = (
     ("#6B6B6B", "v", ":"),
@@ -60,6 +69,7 @@ def by_attack(table: pd.DataFrame) -> Figure | None:
         ladder_ticks(ax, tables.sparsities(own), most=6)
         ax.set(title=title, xlabel="sparsity (%)", ylabel="accuracy (%)")
     handles = axes[0].get_lines()
+    share_scale(axes[: len(curves)])
     fig.legend(handles=handles, loc="outside lower center", ncols=6 if width == PAGE else 3)
     return fig
 
@@ -99,6 +109,8 @@ def security_curves(table: pd.DataFrame, read: Callable[[str], Any]) -> Figure |
         by_steps.set(title=task, xlabel="steps of PGD", xscale="log")
         by_steps.set_xticks(steps.index, [str(count) for count in steps.index])
         by_steps.set_xticks([], minor=True)
+    share_scale(axes[:, 0])
+    share_scale(axes[:, 1])
     fig.legend(handles=list(by_label.values()), loc="outside lower center", ncols=4)
     return fig
 
@@ -108,7 +120,8 @@ def _tasks(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     found = []
     same = ["pretraining", "dataset", "fraction", "regime"]
     studies = tables.by_study(table)
-    for keys, task in table.groupby(same):
+    groups = sorted(table.groupby(same), key=lambda group: PRETRAININGS.index(group[0][0]))
+    for keys, task in groups:
         pretraining, dataset, fraction, regime = cast(tuple[str, str, float, str], keys)
         title = f"{theta(pretraining)}, {dataset_name(dataset)} {100 * fraction:g} %"
         title += "" if regime == "AT" else f", {regime}"

@@ -77,6 +77,11 @@ def levels(verdicts: pd.DataFrame) -> Figure | None:
         data = f"{dataset_name(str(dataset))} {100 * own['fraction'].iloc[0]:g} %"
         name = f"$\\theta_{{\\mathrm{{{pretraining}}}}}$, {method}\n{data}"
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
+    for data in {curve[2:] for curve, _ in curves}:  # one scale for tickets on the same data
+        rows = [row[0] for row, (curve, _) in zip(axes, curves, strict=True) if curve[2:] == data]
+        limits = [ax.get_ylim() for ax in rows]
+        for ax in rows:
+            ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     for ax, criterion in zip(axes[0], CRITERIA, strict=True):
         ax.set_title(f"{CRITERION_NAMES[criterion]}, less dense (points)", fontsize=8)
     shown = tables.sparsities(verdicts)
@@ -160,7 +165,8 @@ def forest(found: pd.DataFrame) -> Figure | None:
     if found.empty:
         return None
     names = found["number"] + " " + found["claim"]
-    names += np.where(found["where"] == "", "", ", on " + found["where"])
+    names += [f", on {_where(data)}" if data else "" for data in found["where"]]
+    names = names.str.replace(" %", "\xa0%")  # no line begins with a unit
     listed = names.unique()[::-1]
     fig = Figure((PAGE, 0.7 + 0.27 * len(listed)), layout="constrained")
     ax = fig.subplots()
@@ -188,6 +194,12 @@ def forest(found: pd.DataFrame) -> Figure | None:
     handles += study_handles(tables.by_study(found))
     fig.legend(handles=handles, loc="outside upper center", ncols=5)
     return fig
+
+
+def _where(data: str) -> str:
+    """The data of a claim, such as "1 % of cifar10", with the data set's printed name."""
+    share, of, dataset = data.rpartition("of ")
+    return f"{share}{of}{dataset_name(dataset)}"
 
 
 def count_claims(found: pd.DataFrame) -> str:

@@ -124,6 +124,28 @@ def test_noise_of_one_seed_fills_no_axis():
     assert all(np.ptp(ax.get_ylim()) >= 4 for ax in fig.axes)
 
 
+def breaks(fig):
+    """Whether each panel's y axis is marked as broken."""
+    marked = [[line.get_marker() for line in ax.get_lines()] for ax in fig.axes]
+    return [figures.BREAK["marker"] in markers for markers in marked]
+
+
+def test_criteria_on_the_same_data_have_one_scale_and_an_axis_that_omits_0_is_marked():
+    table = transfers(sets=("digits",))
+    table.loc[table["fraction"] == 0.1, "SA"] -= 0.05 * table["rounds"]
+    fig = figures.data_limited(table)
+    spans = np.reshape([np.ptp(ax.get_ylim()) for ax in fig.axes], (2, 3))
+    assert spans[:, 1:] == pytest.approx(spans[:, :-1]) and spans[1, 0] > spans[0, 0] + 40
+    assert breaks(fig) == [ax.get_ylim()[0] > 0 for ax in fig.axes] and any(breaks(fig))
+    assert all(-1 <= ax.get_ylim()[0] and ax.get_ylim()[1] <= 101.01 for ax in fig.axes)
+
+
+def test_one_method_alone_is_no_comparison_of_methods():
+    table = transfers(methods=("IMP-ST", "RP"))
+    assert texts(figures.methods(table[table["method"] != "RP"])) == ["no records yet"]
+    assert len(figures.methods(table).axes) == 2 * 3
+
+
 def test_the_paradigm_names_the_studys_own_parameters():
     shown = " ".join(texts(study_overview.paradigm(PARAMS)))
     for word in ("resnet8", "MNIST-5k", "digits", "tiles", "IMP-ST, RP", "100 % / 10 %", "2 seeds"):
@@ -183,7 +205,7 @@ def test_transfer_attacks_are_shown_beside_ra():
             for s in (0, 1)
         ]
     ).assign(transfer_accuracy=0.8, RA=0.7, SA=0.9)
-    lines = figures.transfer_attack_curve(table).axes[0].get_lines()
+    lines = figures.transfer_attack_curve(table).axes[0].get_lines()[:2]
     assert [line.get_ydata().tolist() for line in lines] == [[80.0, 80.0], [70.0, 70.0]]
 
 

@@ -47,6 +47,12 @@ def test_a_figure_of_levels_has_a_panel_per_curve_and_criterion():
     assert not verdicts.levels(found.iloc[:0]).axes[0].collections
 
 
+def test_tickets_on_the_same_data_have_one_scale_of_levels():
+    found = noninferiority.noninferiority(transfers(sets=("digits",), methods=("IMP-ST",)))
+    limits = [ax.get_ylim() for ax in verdicts.levels(found).axes]
+    assert len(set(limits[:9])) == 1 and len(set(limits[9:])) == 1
+
+
 def test_simulated_studies_are_drawn_as_shares_that_sum_to_all():
     rates = pd.DataFrame(
         [dict(truth="equal", n=3, n_dense=8, matches=0.7, undecided=0.2, falls_short=0.1)]
