@@ -32,6 +32,24 @@ ATTRIBUTES = {
     "mo": ["stretchy", "accent"],
 }
 CLEAN = SanitizeHTML(tags=f"{TAGS} {MATHML}".split(), attributes=ATTRIBUTES, strip=True)
+GLOSSARY = {
+    "dense": "the network before pruning, with the same pre-training, task and training",
+    "ticket": "pre-trained weights θ under a mask m",
+    "SA": "standard accuracy: of clean test images",
+    "RA": "robust accuracy: of test images that PGD has perturbed within eps",
+    "ST": "standard training on the task",
+    "AT": "adversarial training on the task; as the name of a pre-training, on the source",
+    "STD": "standard pre-training",
+    "FAT": "fast adversarial pre-training, with one-step attacks",
+    "PGD": "projected gradient descent: the attack, in several steps",
+    "IMP-ST": "iterative magnitude pruning, which retrains on the source task in the standard way"
+    " after each round",
+    "IMP-AT": "iterative magnitude pruning, which retrains adversarially after each round",
+    "OMP": "one-shot magnitude pruning, without retraining",
+    "RP": "random pruning",
+}
+"""Terms and what they mean, shown where a term is first used."""
+TERM = re.compile(rf"(?<![-\w])({'|'.join(sorted(GLOSSARY, key=len, reverse=True))})(?![-\w])")
 ChapterPart = tuple[str, Any]  # kind (as the template tells them apart) and content
 Picture = tuple[str, bytes]  # media type and content
 NOTHING = ("", b"")  # of a figure without records, which is not saved
@@ -59,7 +77,7 @@ def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
     title = next((heading[1] for heading in headings if heading), path.stem)
     tagged = [c for c in cells if SHOWN in c.metadata.get("tags", [])]
     parts: list[ChapterPart] = []
-    picture, paper, was_empty = None, Markup(), False
+    picture, paper, was_empty, said = None, Markup(), False, set()
     for cell in tagged or cells:
         is_prose = cell.cell_type == "markdown"
         outputs = cell.outputs if cell.cell_type == "code" else []
@@ -71,7 +89,7 @@ def chapter(path: Path, figures: Path) -> dict[str, Any] | None:
             picture, paper = None, Markup()
         if is_prose:
             parts.append(("paper", paper))
-            text, paper = _prose(cell.source)
+            text, paper = (_explained(part, said) for part in _prose(cell.source))
             parts.append(("prose", text))
         was_empty = False
         for output in outputs:
@@ -153,6 +171,22 @@ def _prose(source: str) -> tuple[Markup, Markup]:
     text = re.sub(r"(?m)^(?=##)", "#", re.sub(r"\A# .*", "", source))
     paper = re.search(PAPER, text)
     return _markdown(re.sub(PAPER, "", text)), _markdown(paper[0]) if paper else Markup()
+
+
+def _explained(text: Markup, said: set[str]) -> Markup:
+    """Prose with the meaning of each term where it is first used; `said` are those that were."""
+
+    def explained(match: re.Match[str]) -> str:
+        term = match[0]
+        if term in said:
+            return term
+        said.add(term)
+        return f'<abbr title="{GLOSSARY[term]}" tabindex="0">{term}</abbr>'
+
+    # not in tags, code, formulas and headings
+    pieces = re.split(r"(?s)(<(?:code|math|h\d).*?</(?:code|math|h\d)>|<[^>]*>)", text)
+    pieces[::2] = [TERM.sub(explained, piece) for piece in pieces[::2]]
+    return Markup("".join(pieces))
 
 
 def _printed(outputs: list[Any]) -> str:

@@ -71,6 +71,7 @@ def build(study: str) -> Path:
         title=params.get("title") or f"Study {study}",
         study=study,
         version=__version__,
+        glossary=chapters.GLOSSARY,
         facts=summary.facts(params, records, made),
         answers=summary.answers(levels, comparisons),
         certainty=summary.certainty(levels, claims, margins),

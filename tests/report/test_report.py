@@ -226,6 +226,18 @@ def test_mathematics_is_mathml_and_no_way_in_for_markup():
     assert chapters._markdown(rf"$\unknown{EVIL}$").count("<code>\\unknown&lt;script&gt;") == 1
 
 
+def test_a_term_is_explained_where_a_chapter_first_uses_it_but_not_in_code_or_formulas():
+    said = set()
+    text = chapters._markdown(
+        "`RA`, $\\mathrm{RA}$: RA's fall, RA, IMP-ST-shuffled, IMP-ST and SA."
+    )
+    shown = chapters._explained(text, said)
+    terms = re.findall(r'<abbr title="[^"]+" tabindex="0">([^<]+)</abbr>(.{4})', shown)
+    assert terms == [("RA", "'s f"), ("IMP-ST", " and"), ("SA", ".</p")]
+    assert "<code>RA</code>" in shown and said == {"RA", "IMP-ST", "SA"}
+    assert chapters._explained(text, said) == text
+
+
 def test_a_figure_carries_its_finding_and_then_the_papers(outputs, toy):
     name = finished(toy())
     texts = figures_of(name)
