@@ -155,11 +155,12 @@ def two_of_four_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
 
 
 def channel_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
-    """Drop the whole output channels of smallest norm ||theta_c||_2, over all layers at once.
+    """Drop the whole output channels of smallest norm ||theta_c||_1, the same share of every layer.
 
-    Channels are pruned by the norm of their weights (Li et al. 2017, "Pruning filters for efficient
-    ConvNets"; He et al. 2018, "Soft filter pruning"), which is compared globally, as magnitudes are
-    here. The channel of largest norm of each layer stays, so that no layer is cut off.
+    Li et al. 2017, "Pruning filters for efficient ConvNets", section 3.1. Norms are compared within
+    a layer: between layers they tell the scale of initialisation, which BatchNorm takes out again,
+    and one of small norms, such as the first, would be the network's bottleneck. The channel of
+    largest norm of each layer stays, so that no layer is cut off.
 
     Args:
         theta: weights by name, each (outputs, ...).
@@ -168,22 +169,24 @@ def channel_prune(theta: Weights, m: Mask, fraction: float) -> Mask:
 
     Returns:
         m' <= m without those channels that hold, as nearly as whole channels can, a share of
-        `fraction` of the kept weights; ties break by position.
+        `fraction` of all kept weights; ties break by position.
 
     Raises:
         ValueError: as `magnitude_prune`.
     """
     _check_fraction(fraction)
     _kept_values(theta, m)  # refuses what is not finite
-    norms, sizes = [], []
+    shares, sizes = [], []
     for name, layer in m.items():
-        sizes.append(layer.flatten(1).sum(1))
-        norm = (theta[name].detach().double() * layer).flatten(1).norm(dim=1)
-        norm[norm.argmax()] = torch.inf
-        norms.append(norm)
-    norm, size = torch.cat(norms), torch.cat(sizes)
-    order = norm.argsort(stable=True)
-    order = order[(size[order] > 0) & norm[order].isfinite()]
+        size = layer.flatten(1).sum(1)
+        norm = (theta[name].detach().double() * layer).flatten(1).norm(p=1, dim=1)
+        norm = torch.where(size > 0, norm, -1.0)  # what is pruned already comes first
+        rank = norm.argsort(stable=True).argsort() + 1 - (size == 0).sum()
+        shares.append(rank / (size > 0).sum())  # of the layer's channels that are no larger
+        sizes.append(size)
+    share, size = torch.cat(shares), torch.cat(sizes)
+    order = share.argsort(stable=True)
+    order = order[(share[order] > 0) & (share[order] < 1)]
     dropped = torch.cat([size.new_zeros(1), size[order].cumsum(0)])
     nearest = (dropped - round(fraction * num_kept(m))).abs().argmin()
     kept = torch.ones_like(size, dtype=torch.bool)

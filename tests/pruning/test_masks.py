@@ -303,11 +303,11 @@ def test_channels_of_a_layer_go_as_torchs_ln_structured_has_them():
     layer = nn.Conv2d(8, 20, 3)
     theta = {"weight": layer.weight.detach().clone()}
     m = masks.channel_prune(theta, masks.dense_mask(theta), 0.35)
-    prune.ln_structured(layer, "weight", amount=7, n=2, dim=0)
+    prune.ln_structured(layer, "weight", amount=7, n=1, dim=0)
     assert torch.equal(m["weight"], layer.weight_mask.bool())
 
 
-def test_channels_go_whole_by_their_norm_over_all_layers_as_near_to_the_share_as_they_can():
+def test_channels_go_whole_the_smallest_of_each_layer_as_near_to_the_share_as_they_can():
     theta = weights()
     m = masks.dense_mask(theta)
     for _ in range(12):
@@ -318,12 +318,18 @@ def test_channels_go_whole_by_their_norm_over_all_layers_as_near_to_the_share_as
         assert all((m[name] <= before[name]).all() for name in m)
         wanted = masks.num_kept(before) - round(0.2 * masks.num_kept(before))
         assert abs(masks.num_kept(m) - wanted) <= 27 / 2  # of the largest channel
-        norms = {name: theta[name].flatten(1).norm(dim=1) for name in m}
-        gone = {name: ~layer.flatten(1).any(1) for name, layer in m.items()}
-        largest = torch.cat([norms[name][gone[name]] for name in m]).max()
-        # but the best of each layer, which stays whatever the others are
-        stay = torch.cat([norms[n][~gone[n]].sort().values[:-1] for n in m])
-        assert (stay >= largest).all()
+        for name, layer in m.items():
+            norms, stays = theta[name].flatten(1).norm(p=1, dim=1), layer.flatten(1).any(1)
+            assert stays.all() or norms[stays].min() >= norms[~stays].max()
+
+
+def test_every_layer_loses_the_same_share_of_its_channels_whatever_its_scale():
+    rng = torch_rng(2)
+    theta = {
+        str(k): 10.0**-k * torch.randn(n, 4, generator=rng) for k, n in enumerate((10, 20, 50))
+    }
+    m = masks.channel_prune(theta, masks.dense_mask(theta), 0.3)
+    assert [int(layer.any(1).sum()) for layer in m.values()] == [7, 14, 35]
 
 
 def test_the_last_channel_of_a_layer_stays():
