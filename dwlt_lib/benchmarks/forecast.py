@@ -157,7 +157,7 @@ def read_speeds(path: Path) -> Speeds:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path}: {place} {first['msg']}; {want}") from error
-    found = {
+    found: dict[Timed | Work, float] = {
         (table.task, table.network, table.size, row.variant): (
             row.speed * PASSES[table.task] * forward(table.network, table.size)
         )

@@ -16,7 +16,7 @@ from dwlt_lib.records import store
 
 TEST_SHARE = 4
 """One picture in so many of a class is a test image, where a folder has no split of its own."""
-STEPS = {"ST": 300, "AT": 150}
+STEPS = 150
 """How many steps a transfer takes, about; AT of 500 pictures overfits beyond."""
 BATCH = 32
 
@@ -81,9 +81,7 @@ def write(name: str, images: Path, source: str | None, size: int, target: Path) 
             shutil.rmtree(split)  # the links
         raise
     train, test = counts["train_images"], counts["test_images"]
-    epochs = {
-        regime: min(60, max(10, round(steps * BATCH / train))) for regime, steps in STEPS.items()
-    }
+    epochs = min(60, max(10, round(STEPS * BATCH / train)))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dwlt_lib.execution"),
         keep_trailing_newline=True,
@@ -103,6 +101,7 @@ def write(name: str, images: Path, source: str | None, size: int, target: Path) 
         theta=theta_folder(),
         epochs=epochs,
         batch=BATCH,
+        steps=epochs * -(-train // BATCH),
     )
     files.write(target, text)
     return row.model_copy(update=counts)
