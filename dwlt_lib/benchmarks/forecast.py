@@ -278,7 +278,9 @@ def predict(
         return
     for n in devices:
         wall = max(chain, whole / n)
-        yield f"wall hours on {n} device{'' if n == 1 else 's'}: {_number(wall)} at least"
+        minutes = f", {60 * wall:.0f} minutes" if wall < 2 else ""
+        where = f"{n} device{'' if n == 1 else 's'}"
+        yield f"wall hours on {where}: {_number(wall)} at least{minutes}"
     on_ranks = f" on {ranks} ranks" if ranks > 1 else ""
     yield (
         f"the longest chain of records that build on one another takes {_number(chain)}"
