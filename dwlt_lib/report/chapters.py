@@ -234,12 +234,13 @@ def _figure(picture: Picture, title: str, found: str = "", paper: str = "") -> C
 
 
 def _output(output: Any) -> ChapterPart:
-    """A table or printed text; what only a live page can show is left out."""
+    """A table with rows or printed text; what only a live page can show is left out."""
     if output.output_type == "stream":
         return "printed", output.text if output.name == "stdout" else ""
     data = output.get("data", {})
     if any("widget" in media_type for media_type in data):
         return "text", ""
     if "text/html" in data:
-        return "table", _clean(data["text/html"])
+        table = _clean(data["text/html"])
+        return "table", Markup() if re.search(r"<tbody>\s*</tbody>", table) else table
     return "text", data.get("text/plain", "")

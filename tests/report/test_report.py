@@ -166,7 +166,9 @@ def test_a_chapter_and_a_figure_without_records_are_left_out(outputs, toy):
     folder = store.study_dir(name) / "figures"
     style.save(figures.existence(transfers().iloc[:0]), folder / "figure_03_existence")
     saving = cell('style.save(figure, folder / "figure_03_existence")', picture())
-    write_notebook(name, "11_empty.ipynb", prose("# 11. Nothing\n\nA guide."), saving)
+    no_rows = transfers().iloc[:0][["SA"]]._repr_html_()
+    table = cell("networks", new_output("display_data", {"text/html": no_rows}))
+    write_notebook(name, "11_empty.ipynb", prose("# 11. Nothing\n\nA guide."), saving, table)
     page = report.build(name).read_text()
     assert "A guide." not in page and "no records for: 11. Nothing." in page
     assert "<img" not in page
