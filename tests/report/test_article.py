@@ -1,12 +1,13 @@
 """The article on small scale says nothing that the committed study of photographs does not."""
 
 import re
+from statistics import NormalDist
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from dwlt_lib.analysis import statistics
+from dwlt_lib.analysis import noninferiority, statistics
 from dwlt_lib.cli.main import app
 from dwlt_lib.records import store
 
@@ -65,16 +66,40 @@ def test_every_decimal_of_its_prose_follows_from_the_records(committed):
     for metric in ("SA", "RA"):  # differences between networks of one sort, and within a curve
         values = 100 * means[metric]
         known |= {f"{abs(a - b):.1f}" for a in values for b in values}
+    known |= {"0.15"}  # of the seeds that would be needed, tested below
     known |= {f"{100 * (1 - 0.8**rounds):.1f}" for rounds in range(20)}
     strange = [number for number in NUMBER.findall(prose) if number not in known]
     assert not strange
+
+
+def test_seeds_that_would_separate_the_extremes_follow_from_the_scatter_of_seeds(committed):
+    """n seeds of a level and n of dense: se^2 = 2 s^2 / n, and the bound is to clear the margin."""
+    transfers = committed[committed["kind"] == "transfer"]
+    levels = noninferiority.noninferiority(transfers, store.outcomes_of(transfers))
+    levels = levels.set_index(["pretraining", "rounds"])
+    parts = statistics.variance_components(transfers).set_index(["criterion", "source"])["sd"]
+    text, sd = ARTICLE.read_text(encoding="utf-8"), parts["AT_SA", "training"]
+
+    def needed(pretraining, alpha):
+        level = levels.loc[(pretraining, 9)]
+        away = level["AT_SA_difference"] + level["AT_SA_margin"]
+        return 2 * (NormalDist().inv_cdf(1 - alpha) * sd / away) ** 2, away
+
+    fat, away = needed("FAT", 0.05)
+    std, beyond = needed("STD", 0.05 / 3)
+    assert beyond < 0 < away
+    assert (round(fat, -1), round(std, -1)) == (50, 10)
+    assert "about fifty seeds of FAT and ten of STD" in text
+    assert f"FAT's margin is {100 * away:.2f} points away" in text
+    assert f"scatter by {100 * sd:.1f} points" in text
 
 
 def test_its_counts_are_those_of_the_parameter_file(committed):
     settings = yaml.safe_load((store.checkout() / STUDY).read_text(encoding="utf-8"))
     text = ARTICLE.read_text(encoding="utf-8")
     (grid,) = settings["grid"]
-    words = {3: "three", 5: "five"}
+    words = {3: "three", 5: "five", 6: "six"}
+    assert f"to {words[len(grid['rounds'])]}\nlevels" in text
     assert f"{words[len(grid['seeds'])]} training seeds" in text
     assert f"dense with {words[len(grid['dense_seeds'])]}" in text
     assert grid["fraction"] == [0.01] and "1 % of CIFAR-10" in text
