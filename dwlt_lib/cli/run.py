@@ -201,7 +201,8 @@ def plan(
     devices: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="number to predict for; may be repeated; left out: 1, this machine's, 8, 64"
+            min=1,
+            help="number to predict for (left out: 1, this machine's, 8, 64); may be repeated",
         ),
     ] = None,
     rates: Annotated[

@@ -85,7 +85,6 @@ def test_a_rank_that_dies_ends_the_others_and_the_next_run_goes_on(rank, params,
     output, errors = process.communicate(timeout=STARTING)
     assert process.returncode != 0 and children_of(tmp_path) == []
     assert output.splitlines() == [ALONE]
-    assert "interrupted" not in errors
     again = on_ranks(tmp_path, 3 - rank, params)
     output, errors = again.communicate(timeout=STARTING)
     assert again.returncode == 0, errors

@@ -142,7 +142,7 @@ def test_criteria_on_the_same_data_have_one_scale_and_an_axis_that_omits_0_is_ma
 
 def test_one_method_alone_is_no_comparison_of_methods():
     table = transfers(methods=("IMP-ST", "RP"))
-    assert texts(figures.methods(table[table["method"] != "RP"])) == ["no records yet"]
+    assert "no records yet" in texts(figures.methods(table[table["method"] != "RP"]))
     assert len(figures.methods(table).axes) == 2 * 3
 
 
